@@ -1,0 +1,703 @@
+//! What machines say to each other: the messages between connections, shards and the catalog.
+//!
+//! A connection sends each shard one [`Batch`] per read and each asks for answers by [`CallId`]. Messages between the
+//! same two machines never overtake each other; nothing is promised between different pairs.
+
+use crate::inspect::QueueView;
+use crate::message::Message;
+use amqp::{ChannelId, ReplyCode, Table};
+use bytes::Bytes;
+pub use store::{QueueId, Seq};
+use std::sync::Arc;
+
+/// The time a step happens at: machines never read a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back; only differences mean something.
+    pub ms: u64,
+    /// Milliseconds since 1970 by the wall clock: what outlives a restart (expiry) or is shown to people.
+    pub unix_ms: u64,
+}
+
+/// One client connection; never used twice by a server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// A shard, by its position among the server's shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// A vhost, by its position among the topology's vhosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VhostId(pub u16);
+
+/// A question of one connection, numbered by it: the answer names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A consumer, numbered by its connection from 1; [`ConsumerNumber::GET`] stands for `basic.get`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerNumber(pub u32);
+
+impl ConsumerNumber {
+    /// Holds what was taken by `basic.get`.
+    pub const GET: Self = Self(0);
+}
+
+/// Which channel of which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelKey {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The channel's number on it.
+    pub channel: ChannelId,
+}
+
+/// A queue and the shard that owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueRef {
+    /// Never used twice, so that a late command can only miss.
+    pub id: QueueId,
+    /// Its owner.
+    pub shard: ShardId,
+}
+
+/// An error for a client: whether it closes the channel or the connection follows from the code
+/// (`ReplyCode::is_hard`). The connection adds the method that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The reply code.
+    pub code: ReplyCode,
+    /// What comes after `NAME - ` in the reply text.
+    pub text: String,
+}
+
+impl Fault {
+    /// A fault of this code and explanation.
+    #[must_use]
+    pub fn new(code: ReplyCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+// --- connection → shard -------------------------------------------------------------------------------------------
+
+/// Everything that one read of one connection asks of one shard, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// The sender.
+    pub connection: ConnectionId,
+    /// Executed in order, as one step: consumers are served when all of them are done.
+    pub commands: Vec<Command>,
+}
+
+/// What a connection asks of a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Put a message into queues. No answer of its own: see [`Command::Mark`].
+    Publish(Publish),
+    /// Asks for [`ConnectionEvent::Stored`] once every [`Command::Publish`] with `confirm` since the last mark of this
+    /// connection is as safe as it was promised to be.
+    Mark {
+        /// Repeated in the answer.
+        mark: u64,
+    },
+    /// Publishes and settlements that take effect together, on disk too. Holds no other commands.
+    Transaction(Vec<Command>),
+    /// A delivery is settled.
+    Settle(Settle),
+    /// Starts a consumer. Answered by [`Outcome::Consuming`] or a fault, before its first delivery.
+    Consume(Box<Consume>),
+    /// Stops a consumer; its unacked deliveries stay with the channel. Answered by [`Outcome::Cancelled`], by way of
+    /// the catalog where this deletes an auto-delete queue.
+    Cancel {
+        /// The question.
+        call: CallId,
+        /// The queue it consumes from.
+        queue: QueueId,
+        /// The consumer.
+        consumer: ConsumerNumber,
+    },
+    /// Takes the first ready message. Answered by [`Outcome::Got`] or [`Outcome::Empty`].
+    Get {
+        /// The question.
+        call: CallId,
+        /// The channel that holds the message afterwards.
+        channel: ChannelId,
+        /// The queue.
+        queue: QueueId,
+        /// Settled at once.
+        no_ack: bool,
+    },
+    /// Drops all ready messages. Answered by [`Outcome::Purged`].
+    Purge {
+        /// The question.
+        call: CallId,
+        /// The queue.
+        queue: QueueId,
+    },
+    /// Every unacked message of the channel goes back to its place. Answered by [`Outcome::Recovered`], before any of
+    /// them is delivered anew. The channel's consumers go on.
+    Recover {
+        /// The question.
+        call: CallId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The channel ends: its consumers are gone, its unacked messages go back. Answered by [`Outcome::ChannelClosed`].
+    CloseChannel {
+        /// The question.
+        call: CallId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The connection ends, as [`Command::CloseChannel`] for all its channels; the last command it sends. Answered by
+    /// [`Outcome::ConnectionClosed`].
+    CloseConnection {
+        /// The question.
+        call: CallId,
+    },
+    /// The channel's consumers together may hold this many unacked messages, from now on; 0 = any number.
+    ChannelLimit {
+        /// The channel.
+        channel: ChannelId,
+        /// What this shard may use of the channel's limit.
+        limit: u32,
+    },
+    /// The consumer may hold this many unacked messages, from now on; 0 = any number.
+    ConsumerLimit {
+        /// The queue it consumes from.
+        queue: QueueId,
+        /// The consumer.
+        consumer: ConsumerNumber,
+        /// Its new prefetch count.
+        limit: u32,
+    },
+    /// The client has read this many bytes of deliveries (counted as [`Delivery::window_bytes`]): the shard may send as
+    /// many again. Bounds what waits in a connection whose client reads slowly or never.
+    Drained {
+        /// Bytes that left.
+        bytes: u64,
+    },
+    /// A reply for a direct reply-to consumer: passed on to its connection if that is still there and reads.
+    Reply {
+        /// The requester's channel.
+        to: ChannelKey,
+        /// The reply.
+        message: Message,
+    },
+}
+
+/// A routed message on its way to one shard.
+#[derive(Debug)]
+pub struct Publish {
+    /// The queues of this shard that it goes to; never empty.
+    pub queues: Arc<[QueueId]>,
+    /// The message.
+    pub message: Message,
+    /// Published with delivery mode 2: survives the server in durable queues.
+    pub persistent: bool,
+    /// Its `expiration` property in milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// Its `priority` property, not yet clamped; `None` where absent.
+    pub priority: Option<u8>,
+    /// Its publisher waits for the [`Command::Mark`] that follows, in the same batch: only such messages count for it.
+    pub confirm: bool,
+}
+
+/// The end of one delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Settle {
+    /// Where it came from.
+    pub queue: QueueId,
+    /// Its place there.
+    pub seq: Seq,
+    /// What becomes of it.
+    pub how: Settlement,
+}
+
+/// What becomes of a delivered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Done: it is gone.
+    Ack,
+    /// Dropped, or dead-lettered as `rejected`.
+    Discard,
+    /// Back to its place, as a failed attempt (basic.reject, basic.nack).
+    Requeue,
+    /// Back to its place as if it never left: it was not sent to the client. No attempt is counted, and it is not
+    /// redelivered because of this.
+    Unsent,
+}
+
+/// A consumer to start.
+#[derive(Clone, Debug)]
+pub struct Consume {
+    /// The question.
+    pub call: CallId,
+    /// Its channel.
+    pub channel: ChannelId,
+    /// Its number on the connection.
+    pub consumer: ConsumerNumber,
+    /// The queue.
+    pub queue: QueueId,
+    /// Its tag, for listings.
+    pub tag: String,
+    /// Deliveries are settled as they are sent.
+    pub no_ack: bool,
+    /// Refused beside other consumers, and refuses them.
+    pub exclusive: bool,
+    /// How many unacked messages it may hold; 0 = any number.
+    pub prefetch: u32,
+    /// The consumer's arguments: `x-priority`, `x-consumer-timeout`, others kept for listings.
+    pub arguments: Table,
+}
+
+// --- shard or catalog → connection --------------------------------------------------------------------------------
+
+/// What a connection is told.
+#[derive(Debug)]
+pub enum ConnectionEvent {
+    /// A message for a consumer.
+    Deliver(Delivery),
+    /// All publishes up to a [`Command::Mark`] are stored: those to be kept are fsynced.
+    Stored {
+        /// Who says so.
+        shard: ShardId,
+        /// The mark.
+        mark: u64,
+        /// Publishes that a queue refused (`reject-publish`), by their position (from 0) among those with `confirm`
+        /// since the previous mark, ascending.
+        refused: Vec<u32>,
+    },
+    /// The answer to a question.
+    Done {
+        /// The question.
+        call: CallId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// The consumer's queue is gone.
+    ConsumerGone {
+        /// The consumer.
+        consumer: ConsumerNumber,
+    },
+    /// A delivery was not acknowledged in time: the channel is to be closed with 406.
+    AckTimeout {
+        /// The channel.
+        channel: ChannelId,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// A reply to a request of this channel (direct reply-to).
+    Reply {
+        /// The requester's channel.
+        channel: ChannelId,
+        /// The reply.
+        message: Message,
+    },
+    /// Close the connection with this fault: an operator's wish, or the server stops.
+    Close(Fault),
+}
+
+/// A message for a consumer, or taken by `basic.get`.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The consumer's channel.
+    pub channel: ChannelId,
+    /// The consumer.
+    pub consumer: ConsumerNumber,
+    /// Where it came from.
+    pub queue: QueueRef,
+    /// Its place there.
+    pub seq: Seq,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// Failed deliveries so far, where the queue shows them (`x-delivery-count` of quorum queues), else 0.
+    pub attempts: u32,
+    /// Settled as it is sent.
+    pub no_ack: bool,
+    /// The message.
+    pub message: Message,
+}
+
+impl Delivery {
+    /// What it takes of the connection's window (see [`Command::Drained`]).
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.message.bytes().len() as u64 + DELIVERY_OVERHEAD
+    }
+}
+
+/// How many bytes of deliveries a shard sends to one connection before it waits for [`Command::Drained`]. A delivery
+/// may pass it by its own size.
+pub const WINDOW_BYTES: u64 = 1 << 20;
+
+/// What a delivery costs a connection beyond its message's bytes.
+const DELIVERY_OVERHEAD: u64 = 64;
+
+/// An answer.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It failed. Also for a queue that is gone: `no queue 'q' in vhost '/'` cannot be worded by the shard, so that
+    /// case is [`Outcome::Missed`].
+    Fault(Fault),
+    /// The queue id is unknown to its shard: the queue was deleted in the meantime.
+    Missed,
+    /// Exchange declared or deleted, binding made or removed, reply consumer registered.
+    Applied,
+    /// The queue exists, new or old.
+    QueueDeclared {
+        /// Its ready messages.
+        messages: u64,
+        /// Its consumers.
+        consumers: u32,
+    },
+    /// The queue is gone.
+    QueueDeleted {
+        /// Its ready messages at that moment.
+        messages: u64,
+    },
+    /// The consumer started.
+    Consuming,
+    /// The consumer stopped.
+    Cancelled,
+    /// A message was taken.
+    Got {
+        /// The message.
+        delivery: Delivery,
+        /// Ready messages left.
+        left: u64,
+    },
+    /// There was none.
+    Empty,
+    /// Ready messages were dropped.
+    Purged {
+        /// How many.
+        messages: u64,
+    },
+    /// Unacked messages of the channel went back.
+    Recovered,
+    /// The channel's consumers are gone, its messages back.
+    ChannelClosed,
+    /// The same for all channels, or the connection's exclusive queues are gone.
+    ConnectionClosed,
+}
+
+// --- connection → catalog -----------------------------------------------------------------------------------------
+
+/// What a connection asks of the catalog; each is answered by [`ConnectionEvent::Done`].
+#[derive(Debug)]
+pub struct CatalogRequest {
+    /// Who asks.
+    pub connection: ConnectionId,
+    /// The question.
+    pub call: CallId,
+    /// Whose objects.
+    pub vhost: VhostId,
+    /// What.
+    pub ask: CatalogAsk,
+}
+
+/// A change of the topology. Names are as the client sent them, less CR and LF; never empty where a queue is meant.
+#[derive(Debug)]
+pub enum CatalogAsk {
+    /// exchange.declare. → [`Outcome::Applied`]
+    DeclareExchange {
+        /// Its name.
+        name: String,
+        /// `direct`, `fanout`, `topic`, `headers`, or anything.
+        kind: String,
+        /// Only ask whether it exists.
+        passive: bool,
+        /// Survives the server.
+        durable: bool,
+        /// Goes with its last binding.
+        auto_delete: bool,
+        /// Clients cannot publish to it.
+        internal: bool,
+        /// `alternate-exchange` and others.
+        arguments: Table,
+    },
+    /// exchange.delete. → [`Outcome::Applied`]
+    DeleteExchange {
+        /// Its name.
+        name: String,
+        /// Refuse where bindings start at it.
+        if_unused: bool,
+    },
+    /// queue.bind, exchange.bind. → [`Outcome::Applied`]
+    Bind(BindingSpec),
+    /// queue.unbind, exchange.unbind. → [`Outcome::Applied`]
+    Unbind(BindingSpec),
+    /// queue.declare. → [`Outcome::QueueDeclared`]
+    DeclareQueue(DeclareQueue),
+    /// queue.delete. → [`Outcome::QueueDeleted`]
+    DeleteQueue {
+        /// Its name.
+        name: String,
+        /// Refuse where it has consumers.
+        if_unused: bool,
+        /// Refuse where it has ready messages.
+        if_empty: bool,
+    },
+    /// The channel consumes direct replies under this secret (see [`crate::topology::Topology::reply_consumer`]).
+    /// → [`Outcome::Applied`]
+    AddReplyConsumer {
+        /// The channel.
+        channel: ChannelId,
+        /// Makes the reply address unguessable.
+        secret: String,
+    },
+    /// The channel consumes direct replies no more. → [`Outcome::Applied`]
+    RemoveReplyConsumer {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The connection ends: its exclusive queues and reply consumers go. → [`Outcome::ConnectionClosed`]
+    CloseConnection,
+}
+
+/// queue.declare's fields.
+#[derive(Clone, Debug)]
+pub struct DeclareQueue {
+    /// Its name; one that the server made up (`amq.gen-…`) if `server_named`.
+    pub name: String,
+    /// The client left the choice of the name to the server.
+    pub server_named: bool,
+    /// Only ask whether it exists.
+    pub passive: bool,
+    /// Survives the server.
+    pub durable: bool,
+    /// Only for this connection, and gone with it.
+    pub exclusive: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// All x-arguments.
+    pub arguments: Table,
+}
+
+/// A binding, by everything that makes it itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BindingSpec {
+    /// The exchange that messages come from.
+    pub source: String,
+    /// The queue or exchange that they go to.
+    pub destination: String,
+    /// Which of the two.
+    pub kind: DestinationKind,
+    /// The binding key.
+    pub key: String,
+    /// The arguments (a headers exchange's criteria).
+    pub arguments: Table,
+}
+
+/// What a binding leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DestinationKind {
+    /// A queue.
+    Queue,
+    /// An exchange.
+    Exchange,
+}
+
+// --- catalog ↔ shard ----------------------------------------------------------------------------------------------
+
+/// Everything that reaches a shard.
+#[derive(Debug)]
+pub enum ShardInput {
+    /// From a connection.
+    Batch(Batch),
+    /// From the catalog: a new queue. Its id is new. A durable queue's fact is logged (by [`QueueSpec::fact`]) and the
+    /// ticket answered by [`ShardReport::Durable`] once it is fsynced; without a ticket nothing is answered.
+    CreateQueue {
+        /// The queue.
+        spec: Arc<QueueSpec>,
+        /// Asks for an answer.
+        ticket: Option<CatalogTicket>,
+    },
+    /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
+    DeleteQueue {
+        /// The queue.
+        queue: QueueId,
+        /// Refuse where it has consumers (`Q in use`).
+        if_unused: bool,
+        /// Refuse where it has ready messages (`Q not empty`).
+        if_empty: bool,
+        /// The question.
+        ticket: CatalogTicket,
+    },
+    /// From the catalog, on behalf of a connection: answer with the queue's counts ([`Outcome::QueueDeclared`]), not
+    /// before the queue itself is durable. Counts as use of it (`x-expires`) unless passive.
+    Count {
+        /// The queue.
+        queue: QueueId,
+        /// Whom to answer.
+        connection: ConnectionId,
+        /// The question.
+        call: CallId,
+        /// Only a look.
+        passive: bool,
+    },
+    /// From the catalog: log a durable fact. The ticket is answered when it is fsynced.
+    PutFact {
+        /// The fact's name; an earlier fact of this name is replaced.
+        key: Bytes,
+        /// The fact.
+        value: Bytes,
+        /// Asks for an answer.
+        ticket: Option<CatalogTicket>,
+    },
+    /// From the catalog: a fact is gone. The ticket is answered when that is fsynced.
+    ForgetFact {
+        /// The fact's name.
+        key: Bytes,
+        /// Asks for an answer.
+        ticket: Option<CatalogTicket>,
+    },
+    /// From another shard: a dead letter. Answered by [`ShardInput::TransferStored`] when it is as durable as it was.
+    Transfer {
+        /// The shard that still keeps the message.
+        from: ShardId,
+        /// The question.
+        transfer: u64,
+        /// The dead letter.
+        publish: Publish,
+    },
+    /// From another shard: the dead letter is safe there, its source may go.
+    TransferStored {
+        /// The question.
+        transfer: u64,
+    },
+    /// From the host: describe all queues (or this one) in [`Outbox::views`].
+    Inspect {
+        /// Repeated in the answer.
+        ticket: u64,
+        /// Only this queue.
+        queue: Option<QueueId>,
+    },
+    /// From the host: everything is to be made durable, the log closed. Nothing follows it. Answered by
+    /// [`Outbox::closed`] when that is done.
+    Close,
+}
+
+/// A question of the catalog to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CatalogTicket(pub u64);
+
+/// Everything that reaches the catalog.
+#[derive(Debug)]
+pub enum CatalogInput {
+    /// From a connection.
+    Request(CatalogRequest),
+    /// From a shard.
+    Report(ShardReport),
+}
+
+/// What shards tell the catalog.
+#[derive(Debug)]
+pub enum ShardReport {
+    /// The fact or queue of this ticket is fsynced.
+    Durable {
+        /// The question.
+        ticket: CatalogTicket,
+    },
+    /// A queue's deletion is durable, was refused, or missed (the queue was gone already).
+    Deleted {
+        /// The question.
+        ticket: CatalogTicket,
+        /// Ready messages it had, or why not ([`Outcome::QueueDeleted`], [`Outcome::Fault`], [`Outcome::Missed`]).
+        outcome: Outcome,
+    },
+    /// The shard deleted a queue by itself: the last consumer of an auto-delete queue left, or the queue expired
+    /// (`x-expires`).
+    QueueGone {
+        /// The queue.
+        queue: QueueId,
+        /// What to tell whom once the topology no longer has it.
+        then: Option<(ConnectionId, CallId, Outcome)>,
+    },
+}
+
+/// A queue as declared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueSpec {
+    /// Its id and shard.
+    pub queue: QueueRef,
+    /// Its vhost.
+    pub vhost: VhostId,
+    /// The vhost's name, as error texts show it.
+    pub vhost_name: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Survives the server.
+    pub durable: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// The connection that alone may use it, and with which it goes.
+    pub owner: Option<ConnectionId>,
+    /// As declared.
+    pub arguments: Table,
+    /// What the arguments mean.
+    pub settings: QueueSettings,
+}
+
+/// A queue's arguments, checked and typed. `None` = no such argument.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueSettings {
+    /// `x-queue-type`: quorum queues show `x-delivery-count` and keep every message, whatever its delivery mode.
+    pub quorum: bool,
+    /// `x-message-ttl`.
+    pub message_ttl_ms: Option<u64>,
+    /// `x-expires`.
+    pub expires_ms: Option<u64>,
+    /// `x-max-length`.
+    pub length_max: Option<u64>,
+    /// `x-max-length-bytes`.
+    pub bytes_max: Option<u64>,
+    /// `x-overflow`.
+    pub overflow: Overflow,
+    /// `x-dead-letter-exchange`.
+    pub dead_letter_exchange: Option<String>,
+    /// `x-dead-letter-routing-key`.
+    pub dead_letter_key: Option<String>,
+    /// `x-max-priority`.
+    pub priority_max: Option<u8>,
+    /// `x-single-active-consumer`.
+    pub single_active: bool,
+    /// `x-consumer-timeout`; 0 = none.
+    pub consumer_timeout_ms: Option<u64>,
+    /// `x-delivery-limit`: how many failed deliveries a message may have; negative = any number.
+    pub delivery_limit: Option<i64>,
+}
+
+/// `x-overflow`: what happens to a full queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest ready message goes.
+    #[default]
+    DropHead,
+    /// The new one is refused.
+    RejectPublish,
+    /// The new one is refused and dead-lettered.
+    RejectPublishDlx,
+}
+
+// --- what a shard's step returns ----------------------------------------------------------------------------------
+
+/// What a shard's step wants sent. The host drains it after each step.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// For connections, in order.
+    pub connections: Vec<(ConnectionId, Vec<ConnectionEvent>)>,
+    /// For the catalog.
+    pub catalog: Vec<ShardReport>,
+    /// For other shards.
+    pub shards: Vec<(ShardId, ShardInput)>,
+    /// Answers to [`ShardInput::Inspect`].
+    pub views: Vec<(u64, Vec<QueueView>)>,
+    /// The log is closed and everything durable.
+    pub closed: bool,
+    /// The store failed: memory can no longer be trusted to match the disk. The server must stop with this sentence.
+    pub failed: Option<String>,
+}

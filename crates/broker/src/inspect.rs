@@ -1,0 +1,197 @@
+//! Plain views of the machines' state, for the HTTP API, the command line and metrics. They hold no logic.
+
+use crate::command::{ConnectionId, QueueSpec};
+use amqp::{ChannelId, Table};
+use std::sync::Arc;
+
+/// A queue at one moment.
+#[derive(Clone, Debug)]
+pub struct QueueView {
+    /// As declared.
+    pub spec: Arc<QueueSpec>,
+    /// Messages that wait.
+    pub ready: u64,
+    /// Messages delivered and not settled.
+    pub unacked: u64,
+    /// Body bytes of the ready ones.
+    pub ready_bytes: u64,
+    /// Body bytes of the unacked ones.
+    pub unacked_bytes: u64,
+    /// Messages, ready or unacked, that survive the server.
+    pub persistent: u64,
+    /// Body bytes of those.
+    pub persistent_bytes: u64,
+    /// The `timestamp` property of the first ready message, in seconds.
+    pub head_timestamp: Option<u64>,
+    /// When it last had consumers or traffic (unix ms); `None` while in use.
+    pub idle_since_unix_ms: Option<u64>,
+    /// Its consumers, in the order in which they came.
+    pub consumers: Vec<ConsumerView>,
+    /// The share of time (0 to 1) in which a message could be delivered at once; `None` without consumers.
+    pub consumer_utilisation: Option<f64>,
+    /// What happened so far.
+    pub counters: QueueCounters,
+    /// Estimated bytes of memory it takes.
+    pub memory: u64,
+}
+
+/// What happened in a queue since the server started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueCounters {
+    /// Messages put into it.
+    pub publish: u64,
+    /// Deliveries to be acknowledged.
+    pub deliver: u64,
+    /// Deliveries settled as they were sent.
+    pub deliver_no_ack: u64,
+    /// basic.get, to be acknowledged.
+    pub get: u64,
+    /// basic.get, settled at once.
+    pub get_no_ack: u64,
+    /// basic.get of an empty queue.
+    pub get_empty: u64,
+    /// Deliveries (of all kinds) flagged redelivered.
+    pub redeliver: u64,
+    /// Acknowledgements.
+    pub ack: u64,
+    /// Messages that a full queue refused.
+    pub refused: u64,
+    /// Messages dropped or dead-lettered because they expired.
+    pub expired: u64,
+    /// Messages dropped or dead-lettered because a consumer rejected them.
+    pub rejected: u64,
+    /// Messages dropped or dead-lettered because the queue was full.
+    pub maxlen: u64,
+    /// Messages dropped or dead-lettered because they failed too often.
+    pub delivery_limit: u64,
+    /// Messages dropped by a purge.
+    pub purged: u64,
+}
+
+/// A consumer at one moment.
+#[derive(Clone, Debug)]
+pub struct ConsumerView {
+    /// Its tag.
+    pub tag: String,
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its channel there.
+    pub channel: ChannelId,
+    /// Whether deliveries must be acknowledged.
+    pub ack_required: bool,
+    /// Whether it is alone by its own wish.
+    pub exclusive: bool,
+    /// Whether it may get messages (false: it waits for a single active consumer to go).
+    pub active: bool,
+    /// How many unacked messages it may hold; 0 = any number.
+    pub prefetch: u32,
+    /// How many it holds.
+    pub unacked: u32,
+    /// Its acknowledgement timeout in milliseconds; 0 = none.
+    pub timeout_ms: u64,
+    /// Its arguments.
+    pub arguments: Table,
+}
+
+/// A connection at one moment.
+#[derive(Clone, Debug)]
+pub struct ConnectionView {
+    /// Its id.
+    pub id: ConnectionId,
+    /// `PEERIP:PORT -> LOCALIP:PORT`.
+    pub name: String,
+    /// The peer's address.
+    pub peer_host: String,
+    /// The peer's port.
+    pub peer_port: u16,
+    /// The server's address.
+    pub host: String,
+    /// The server's port.
+    pub port: u16,
+    /// `starting`, `tuning`, `opening`, `running`, `closing`.
+    pub state: &'static str,
+    /// The login name; empty before login.
+    pub user: String,
+    /// The vhost; empty before it is opened.
+    pub vhost: String,
+    /// `PLAIN` or `AMQPLAIN`; empty before login.
+    pub mechanism: &'static str,
+    /// Negotiated heartbeat in seconds.
+    pub heartbeat_s: u16,
+    /// Negotiated.
+    pub frame_max: u32,
+    /// Negotiated.
+    pub channel_max: u16,
+    /// When it was accepted (unix ms).
+    pub connected_at_unix_ms: u64,
+    /// What the client said of itself.
+    pub client_properties: Table,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Frames received.
+    pub received_frames: u64,
+    /// Frames sent.
+    pub sent_frames: u64,
+    /// Bytes that wait to be sent.
+    pub unsent_bytes: u64,
+    /// Its channels, by number.
+    pub channels: Vec<ChannelView>,
+}
+
+/// A channel at one moment.
+#[derive(Clone, Debug)]
+pub struct ChannelView {
+    /// Its number.
+    pub number: ChannelId,
+    /// Consumers on it.
+    pub consumers: u32,
+    /// Deliveries not settled.
+    pub unacked: u64,
+    /// Publishes not confirmed.
+    pub unconfirmed: u64,
+    /// Publishes of the open transaction.
+    pub uncommitted: u64,
+    /// Settlements of the open transaction.
+    pub acks_uncommitted: u64,
+    /// Prefetch count for consumers to come; 0 = any number.
+    pub prefetch: u32,
+    /// The channel-wide limit; 0 = any number.
+    pub prefetch_channel: u32,
+    /// In confirm mode.
+    pub confirm: bool,
+    /// In transactional mode.
+    pub transactional: bool,
+    /// When it was last used (unix ms).
+    pub idle_since_unix_ms: u64,
+    /// What happened on it.
+    pub counters: ChannelCounters,
+}
+
+/// What happened on a channel since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChannelCounters {
+    /// Messages published.
+    pub publish: u64,
+    /// Publishes confirmed.
+    pub confirm: u64,
+    /// Mandatory messages that came back.
+    pub return_unroutable: u64,
+    /// Unroutable messages that were dropped.
+    pub drop_unroutable: u64,
+    /// Deliveries to be acknowledged.
+    pub deliver: u64,
+    /// Deliveries settled as they were sent.
+    pub deliver_no_ack: u64,
+    /// basic.get, to be acknowledged.
+    pub get: u64,
+    /// basic.get, settled at once.
+    pub get_no_ack: u64,
+    /// basic.get of an empty queue.
+    pub get_empty: u64,
+    /// Deliveries flagged redelivered.
+    pub redeliver: u64,
+    /// Acknowledgements.
+    pub ack: u64,
+}

@@ -1,0 +1,190 @@
+//! A message as it waits, is delivered and lies in the log: one contiguous run of bytes, shared and never changed.
+//!
+//! ```text
+//! ┌───────┬────────┬──────────┬────────┬─────┬──────────────┬────────────┬──────┐
+//! │ flags │ length │ exchange │ length │ key │ length (u32) │ properties │ body │
+//! │ 1     │ 1      │ …        │ 1      │ …   │ 4, LE        │ raw        │ …    │
+//! └───────┴────────┴──────────┴────────┴─────┴──────────────┴────────────┴──────┘
+//! ```
+//!
+//! `properties` are the bytes of the content header from the property flags on, exactly as the publisher sent them, so
+//! that they come back bit for bit. The same bytes are the payload of the log's message record.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// An immutable message. Cloning shares the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    bytes: Bytes,
+    properties_at: u32,
+    body_at: u32,
+}
+
+/// Where a message came from, and the bytes it is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageParts<'a> {
+    /// The exchange it was published to; at most 255 bytes.
+    pub exchange: &'a str,
+    /// Its routing key; at most 255 bytes.
+    pub routing_key: &'a str,
+    /// Raw property flags and list.
+    pub properties: &'a [u8],
+    /// Whether its `x-death` header was written by this broker, so that it counts as its history. A client's own
+    /// `x-death` does not (RabbitMQ 4.0).
+    pub died_here: bool,
+}
+
+/// A message from the log whose bytes do not make sense, though their checksum does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl Message {
+    /// Joins the parts and the body into a message of its own allocation.
+    #[must_use]
+    pub fn new(parts: MessageParts<'_>, body: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(parts.header_bytes() + body.len());
+        parts.write(&mut bytes);
+        bytes.put_slice(body);
+        Self::assembled(bytes.freeze(), &parts)
+    }
+
+    /// Takes over bytes that begin with what [`MessageParts::write`] wrote for `parts` and go on with the body.
+    #[must_use]
+    pub fn assembled(bytes: Bytes, parts: &MessageParts<'_>) -> Self {
+        let properties_at = 1 + 1 + parts.exchange.len() + 1 + parts.routing_key.len() + 4;
+        let body_at = properties_at + parts.properties.len();
+        assert!(body_at <= bytes.len(), "the bytes begin with the parts");
+        Self { bytes, properties_at: offset(properties_at), body_at: offset(body_at) }
+    }
+
+    /// Reads a message back from the log.
+    ///
+    /// # Errors
+    /// [`Malformed`] when a length points outside the bytes or a name is not UTF-8.
+    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut at = 1;
+        for _name in 0..2 {
+            let length = usize::from(*bytes.get(at).ok_or(Malformed)?);
+            let name = bytes.get(at + 1..at + 1 + length).ok_or(Malformed)?;
+            std::str::from_utf8(name).map_err(|_| Malformed)?;
+            at += 1 + length;
+        }
+        let length = bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
+        let properties_at = at + 4;
+        let body_at = properties_at.checked_add(length.ok_or(Malformed)? as usize).ok_or(Malformed)?;
+        if body_at > bytes.len() {
+            return Err(Malformed);
+        }
+        Ok(Self { bytes, properties_at: offset(properties_at), body_at: offset(body_at) })
+    }
+
+    /// All bytes: the payload of the log record.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The exchange that it was published to, or dead-lettered through.
+    #[must_use]
+    pub fn exchange(&self) -> &str {
+        self.name_at(1).0
+    }
+
+    /// The routing key that it was published with.
+    #[must_use]
+    pub fn routing_key(&self) -> &str {
+        self.name_at(self.name_at(1).1).0
+    }
+
+    /// Raw property flags and list, as published.
+    #[must_use]
+    pub fn properties(&self) -> &[u8] {
+        &self.bytes[self.properties_at as usize..self.body_at as usize]
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at as usize..]
+    }
+
+    /// The body, sharing the message's bytes.
+    #[must_use]
+    pub fn body_shared(&self) -> Bytes {
+        self.bytes.slice(self.body_at as usize..)
+    }
+
+    /// Length of the body in bytes: what length limits and `message_bytes` count.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        (self.bytes.len() - self.body_at as usize) as u64
+    }
+
+    /// Whether this broker wrote its `x-death` header.
+    #[must_use]
+    pub fn died_here(&self) -> bool {
+        self.bytes[0] & DIED_HERE != 0
+    }
+
+    fn name_at(&self, at: usize) -> (&str, usize) {
+        let end = at + 1 + usize::from(self.bytes[at]);
+        let name = std::str::from_utf8(&self.bytes[at + 1..end]);
+        (name.expect("checked when the message was made"), end)
+    }
+}
+
+impl MessageParts<'_> {
+    /// Bytes that [`Self::write`] writes.
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        1 + 1 + self.exchange.len() + 1 + self.routing_key.len() + 4 + self.properties.len()
+    }
+
+    /// Writes everything but the body.
+    pub fn write(&self, out: &mut BytesMut) {
+        out.put_u8(if self.died_here { DIED_HERE } else { 0 });
+        for name in [self.exchange, self.routing_key] {
+            out.put_u8(u8::try_from(name.len()).expect("AMQP's short strings have at most 255 bytes"));
+            out.put_slice(name.as_bytes());
+        }
+        out.put_u32_le(offset(self.properties.len()));
+        out.put_slice(self.properties);
+    }
+}
+
+fn offset(position: usize) -> u32 {
+    u32::try_from(position).expect("headers are bounded by frame_max")
+}
+
+const DIED_HERE: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts<'a>(exchange: &'a str, routing_key: &'a str) -> MessageParts<'a> {
+        MessageParts { exchange, routing_key, properties: &[0x10, 0, 2], died_here: true }
+    }
+
+    #[test]
+    fn parts_come_back_from_the_bytes() {
+        let long = "k".repeat(255);
+        for (exchange, key, body) in [("", "hello", &b"body"[..]), ("logs", "", b""), (long.as_str(), long.as_str(), b"\0\xff")] {
+            let made = Message::new(parts(exchange, key), body);
+            let read = Message::parse(made.bytes().clone()).unwrap();
+            assert_eq!(made, read);
+            assert_eq!((read.exchange(), read.routing_key(), read.body()), (exchange, key, body));
+            assert_eq!(read.properties(), [0x10, 0, 2]);
+            assert!(read.died_here());
+            assert_eq!(read.body_bytes(), body.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_cut_message_is_refused() {
+        let whole = Message::new(parts("x", "key"), b"").bytes().clone();
+        for end in 0..whole.len() {
+            assert_eq!(Message::parse(whole.slice(..end)), Err(Malformed), "cut at {end}");
+        }
+    }
+}
