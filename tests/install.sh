@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Installs what the client tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1.
+# Safe to repeat; does nothing, quickly, when all is there. Ends with a plain sentence and status 1 when
+# something cannot be had. Python's part goes to tests/.work, which git ignores.
+set -euo pipefail
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$tests/.work
+mkdir -p "$work"
+
+fail() { echo "tests/install.sh: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Debian packages, each asked for only when what it brings is missing.
+wanted=()
+have python3 || wanted+=(python3)
+python3 -c 'import venv, ensurepip' 2>/dev/null || wanted+=(python3-venv)
+have go || wanted+=(golang-go)
+[ -d /usr/share/gocode/src/github.com/rabbitmq/amqp091-go ] || wanted+=(golang-github-rabbitmq-amqp091-go-dev)
+have javac || wanted+=(default-jdk-headless)
+[ -e /usr/share/java/amqp-client.jar ] || wanted+=(librabbitmq-client-java)
+[ -e /usr/share/java/slf4j-api.jar ] && [ -e /usr/share/java/slf4j-nop.jar ] || wanted+=(libslf4j-java)
+have node || wanted+=(nodejs)
+have npm || wanted+=(npm)
+have cc || wanted+=(build-essential)
+if [ ${#wanted[@]} -gt 0 ]; then
+    have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    install() { "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${wanted[@]}"; }
+    # The package lists may be absent or stale: fetch them only when the first try fails.
+    install >"$work/apt.log" 2>&1 ||
+        { "${root[@]}" apt-get update -qq >>"$work/apt.log" 2>&1 && install >>"$work/apt.log" 2>&1; } ||
+        { tail -n 20 "$work/apt.log" >&2; fail "apt-get could not install: ${wanted[*]}."; }
+fi
+have cargo || fail "cargo is missing; install Rust (https://rustup.rs) and run again."
+node -e 'process.exit(+process.versions.node.split(".")[0] < 18)' || fail "Node.js 18 or newer is needed, this is $(node --version)."
+
+# True when the stamp says that exactly these files were installed before.
+unchanged() { [ -e "$1" ] && cat "${@:2}" | cmp -s - "$1"; }
+
+venv=$work/venv
+requirements=$tests/compat/requirements.txt
+if ! "$venv/bin/python" -c '' 2>/dev/null || ! unchanged "$work/venv.stamp" "$requirements"; then
+    python3 -m venv --clear "$venv" || fail "python3 could not make a virtual environment."
+    "$venv/bin/pip" -q --disable-pip-version-check install -r "$requirements" ||
+        fail "pip could not install the Python clients of tests/compat/requirements.txt."
+    cat "$requirements" >"$work/venv.stamp"
+fi
+
+for folder in "$tests/compat/node" "$tests/../examples/javascript"; do
+    stamp=$folder/node_modules/.stamp
+    if ! unchanged "$stamp" "$folder/package-lock.json"; then
+        (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts) ||
+            fail "npm could not install amqplib in ${folder#"$tests"/}."
+        cat "$folder/package-lock.json" >"$stamp"
+    fi
+done
+
+for folder in "$tests/compat/lapin" "$tests/../examples/rust"; do
+    cargo fetch -q --locked --manifest-path "$folder/Cargo.toml" --target "$(rustc -vV | sed -n 's/^host: //p')" ||
+        fail "cargo could not fetch the crates of ${folder#"$tests"/}."
+done
