@@ -151,6 +151,8 @@ impl fmt::Display for FrameError {
     }
 }
 
+impl std::error::Error for FrameError {}
+
 /// The first frame of `input` and how many octets it takes; `None` when it is not all there yet.
 ///
 /// `frame_max` is the largest whole frame in octets, at least [`OVERHEAD_BYTES`]. As in RabbitMQ

@@ -3,6 +3,8 @@
 //!
 //! Reading is bounds-checked and borrows; writing appends and cannot fail.
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::ChannelId;
@@ -48,26 +50,32 @@ impl DecodeError {
     /// The reply to close the connection with.
     #[must_use]
     pub fn reply(&self) -> Reply {
-        match *self {
-            Self::UnknownMethod(id) => {
-                Reply::new(ReplyCode::CommandInvalid, "unimplemented method", id)
-            }
-            Self::MalformedUtf8 => Reply::new(
-                ReplyCode::FrameError,
-                "Malformed UTF-8 in shortstr",
-                MethodId::NONE,
-            ),
+        let (code, method) = match *self {
+            Self::UnknownMethod(id) => (ReplyCode::CommandInvalid, id),
+            Self::MalformedUtf8 => (ReplyCode::FrameError, MethodId::NONE),
+            Self::Malformed { method, .. } => (ReplyCode::FrameError, method),
+        };
+        Reply::new(code, self, method)
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownMethod(_) => f.write_str("unimplemented method"),
+            Self::MalformedUtf8 => f.write_str("Malformed UTF-8 in shortstr"),
             Self::Malformed { method, what } => {
-                let of = method.name().unwrap_or("content");
-                Reply::new(
-                    ReplyCode::FrameError,
-                    format_args!("cannot decode {of}: {what}"),
-                    method,
+                write!(
+                    f,
+                    "cannot decode {}: {what}",
+                    method.name().unwrap_or("content")
                 )
             }
         }
     }
 }
+
+impl std::error::Error for DecodeError {}
 
 /// What is left of the octets being read.
 #[derive(Debug, Clone, Copy)]
