@@ -1,0 +1,300 @@
+//! The disk as a log needs it, the real one, and the lock that keeps a directory to one process.
+//!
+//! This is the only file of the crate that touches files. What makes a name durable (syncing the directory after a
+//! file is made or removed) happens here, so that no caller can forget it.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::OpenError;
+
+/// One file of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its name within the directory.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// One directory of files. A method that returns an error may have done its work in part.
+pub trait Disk {
+    /// All files, in any order.
+    fn list(&mut self) -> io::Result<Vec<FileEntry>>;
+
+    /// Reads into `buffer` from that offset and says how many bytes it was; 0 at the end of the file.
+    fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Makes an empty file whose name survives a power cut; an error if it exists.
+    fn create(&mut self, name: &str) -> io::Result<()>;
+
+    /// Writes some bytes at that offset, at least one, and says how many.
+    fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+
+    /// When it returns, what was written to the file and its length survive a power cut.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+
+    /// Shortens the file to that length, which survives a power cut.
+    fn truncate(&mut self, name: &str, bytes: u64) -> io::Result<()>;
+
+    /// Removes the file, so that it stays gone after a power cut.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// The file's full name for messages to the operator.
+    fn path(&self, name: &str) -> String;
+}
+
+/// Writes all of `bytes`, however short the single writes turn out.
+pub(crate) fn write_all<D: Disk>(
+    disk: &mut D,
+    name: &str,
+    mut offset: u64,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk.write_at(name, offset, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                bytes = &bytes[written..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A directory of the real file system. Files are readable by their owner only.
+#[derive(Debug)]
+pub struct FileDisk {
+    directory: PathBuf,
+    /// The file in use: a log works on one at a time.
+    open: Option<(String, File)>,
+}
+
+impl FileDisk {
+    /// The directory at that path; it is made, with the ones above it, if it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be made or read, in a sentence for the operator.
+    pub fn open(directory: &Path) -> Result<FileDisk, OpenError> {
+        make_directory(directory)
+            .and_then(|()| fs::read_dir(directory))
+            .map_err(|error| OpenError::Io {
+                doing: "use the data directory",
+                file: directory.display().to_string(),
+                error,
+            })?;
+        Ok(FileDisk {
+            directory: directory.to_owned(),
+            open: None,
+        })
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+            self.open = None;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.directory.join(name))?;
+            return Ok(&self.open.insert((name.to_owned(), file)).1);
+        }
+        match &self.open {
+            Some((_, file)) => Ok(file),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn list(&mut self) -> io::Result<Vec<FileEntry>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            // A name that is not UTF-8 is none of ours.
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                files.push(FileEntry {
+                    name,
+                    bytes: metadata.len(),
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file(name)?.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(self.directory.join(name))?;
+        self.open = Some((name.to_owned(), file));
+        sync_directory(&self.directory)
+    }
+
+    fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.file(name)?.write_at(bytes, offset)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn truncate(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        file.set_len(bytes)?;
+        file.sync_all()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        if self.open.as_ref().is_some_and(|(open, _)| open == name) {
+            self.open = None;
+        }
+        fs::remove_file(self.directory.join(name))?;
+        sync_directory(&self.directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+}
+
+/// Keeps a directory to this process for as long as the value lives. The operating system lets go of it when the
+/// process ends, however it ends.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Locks `directory`, which is made if it does not exist. `started` says when this process started, in words for
+    /// whoever comes second.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another process holds it, otherwise what the file system said.
+    pub fn acquire(directory: &Path, started: &str) -> Result<DirectoryLock, LockError> {
+        let failed = |error| LockError::Io {
+            directory: directory.display().to_string(),
+            error,
+        };
+        make_directory(directory).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(directory.join(LOCK_FILE))
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The holder is named as far as it can be read; the refusal stands without it.
+                let _ = file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
+                return Err(LockError::Held {
+                    directory: directory.display().to_string(),
+                    holder: holder.trim().to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "process {} (started {started})", std::process::id()))
+            .map_err(failed)?;
+        Ok(DirectoryLock { _file: file })
+    }
+}
+
+/// Why a directory could not be locked.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another process has it.
+    Held {
+        /// The directory.
+        directory: String,
+        /// What that process wrote about itself; empty if it had not yet.
+        holder: String,
+    },
+    /// The file system refused.
+    Io {
+        /// The directory.
+        directory: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::Held { directory, holder } => {
+                let holder = if holder.is_empty() {
+                    "another process"
+                } else {
+                    holder
+                };
+                write!(
+                    f,
+                    "{directory} is in use by {holder}; stop it or choose another --data-dir"
+                )
+            }
+            LockError::Io { directory, error } => {
+                write!(f, "cannot lock the data directory {directory}: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LockError::Held { .. } => None,
+            LockError::Io { error, .. } => Some(error),
+        }
+    }
+}
+
+/// Makes a directory and those above it, each of them so that it survives a power cut.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != directory {
+        make_directory(parent)?;
+    }
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        other => other?,
+    }
+    sync_directory(parent)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+const LOCK_FILE: &str = "lock";
+const HOLDER_BYTES_MAX: u64 = 512;
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
