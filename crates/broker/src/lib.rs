@@ -7,6 +7,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+pub mod access;
 pub mod command;
+pub mod fact;
 pub mod inspect;
 pub mod message;
+pub mod resource;
+mod route;
+mod settings;
+pub mod topology;

@@ -1,0 +1,247 @@
+//! Durable facts about the topology, as they lie in the log.
+//!
+//! ```text
+//! q/ID                              a queue, in its shard's log; ID in decimal
+//! x/LENGTH/VHOST/NAME               an exchange, in shard 0's log; LENGTH of VHOST in bytes, so that no two collide
+//! b/ + the binding, as its value    a binding, in shard 0's log
+//! ```
+//!
+//! Values are AMQP field tables with their length, first entry `v`. Entries that this version does not know are ignored;
+//! a greater `v` says that ignoring them would be wrong. Arguments lie within as octets of their own (`x`), because a
+//! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
+//! queue of the same name has nothing to do with it.
+
+use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
+use crate::resource::queue_title;
+use crate::route::ExchangeKind;
+use crate::topology::Exchange;
+use amqp::{Table, Value};
+use bytes::{Bytes, BytesMut};
+use std::fmt;
+
+/// A fact whose bytes are whole but make no sense to this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorruptFact {
+    /// Its key, as far as it is text.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for CorruptFact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the stored fact '{}' cannot be used: {}", self.key.escape_debug(), self.why)
+    }
+}
+
+impl std::error::Error for CorruptFact {}
+
+/// The key of a queue's fact.
+#[must_use]
+pub fn queue_key(id: QueueId) -> Bytes {
+    format!("{QUEUE}{}", id.0).into()
+}
+
+impl QueueSpec {
+    /// The queue as a durable fact: key and value.
+    #[must_use]
+    pub fn fact(&self) -> (Bytes, Bytes) {
+        let mut fact = new_fact();
+        fact.insert("vhost", &*self.vhost_name);
+        fact.insert("name", &*self.name);
+        fact.insert("auto_delete", self.auto_delete);
+        fact.insert("arguments", Value::Bytes(encoded(&self.arguments).to_vec()));
+        (queue_key(self.queue.id), encoded(&fact))
+    }
+
+    /// Reads a queue's fact from the log of its shard; `None` if it is another kind of fact.
+    ///
+    /// # Errors
+    /// [`CorruptFact`].
+    pub fn from_fact(shard: ShardId, key: &[u8], value: &[u8]) -> Result<Option<Self>, CorruptFact> {
+        let Some(id) = key.strip_prefix(QUEUE.as_bytes()) else { return Ok(None) };
+        let fact = Fact::read(key, value)?;
+        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+        let id = QueueId(id.ok_or_else(|| fact.corrupt("its key holds no queue id"))?);
+        let (vhost, vhost_name) = fact.vhost()?;
+        let name = fact.text("name")?;
+        let arguments = fact.arguments()?;
+        let settings = QueueSettings::parse(&arguments, &queue_title(name, vhost_name));
+        let settings = settings.map_err(|fault| fact.corrupt(&fault.text))?;
+        Ok(Some(Self {
+            queue: QueueRef { id, shard },
+            vhost,
+            vhost_name: vhost_name.into(),
+            name: name.into(),
+            durable: true,
+            auto_delete: fact.flag("auto_delete")?,
+            owner: None,
+            arguments,
+            settings,
+        }))
+    }
+}
+
+/// The key of an exchange's fact.
+pub(crate) fn exchange_key(vhost: &str, name: &str) -> Bytes {
+    format!("{EXCHANGE}{}/{vhost}/{name}", vhost.len()).into()
+}
+
+/// An exchange as a durable fact: key and value.
+pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) {
+    let mut fact = new_fact();
+    fact.insert("vhost", vhost);
+    fact.insert("name", &*exchange.name);
+    fact.insert("type", exchange.kind.name());
+    fact.insert("auto_delete", exchange.auto_delete);
+    fact.insert("internal", exchange.internal);
+    fact.insert("arguments", Value::Bytes(encoded(&exchange.arguments).to_vec()));
+    (exchange_key(vhost, &exchange.name), encoded(&fact))
+}
+
+/// The key of a binding's fact, arguments sorted.
+pub(crate) fn binding_key(vhost: &str, binding: &BindingSpec) -> Bytes {
+    let mut key = BytesMut::from(BINDING);
+    binding_table(vhost, binding).encode(&mut key);
+    key.freeze()
+}
+
+/// A binding as a durable fact: key and value. `queue` is the id of the queue that it leads to, if it does.
+pub(crate) fn binding_fact(vhost: &str, binding: &BindingSpec, queue: Option<QueueId>) -> (Bytes, Bytes) {
+    let mut fact = binding_table(vhost, binding);
+    if let Some(queue) = queue {
+        fact.insert("queue", queue.0.cast_signed());
+    }
+    (binding_key(vhost, binding), encoded(&fact))
+}
+
+/// A fact that belongs to the catalog.
+pub(crate) enum CatalogFact {
+    Exchange(Exchange),
+    Binding { vhost: VhostId, spec: BindingSpec, queue: Option<QueueId> },
+}
+
+impl CatalogFact {
+    /// Reads any fact but a queue's.
+    pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<Self, CorruptFact> {
+        let fact = Fact::read(key, value)?;
+        if key.starts_with(EXCHANGE.as_bytes()) {
+            let kind = fact.text("type")?;
+            let kind = ExchangeKind::named(kind).ok_or_else(|| fact.corrupt("its exchange type is unknown"))?;
+            let exchange = Exchange::new(fact.vhost()?.0, fact.text("name")?, kind).with_arguments(fact.arguments()?);
+            let (auto_delete, internal) = (fact.flag("auto_delete")?, fact.flag("internal")?);
+            Ok(Self::Exchange(Exchange { durable: true, auto_delete, internal, ..exchange }))
+        } else if key.starts_with(BINDING.as_bytes()) {
+            let spec = BindingSpec {
+                source: fact.text("source")?.to_owned(),
+                destination: fact.text("destination")?.to_owned(),
+                kind: match fact.text("kind")? {
+                    TO_QUEUE => DestinationKind::Queue,
+                    TO_EXCHANGE => DestinationKind::Exchange,
+                    _ => return Err(fact.corrupt("it leads neither to a queue nor to an exchange")),
+                },
+                key: fact.text("key")?.to_owned(),
+                arguments: fact.arguments()?,
+            };
+            let queue = fact.table.get("queue").and_then(Value::as_i64);
+            Ok(Self::Binding { vhost: fact.vhost()?.0, spec, queue: queue.map(|id| QueueId(id.cast_unsigned())) })
+        } else {
+            Err(fact.corrupt("this version does not know facts of this kind; start the version that wrote it"))
+        }
+    }
+}
+
+/// A decoded fact and how to name it.
+struct Fact<'a> {
+    key: &'a [u8],
+    table: Table,
+}
+
+impl<'a> Fact<'a> {
+    fn read(key: &'a [u8], value: &[u8]) -> Result<Self, CorruptFact> {
+        let corrupt = |why: &str| Self { key, table: Table::new() }.corrupt(why);
+        let table = match Table::decode(value) {
+            Ok((table, length)) if length == value.len() => table,
+            _ => return Err(corrupt("its value is not one field table")),
+        };
+        match table.get(VERSION).and_then(Value::as_i64) {
+            Some(CURRENT_VERSION) => Ok(Self { key, table }),
+            Some(version) if version > CURRENT_VERSION => {
+                Err(corrupt("a newer version of Leveret wrote it; start that version"))
+            }
+            _ => Err(corrupt("its version is missing")),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<&str, CorruptFact> {
+        self.table.get(name).and_then(Value::as_str).ok_or_else(|| self.lacks(name))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, CorruptFact> {
+        self.table.get(name).and_then(Value::as_bool).ok_or_else(|| self.lacks(name))
+    }
+
+    fn arguments(&self) -> Result<Table, CorruptFact> {
+        match self.table.get("arguments") {
+            Some(Value::Bytes(octets)) => {
+                let table = Table::decode(octets).map_err(|_| self.corrupt("its arguments are not a field table"))?;
+                Ok(table.0)
+            }
+            _ => Err(self.lacks("arguments")),
+        }
+    }
+
+    /// Vhosts are numbered as a new topology numbers them, which has `/` alone.
+    fn vhost(&self) -> Result<(VhostId, &str), CorruptFact> {
+        match self.text("vhost")? {
+            name @ "/" => Ok((VhostId(0), name)),
+            _ => Err(self.corrupt("its vhost does not exist")),
+        }
+    }
+
+    fn lacks(&self, name: &str) -> CorruptFact {
+        self.corrupt(&format!("its entry '{name}' is missing or of another type"))
+    }
+
+    fn corrupt(&self, why: &str) -> CorruptFact {
+        CorruptFact { key: String::from_utf8_lossy(self.key).into_owned(), why: why.to_owned() }
+    }
+}
+
+fn binding_table(vhost: &str, binding: &BindingSpec) -> Table {
+    let mut fact = new_fact();
+    fact.insert("vhost", vhost);
+    fact.insert("source", binding.source.as_str());
+    fact.insert("destination", binding.destination.as_str());
+    fact.insert(
+        "kind",
+        match binding.kind {
+            DestinationKind::Queue => TO_QUEUE,
+            DestinationKind::Exchange => TO_EXCHANGE,
+        },
+    );
+    fact.insert("key", binding.key.as_str());
+    fact.insert("arguments", Value::Bytes(encoded(&binding.arguments).to_vec()));
+    fact
+}
+
+fn new_fact() -> Table {
+    [(VERSION, CURRENT_VERSION)].into_iter().collect()
+}
+
+fn encoded(table: &Table) -> Bytes {
+    let mut bytes = BytesMut::new();
+    table.encode(&mut bytes);
+    bytes.freeze()
+}
+
+const QUEUE: &str = "q/";
+const EXCHANGE: &str = "x/";
+const BINDING: &str = "b/";
+const TO_QUEUE: &str = "queue";
+const TO_EXCHANGE: &str = "exchange";
+const VERSION: &str = "v";
+const CURRENT_VERSION: i64 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Facts come back as they went.

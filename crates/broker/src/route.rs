@@ -1,0 +1,212 @@
+//! Which destinations an exchange's own bindings give a message: one [`Router`] per exchange, one file per type.
+//!
+//! A router knows keys, criteria and destinations and nothing of names, permissions or what lies behind a destination.
+//! Walking from exchange to exchange is [`crate::topology::Topology::route`].
+
+pub(crate) mod direct;
+pub(crate) mod fanout;
+pub(crate) mod headers;
+pub(crate) mod topic;
+
+use crate::command::{Fault, QueueRef};
+use amqp::{Properties, Table};
+use rustc_hash::FxHashSet;
+
+/// What an exchange does with routing keys and headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExchangeKind {
+    /// The binding key is the routing key.
+    Direct,
+    /// Every binding matches.
+    Fanout,
+    /// The binding key is a pattern of words.
+    Topic,
+    /// The binding's arguments are criteria for the message's headers.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+
+    /// The type's name in exchange.declare.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+
+    /// The type of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// An exchange within its topology. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ExchangeId(pub(crate) u64);
+
+/// A binding within its topology, in the order in which they were made. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BindingId(pub(crate) u64);
+
+/// Where a binding leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Destination {
+    Queue(QueueRef),
+    Exchange(ExchangeId),
+}
+
+/// A binding as its exchange's router sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link<'a> {
+    pub(crate) id: BindingId,
+    pub(crate) key: &'a str,
+    pub(crate) arguments: &'a Table,
+    pub(crate) destination: Destination,
+}
+
+/// A message as routers see it. The headers are decoded when the first of them asks.
+pub(crate) struct Routable<'a> {
+    /// Its routing key and those in its `CC` and `BCC` headers.
+    pub(crate) keys: &'a [&'a str],
+    properties: &'a Properties<'a>,
+    headers: Option<Table>,
+}
+
+impl<'a> Routable<'a> {
+    pub(crate) const fn new(keys: &'a [&'a str], properties: &'a Properties<'a>) -> Self {
+        Self { keys, properties, headers: None }
+    }
+
+    fn headers(&mut self) -> &Table {
+        self.headers.get_or_insert_with(|| self.properties.headers().unwrap_or_default())
+    }
+}
+
+/// The queues a message goes to, and room to work them out: reused from message to message, so that routing allocates
+/// nothing once its buffers have grown.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// Sorted by shard, then id; each once.
+    pub queues: Vec<QueueRef>,
+    /// Exchanges still to be asked.
+    pub(crate) pending: Vec<ExchangeId>,
+    /// Exchanges that were asked.
+    pub(crate) visited: FxHashSet<ExchangeId>,
+    walk: topic::Walk,
+}
+
+impl Routes {
+    /// How much was found so far, duplicates included.
+    pub(crate) fn found(&self) -> usize {
+        self.queues.len() + self.pending.len()
+    }
+}
+
+/// Destinations of the same key, sorted; one stands here as often as bindings that differ in their arguments lead to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Destinations {
+    queues: Vec<QueueRef>,
+    exchanges: Vec<ExchangeId>,
+}
+
+impl Destinations {
+    pub(crate) fn add(&mut self, destination: Destination) {
+        match destination {
+            Destination::Queue(queue) => insert_sorted(&mut self.queues, queue, place),
+            Destination::Exchange(exchange) => insert_sorted(&mut self.exchanges, exchange, |id| *id),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, destination: Destination) {
+        match destination {
+            Destination::Queue(queue) => remove_sorted(&mut self.queues, queue, place),
+            Destination::Exchange(exchange) => remove_sorted(&mut self.exchanges, exchange, |id| *id),
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.exchanges.is_empty()
+    }
+
+    pub(crate) fn emit(&self, into: &mut Routes) {
+        into.queues.extend_from_slice(&self.queues);
+        into.pending.extend_from_slice(&self.exchanges);
+    }
+}
+
+/// What queues in [`Routes`] are sorted by.
+pub(crate) fn place(queue: &QueueRef) -> (crate::command::ShardId, crate::command::QueueId) {
+    (queue.shard, queue.id)
+}
+
+fn insert_sorted<T, K: Ord>(sorted: &mut Vec<T>, item: T, key: impl Fn(&T) -> K) {
+    let at = sorted.partition_point(|other| key(other) < key(&item));
+    sorted.insert(at, item);
+}
+
+fn remove_sorted<T: PartialEq, K: Ord>(sorted: &mut Vec<T>, item: T, key: impl Fn(&T) -> K) {
+    let at = sorted.partition_point(|other| key(other) < key(&item));
+    assert!(sorted.get(at) == Some(&item), "only what was added is removed");
+    sorted.remove(at);
+}
+
+/// The bindings of one exchange, arranged for its type.
+#[derive(Debug)]
+pub(crate) enum Router {
+    Direct(direct::Direct),
+    Fanout(fanout::Fanout),
+    Topic(topic::Topic),
+    Headers(headers::Headers),
+}
+
+impl Router {
+    pub(crate) fn new(kind: ExchangeKind) -> Self {
+        match kind {
+            ExchangeKind::Direct => Self::Direct(direct::Direct::default()),
+            ExchangeKind::Fanout => Self::Fanout(fanout::Fanout::default()),
+            ExchangeKind::Topic => Self::Topic(topic::Topic::default()),
+            ExchangeKind::Headers => Self::Headers(headers::Headers::default()),
+        }
+    }
+
+    /// Takes a new binding in.
+    ///
+    /// # Errors
+    /// 406 for arguments that this type of exchange cannot make sense of.
+    pub(crate) fn add(&mut self, link: Link<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Direct(direct) => direct.add(link.key, link.destination),
+            Self::Fanout(fanout) => fanout.add(link.destination),
+            Self::Topic(topic) => topic.add(link.key, link.destination),
+            Self::Headers(headers) => headers.add(link.id, link.arguments, link.destination)?,
+        }
+        Ok(())
+    }
+
+    /// Drops a binding that was taken in.
+    pub(crate) fn remove(&mut self, link: Link<'_>) {
+        match self {
+            Self::Direct(direct) => direct.remove(link.key, link.destination),
+            Self::Fanout(fanout) => fanout.remove(link.destination),
+            Self::Topic(topic) => topic.remove(link.key, link.destination),
+            Self::Headers(headers) => headers.remove(link.id),
+        }
+    }
+
+    /// Adds the destinations of a message, with duplicates.
+    pub(crate) fn route(&self, message: &mut Routable<'_>, into: &mut Routes) {
+        match self {
+            Self::Direct(direct) => message.keys.iter().for_each(|key| direct.route(key, into)),
+            Self::Fanout(fanout) => fanout.route(into),
+            Self::Topic(topic) => message.keys.iter().for_each(|key| topic.route(key, into)),
+            Self::Headers(headers) => headers.route(message.headers(), into),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
+
+use crate::command::{DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec};
+use amqp::{ReplyCode, Table, Value};
+use std::fmt::Write as _;
+
+/// What an argument must be.
+enum Rule {
+    /// `classic` or `quorum`, or nothing at all, which is classic.
+    QueueType,
+    /// An integer from here to there.
+    Within(i64, i64),
+    /// Any integer.
+    Integer,
+    /// Any string.
+    Text,
+    /// One of these strings.
+    OneOf(&'static [&'static str]),
+    /// True or false.
+    Flag,
+    /// Only streams have it.
+    StreamOnly,
+}
+
+/// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
+/// alike; what is not here is kept and listed, and otherwise ignored.
+const KNOWN: [(&str, Rule); 28] = [
+    (QUEUE_TYPE, Rule::QueueType),
+    (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS)),
+    (EXPIRES, Rule::Within(1, TEN_YEARS_MS)),
+    (LENGTH_MAX, Rule::Within(0, i64::MAX)),
+    (BYTES_MAX, Rule::Within(0, i64::MAX)),
+    (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"])),
+    (DEAD_LETTER_EXCHANGE, Rule::Text),
+    (DEAD_LETTER_KEY, Rule::Text),
+    ("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"])),
+    (PRIORITY_MAX, Rule::Within(0, 255)),
+    (SINGLE_ACTIVE, Rule::Flag),
+    (DELIVERY_LIMIT, Rule::Integer),
+    (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX)),
+    ("x-consumer-disconnected-timeout", Rule::Within(0, i64::MAX)),
+    ("x-delayed-retry-type", Rule::OneOf(&["disabled", "all", "failed", "returned"])),
+    ("x-delayed-retry-min", Rule::Within(0, i64::MAX)),
+    ("x-delayed-retry-max", Rule::Within(0, i64::MAX)),
+    ("x-queue-leader-locator", Rule::OneOf(&["client-local", "balanced", "random", "least-leaders"])),
+    ("x-queue-master-locator", Rule::Text),
+    ("x-queue-mode", Rule::OneOf(&["default", "lazy"])),
+    ("x-queue-version", Rule::Within(1, 2)),
+    ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX)),
+    ("x-max-in-memory-length", Rule::Within(0, i64::MAX)),
+    ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX)),
+    ("x-max-age", Rule::StreamOnly),
+    ("x-stream-max-segment-size-bytes", Rule::StreamOnly),
+    ("x-stream-filter-size-bytes", Rule::StreamOnly),
+    ("x-initial-cluster-size", Rule::StreamOnly),
+];
+
+impl QueueSettings {
+    /// Checks and types a queue's arguments. `title` is how error texts call the queue.
+    ///
+    /// # Errors
+    /// 406 for a known argument of a wrong type or value.
+    pub fn parse(arguments: &Table, title: &str) -> Result<Self, Fault> {
+        for (name, rule) in &KNOWN {
+            if let Some(value) = arguments.get(name) {
+                rule.check(value).map_err(|flaw| match flaw {
+                    Flaw::Value(why) => refused(format!("invalid arg '{name}' for {title}: {why}")),
+                    Flaw::QueueType => {
+                        refused(format!("invalid arg '{name}' for {title} of queue type {}", type_module(arguments)))
+                    }
+                })?;
+            }
+        }
+        if arguments.contains_key(DEAD_LETTER_KEY) && !arguments.contains_key(DEAD_LETTER_EXCHANGE) {
+            return Err(refused(format!(
+                "invalid arg '{DEAD_LETTER_KEY}' for {title}: routing_key_but_no_dlx_defined"
+            )));
+        }
+        let natural = |name: &str| arguments.get(name).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
+        let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+        Ok(Self {
+            quorum: is_quorum(arguments),
+            message_ttl_ms: natural(MESSAGE_TTL),
+            expires_ms: natural(EXPIRES),
+            length_max: natural(LENGTH_MAX),
+            bytes_max: natural(BYTES_MAX),
+            overflow: match text(OVERFLOW) {
+                Some("reject-publish") => Overflow::RejectPublish,
+                Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
+                _ => Overflow::DropHead,
+            },
+            dead_letter_exchange: text(DEAD_LETTER_EXCHANGE).map(str::to_owned),
+            dead_letter_key: text(DEAD_LETTER_KEY).map(str::to_owned),
+            priority_max: natural(PRIORITY_MAX).and_then(|n| u8::try_from(n).ok()),
+            single_active: arguments.get(SINGLE_ACTIVE).and_then(Value::as_bool).unwrap_or(false),
+            consumer_timeout_ms: natural(CONSUMER_TIMEOUT),
+            delivery_limit: arguments.get(DELIVERY_LIMIT).and_then(Value::as_i64),
+        })
+    }
+}
+
+/// Whether the arguments ask for a quorum queue.
+pub(crate) fn is_quorum(arguments: &Table) -> bool {
+    queue_type(arguments) == "quorum"
+}
+
+/// Whether a queue may be declared once more in this way by its owner, or by anyone where it has none.
+///
+/// # Errors
+/// 406 naming the first property or argument that differs. Arguments without a meaning are not compared.
+pub(crate) fn check_equivalent(queue: &QueueSpec, wanted: &DeclareQueue) -> Result<(), Fault> {
+    let title = queue.title();
+    // An exclusive queue is never durable, whatever the client says.
+    let durable = wanted.durable && !wanted.exclusive;
+    check_same("durable", &title, &durable, &queue.durable)?;
+    check_same("auto_delete", &title, &wanted.auto_delete, &queue.auto_delete)?;
+    check_same(QUEUE_TYPE, &title, &queue_type(&wanted.arguments), &queue_type(&queue.arguments))?;
+    for (name, rule) in &KNOWN {
+        if !matches!(rule, Rule::QueueType) {
+            check_same_argument(name, &title, &wanted.arguments, &queue.arguments)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a property that differs.
+pub(crate) fn check_same<T: PartialEq + ToString>(name: &str, title: &str, wanted: &T, current: &T) -> Result<(), Fault> {
+    if wanted == current {
+        return Ok(());
+    }
+    Err(inequivalent(name, title, &format!("'{}'", wanted.to_string()), &format!("'{}'", current.to_string())))
+}
+
+/// Refuses an argument that differs. Integers compare by value, and so do floats, whatever their width.
+pub(crate) fn check_same_argument(name: &str, title: &str, wanted: &Table, current: &Table) -> Result<(), Fault> {
+    let described = |value: Option<&Value>| match value {
+        None => "none".to_owned(),
+        Some(value) => format!("the value '{}' of type '{}'", bare(value), value.type_word()),
+    };
+    match (wanted.get(name), current.get(name)) {
+        (None, None) => Ok(()),
+        (Some(wanted), Some(current)) if is_same(wanted, current) => Ok(()),
+        (Some(wanted), Some(current)) => {
+            Err(inequivalent(name, title, &format!("'{}'", bare(wanted)), &format!("'{}'", bare(current))))
+        }
+        (wanted, current) => Err(inequivalent(name, title, &described(wanted), &described(current))),
+    }
+}
+
+/// A value as Erlang prints it, which is what clients see in RabbitMQ's texts.
+pub(crate) fn term(value: &Value) -> String {
+    match value {
+        Value::Str(octets) | Value::Bytes(octets) => format!("<<\"{}\">>", String::from_utf8_lossy(octets)),
+        Value::Array(values) => {
+            let mut out = String::from("[");
+            for (index, value) in values.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                let _ = write!(out, "{comma}{{{},{}}}", value.type_word(), term(value));
+            }
+            out + "]"
+        }
+        Value::Table(table) => {
+            let mut out = String::from("[");
+            for (index, (name, value)) in table.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                let _ = write!(out, "{comma}{{<<\"{name}\">>,{},{}}}", value.type_word(), term(value));
+            }
+            out + "]"
+        }
+        Value::Decimal { scale, value } => format!("{{{scale},{value}}}"),
+        Value::Void => "undefined".to_owned(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Timestamp(seconds) => seconds.to_string(),
+        // Erlang's floats always show that they are floats, as `{:?}` does.
+        Value::F32(n) => format!("{n:?}"),
+        Value::F64(n) => format!("{n:?}"),
+        Value::I8(_) | Value::U8(_) | Value::I16(_) | Value::U16(_) | Value::I32(_) | Value::U32(_) | Value::I64(_) => {
+            value.as_i64().map(|n| n.to_string()).unwrap_or_default()
+        }
+    }
+}
+
+/// The same, but strings without their quotes.
+fn bare(value: &Value) -> String {
+    match value {
+        Value::Str(octets) | Value::Bytes(octets) => String::from_utf8_lossy(octets).into_owned(),
+        _ => term(value),
+    }
+}
+
+fn is_same(wanted: &Value, current: &Value) -> bool {
+    let float = |value: &Value| match *value {
+        Value::F32(n) => Some(f64::from(n)),
+        Value::F64(n) => Some(n),
+        _ => None,
+    };
+    match (wanted.as_i64(), current.as_i64()) {
+        (Some(wanted), Some(current)) => wanted == current,
+        _ => match (float(wanted), float(current)) {
+            (Some(wanted), Some(current)) => wanted == current,
+            _ => wanted == current,
+        },
+    }
+}
+
+fn inequivalent(name: &str, title: &str, wanted: &str, current: &str) -> Fault {
+    refused(format!("inequivalent arg '{name}' for {title}: received {wanted} but current is {current}"))
+}
+
+/// What is wrong with an argument.
+enum Flaw {
+    /// Its type or value.
+    Value(String),
+    /// The queue's type has no such argument.
+    QueueType,
+}
+
+impl Rule {
+    fn check(&self, value: &Value) -> Result<(), Flaw> {
+        let unacceptable = || Flaw::Value(format!("{{unacceptable_type,{}}}", value.type_word()));
+        match self {
+            // Streams are another thing than a work queue; RabbitMQ would make one.
+            Self::QueueType => match value {
+                Value::Void => Ok(()),
+                Value::Str(octets) if matches!(octets.as_slice(), b"" | b"classic" | b"quorum") => Ok(()),
+                Value::Str(_) => Err(Flaw::Value(format!("unsupported queue type '{}'", bare(value)))),
+                _ => Err(unacceptable()),
+            },
+            Self::Within(least, most) => match value.as_i64().ok_or_else(unacceptable)? {
+                number if number < 0 => Err(Flaw::Value(format!("{{value_negative,{number}}}"))),
+                0 if *least > 0 => Err(Flaw::Value("{value_zero,0}".to_owned())),
+                number if number > *most => Err(Flaw::Value(format!("{{value_too_big,{number}}}"))),
+                _ => Ok(()),
+            },
+            Self::Integer => value.as_i64().map(drop).ok_or_else(unacceptable),
+            Self::Text => value.as_str().map(drop).ok_or_else(unacceptable),
+            Self::OneOf(choices) => match value.as_str() {
+                Some(text) if choices.contains(&text) => Ok(()),
+                Some(_) => Err(Flaw::Value(format!("{{unacceptable_value,{}}}", term(value)))),
+                None => Err(unacceptable()),
+            },
+            Self::Flag => value.as_bool().map(drop).ok_or_else(unacceptable),
+            Self::StreamOnly => Err(Flaw::QueueType),
+        }
+    }
+}
+
+/// The queue's type in the words of clients.
+fn queue_type(arguments: &Table) -> &str {
+    match arguments.get(QUEUE_TYPE).and_then(Value::as_str) {
+        None | Some("") => "classic",
+        Some(kind) => kind,
+    }
+}
+
+/// The queue's type in the words of RabbitMQ's errors.
+pub(crate) fn type_module(arguments: &Table) -> &'static str {
+    if is_quorum(arguments) { "rabbit_quorum_queue" } else { "rabbit_classic_queue" }
+}
+
+fn refused(text: String) -> Fault {
+    Fault::new(ReplyCode::PreconditionFailed, text)
+}
+
+const QUEUE_TYPE: &str = "x-queue-type";
+const MESSAGE_TTL: &str = "x-message-ttl";
+const EXPIRES: &str = "x-expires";
+const LENGTH_MAX: &str = "x-max-length";
+const BYTES_MAX: &str = "x-max-length-bytes";
+const OVERFLOW: &str = "x-overflow";
+const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
+const PRIORITY_MAX: &str = "x-max-priority";
+const SINGLE_ACTIVE: &str = "x-single-active-consumer";
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+
+/// RabbitMQ's bound for times to live.
+const TEN_YEARS_MS: i64 = 315_360_000_000;
+
+#[cfg(test)]
+mod tests;

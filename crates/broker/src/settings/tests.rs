@@ -1,0 +1,1 @@
+//! Which arguments are refused, and in which words.

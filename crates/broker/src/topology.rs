@@ -1,0 +1,473 @@
+//! What exists and how it hangs together: vhosts, exchanges, queues, bindings, reply consumers, users.
+//!
+//! The [`crate::catalog::Catalog`] alone changes it; connections and shards read it to find and to route. It holds what
+//! was declared, never what happens: no message, count or consumer is known here.
+
+mod bindings;
+mod reply_consumers;
+
+pub(crate) use bindings::RemovedBinding;
+
+use crate::access::Users;
+use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
+use crate::resource::{no_exchange, no_queue};
+pub use crate::route::{ExchangeKind, Routes};
+use crate::route::{BindingId, Destination, ExchangeId, Link, Routable, Router, place};
+use amqp::{Properties, Table};
+use bindings::{Binding, Bindings};
+use reply_consumers::ReplyConsumers;
+pub use reply_consumers::{REPLY_TO, is_reply_address};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Everything that was declared.
+#[derive(Debug)]
+pub struct Topology {
+    generation: u64,
+    vhosts: Vec<Vhost>,
+    exchanges: FxHashMap<ExchangeId, Exchange>,
+    exchanges_made: u64,
+    queues: FxHashMap<QueueId, Arc<QueueSpec>>,
+    bindings: Bindings,
+    reply_consumers: ReplyConsumers,
+    users: Users,
+    /// The arguments of implicit bindings.
+    no_arguments: Table,
+}
+
+#[derive(Debug)]
+struct Vhost {
+    name: Arc<str>,
+    exchanges: FxHashMap<Arc<str>, ExchangeId>,
+    queues: FxHashMap<Arc<str>, Arc<QueueSpec>>,
+}
+
+/// An exchange as declared.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Its vhost.
+    pub vhost: VhostId,
+    /// Its name; empty for the default exchange.
+    pub name: Arc<str>,
+    /// Its type.
+    pub kind: ExchangeKind,
+    /// Survives the server.
+    pub durable: bool,
+    /// Goes with the last binding that starts at it.
+    pub auto_delete: bool,
+    /// Clients cannot publish to it.
+    pub internal: bool,
+    /// As declared.
+    pub arguments: Table,
+    /// `alternate-exchange`: gets the messages that no binding matches.
+    pub alternate: Option<String>,
+    pub(crate) id: ExchangeId,
+    pub(crate) router: Router,
+}
+
+/// A binding, for listings.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingView<'a> {
+    /// Its vhost.
+    pub vhost: VhostId,
+    /// The exchange that messages come from; empty for the implicit bindings of the default exchange.
+    pub source: &'a str,
+    /// The queue or exchange that they go to.
+    pub destination: &'a str,
+    /// Which of the two.
+    pub kind: DestinationKind,
+    /// The binding key.
+    pub key: &'a str,
+    /// The arguments.
+    pub arguments: &'a Table,
+}
+
+/// A message was published to an exchange that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchExchange;
+
+/// The two ends of a binding, both of which exist.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) source: ExchangeId,
+    pub(crate) destination: Destination,
+    /// Both survive the server, and so does the binding.
+    pub(crate) durable: bool,
+}
+
+impl Topology {
+    /// The vhost `/` with its predeclared exchanges, and the user `guest`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut topology = Self {
+            generation: 0,
+            vhosts: Vec::new(),
+            exchanges: FxHashMap::default(),
+            exchanges_made: 0,
+            queues: FxHashMap::default(),
+            bindings: Bindings::default(),
+            reply_consumers: ReplyConsumers::default(),
+            users: Users::guest_only(),
+            no_arguments: Table::new(),
+        };
+        topology.add_vhost("/");
+        topology
+    }
+
+    /// Grows with every change that can make a message go elsewhere.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The vhost of this name.
+    #[must_use]
+    pub fn vhost(&self, name: &str) -> Option<VhostId> {
+        self.vhosts().find(|(_, other)| other.as_ref() == name).map(|(id, _)| id)
+    }
+
+    /// A vhost's name.
+    #[must_use]
+    pub fn vhost_name(&self, vhost: VhostId) -> &Arc<str> {
+        &self.vhost_at(vhost).name
+    }
+
+    /// All vhosts.
+    pub fn vhosts(&self) -> impl Iterator<Item = (VhostId, &Arc<str>)> {
+        (0..).map(VhostId).zip(self.vhosts.iter().map(|vhost| &vhost.name))
+    }
+
+    /// The exchange of this name; the default exchange under the empty one.
+    #[must_use]
+    pub fn exchange(&self, vhost: VhostId, name: &str) -> Option<&Exchange> {
+        self.exchanges.get(self.vhost_at(vhost).exchanges.get(name)?)
+    }
+
+    /// The queue of this name.
+    #[must_use]
+    pub fn queue(&self, vhost: VhostId, name: &str) -> Option<&Arc<QueueSpec>> {
+        self.vhost_at(vhost).queues.get(name)
+    }
+
+    /// The queue of this id.
+    #[must_use]
+    pub fn queue_by_id(&self, id: QueueId) -> Option<&Arc<QueueSpec>> {
+        self.queues.get(&id)
+    }
+
+    /// All exchanges of all vhosts, in no order.
+    pub fn exchanges(&self) -> impl Iterator<Item = &Exchange> {
+        self.exchanges.values()
+    }
+
+    /// All queues of all vhosts, in no order.
+    pub fn queues(&self) -> impl Iterator<Item = &Arc<QueueSpec>> {
+        self.queues.values()
+    }
+
+    /// All bindings of all vhosts: the default exchange's implicit ones in no order, then the others in the order in
+    /// which they were made.
+    pub fn bindings(&self) -> impl Iterator<Item = BindingView<'_>> {
+        let implicit = self.queues.values().map(|queue| BindingView {
+            vhost: queue.vhost,
+            source: "",
+            destination: &queue.name,
+            kind: DestinationKind::Queue,
+            key: &queue.name,
+            arguments: &self.no_arguments,
+        });
+        implicit.chain(self.bindings.iter().map(|binding| self.view(binding)))
+    }
+
+    /// Who may log in.
+    #[must_use]
+    pub const fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// The channel that consumes the replies sent to this address: the full name, `amq.rabbitmq.reply-to.SECRET`.
+    #[must_use]
+    pub fn reply_consumer(&self, address: &str) -> Option<ChannelKey> {
+        self.reply_consumers.at(address)
+    }
+
+    /// The address at which a channel consumes replies.
+    #[must_use]
+    pub fn reply_address(&self, channel: ChannelKey) -> Option<&str> {
+        self.reply_consumers.address(channel)
+    }
+
+    /// Works out which queues a message goes to: `into.queues`. `keys` are its routing key and those in its `CC` and
+    /// `BCC` headers; a queue is listed once however many keys and bindings lead to it. Whether clients may publish to
+    /// the exchange is not asked.
+    ///
+    /// # Errors
+    /// [`NoSuchExchange`].
+    pub fn route(
+        &self,
+        vhost: VhostId,
+        exchange: &str,
+        keys: &[&str],
+        properties: &Properties<'_>,
+        into: &mut Routes,
+    ) -> Result<(), NoSuchExchange> {
+        into.queues.clear();
+        let vhost = self.vhost_at(vhost);
+        if exchange.is_empty() {
+            vhost.emit_named(keys, into);
+        } else {
+            let first = *vhost.exchanges.get(exchange).ok_or(NoSuchExchange)?;
+            self.walk(vhost, first, Routable::new(keys, properties), into);
+        }
+        if into.queues.len() > 1 {
+            into.queues.sort_unstable_by_key(place);
+            into.queues.dedup();
+        }
+        Ok(())
+    }
+
+    /// Asks the exchange, and every other that its bindings and alternates lead to, once each.
+    fn walk(&self, vhost: &Vhost, first: ExchangeId, mut message: Routable<'_>, into: &mut Routes) {
+        into.visited.clear();
+        into.pending.clear();
+        let mut next = Some(first);
+        while let Some(id) = next {
+            let exchange = &self.exchanges[&id];
+            let found = into.found();
+            if exchange.name.is_empty() {
+                vhost.emit_named(message.keys, into);
+            } else {
+                exchange.router.route(&mut message, into);
+            }
+            if into.found() == found {
+                let alternate = exchange.alternate.as_deref().and_then(|name| vhost.exchanges.get(name));
+                into.pending.extend(alternate);
+            }
+            next = into.pending.pop();
+            if next.is_some() {
+                into.visited.insert(id);
+            }
+            while next.is_some_and(|id| into.visited.contains(&id)) {
+                next = into.pending.pop();
+            }
+        }
+    }
+
+    fn vhost_at(&self, vhost: VhostId) -> &Vhost {
+        &self.vhosts[usize::from(vhost.0)]
+    }
+
+    fn view<'a>(&'a self, binding: &'a Binding) -> BindingView<'a> {
+        let (kind, destination) = match binding.destination {
+            Destination::Queue(queue) => (DestinationKind::Queue, &self.queues[&queue.id].name),
+            Destination::Exchange(exchange) => (DestinationKind::Exchange, &self.exchanges[&exchange].name),
+        };
+        BindingView {
+            vhost: binding.vhost,
+            source: &self.exchanges[&binding.source].name,
+            destination,
+            kind,
+            key: &binding.key,
+            arguments: &binding.arguments,
+        }
+    }
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Changes, for the catalog alone.
+impl Topology {
+    fn add_vhost(&mut self, name: &str) {
+        let id = VhostId(u16::try_from(self.vhosts.len()).expect("vhosts are few"));
+        self.vhosts.push(Vhost { name: name.into(), exchanges: FxHashMap::default(), queues: FxHashMap::default() });
+        for (name, kind, internal) in PREDECLARED {
+            self.add_exchange(Exchange { durable: true, internal, ..Exchange::new(id, name, kind) });
+        }
+    }
+
+    pub(crate) fn add_exchange(&mut self, mut exchange: Exchange) {
+        self.generation += 1;
+        self.exchanges_made += 1;
+        exchange.id = ExchangeId(self.exchanges_made);
+        let names = &mut self.vhosts[usize::from(exchange.vhost.0)].exchanges;
+        let before = names.insert(Arc::clone(&exchange.name), exchange.id);
+        assert!(before.is_none(), "an exchange is declared once");
+        self.exchanges.insert(exchange.id, exchange);
+    }
+
+    pub(crate) fn exchange_by_id(&self, id: ExchangeId) -> Option<&Exchange> {
+        self.exchanges.get(&id)
+    }
+
+    /// Removes an exchange that no binding starts at or leads to any more.
+    pub(crate) fn remove_exchange(&mut self, id: ExchangeId) {
+        assert!(!self.bindings.start_at(id) && !self.bindings.lead_to(Destination::Exchange(id)), "bindings go first");
+        if let Some(exchange) = self.exchanges.remove(&id) {
+            self.generation += 1;
+            self.vhosts[usize::from(exchange.vhost.0)].exchanges.remove(&exchange.name);
+        }
+    }
+
+    pub(crate) fn add_queue(&mut self, queue: Arc<QueueSpec>) {
+        self.generation += 1;
+        let names = &mut self.vhosts[usize::from(queue.vhost.0)].queues;
+        let before = names.insert(Arc::clone(&queue.name), Arc::clone(&queue));
+        assert!(before.is_none(), "a queue is declared once");
+        self.queues.insert(queue.queue.id, queue);
+    }
+
+    /// Removes a queue that no binding leads to any more.
+    pub(crate) fn remove_queue(&mut self, queue: &QueueSpec) {
+        assert!(!self.bindings.lead_to(Destination::Queue(queue.queue)), "bindings go first");
+        self.generation += 1;
+        self.vhosts[usize::from(queue.vhost.0)].queues.remove(&queue.name);
+        self.queues.remove(&queue.queue.id);
+    }
+
+    /// Finds both ends of a binding.
+    ///
+    /// # Errors
+    /// 404 for the first that is missing.
+    pub(crate) fn ends(&self, vhost: VhostId, spec: &BindingSpec) -> Result<Ends, Fault> {
+        let vhost_name = self.vhost_name(vhost);
+        let source = self.exchange(vhost, &spec.source).ok_or_else(|| no_exchange(&spec.source, vhost_name))?;
+        let (destination, durable) = match spec.kind {
+            DestinationKind::Queue => {
+                let queue = self.queue(vhost, &spec.destination);
+                let queue = queue.ok_or_else(|| no_queue(&spec.destination, vhost_name))?;
+                (Destination::Queue(queue.queue), queue.durable)
+            }
+            DestinationKind::Exchange => {
+                let exchange = self.exchange(vhost, &spec.destination);
+                let exchange = exchange.ok_or_else(|| no_exchange(&spec.destination, vhost_name))?;
+                (Destination::Exchange(exchange.id), exchange.durable)
+            }
+        };
+        Ok(Ends { source: source.id, destination, durable: durable && source.durable })
+    }
+
+    /// Makes the binding unless it is there. Its arguments are sorted by name.
+    ///
+    /// # Errors
+    /// 406 for arguments that the source's type cannot make sense of.
+    pub(crate) fn bind(&mut self, vhost: VhostId, ends: Ends, spec: &BindingSpec) -> Result<(), Fault> {
+        let binding = Binding {
+            vhost,
+            source: ends.source,
+            destination: ends.destination,
+            key: spec.key.as_str().into(),
+            arguments: spec.arguments.clone(),
+        };
+        let Some(id) = self.bindings.vacancy(&binding) else { return Ok(()) };
+        let source = self.exchanges.get_mut(&ends.source).expect("the ends exist");
+        source.router.add(binding.link(id))?;
+        self.bindings.insert(id, binding);
+        self.generation += 1;
+        Ok(())
+    }
+
+    /// The binding's id, if it is there.
+    pub(crate) fn binding(&self, ends: Ends, spec: &BindingSpec) -> Option<BindingId> {
+        self.bindings.find(ends.source, ends.destination, &spec.key, &spec.arguments)
+    }
+
+    /// All bindings that start at the exchange.
+    pub(crate) fn bindings_from(&self, source: ExchangeId) -> Vec<BindingId> {
+        self.bindings.from(source)
+    }
+
+    /// All bindings that lead there.
+    pub(crate) fn bindings_to(&self, destination: Destination) -> Vec<BindingId> {
+        self.bindings.to(destination)
+    }
+
+    /// Whether bindings start at the exchange.
+    pub(crate) fn is_source(&self, exchange: ExchangeId) -> bool {
+        self.bindings.start_at(exchange)
+    }
+
+    /// Removes a binding while both its ends are still there.
+    pub(crate) fn remove_binding(&mut self, id: BindingId) -> Option<RemovedBinding> {
+        let binding = self.bindings.remove(id)?;
+        self.generation += 1;
+        let source = self.exchanges.get_mut(&binding.source).expect("an exchange outlives its bindings");
+        source.router.remove(binding.link(id));
+        let view = self.view(&binding);
+        let spec = BindingSpec {
+            source: view.source.to_owned(),
+            destination: view.destination.to_owned(),
+            kind: view.kind,
+            key: view.key.to_owned(),
+            arguments: view.arguments.clone(),
+        };
+        let durable = self.exchanges[&binding.source].durable
+            && match binding.destination {
+                Destination::Queue(queue) => self.queues[&queue.id].durable,
+                Destination::Exchange(exchange) => self.exchanges[&exchange].durable,
+            };
+        Some(RemovedBinding { vhost: binding.vhost, source: binding.source, spec, durable })
+    }
+
+    pub(crate) const fn reply_consumers_mut(&mut self) -> &mut ReplyConsumers {
+        &mut self.reply_consumers
+    }
+}
+
+impl Vhost {
+    /// The default exchange: the routing key is the queue's name.
+    fn emit_named(&self, keys: &[&str], into: &mut Routes) {
+        into.queues.extend(keys.iter().filter_map(|key| self.queues.get(*key)).map(|queue| queue.queue));
+    }
+}
+
+impl Exchange {
+    /// A transient exchange without arguments, not yet in a topology.
+    pub(crate) fn new(vhost: VhostId, name: &str, kind: ExchangeKind) -> Self {
+        Self {
+            vhost,
+            name: name.into(),
+            kind,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            arguments: Table::new(),
+            alternate: None,
+            id: ExchangeId(0),
+            router: Router::new(kind),
+        }
+    }
+
+    /// The same with these arguments.
+    pub(crate) fn with_arguments(mut self, arguments: Table) -> Self {
+        self.alternate = arguments.get(ALTERNATE).and_then(|value| value.as_str()).map(str::to_owned);
+        self.arguments = arguments;
+        self
+    }
+}
+
+impl Binding {
+    fn link(&self, id: BindingId) -> Link<'_> {
+        Link { id, key: &self.key, arguments: &self.arguments, destination: self.destination }
+    }
+}
+
+/// The argument that names an exchange's alternate.
+pub(crate) const ALTERNATE: &str = "alternate-exchange";
+
+/// What every vhost has: name, type, internal.
+const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
+    ("", ExchangeKind::Direct, false),
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! What the topology gives and where it routes.
