@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod access;
+pub mod catalog;
 pub mod command;
 pub mod fact;
 pub mod inspect;

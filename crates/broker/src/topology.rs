@@ -350,11 +350,11 @@ impl Topology {
         Ok(Ends { source: source.id, destination, durable: durable && source.durable })
     }
 
-    /// Makes the binding unless it is there. Its arguments are sorted by name.
+    /// Makes the binding unless it is there; says whether it is new. Its arguments are sorted by name.
     ///
     /// # Errors
     /// 406 for arguments that the source's type cannot make sense of.
-    pub(crate) fn bind(&mut self, vhost: VhostId, ends: Ends, spec: &BindingSpec) -> Result<(), Fault> {
+    pub(crate) fn bind(&mut self, vhost: VhostId, ends: Ends, spec: &BindingSpec) -> Result<bool, Fault> {
         let binding = Binding {
             vhost,
             source: ends.source,
@@ -362,12 +362,12 @@ impl Topology {
             key: spec.key.as_str().into(),
             arguments: spec.arguments.clone(),
         };
-        let Some(id) = self.bindings.vacancy(&binding) else { return Ok(()) };
+        let Some(id) = self.bindings.vacancy(&binding) else { return Ok(false) };
         let source = self.exchanges.get_mut(&ends.source).expect("the ends exist");
         source.router.add(binding.link(id))?;
         self.bindings.insert(id, binding);
         self.generation += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// The binding's id, if it is there.

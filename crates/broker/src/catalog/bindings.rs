@@ -1,0 +1,100 @@
+//! queue.bind, queue.unbind, exchange.bind and exchange.unbind.
+
+use super::exchanges::check_not_default;
+use super::facts::Change;
+use super::{Asker, Progress, Step, access_refused};
+use crate::command::{BindingSpec, DestinationKind, Fault, Outcome};
+use crate::fact::{binding_fact, binding_key};
+use crate::route::{BindingId, Destination, ExchangeId};
+use crate::topology::is_reply_address;
+use amqp::Table;
+
+impl Step<'_> {
+    pub(super) fn bind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
+        let spec = checked(spec)?;
+        let ends = self.topology.ends(asker.vhost, &spec)?;
+        self.check_owner(asker, ends.destination)?;
+        let is_new = self.topology.bind(asker.vhost, ends, &spec)?;
+        if !ends.durable {
+            return Ok(Progress::Done(Outcome::Applied));
+        }
+        let queue = match ends.destination {
+            Destination::Queue(queue) => Some(queue.id),
+            Destination::Exchange(_) => None,
+        };
+        let (key, value) = binding_fact(self.vhost_name(asker.vhost), &spec, queue);
+        if is_new {
+            self.answer_after(vec![Change::Put(key, value)], Some(asker.answer(Outcome::Applied)));
+        } else {
+            self.answer_with(&key, asker.answer(Outcome::Applied));
+        }
+        Ok(Progress::Underway)
+    }
+
+    pub(super) fn unbind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
+        let spec = checked(spec)?;
+        let found = match self.topology.ends(asker.vhost, &spec) {
+            Ok(ends) => {
+                self.check_owner(asker, ends.destination)?;
+                self.topology.binding(ends, &spec)
+            }
+            // No binding without both ends: there is nothing left to do.
+            Err(_) => None,
+        };
+        if let Some(binding) = found {
+            let mut changes = Vec::new();
+            self.drop_bindings(vec![binding], &mut changes);
+            self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
+        } else {
+            let key = binding_key(self.vhost_name(asker.vhost), &spec);
+            self.answer_with(&key, asker.answer(Outcome::Applied));
+        }
+        Ok(Progress::Underway)
+    }
+
+    /// Removes bindings, and the auto-delete exchanges that lose their last one by that.
+    pub(super) fn drop_bindings(&mut self, bindings: Vec<BindingId>, changes: &mut Vec<Change>) {
+        let mut doomed = Vec::new();
+        for binding in bindings {
+            doomed.extend(self.drop_binding(binding, changes));
+        }
+        self.drop_exchanges(doomed, changes);
+    }
+
+    /// Removes one binding. Returns its source if that is to go with its last binding and this was it.
+    pub(super) fn drop_binding(&mut self, binding: BindingId, changes: &mut Vec<Change>) -> Option<ExchangeId> {
+        let removed = self.topology.remove_binding(binding)?;
+        if removed.durable {
+            changes.push(Change::Forget(binding_key(self.vhost_name(removed.vhost), &removed.spec)));
+        }
+        let source = self.topology.exchange_by_id(removed.source)?;
+        (source.auto_delete && !self.topology.is_source(source.id)).then_some(source.id)
+    }
+
+    fn check_owner(&self, asker: Asker, destination: Destination) -> Result<(), Fault> {
+        match destination {
+            Destination::Exchange(_) => Ok(()),
+            Destination::Queue(queue) => match self.topology.queue_by_id(queue.id) {
+                Some(queue) => queue.check_owner(asker.connection),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// The binding with its arguments sorted, as their order makes no difference; refused where the destination or source is
+/// none that can be bound.
+fn checked(mut spec: BindingSpec) -> Result<BindingSpec, Fault> {
+    match spec.kind {
+        DestinationKind::Exchange => check_not_default(&spec.destination)?,
+        DestinationKind::Queue if is_reply_address(&spec.destination) => {
+            return Err(access_refused("cannot bind or unbind to a volatile (direct reply-to) queue"));
+        }
+        DestinationKind::Queue => {}
+    }
+    check_not_default(&spec.source)?;
+    let mut entries: Vec<_> = std::mem::take(&mut spec.arguments).into_iter().collect();
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    spec.arguments = entries.into_iter().collect::<Table>();
+    Ok(spec)
+}

@@ -1,0 +1,129 @@
+//! exchange.declare and exchange.delete.
+
+use super::facts::Change;
+use super::{Asker, Progress, RESERVED, Step, access_refused, precondition_failed};
+use crate::command::{Fault, Outcome};
+use crate::fact::{exchange_fact, exchange_key};
+use crate::resource::{exchange_title, no_exchange};
+use crate::route::{Destination, ExchangeId};
+use crate::settings::{check_same, check_same_argument};
+use crate::topology::{ALTERNATE, Exchange, ExchangeKind};
+use amqp::{Table, Value};
+
+/// exchange.declare's fields.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
+    pub(super) internal: bool,
+    pub(super) arguments: Table,
+}
+
+impl Step<'_> {
+    pub(super) fn find_exchange(&self, asker: Asker, name: &str) -> Result<Progress, Fault> {
+        check_not_default(name)?;
+        match self.topology.exchange(asker.vhost, name) {
+            Some(_) => Ok(Progress::Done(Outcome::Applied)),
+            None => Err(no_exchange(name, self.vhost_name(asker.vhost))),
+        }
+    }
+
+    pub(super) fn declare_exchange(&mut self, asker: Asker, wanted: Wanted) -> Result<Progress, Fault> {
+        let kind = ExchangeKind::named(&wanted.kind);
+        let kind = kind.ok_or_else(|| precondition_failed(format!("unknown exchange type '{}'", wanted.kind)))?;
+        check_not_default(&wanted.name)?;
+        let vhost_name = self.topology.vhost_name(asker.vhost);
+        let title = exchange_title(&wanted.name, vhost_name);
+        if let Some(current) = self.topology.exchange(asker.vhost, &wanted.name) {
+            wanted.check_equivalent(current, &title)?;
+            if !current.durable {
+                return Ok(Progress::Done(Outcome::Applied));
+            }
+            let key = exchange_key(vhost_name, &wanted.name);
+            self.answer_with(&key, asker.answer(Outcome::Applied));
+            return Ok(Progress::Underway);
+        }
+        wanted.check_new(&title)?;
+        let exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
+        let Wanted { durable, auto_delete, internal, .. } = wanted;
+        let exchange = Exchange { durable, auto_delete, internal, ..exchange };
+        let fact = durable.then(|| exchange_fact(vhost_name, &exchange));
+        self.topology.add_exchange(exchange);
+        let changes = fact.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
+        self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
+        Ok(Progress::Underway)
+    }
+
+    pub(super) fn delete_exchange(&mut self, asker: Asker, name: &str, if_unused: bool) -> Result<Progress, Fault> {
+        check_not_default(name)?;
+        let vhost_name = self.topology.vhost_name(asker.vhost);
+        let title = exchange_title(name, vhost_name);
+        if name.starts_with(RESERVED) {
+            return Err(access_refused(format!("deletion of system {title} not allowed")));
+        }
+        let Some(exchange) = self.topology.exchange(asker.vhost, name) else {
+            let key = exchange_key(vhost_name, name);
+            self.answer_with(&key, asker.answer(Outcome::Applied));
+            return Ok(Progress::Underway);
+        };
+        let id = exchange.id;
+        if if_unused && self.topology.is_source(id) {
+            return Err(precondition_failed(format!("{title} in use")));
+        }
+        let mut changes = Vec::new();
+        self.drop_exchanges(vec![id], &mut changes);
+        self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
+        Ok(Progress::Underway)
+    }
+
+    /// Removes exchanges with their bindings, and the auto-delete exchanges that lose their last binding by that.
+    pub(super) fn drop_exchanges(&mut self, mut doomed: Vec<ExchangeId>, changes: &mut Vec<Change>) {
+        while let Some(id) = doomed.pop() {
+            let mut bindings = self.topology.bindings_from(id);
+            bindings.extend(self.topology.bindings_to(Destination::Exchange(id)));
+            for binding in bindings {
+                let bereft = self.drop_binding(binding, changes);
+                doomed.extend(bereft.filter(|source| *source != id));
+            }
+            if let Some(exchange) = self.topology.exchange_by_id(id)
+                && exchange.durable
+            {
+                changes.push(Change::Forget(exchange_key(self.vhost_name(exchange.vhost), &exchange.name)));
+            }
+            self.topology.remove_exchange(id);
+        }
+    }
+}
+
+impl Wanted {
+    fn check_equivalent(&self, current: &Exchange, title: &str) -> Result<(), Fault> {
+        check_same("type", title, &self.kind.as_str(), &current.kind.name())?;
+        check_same("durable", title, &self.durable, &current.durable)?;
+        check_same("auto_delete", title, &self.auto_delete, &current.auto_delete)?;
+        check_same("internal", title, &self.internal, &current.internal)?;
+        check_same_argument(ALTERNATE, title, &self.arguments, &current.arguments)
+    }
+
+    fn check_new(&self, title: &str) -> Result<(), Fault> {
+        if self.name.starts_with(RESERVED) {
+            let name = &self.name;
+            return Err(access_refused(format!("exchange name '{name}' contains reserved prefix 'amq.*'")));
+        }
+        match self.arguments.get(ALTERNATE) {
+            None | Some(Value::Str(_)) => Ok(()),
+            Some(value) => {
+                let word = value.type_word();
+                Err(precondition_failed(format!("invalid type '{word}' for arg '{ALTERNATE}' in {title}")))
+            }
+        }
+    }
+}
+
+/// The default exchange is nobody's to change.
+pub(super) fn check_not_default(exchange: &str) -> Result<(), Fault> {
+    if exchange.is_empty() {
+        return Err(access_refused("operation not permitted on the default exchange"));
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! queue.declare and queue.delete, queues that go by themselves, and the exclusive queues of connections that end.
+
+use super::{Answer, Asker, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
+use crate::command::{
+    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, ShardInput,
+};
+use crate::resource::{no_queue, queue_title};
+use crate::route::Destination;
+use crate::settings::{check_equivalent, is_quorum, type_module};
+use crate::topology::{REPLY_TO, is_reply_address};
+use std::sync::Arc;
+
+/// When queue.delete is to be refused.
+pub(super) struct Conditions {
+    pub(super) if_unused: bool,
+    pub(super) if_empty: bool,
+}
+
+impl Step<'_> {
+    pub(super) fn declare_queue(&mut self, asker: Asker, wanted: DeclareQueue) -> Result<Progress, Fault> {
+        if is_reply_address(&wanted.name) {
+            return self.find_reply_address(asker, &wanted.name);
+        }
+        if wanted.server_named && is_quorum(&wanted.arguments) {
+            let module = type_module(&wanted.arguments);
+            return Err(precondition_failed(format!("Cannot declare a server-named queue for type {module}")));
+        }
+        let Some(queue) = self.topology.queue(asker.vhost, &wanted.name) else {
+            if wanted.passive {
+                return Err(no_queue(&wanted.name, self.vhost_name(asker.vhost)));
+            }
+            return self.create_queue(asker, wanted);
+        };
+        if wanted.passive {
+            queue.check_owner(asker.connection)?;
+        } else {
+            if queue.owner != wanted.exclusive.then_some(asker.connection) {
+                return Err(queue.locked());
+            }
+            check_equivalent(queue, &wanted)?;
+        }
+        let QueueRef { id: queue, shard } = queue.queue;
+        let (connection, call, passive) = (asker.connection, asker.call, wanted.passive);
+        self.send(shard, ShardInput::Count { queue, connection, call, passive });
+        Ok(Progress::Underway)
+    }
+
+    fn create_queue(&mut self, asker: Asker, wanted: DeclareQueue) -> Result<Progress, Fault> {
+        let vhost_name = Arc::clone(self.topology.vhost_name(asker.vhost));
+        let title = queue_title(&wanted.name, &vhost_name);
+        if wanted.name.starts_with(RESERVED) && !wanted.server_named {
+            let name = &wanted.name;
+            return Err(access_refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
+        }
+        let settings = QueueSettings::parse(&wanted.arguments, &title)?;
+        if settings.quorum {
+            check_quorum(&wanted, &title)?;
+        }
+        let spec = Arc::new(QueueSpec {
+            queue: self.next_queue(),
+            vhost: asker.vhost,
+            vhost_name,
+            name: wanted.name.into(),
+            // An exclusive queue cannot outlive its connection, so it need not outlive the server.
+            durable: wanted.durable && !wanted.exclusive,
+            auto_delete: wanted.auto_delete,
+            owner: wanted.exclusive.then_some(asker.connection),
+            arguments: wanted.arguments,
+            settings,
+        });
+        if let Some(owner) = spec.owner {
+            self.catalog.exclusive.insert((owner, spec.queue.id));
+        }
+        self.topology.add_queue(Arc::clone(&spec));
+        let created = Outcome::QueueDeclared { messages: 0, consumers: 0 };
+        let (shard, durable) = (spec.queue.shard, spec.durable);
+        if durable {
+            let ticket = Some(self.expect_durable(asker.answer(created)));
+            self.send(shard, ShardInput::CreateQueue { spec, ticket });
+            return Ok(Progress::Underway);
+        }
+        self.send(shard, ShardInput::CreateQueue { spec, ticket: None });
+        Ok(Progress::Done(created))
+    }
+
+    pub(super) fn delete_queue(&mut self, asker: Asker, name: &str, when: Conditions) -> Result<Progress, Fault> {
+        let Some(queue) = self.topology.queue(asker.vhost, name) else {
+            return Ok(Progress::Done(Outcome::QueueDeleted { messages: 0 }));
+        };
+        queue.check_owner(asker.connection)?;
+        let QueueRef { id: queue, shard } = queue.queue;
+        let Conditions { if_unused, if_empty } = when;
+        let ticket = self.expect(Pending::Deletion { queue, connection: asker.connection, call: asker.call });
+        self.catalog.deleting.insert(queue, Vec::new());
+        self.send(shard, ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket });
+        Ok(Progress::Underway)
+    }
+
+    /// The shard has answered a client's queue.delete.
+    pub(super) fn deletion_decided(&mut self, queue: QueueId, mut answer: Answer) {
+        if matches!(answer.outcome, Outcome::Fault(_)) {
+            self.answer(answer);
+        } else {
+            // Missed: it went by itself a moment before, which is as good.
+            if matches!(answer.outcome, Outcome::Missed) {
+                answer.outcome = Outcome::QueueDeleted { messages: 0 };
+            }
+            self.queue_gone(queue, Some(answer));
+        }
+        for request in self.catalog.deleting.remove(&queue).unwrap_or_default() {
+            self.request(request);
+        }
+    }
+
+    /// Its shard no longer has the queue: removes what is left of it, if anything is, and then answers.
+    pub(super) fn queue_gone(&mut self, id: QueueId, answer: Option<Answer>) {
+        let mut changes = Vec::new();
+        if let Some(queue) = self.topology.queue_by_id(id).cloned() {
+            self.drop_bindings(self.topology.bindings_to(Destination::Queue(queue.queue)), &mut changes);
+            self.topology.remove_queue(&queue);
+            if let Some(owner) = queue.owner {
+                self.catalog.exclusive.remove(&(owner, id));
+            }
+        }
+        self.answer_after(changes, answer);
+    }
+
+    pub(super) fn close_connection(&mut self, asker: Asker) -> Progress {
+        let connection = asker.connection;
+        self.topology.reply_consumers_mut().remove_all(connection);
+        self.abandon_requests(connection);
+        let owned = (connection, QueueId(0))..=(connection, QueueId(u64::MAX));
+        let owned: Vec<QueueId> = self.catalog.exclusive.range(owned).map(|(_, queue)| *queue).collect();
+        if owned.is_empty() {
+            return Progress::Done(Outcome::ConnectionClosed);
+        }
+        self.catalog.closing.insert(connection, Closing { call: asker.call, queues: owned.len() });
+        for queue in owned {
+            let spec = self.topology.queue_by_id(queue).expect("what is owned is in the topology");
+            let shard = spec.queue.shard;
+            // Nobody else may use it, so that its name is free at once.
+            self.queue_gone(queue, None);
+            let ticket = self.expect(Pending::Closing(connection));
+            self.send(shard, ShardInput::DeleteQueue { queue, if_unused: false, if_empty: false, ticket });
+        }
+        Progress::Underway
+    }
+
+    /// Requests of a connection that ends must not run later: they could leave it an exclusive queue.
+    fn abandon_requests(&mut self, connection: ConnectionId) {
+        let mut abandoned = Vec::new();
+        for waiting in self.catalog.deleting.values_mut() {
+            abandoned.extend(waiting.extract_if(.., |request| request.connection == connection));
+        }
+        for request in abandoned {
+            self.answer(Answer { connection, call: request.call, outcome: Outcome::Missed });
+        }
+    }
+
+    pub(super) fn exclusive_queue_gone(&mut self, connection: ConnectionId) {
+        let Some(closing) = self.catalog.closing.get_mut(&connection) else { return };
+        closing.queues -= 1;
+        if closing.queues == 0 {
+            let call = closing.call;
+            self.catalog.closing.remove(&connection);
+            self.answer(Answer { connection, call, outcome: Outcome::ConnectionClosed });
+        }
+    }
+
+    /// What a client learns who declares a reply address, which nobody can: whether it is there.
+    fn find_reply_address(&self, asker: Asker, name: &str) -> Result<Progress, Fault> {
+        if name == REPLY_TO || self.topology.reply_consumer(name).is_some() {
+            return Ok(Progress::Done(Outcome::QueueDeclared { messages: 0, consumers: 1 }));
+        }
+        Err(no_queue(name, self.vhost_name(asker.vhost)))
+    }
+
+    fn next_queue(&mut self) -> QueueRef {
+        let catalog = &mut *self.catalog;
+        let shard = ShardId(catalog.next_shard);
+        catalog.next_shard = (catalog.next_shard + 1) % catalog.shards;
+        catalog.last_queue += 1;
+        QueueRef { id: QueueId(catalog.last_queue), shard }
+    }
+}
+
+/// Quorum queues are for what must last.
+fn check_quorum(wanted: &DeclareQueue, title: &str) -> Result<(), Fault> {
+    let flaws =
+        [("auto-delete", wanted.auto_delete), ("exclusive-owner", wanted.exclusive), ("non-durable", !wanted.durable)];
+    match flaws.iter().find(|(_, is_so)| *is_so) {
+        Some((property, _)) => Err(precondition_failed(format!("invalid property '{property}' for {title}"))),
+        None => Ok(()),
+    }
+}

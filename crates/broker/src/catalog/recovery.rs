@@ -1,0 +1,71 @@
+//! The catalog and the topology of a server that starts, from the facts that its shards kept.
+
+use super::facts::FACTS;
+use super::{Catalog, CatalogOutbox};
+use crate::command::{QueueSpec, ShardId, ShardInput};
+use crate::fact::{CatalogFact, CorruptFact};
+use crate::route::Destination;
+use crate::topology::Topology;
+use bytes::Bytes;
+use std::sync::Arc;
+
+impl Catalog {
+    /// Builds both from the facts of all shards, in any order. What belongs to nothing any more is forgotten: bindings
+    /// whose ends are gone, and a queue whose name has passed to a later one before its deletion was durable. `out`
+    /// says so to the shards; it holds nothing for connections.
+    ///
+    /// # Errors
+    /// [`CorruptFact`] for a fact that this version cannot use.
+    pub fn recover(
+        shards: u16,
+        epoch: u32,
+        facts: impl IntoIterator<Item = (ShardId, Bytes, Bytes)>,
+        out: &mut CatalogOutbox,
+    ) -> Result<(Self, Topology), CorruptFact> {
+        let (mut queues, mut bindings) = (Vec::new(), Vec::new());
+        let mut topology = Topology::new();
+        for (shard, key, value) in facts {
+            if let Some(queue) = QueueSpec::from_fact(shard, &key, &value)? {
+                queues.push(queue);
+                continue;
+            }
+            match CatalogFact::read(&key, &value)? {
+                CatalogFact::Exchange(exchange) if topology.exchange(exchange.vhost, &exchange.name).is_some() => {
+                    return Err(CorruptFact { key: lossy(&key), why: "there are two exchanges of its name".to_owned() });
+                }
+                CatalogFact::Exchange(exchange) => topology.add_exchange(exchange),
+                CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),
+            }
+        }
+        let mut catalog = Self::new(shards, epoch);
+        queues.sort_unstable_by_key(|queue| std::cmp::Reverse(queue.queue.id));
+        for queue in queues {
+            if topology.queue(queue.vhost, &queue.name).is_none() {
+                topology.add_queue(Arc::new(queue));
+            } else {
+                let ticket = catalog.ticket();
+                let delete =
+                    ShardInput::DeleteQueue { queue: queue.queue.id, if_unused: false, if_empty: false, ticket };
+                out.shards.push((queue.queue.shard, delete));
+            }
+        }
+        for (key, vhost, spec, queue) in bindings {
+            let ends = topology.ends(vhost, &spec).ok().filter(|ends| match ends.destination {
+                Destination::Queue(found) => Some(found.id) == queue,
+                Destination::Exchange(_) => true,
+            });
+            match ends {
+                Some(ends) => {
+                    let bound = topology.bind(vhost, ends, &spec);
+                    bound.map_err(|fault| CorruptFact { key: lossy(&key), why: fault.text })?;
+                }
+                None => out.shards.push((FACTS, ShardInput::ForgetFact { key, ticket: None })),
+            }
+        }
+        Ok((catalog, topology))
+    }
+}
+
+fn lossy(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}

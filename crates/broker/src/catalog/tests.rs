@@ -1,0 +1,1 @@
+//! Every request, its answer and its words.
