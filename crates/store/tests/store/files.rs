@@ -1,1 +1,112 @@
-//! x
+//! Real directories: who may read them, who holds them, and what is said when they cannot be used.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use store::{DirectoryLock, FileDisk, LockError};
+
+use crate::kept;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn directories_and_files_are_for_their_owner_only() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("deep").join("data");
+    let (opened, _) = kept::open(FileDisk::open(&directory).unwrap(), 1 << 20).unwrap();
+    let _lock = DirectoryLock::acquire(&directory, "now").unwrap();
+    assert_eq!(mode(&directory), 0o700);
+    assert_eq!(mode(directory.parent().unwrap()), 0o700);
+    let files: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| mode(file) == 0o600));
+    drop(opened);
+}
+
+#[test]
+fn a_second_owner_is_told_who_the_first_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = DirectoryLock::acquire(directory.path(), "2026-01-02 03:04:05").unwrap();
+    let refusal = DirectoryLock::acquire(directory.path(), "later").unwrap_err();
+    assert!(matches!(refusal, LockError::Held { .. }));
+    assert_eq!(
+        refusal.to_string(),
+        format!(
+            "{} is in use by process {} (started 2026-01-02 03:04:05); stop it or choose another --data-dir",
+            directory.path().display(),
+            std::process::id()
+        )
+    );
+    drop(lock);
+    DirectoryLock::acquire(directory.path(), "later").unwrap();
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_refused_with_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let refusal = FileDisk::open(&path).unwrap_err().to_string();
+        assert!(
+            refusal.starts_with("cannot use the data directory") && refusal.contains("file"),
+            "{refusal}"
+        );
+        let refusal = DirectoryLock::acquire(&path, "now")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.starts_with("cannot lock the data directory"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn files_of_others_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let others = [
+        "lock",
+        "notes.log",
+        "1.log",
+        "00000000000000001.log",
+        "0000000000000001.log.bak",
+    ];
+    for name in others {
+        fs::write(directory.path().join(name), "theirs").unwrap();
+    }
+    for _ in 0..2 {
+        kept::reopen(FileDisk::open(directory.path()).unwrap()).unwrap();
+    }
+    for name in others {
+        assert_eq!(fs::read(directory.path().join(name)).unwrap(), b"theirs");
+    }
+    assert_eq!(
+        fs::read_dir(directory.path()).unwrap().count(),
+        others.len() + 1
+    );
+}
+
+#[test]
+fn a_log_whose_directory_is_gone_fails_and_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("data");
+    let (mut opened, _) = kept::open(FileDisk::open(&directory).unwrap(), 100).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    for seq in 0..3 {
+        kept::append_all(&mut opened.log, &[kept::message(1, seq, &[0; 100])]);
+    }
+    store::Store::flush(&mut opened.log, store::Urgency::Sync);
+    assert_eq!(kept::drain(&mut opened.writer), store::Step::Failed);
+    let events = kept::events(&mut opened.log);
+    assert!(
+        matches!(&events[..], [store::StoreEvent::Failed(why)] if why.starts_with("cannot create")),
+        "{events:?}"
+    );
+}
