@@ -130,10 +130,10 @@ pub struct ConnectionView {
     pub received_bytes: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
-    /// Frames received.
-    pub received_frames: u64,
-    /// Frames sent.
-    pub sent_frames: u64,
+    /// Reads from the socket.
+    pub received_packets: u64,
+    /// Writes to the socket.
+    pub sent_packets: u64,
     /// Bytes that wait to be sent.
     pub unsent_bytes: u64,
     /// Its channels, by number.

@@ -9,7 +9,9 @@
 
 pub mod access;
 pub mod catalog;
+mod channel;
 pub mod command;
+pub mod connection;
 pub mod fact;
 pub mod inspect;
 pub mod message;

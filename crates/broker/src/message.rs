@@ -34,6 +34,13 @@ pub struct MessageParts<'a> {
     pub died_here: bool,
 }
 
+/// Where the parts of a message lie that is being put together.
+#[derive(Clone, Copy, Debug)]
+pub struct PartLengths {
+    properties_at: usize,
+    properties: usize,
+}
+
 /// A message from the log whose bytes do not make sense, though their checksum does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -45,16 +52,15 @@ impl Message {
         let mut bytes = BytesMut::with_capacity(parts.header_bytes() + body.len());
         parts.write(&mut bytes);
         bytes.put_slice(body);
-        Self::assembled(bytes.freeze(), &parts)
+        Self::assembled(bytes.freeze(), parts.lengths())
     }
 
     /// Takes over bytes that begin with what [`MessageParts::write`] wrote for `parts` and go on with the body.
     #[must_use]
-    pub fn assembled(bytes: Bytes, parts: &MessageParts<'_>) -> Self {
-        let properties_at = 1 + 1 + parts.exchange.len() + 1 + parts.routing_key.len() + 4;
-        let body_at = properties_at + parts.properties.len();
+    pub fn assembled(bytes: Bytes, lengths: PartLengths) -> Self {
+        let body_at = lengths.properties_at + lengths.properties;
         assert!(body_at <= bytes.len(), "the bytes begin with the parts");
-        Self { bytes, properties_at: offset(properties_at), body_at: offset(body_at) }
+        Self { bytes, properties_at: offset(lengths.properties_at), body_at: offset(body_at) }
     }
 
     /// Reads a message back from the log.
@@ -138,6 +144,13 @@ impl MessageParts<'_> {
     #[must_use]
     pub fn header_bytes(&self) -> usize {
         1 + 1 + self.exchange.len() + 1 + self.routing_key.len() + 4 + self.properties.len()
+    }
+
+    /// What [`Message::assembled`] needs to know of them.
+    #[must_use]
+    pub fn lengths(&self) -> PartLengths {
+        let properties_at = self.header_bytes() - self.properties.len();
+        PartLengths { properties_at, properties: self.properties.len() }
     }
 
     /// Writes everything but the body.

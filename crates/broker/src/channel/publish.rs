@@ -1,0 +1,480 @@
+//! basic.publish: a method, a header and bodies become a message, checked and routed (amqp-0-9-1 §4.2.6, §1.8.3.7).
+
+use super::Channel;
+use super::confirms::Confirm;
+use super::consume::encode_content;
+use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
+use crate::connection::{Connection, Effects, Failure, Run};
+use crate::message::{Message, MessageParts, PartLengths};
+use crate::resource;
+use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
+use amqp::method::basic;
+use amqp::{ChannelId, ContentHeader, MethodId, Properties, PropertyList, Reply, ReplyCode, Value, content};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+/// The message that is being taken in.
+#[derive(Debug, Default)]
+pub(super) enum Publishing {
+    #[default]
+    Idle,
+    AwaitHeader(Envelope),
+    AwaitBody(Box<Assembly>),
+}
+
+/// What basic.publish says.
+#[derive(Clone, Debug)]
+pub(super) struct Envelope {
+    exchange: String,
+    routing_key: String,
+    mandatory: bool,
+    immediate: bool,
+}
+
+/// A message of which the body is missing, in whole or in part.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    envelope: Envelope,
+    lengths: PartLengths,
+    /// The message's header parts, and the body so far.
+    bytes: BytesMut,
+    /// Body bytes still to come.
+    missing: u64,
+    /// The properties as the client sent them, where ours differ.
+    original: Option<Bytes>,
+    /// Further routing keys, from the CC and BCC headers.
+    more_keys: Vec<String>,
+    has_headers: bool,
+    persistent: bool,
+    expiration_ms: Option<u64>,
+    priority: Option<u8>,
+}
+
+/// A message on its way to its queues.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) message: Message,
+    pub(super) targets: Targets,
+    persistent: bool,
+    expiration_ms: Option<u64>,
+    priority: Option<u8>,
+    mandatory: bool,
+    original: Option<Bytes>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub(super) enum Targets {
+    /// Its queues, by shard; none where it is unroutable.
+    Queues(Arc<[(ShardId, Arc<[QueueId]>)]>),
+    /// A channel that waits for replies.
+    Reply(ChannelKey),
+}
+
+/// The last route, which most publishers take again.
+#[derive(Debug, Default)]
+pub(super) struct RouteCache {
+    generation: u64,
+    exchange: String,
+    routing_key: String,
+    targets: Option<Targets>,
+}
+
+impl Publishing {
+    /// The text of the error for a frame that is neither header nor body, where one of those is due.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        match self {
+            Self::Idle => None,
+            Self::AwaitHeader(_) => Some(NO_HEADER),
+            Self::AwaitBody(_) => Some(NO_BODY),
+        }
+    }
+}
+
+impl Routed {
+    fn publish(&self, queues: &Arc<[QueueId]>, confirm: bool) -> Publish {
+        Publish {
+            queues: queues.clone(),
+            message: self.message.clone(),
+            persistent: self.persistent,
+            expiration_ms: self.expiration_ms,
+            priority: self.priority,
+            confirm,
+        }
+    }
+
+    /// Sends it to its shards; how many of them.
+    pub(super) fn send(&self, confirm: bool, mut push: impl FnMut(ShardId, Command)) -> u16 {
+        match &self.targets {
+            Targets::Queues(targets) => {
+                for (shard, queues) in targets.iter() {
+                    push(*shard, Command::Publish(self.publish(queues, confirm)));
+                }
+                u16::try_from(targets.len()).expect("there are at most so many shards")
+            }
+            Targets::Reply(to) => {
+                push(ShardId(0), Command::Reply { to: *to, message: self.message.clone() });
+                0
+            }
+        }
+    }
+
+    pub(super) fn is_unroutable(&self) -> bool {
+        matches!(&self.targets, Targets::Queues(targets) if targets.is_empty())
+    }
+}
+
+impl Connection {
+    pub(super) fn basic_publish(&mut self, number: ChannelId, publish: &basic::Publish<'_>) -> Result<(), Fault> {
+        self.open_channel(number).publishing = Publishing::AwaitHeader(Envelope {
+            exchange: publish.exchange.to_owned(),
+            routing_key: publish.routing_key.to_owned(),
+            mandatory: publish.mandatory,
+            immediate: publish.immediate,
+        });
+        Ok(())
+    }
+
+    /// A content header frame.
+    pub(crate) fn content_header(
+        &mut self,
+        now: Now,
+        number: ChannelId,
+        payload: &[u8],
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Reply> {
+        let envelope = match std::mem::take(&mut self.open_channel(number).publishing) {
+            Publishing::AwaitHeader(envelope) => envelope,
+            Publishing::Idle => return Err(unexpected(NO_METHOD, MethodId::NONE)),
+            Publishing::AwaitBody(_) => return Err(unexpected(NO_BODY, basic::Publish::ID)),
+        };
+        let header = ContentHeader::decode(payload).map_err(|error| error.reply())?;
+        if header.class != content::CLASS {
+            let text = format!("expected content header for class 60, got one for class {} instead", header.class);
+            return Err(unexpected(&text, basic::Publish::ID));
+        }
+        if header.body_bytes > BODY_BYTES_MAX {
+            let text = format!("content body size {} exceeds maximum allowed size {BODY_BYTES_MAX}", header.body_bytes);
+            return Err(Reply::new(ReplyCode::FrameError, text, basic::Publish::ID));
+        }
+        let properties = Properties::parse(header.properties).map_err(|error| error.reply())?;
+        let checked = self.check_publish(number, envelope, &header, &properties, topology);
+        let done = match checked {
+            Ok(assembly) if assembly.missing == 0 => self.publish(number, assembly, topology, fx),
+            Ok(assembly) => {
+                self.open_channel(number).publishing = Publishing::AwaitBody(Box::new(assembly));
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        };
+        self.settle_failure(now, number, done.map_err(|fault| Failure::new(fault, basic::Publish::ID)), fx)
+    }
+
+    /// A content body frame.
+    pub(crate) fn content_body(
+        &mut self,
+        now: Now,
+        number: ChannelId,
+        payload: &[u8],
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Reply> {
+        let channel = self.open_channel(number);
+        let assembly = match &mut channel.publishing {
+            Publishing::AwaitBody(assembly) => assembly,
+            Publishing::Idle => return Err(unexpected(NO_METHOD, MethodId::NONE)),
+            Publishing::AwaitHeader(_) => return Err(unexpected(NO_HEADER, basic::Publish::ID)),
+        };
+        let text = "content body frame exceeds remaining content size";
+        let missing = assembly.missing.checked_sub(payload.len() as u64);
+        assembly.missing = missing.ok_or_else(|| Reply::new(ReplyCode::FrameError, text, basic::Publish::ID))?;
+        if assembly.bytes.capacity() - assembly.bytes.len() < payload.len() {
+            // What was promised is believed in steps: memory is taken for what has come, and as much again.
+            let step = assembly.bytes.len().max(payload.len()) as u64;
+            assembly.bytes.reserve(payload.len() + usize::try_from(assembly.missing.min(step)).unwrap_or(0));
+        }
+        assembly.bytes.extend_from_slice(payload);
+        if assembly.missing > 0 {
+            return Ok(());
+        }
+        let Publishing::AwaitBody(assembly) = std::mem::take(&mut channel.publishing) else { return Ok(()) };
+        let done = self.publish(number, *assembly, topology, fx);
+        self.settle_failure(now, number, done.map_err(|fault| Failure::new(fault, basic::Publish::ID)), fx)
+    }
+
+    /// Everything that can be wrong with a message, in RabbitMQ's order of checks. They need no body, so a bad message
+    /// is refused before it is sent.
+    fn check_publish(
+        &mut self,
+        number: ChannelId,
+        envelope: Envelope,
+        header: &ContentHeader<'_>,
+        properties: &Properties<'_>,
+        topology: &Topology,
+    ) -> Result<Assembly, Fault> {
+        if envelope.immediate {
+            return Err(Fault::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        let (size, size_max) = (header.body_bytes, self.settings.message_bytes_max);
+        if size > size_max {
+            let text = format!("message size {size} is larger than configured max size {size_max}");
+            return Err(Fault::new(ReplyCode::PreconditionFailed, text));
+        }
+        let exchange = topology.exchange(self.vhost, &envelope.exchange);
+        let exchange = exchange.ok_or_else(|| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
+        if exchange.internal {
+            let title = resource::exchange_title(&envelope.exchange, &self.vhost_name);
+            return Err(Fault::new(ReplyCode::AccessRefused, format!("cannot publish to internal {title}")));
+        }
+        let mut edited = None;
+        if properties.reply_to() == Some(REPLY_TO) {
+            let address = topology.reply_address(self.key(number));
+            let address = address.ok_or_else(|| precondition("fast reply consumer does not exist"))?;
+            edited_list(&mut edited, properties).reply_to = Some(address.as_bytes().to_vec());
+        }
+        let expiration_ms = properties.expiration().map(parse_expiration).transpose()?;
+        let mut more_keys = Vec::new();
+        if properties.has_headers() {
+            let headers = properties.headers().unwrap_or_default();
+            for name in ["CC", "BCC"] {
+                match headers.get(name) {
+                    None => {}
+                    Some(Value::Array(keys)) => {
+                        more_keys.extend(keys.iter().filter_map(Value::as_str).map(str::to_owned));
+                    }
+                    Some(other) => {
+                        let word = other.type_word();
+                        let text = format!("invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{word}}}");
+                        return Err(precondition(text));
+                    }
+                }
+            }
+            if headers.get("BCC").is_some() {
+                let list = edited_list(&mut edited, properties);
+                list.headers = list.headers.take().map(|mut headers| {
+                    headers.remove("BCC");
+                    headers
+                });
+            }
+        }
+        if let Some(user_id) = properties.user_id().filter(|user_id| *user_id != self.user) {
+            let user = &self.user;
+            let text = format!("user_id property set to '{user_id}' but authenticated user was '{user}'");
+            return Err(precondition(text));
+        }
+        let edited = edited.map(|list| {
+            let mut raw = BytesMut::new();
+            list.encode(&mut raw);
+            raw
+        });
+        let parts = MessageParts {
+            exchange: &envelope.exchange,
+            routing_key: &envelope.routing_key,
+            properties: edited.as_deref().unwrap_or(header.properties),
+            died_here: false,
+        };
+        let body_bytes = usize::try_from(size).unwrap_or(usize::MAX).min(BODY_BYTES_BELIEVED);
+        let mut bytes = BytesMut::with_capacity(parts.header_bytes() + body_bytes);
+        parts.write(&mut bytes);
+        Ok(Assembly {
+            lengths: parts.lengths(),
+            bytes,
+            missing: size,
+            original: edited.is_some().then(|| Bytes::copy_from_slice(header.properties)),
+            more_keys,
+            has_headers: properties.has_headers(),
+            persistent: properties.delivery_mode() == Some(2),
+            expiration_ms,
+            priority: properties.priority(),
+            envelope,
+        })
+    }
+
+    /// The message is whole: it is routed, and sent or kept for the transaction's commit.
+    fn publish(
+        &mut self,
+        number: ChannelId,
+        assembly: Assembly,
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Fault> {
+        let message = Message::assembled(assembly.bytes.freeze(), assembly.lengths);
+        let (vhost, frame_max) = (self.vhost, self.frame_max as usize);
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let envelope = &assembly.envelope;
+        let cached = channel.route_cache.get(envelope, topology).filter(|_| !assembly.has_headers);
+        let targets = match cached {
+            Some(targets) => targets,
+            None => {
+                let found = find_targets(envelope, &assembly.more_keys, &message, topology, vhost, &mut self.routes);
+                let found = found.map_err(|()| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
+                if !assembly.has_headers {
+                    channel.route_cache.put(assembly.envelope.clone(), found.clone(), topology);
+                }
+                found
+            }
+        };
+        let routed = Routed {
+            message,
+            targets,
+            persistent: assembly.persistent,
+            expiration_ms: assembly.expiration_ms,
+            priority: assembly.priority,
+            mandatory: envelope.mandatory,
+            original: assembly.original,
+        };
+        channel.counters.publish += 1;
+        if let Some(transaction) = &mut channel.transaction {
+            transaction.publish(routed);
+            return Ok(());
+        }
+        if routed.is_unroutable() {
+            return_unroutable(&routed, number, channel, frame_max, fx);
+        }
+        let confirm = channel.confirms.is_some();
+        let shards = routed.send(confirm, |shard, command| fx.shards[usize::from(shard.0)].push(command));
+        if let Some(confirms) = &mut channel.confirms {
+            let published = confirms.published(shards);
+            if let Targets::Queues(targets) = &routed.targets {
+                for (shard, _) in targets.iter() {
+                    self.ledgers[usize::from(shard.0)].publish(number, channel.serial, published);
+                }
+            }
+            if shards == 0 {
+                self.confirmed.push(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// A shard has stored these publishes, but for those that a queue refused.
+    pub(crate) fn publishes_stored(&mut self, runs: &[Run], refused: &[u32]) {
+        let mut refused = refused.iter().copied().peekable();
+        let mut position = 0;
+        for run in runs {
+            let channel = self.channels.get_mut(&run.channel).filter(|channel| channel.serial == run.serial);
+            let mut confirms = channel.and_then(|channel| channel.confirms.as_mut());
+            for number in run.first..run.first + u64::from(run.count) {
+                let is_refused = refused.next_if_eq(&position).is_some();
+                position += 1;
+                if let Some(confirms) = &mut confirms {
+                    confirms.stored(number, is_refused);
+                }
+            }
+            self.confirmed.push(run.channel);
+        }
+    }
+
+    /// Tells the client what is confirmed.
+    pub(crate) fn tell_confirms(&mut self, fx: &mut Effects) {
+        self.confirmed.dedup();
+        for number in self.confirmed.drain(..) {
+            let Some(channel) = self.channels.get_mut(&number) else { continue };
+            let out = fx.out.tail();
+            let told = channel.confirms.as_mut().map(|confirms| {
+                confirms.drain(|confirm| match confirm {
+                    Confirm::Ack { tag: delivery_tag, multiple } => {
+                        basic::Ack { delivery_tag, multiple }.encode(number, out);
+                    }
+                    Confirm::Nack { tag: delivery_tag } => {
+                        basic::Nack { delivery_tag, multiple: false, requeue: false }.encode(number, out);
+                    }
+                })
+            });
+            channel.counters.confirm += told.unwrap_or(0);
+        }
+    }
+}
+
+impl RouteCache {
+    fn get(&self, envelope: &Envelope, topology: &Topology) -> Option<Targets> {
+        let same = self.generation == topology.generation()
+            && self.routing_key == envelope.routing_key
+            && self.exchange == envelope.exchange;
+        if same { self.targets.clone() } else { None }
+    }
+
+    fn put(&mut self, envelope: Envelope, targets: Targets, topology: &Topology) {
+        self.generation = topology.generation();
+        self.exchange = envelope.exchange;
+        self.routing_key = envelope.routing_key;
+        self.targets = Some(targets);
+    }
+}
+
+fn find_targets(
+    envelope: &Envelope,
+    more_keys: &[String],
+    message: &Message,
+    topology: &Topology,
+    vhost: VhostId,
+    routes: &mut Routes,
+) -> Result<Targets, ()> {
+    if envelope.exchange.is_empty() && is_reply_address(&envelope.routing_key) {
+        let to = topology.reply_consumer(&envelope.routing_key);
+        return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
+    }
+    let keys: Vec<&str> = std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
+    let properties = Properties::parse(message.properties()).map_err(|_| ())?;
+    topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
+    let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
+    Ok(Targets::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()))
+}
+
+/// Nothing takes this message: it goes back to its publisher if that asked for it.
+pub(super) fn return_unroutable(
+    routed: &Routed,
+    number: ChannelId,
+    channel: &mut Channel,
+    frame_max: usize,
+    fx: &mut Effects,
+) {
+    if !routed.mandatory {
+        channel.counters.drop_unroutable += 1;
+        return;
+    }
+    channel.counters.return_unroutable += 1;
+    let message = &routed.message;
+    let returned = basic::Return {
+        reply_code: ReplyCode::NoRoute.code(),
+        reply_text: ReplyCode::NoRoute.name(),
+        exchange: message.exchange(),
+        routing_key: message.routing_key(),
+    };
+    returned.encode(number, fx.out.tail());
+    let properties = routed.original.as_deref().unwrap_or(message.properties());
+    encode_content(number, properties, message, frame_max, &mut fx.out);
+}
+
+fn edited_list<'a>(edited: &'a mut Option<PropertyList>, properties: &Properties<'_>) -> &'a mut PropertyList {
+    edited.get_or_insert_with(|| PropertyList::from(properties))
+}
+
+/// The `expiration` property: milliseconds in decimal, ten years at most.
+fn parse_expiration(text: &str) -> Result<u64, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = text.parse::<u64>().ok().filter(|ms| digits && *ms <= EXPIRATION_MS_MAX);
+    parsed.ok_or_else(|| {
+        let why = if digits { "value_too_large" } else { "no_integer" };
+        precondition(format!("invalid expiration '{text}': {why}"))
+    })
+}
+
+fn precondition(text: impl Into<String>) -> Fault {
+    Fault::new(ReplyCode::PreconditionFailed, text)
+}
+
+fn unexpected(text: &str, method: MethodId) -> Reply {
+    Reply::new(ReplyCode::UnexpectedFrame, text, method)
+}
+
+const NO_METHOD: &str = "expected method frame, got non method frame instead";
+const NO_HEADER: &str = "expected content header for class 60, got non content header frame instead";
+const NO_BODY: &str = "expected content body, got non content body frame instead";
+/// RabbitMQ's hard limit, whatever is configured.
+const BODY_BYTES_MAX: u64 = 512 << 20;
+/// For a body up to this size memory is taken at once.
+const BODY_BYTES_BELIEVED: usize = 1 << 20;
+/// Ten years, as RabbitMQ has it.
+const EXPIRATION_MS_MAX: u64 = 315_360_000_000;

@@ -1,0 +1,880 @@
+//! The connection machine: a client's bytes become commands for shards and the catalog, their events become bytes.
+//!
+//! It owns the frames, the handshake, heartbeats and the channels of one connection. It knows no socket and no clock:
+//! its host feeds it bytes, events and the time, and carries out the [`Effects`]. While it waits for an answer it takes
+//! no input ([`Connection::accepts_input`]), so that what a client asks happens in the order in which it asked.
+
+mod handshake;
+mod names;
+mod outbuf;
+mod windows;
+
+pub use handshake::ConnectionSettings;
+pub use outbuf::OutBuffer;
+
+use crate::access::Users;
+use crate::channel::{Channel, ChannelState};
+use crate::command::{
+    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber, Fault, Now,
+    Outcome, QueueRef, ShardId, VhostId,
+};
+use crate::inspect::ConnectionView;
+use crate::topology::{Routes, Topology};
+use amqp::frame::{self, HeaderMatch};
+use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
+use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Reply, ReplyCode};
+use bytes::{Buf, BytesMut};
+use handshake::{Client, FRAME_MAX_INITIAL};
+use names::Names;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use windows::Windows;
+
+/// What a step of a connection wants done. The host carries it out after each step.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Bytes for the client.
+    pub out: OutBuffer,
+    /// Commands for each shard, by its position; each list is one batch.
+    pub shards: Vec<Vec<Command>>,
+    /// Requests for the catalog.
+    pub catalog: Vec<CatalogRequest>,
+    /// The socket is to be closed.
+    pub close: Option<CloseSocket>,
+    /// Lines for the log.
+    pub notices: Vec<Notice>,
+}
+
+/// When to close the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseSocket {
+    /// When everything in the out-buffer is written.
+    AfterFlush,
+    /// At once.
+    Now,
+}
+
+/// A line for the log.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// How much it matters.
+    pub level: NoticeLevel,
+    /// What happened, and what an operator can do.
+    pub text: String,
+}
+
+/// How much a [`Notice`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoticeLevel {
+    /// The ordinary course of things.
+    Debug,
+    /// Worth a line.
+    Info,
+    /// Someone should look.
+    Warn,
+    /// Something is broken.
+    Error,
+}
+
+impl Effects {
+    /// Effects for a server with so many shards.
+    #[must_use]
+    pub fn new(shards: u16) -> Self {
+        Self { shards: (0..shards).map(|_| Vec::new()).collect(), ..Self::default() }
+    }
+
+    pub(crate) fn notice(&mut self, level: NoticeLevel, text: impl Into<String>) {
+        self.notices.push(Notice { level, text: text.into() });
+    }
+}
+
+/// The two ends of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The client's.
+    pub peer: SocketAddr,
+    /// Ours.
+    pub local: SocketAddr,
+}
+
+/// A fault and the method at fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
+    pub(crate) method: MethodId,
+}
+
+impl Failure {
+    pub(crate) fn new(fault: Fault, method: MethodId) -> Self {
+        Self { fault, method }
+    }
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    AwaitHeader,
+    AwaitStartOk,
+    AwaitTuneOk,
+    AwaitOpen,
+    Running,
+    /// The login was refused and the client cannot be told.
+    Refused { until_ms: u64 },
+    /// The client closed; connection.close-ok follows when everything it had is given back.
+    ClosingByClient,
+    /// We closed and wait for connection.close-ok.
+    ClosingByServer { until_ms: u64 },
+    /// Nothing is owed any more but what is in the out-buffer.
+    Ended,
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AwaitHeader | Self::AwaitStartOk | Self::Refused { .. } => "starting",
+            Self::AwaitTuneOk => "tuning",
+            Self::AwaitOpen => "opening",
+            Self::Running => "running",
+            Self::ClosingByClient | Self::ClosingByServer { .. } => "closing",
+            Self::Ended => "closed",
+        }
+    }
+
+    fn is_handshake(self) -> bool {
+        matches!(self, Self::AwaitHeader | Self::AwaitStartOk | Self::AwaitTuneOk | Self::AwaitOpen)
+    }
+}
+
+/// A question on its way: the connection takes no input until it is answered.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) call: CallId,
+    /// Answers still to come.
+    pub(crate) answers: u32,
+    pub(crate) channel: ChannelId,
+    /// Named by the error if the answer is one.
+    pub(crate) method: MethodId,
+    pub(crate) then: Then,
+}
+
+/// What to do with the answer.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// Nothing but going on (`nowait`, and the end of a channel that we closed).
+    GoOn,
+    /// Encode this reply.
+    Reply(fn(ChannelId, &mut BytesMut)),
+    DeclareQueue { name: String, nowait: bool },
+    DeleteQueue { nowait: bool },
+    Purge { nowait: bool, name: String },
+    Consume { consumer: ConsumerNumber, tag: Arc<str>, queue: QueueRef, name: String, nowait: bool },
+    ConsumeReplies { tag: Arc<str>, nowait: bool },
+    Cancel { consumer: Option<ConsumerNumber>, tag: Arc<str>, nowait: bool },
+    Get { name: String, no_ack: bool },
+    Commit { refused: bool },
+    CloseChannel,
+    CloseConnection,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    pub(crate) settings: Arc<ConnectionSettings>,
+    users: Arc<Users>,
+    peer: Peer,
+    phase: Phase,
+    pub(crate) client: Client,
+    pub(crate) user: String,
+    mechanism: &'static str,
+    pub(crate) vhost: VhostId,
+    pub(crate) vhost_name: Arc<str>,
+    pub(crate) frame_max: u32,
+    channel_max: u16,
+    heartbeat_s: u16,
+
+    pub(crate) channels: FxHashMap<ChannelId, Channel>,
+    /// Tells a channel from an earlier one of the same number.
+    next_serial: u32,
+    pub(crate) consumers: FxHashMap<ConsumerNumber, Consumer>,
+    next_consumer: u32,
+    pub(crate) names: Names,
+    pub(crate) routes: Routes,
+
+    pub(crate) waiting: Option<Waiting>,
+    next_call: u64,
+    /// Shards that know this connection: they are to be told when it ends.
+    touched: Vec<bool>,
+    /// They were told.
+    is_released: bool,
+    /// The catalog knows something that goes with this connection: exclusive queues, a reply consumer.
+    pub(crate) has_catalog_ties: bool,
+    pub(crate) ledgers: Vec<Ledger>,
+    /// Channels whose confirms may have something to tell.
+    pub(crate) confirmed: Vec<ChannelId>,
+    pub(crate) windows: Windows,
+
+    accepted_ms: u64,
+    accepted_unix_ms: u64,
+    last_received_ms: u64,
+    next_beat_ms: u64,
+    /// Sent and received bytes when the last heartbeat was due.
+    sent_at_beat: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+    received_packets: u64,
+    sent_packets: u64,
+}
+
+/// A consumer, as its connection sees it.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) channel: ChannelId,
+    pub(crate) tag: Arc<str>,
+    pub(crate) queue: QueueRef,
+}
+
+/// What publishes of one shard's batches are for, until the shard says that they are stored.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    next_mark: u64,
+    /// Publishes since the last mark.
+    pub(crate) open: Vec<Run>,
+    marked: VecDeque<(u64, Marked)>,
+}
+
+/// Consecutive publishes of one channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) channel: ChannelId,
+    pub(crate) serial: u32,
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+}
+
+/// Who waits for a mark.
+#[derive(Debug)]
+pub(crate) enum Marked {
+    Publishes(Vec<Run>),
+    Commit,
+}
+
+impl Ledger {
+    /// Asks the shard to say when everything so far is stored.
+    pub(crate) fn mark(&mut self, who: Marked, commands: &mut Vec<Command>) {
+        self.next_mark += 1;
+        commands.push(Command::Mark { mark: self.next_mark });
+        self.marked.push_back((self.next_mark, who));
+    }
+
+    /// The next publish of this channel goes to this shard.
+    pub(crate) fn publish(&mut self, channel: ChannelId, serial: u32, number: u64) {
+        match self.open.last_mut() {
+            Some(run) if run.channel == channel && run.serial == serial && run.first + u64::from(run.count) == number => {
+                run.count += 1;
+            }
+            _ => self.open.push(Run { channel, serial, first: number, count: 1 }),
+        }
+    }
+}
+
+impl Connection {
+    /// A connection whose socket has just been accepted. `entropy` comes from the operating system's random source.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "what a connection is made of, each once")]
+    pub fn new(
+        id: ConnectionId,
+        settings: Arc<ConnectionSettings>,
+        users: Arc<Users>,
+        peer: Peer,
+        shards: u16,
+        entropy: [u8; 32],
+        now: Now,
+    ) -> Self {
+        Self {
+            id,
+            users,
+            peer,
+            phase: Phase::AwaitHeader,
+            client: Client::default(),
+            user: String::new(),
+            mechanism: "",
+            vhost: VhostId(0),
+            vhost_name: "".into(),
+            frame_max: FRAME_MAX_INITIAL,
+            channel_max: settings.channel_max,
+            heartbeat_s: 0,
+            channels: FxHashMap::default(),
+            next_serial: 0,
+            consumers: FxHashMap::default(),
+            next_consumer: 0,
+            names: Names::new(entropy),
+            routes: Routes::default(),
+            waiting: None,
+            next_call: 0,
+            touched: vec![false; usize::from(shards)],
+            is_released: false,
+            has_catalog_ties: false,
+            ledgers: (0..shards).map(|_| Ledger::default()).collect(),
+            confirmed: Vec::new(),
+            windows: Windows::new(shards),
+            accepted_ms: now.ms,
+            accepted_unix_ms: now.unix_ms,
+            last_received_ms: now.ms,
+            next_beat_ms: u64::MAX,
+            sent_at_beat: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            received_packets: 0,
+            sent_packets: 0,
+            settings,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// `PEERIP:PORT -> LOCALIP:PORT`: its name in listings and logs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} -> {}", self.peer.peer, self.peer.local)
+    }
+
+    /// Takes whole frames off the front of `input`, and leaves what is incomplete or must wait for an answer.
+    pub fn receive(&mut self, now: Now, input: &mut BytesMut, topology: &Topology, fx: &mut Effects) {
+        self.last_received_ms = now.ms;
+        let mut taken = 0;
+        while self.accepts_input(fx) {
+            match self.take_frame(now, &input[taken..], topology, fx) {
+                Ok(0) => break,
+                Ok(bytes) => taken += bytes,
+                Err(reply) => {
+                    taken = input.len();
+                    self.fail(now, &reply, fx);
+                }
+            }
+        }
+        if self.phase == Phase::Ended {
+            taken = input.len();
+        }
+        self.received_bytes += taken as u64;
+        self.received_packets += 1;
+        input.advance(taken);
+        self.finish_step(fx);
+    }
+
+    /// Takes in an event from a shard, the catalog or the server.
+    pub fn apply(&mut self, now: Now, event: ConnectionEvent, fx: &mut Effects) {
+        match event {
+            ConnectionEvent::Deliver(delivery) => self.deliver(now, delivery, fx),
+            ConnectionEvent::Stored { shard, mark, refused } => self.stored(now, shard, mark, &refused, fx),
+            ConnectionEvent::Done { call, outcome } => self.answered(now, call, outcome, fx),
+            ConnectionEvent::ConsumerGone { consumer } => self.consumer_gone(consumer, fx),
+            ConnectionEvent::AckTimeout { channel, timeout_ms } => self.ack_timeout(now, channel, timeout_ms, fx),
+            ConnectionEvent::Reply { channel, message } => self.deliver_reply(channel, &message, fx),
+            ConnectionEvent::Close(fault) => {
+                if self.phase == Phase::Running {
+                    self.fail(now, &Reply::new(fault.code, fault.text, MethodId::NONE), fx);
+                } else if !matches!(self.phase, Phase::ClosingByClient | Phase::ClosingByServer { .. }) {
+                    fx.close = Some(CloseSocket::Now);
+                }
+            }
+        }
+        self.finish_step(fx);
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Now, fx: &mut Effects) {
+        match self.phase {
+            Phase::Refused { until_ms } | Phase::ClosingByServer { until_ms } if now.ms >= until_ms => {
+                fx.close = Some(CloseSocket::Now);
+            }
+            phase if phase.is_handshake() && now.ms >= self.handshake_deadline() => {
+                let text = format!("the client did not finish its handshake in time (it was {})", phase.name());
+                fx.notice(NoticeLevel::Warn, text);
+                fx.close = Some(CloseSocket::Now);
+            }
+            _ => {}
+        }
+        if now.ms >= self.next_beat_ms && self.phase != Phase::Ended {
+            self.beat(now, fx);
+        }
+    }
+
+    /// When [`Self::tick`] is to be called next, in [`Now::ms`].
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        let phase = match self.phase {
+            Phase::Refused { until_ms } | Phase::ClosingByServer { until_ms } => until_ms,
+            phase if phase.is_handshake() => self.handshake_deadline(),
+            Phase::Ended => return None,
+            _ => u64::MAX,
+        };
+        Some(phase.min(self.next_beat_ms)).filter(|deadline| *deadline != u64::MAX)
+    }
+
+    /// So many bytes of [`Effects::out`] were written (and taken off it by [`OutBuffer::advance`]).
+    pub fn written(&mut self, bytes: usize, fx: &mut Effects) {
+        self.sent_bytes += bytes as u64;
+        self.sent_packets += 1;
+        self.windows.sent(self.sent_bytes, &mut fx.shards);
+    }
+
+    /// The host has not read from the socket for a while, through no fault of the client (a shard was busy): its
+    /// silence does not count.
+    pub fn excuse_silence(&mut self, now: Now) {
+        self.last_received_ms = now.ms;
+    }
+
+    /// Whether input may be taken now. Not while an answer is awaited, nor while the client reads so little that
+    /// replies to it pile up; deliveries do not count for that, they have a window of their own.
+    #[must_use]
+    pub fn accepts_input(&self, fx: &Effects) -> bool {
+        let replies = (fx.out.len() as u64).saturating_sub(self.windows.undelivered);
+        self.waiting.is_none() && self.phase != Phase::Ended && replies < UNREAD_REPLIES_MAX
+    }
+
+    /// The socket ended. Everything that the client held goes back.
+    pub fn lost(&mut self, fx: &mut Effects) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        match self.phase {
+            Phase::Running => fx.notice(NoticeLevel::Info, "the client closed its socket without connection.close"),
+            phase => fx.notice(NoticeLevel::Debug, format!("socket closed while {}", phase.name())),
+        }
+        self.phase = Phase::Ended;
+        self.release(fx);
+        self.waiting = None;
+    }
+
+    /// Whether nothing is owed any more but what is in the out-buffer.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// What it looks like now.
+    #[must_use]
+    pub fn view(&self, fx: &Effects) -> ConnectionView {
+        let mut channels: Vec<_> = self.channels.iter().map(|(number, channel)| channel.view(*number)).collect();
+        channels.sort_by_key(|channel| channel.number);
+        for consumer in self.consumers.values() {
+            let at = channels.binary_search_by_key(&consumer.channel, |channel| channel.number);
+            if let Some(channel) = at.ok().and_then(|at| channels.get_mut(at)) {
+                channel.consumers += 1;
+            }
+        }
+        ConnectionView {
+            id: self.id,
+            name: self.name(),
+            peer_host: self.peer.peer.ip().to_string(),
+            peer_port: self.peer.peer.port(),
+            host: self.peer.local.ip().to_string(),
+            port: self.peer.local.port(),
+            state: self.phase.name(),
+            user: self.user.clone(),
+            vhost: self.vhost_name.to_string(),
+            mechanism: self.mechanism,
+            heartbeat_s: self.heartbeat_s,
+            frame_max: self.frame_max,
+            channel_max: self.channel_max,
+            connected_at_unix_ms: self.accepted_unix_ms,
+            client_properties: self.client.properties.clone(),
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            received_packets: self.received_packets,
+            sent_packets: self.sent_packets,
+            unsent_bytes: fx.out.len() as u64,
+            channels,
+        }
+    }
+
+    // --- frames ---------------------------------------------------------------------------------------------------
+
+    /// Takes one frame off `input`; how long it was, 0 if it is incomplete.
+    fn take_frame(&mut self, now: Now, input: &[u8], topology: &Topology, fx: &mut Effects) -> Result<usize, Reply> {
+        if self.phase == Phase::AwaitHeader {
+            return Ok(self.take_protocol_header(input, fx));
+        }
+        let closing = matches!(self.phase, Phase::ClosingByServer { .. });
+        let Some((frame, bytes)) = frame::decode(input, self.frame_max as usize).map_err(|error| error.reply())? else {
+            return Ok(0);
+        };
+        if closing {
+            self.frame_while_closing(frame, fx);
+            return Ok(bytes);
+        }
+        match frame.kind {
+            FrameKind::Heartbeat if frame.channel == ChannelId::CONNECTION => {}
+            FrameKind::Heartbeat => return Err(unexpected(&frame)),
+            FrameKind::Method if frame.channel == ChannelId::CONNECTION => {
+                let method = Method::decode(frame.payload).map_err(|error| error.reply())?;
+                let id = method.id();
+                let done = self.connection_method(now, method, topology, fx);
+                done.map_err(|Failure { fault, method }| {
+                    Reply::new(fault.code, fault.text, if method == MethodId::NONE { MethodId::NONE } else { id })
+                })?;
+            }
+            _ if self.phase != Phase::Running => return Err(unexpected(&frame)),
+            _ => self.channel_frame(now, &frame, topology, fx)?,
+        }
+        Ok(bytes)
+    }
+
+    fn take_protocol_header(&mut self, input: &[u8], fx: &mut Effects) -> usize {
+        match frame::match_protocol_header(input) {
+            HeaderMatch::Partial => 0,
+            HeaderMatch::Complete => {
+                self.send_start(fx);
+                frame::PROTOCOL_HEADER.len()
+            }
+            HeaderMatch::Wrong => {
+                fx.notice(NoticeLevel::Info, describe_wrong_header(input));
+                fx.out.tail().extend_from_slice(&frame::PROTOCOL_HEADER);
+                fx.close = Some(CloseSocket::AfterFlush);
+                self.phase = Phase::Ended;
+                input.len()
+            }
+        }
+    }
+
+    fn frame_while_closing(&mut self, frame: Frame<'_>, fx: &mut Effects) {
+        if frame.kind != FrameKind::Method || frame.channel != ChannelId::CONNECTION {
+            return;
+        }
+        match Method::decode(frame.payload) {
+            Ok(Method::ConnectionCloseOk(_)) => {}
+            Ok(Method::ConnectionClose(_)) => CloseOk.encode(ChannelId::CONNECTION, fx.out.tail()),
+            _ => return,
+        }
+        self.phase = Phase::Ended;
+        fx.close = Some(CloseSocket::AfterFlush);
+    }
+
+    fn channel_frame(
+        &mut self,
+        now: Now,
+        frame: &Frame<'_>,
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Reply> {
+        let number = frame.channel;
+        let state = self.channels.get(&number).map(|channel| channel.state);
+        match (state, frame.kind) {
+            (Some(ChannelState::Open), FrameKind::Method) => {
+                let method = Method::decode(frame.payload).map_err(|error| error.reply())?;
+                self.channel_method(now, number, method, topology, fx)
+            }
+            (Some(ChannelState::Open), FrameKind::Header) => self.content_header(now, number, frame.payload, topology, fx),
+            (Some(ChannelState::Open), _) => self.content_body(now, number, frame.payload, topology, fx),
+            (Some(ChannelState::Closing { .. }), FrameKind::Method) => {
+                match Method::decode(frame.payload) {
+                    Ok(Method::ChannelCloseOk(_)) => self.channel_closed_by_server(number),
+                    Ok(Method::ChannelClose(_)) => amqp::method::channel::CloseOk.encode(number, fx.out.tail()),
+                    _ => {}
+                }
+                Ok(())
+            }
+            (Some(ChannelState::Closing { .. }), _) => Ok(()),
+            (None, FrameKind::Method) => {
+                let method = Method::decode(frame.payload).map_err(|error| error.reply())?;
+                self.method_without_channel(now, number, &method, fx)
+            }
+            (None, _) => Err(Reply::new(ReplyCode::ChannelError, "expected 'channel.open'", MethodId::NONE)),
+        }
+    }
+
+    fn method_without_channel(
+        &mut self,
+        now: Now,
+        number: ChannelId,
+        method: &Method<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), Reply> {
+        match method {
+            Method::ChannelOpen(_) => {}
+            // Both sides closed at once: ours was answered already.
+            Method::ChannelCloseOk(_) => return Ok(()),
+            other => return Err(Reply::new(ReplyCode::ChannelError, "expected 'channel.open'", other.id())),
+        }
+        if number.0 > self.channel_max {
+            let text = format!(
+                "number of channels opened ({}) has reached the negotiated channel_max ({})",
+                self.channels.len(),
+                self.channel_max
+            );
+            return Err(Reply::new(ReplyCode::NotAllowed, text, method.id()));
+        }
+        self.next_serial += 1;
+        self.channels.insert(number, Channel::new(self.next_serial, now));
+        amqp::method::channel::OpenOk.encode(number, fx.out.tail());
+        Ok(())
+    }
+
+    fn connection_method(
+        &mut self,
+        now: Now,
+        method: Method<'_>,
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Failure> {
+        match method {
+            Method::ConnectionClose(_) if self.phase == Phase::Running => {
+                self.phase = Phase::ClosingByClient;
+                let answers = self.release(fx);
+                self.wait(answers, ChannelId::CONNECTION, Close::ID, Then::CloseConnection);
+                self.go_on_if_answered(now, fx);
+                Ok(())
+            }
+            Method::ConnectionClose(_) => {
+                CloseOk.encode(ChannelId::CONNECTION, fx.out.tail());
+                self.phase = Phase::Ended;
+                fx.close = Some(CloseSocket::AfterFlush);
+                Ok(())
+            }
+            Method::ConnectionUpdateSecret(_) if self.phase == Phase::Running => {
+                UpdateSecretOk.encode(ChannelId::CONNECTION, fx.out.tail());
+                Ok(())
+            }
+            method => self.handshake_method(now, method, topology, fx),
+        }
+    }
+
+    // --- the end --------------------------------------------------------------------------------------------------
+
+    /// Closes the connection with this reply.
+    pub(crate) fn fail(&mut self, now: Now, reply: &Reply, fx: &mut Effects) {
+        if matches!(self.phase, Phase::Ended | Phase::ClosingByServer { .. }) {
+            // What follows an error cannot be trusted to be frames at all.
+            self.phase = Phase::Ended;
+            fx.close = Some(CloseSocket::AfterFlush);
+            return;
+        }
+        let level = if reply.code == ReplyCode::ConnectionForced { NoticeLevel::Info } else { NoticeLevel::Warn };
+        fx.notice(level, format!("closing the connection: {}", reply.text));
+        self.release(fx);
+        self.waiting = None;
+        Close {
+            reply_code: reply.code.code(),
+            reply_text: &reply.text,
+            class_id: reply.method.class,
+            method_id: reply.method.method,
+        }
+        .encode(ChannelId::CONNECTION, fx.out.tail());
+        self.phase = Phase::ClosingByServer { until_ms: now.ms + CLOSE_WAIT_MS };
+    }
+
+    /// Gives everything back that the client held; how many answers come.
+    fn release(&mut self, fx: &mut Effects) -> u32 {
+        let call = self.next_call();
+        let mut answers = 0;
+        if std::mem::replace(&mut self.is_released, true) {
+            return answers;
+        }
+        self.channels.clear();
+        self.consumers.clear();
+        for (touched, commands) in self.touched.iter().zip(&mut fx.shards) {
+            if *touched || !commands.is_empty() {
+                commands.push(Command::CloseConnection { call });
+                answers += 1;
+            }
+        }
+        if self.has_catalog_ties {
+            fx.catalog.push(CatalogRequest {
+                connection: self.id,
+                call,
+                vhost: self.vhost,
+                ask: CatalogAsk::CloseConnection,
+            });
+            answers += 1;
+        }
+        answers
+    }
+
+    fn beat(&mut self, now: Now, fx: &mut Effects) {
+        let sent = self.sent_bytes + fx.out.len() as u64;
+        // While we do not read, only bytes that leave tell that the peer is there.
+        if self.waiting.is_some() || (!self.accepts_input(fx) && self.sent_at_beat != sent) {
+            self.last_received_ms = now.ms;
+        }
+        let silent_ms = now.ms - self.last_received_ms;
+        if silent_ms >= 2 * 1000 * u64::from(self.heartbeat_s) {
+            let text = format!("missed heartbeats from client, timeout: {}s", self.heartbeat_s);
+            fx.notice(NoticeLevel::Warn, text);
+            fx.close = Some(CloseSocket::Now);
+        }
+        if self.sent_at_beat == sent && fx.out.is_empty() {
+            fx.out.tail().extend_from_slice(&frame::HEARTBEAT);
+        }
+        fx.out.shrink();
+        self.sent_at_beat = self.sent_bytes + fx.out.len() as u64;
+        self.next_beat_ms = now.ms + self.beat_interval_ms();
+    }
+
+    /// Half the heartbeat, so that the peer sees one in time; never due where heartbeats are off.
+    fn beat_interval_ms(&self) -> u64 {
+        if self.heartbeat_s == 0 { u64::MAX / 2 } else { u64::from(self.heartbeat_s) * 500 }
+    }
+
+    fn handshake_deadline(&self) -> u64 {
+        self.accepted_ms + u64::try_from(self.settings.handshake_timeout.as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    // --- questions ------------------------------------------------------------------------------------------------
+
+    pub(crate) fn next_call(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    /// Number for a new consumer.
+    pub(crate) fn next_consumer(&mut self) -> ConsumerNumber {
+        self.next_consumer += 1;
+        ConsumerNumber(self.next_consumer)
+    }
+
+    /// The call that the next [`Self::wait`] waits for.
+    pub(crate) fn upcoming_call(&self) -> CallId {
+        CallId(self.next_call)
+    }
+
+    /// Takes no more input until `answers` answers to [`Self::upcoming_call`] have come.
+    pub(crate) fn wait(&mut self, answers: u32, channel: ChannelId, method: MethodId, then: Then) {
+        self.waiting = Some(Waiting { call: self.upcoming_call(), answers, channel, method, then });
+    }
+
+    /// Takes no more input until the last answers to an earlier call have come.
+    pub(crate) fn wait_for(&mut self, call: CallId, answers: u32, channel: ChannelId) {
+        self.waiting = Some(Waiting { call, answers, channel, method: MethodId::NONE, then: Then::GoOn });
+    }
+
+    /// Asks the catalog under a call that is waited for otherwise, or not at all.
+    pub(crate) fn ask_without_waiting(&self, call: CallId, ask: CatalogAsk, fx: &mut Effects) {
+        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, ask });
+    }
+
+    /// Asks the catalog and waits.
+    pub(crate) fn ask(&mut self, ask: CatalogAsk, channel: ChannelId, method: MethodId, then: Then, fx: &mut Effects) {
+        let call = self.next_call();
+        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, ask });
+        self.wait(1, channel, method, then);
+    }
+
+    /// Sends a command to every shard that knows this connection; to how many.
+    pub(crate) fn tell_shards(&self, fx: &mut Effects, command: impl Fn() -> Command) -> u32 {
+        let mut told = 0;
+        for (touched, commands) in self.touched.iter().zip(&mut fx.shards) {
+            if *touched || !commands.is_empty() {
+                commands.push(command());
+                told += 1;
+            }
+        }
+        told
+    }
+
+    /// A question with no answers to wait for is answered.
+    pub(crate) fn go_on_if_answered(&mut self, now: Now, fx: &mut Effects) {
+        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.answers == 0) {
+            self.all_answered(now, waiting, fx);
+        }
+    }
+
+    fn answered(&mut self, now: Now, call: CallId, outcome: Outcome, fx: &mut Effects) {
+        let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.call == call) else {
+            self.answered_late(call);
+            return;
+        };
+        waiting.answers -= 1;
+        if waiting.answers > 0 {
+            return;
+        }
+        let Some(waiting) = self.waiting.take() else { return };
+        if let Outcome::Fault(fault) = outcome {
+            self.fail_channel(now, waiting.channel, Failure::new(fault, waiting.method), fx);
+            return;
+        }
+        self.finish_call(now, waiting, outcome, fx);
+    }
+
+    pub(crate) fn all_answered(&mut self, now: Now, waiting: Waiting, fx: &mut Effects) {
+        match waiting.then {
+            Then::CloseConnection => {
+                CloseOk.encode(ChannelId::CONNECTION, fx.out.tail());
+                self.phase = Phase::Ended;
+                fx.close = Some(CloseSocket::AfterFlush);
+            }
+            Then::CloseChannel => {
+                amqp::method::channel::CloseOk.encode(waiting.channel, fx.out.tail());
+            }
+            Then::Commit { refused } => self.committed(now, waiting.channel, refused, fx),
+            Then::Reply(encode) => encode(waiting.channel, fx.out.tail()),
+            _ => {}
+        }
+    }
+
+    /// What every step ends with.
+    fn finish_step(&mut self, fx: &mut Effects) {
+        for (ledger, commands) in self.ledgers.iter_mut().zip(&mut fx.shards) {
+            if !ledger.open.is_empty() {
+                let runs = std::mem::take(&mut ledger.open);
+                ledger.mark(Marked::Publishes(runs), commands);
+            }
+        }
+        for (touched, commands) in self.touched.iter_mut().zip(&fx.shards) {
+            *touched |= !commands.is_empty();
+        }
+        self.tell_confirms(fx);
+    }
+
+    fn stored(&mut self, now: Now, shard: ShardId, mark: u64, refused: &[u32], fx: &mut Effects) {
+        let ledger = &mut self.ledgers[usize::from(shard.0)];
+        let Some(at) = ledger.marked.iter().position(|(sent, _)| *sent == mark) else { return };
+        match ledger.marked.remove(at) {
+            Some((_, Marked::Publishes(runs))) => self.publishes_stored(&runs, refused),
+            Some((_, Marked::Commit)) => {
+                if let Some(Waiting { answers, then: Then::Commit { refused: any }, .. }) = &mut self.waiting {
+                    *any |= !refused.is_empty();
+                    *answers -= 1;
+                }
+                self.go_on_if_answered(now, fx);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn key(&self, channel: ChannelId) -> ChannelKey {
+        ChannelKey { connection: self.id, channel }
+    }
+
+    /// Bytes that will have been sent when all that is encoded has left.
+    pub(crate) fn encoded_bytes(&self, fx: &Effects) -> u64 {
+        self.sent_bytes + fx.out.len() as u64
+    }
+}
+
+fn unexpected(frame: &Frame<'_>) -> Reply {
+    Reply::new(ReplyCode::UnexpectedFrame, frame.snippet(), MethodId::NONE)
+}
+
+fn describe_wrong_header(input: &[u8]) -> String {
+    let what = match input {
+        [b'G' | b'P' | b'H', ..] if input.iter().take(8).all(u8::is_ascii_graphic) || input.starts_with(b"GET ") => {
+            "an HTTP request: the HTTP API listens on another port (15672 by default)"
+        }
+        [0x16, 3, ..] => "a TLS handshake: this port does not speak TLS",
+        [b'A', b'M', b'Q', b'P', 3 | 0, 1, 0, 0] => "AMQP 1.0: Leveret speaks AMQP 0-9-1",
+        _ => "no AMQP 0-9-1 protocol header",
+    };
+    format!("refused: the client sent {what}")
+}
+
+/// Replies that a client does not read pile up to this, in bytes; then its input waits.
+const UNREAD_REPLIES_MAX: u64 = 16 << 20;
+/// How long a client may take to answer connection.close, in milliseconds.
+const CLOSE_WAIT_MS: u64 = 30_000;
