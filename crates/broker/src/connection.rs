@@ -283,7 +283,6 @@ impl Ledger {
 impl Connection {
     /// A connection whose socket has just been accepted. `entropy` comes from the operating system's random source.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "what a connection is made of, each once")]
     pub fn new(
         id: ConnectionId,
         settings: Arc<ConnectionSettings>,
