@@ -1,10 +1,11 @@
 //! `cargo xtask`: the chores of this repository that cargo has no word for.
 //!
 //! `codegen` writes the AMQP methods from their table, `tidy` checks the rules about crates and
-//! files that no compiler checks. Neither ships.
+//! files that no compiler checks, `ci` runs every check that needs no client. None of it ships.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod ci;
 mod codegen;
 mod tidy;
 
@@ -18,7 +19,8 @@ usage: cargo xtask <task>
 
   codegen          write crates/amqp/src/method/*.rs from crates/amqp/spec/methods.toml
   codegen --check  fail if that would change anything
-  tidy             fail on a broken dependency rule or a dead file; list outsized files and functions";
+  tidy             fail on a broken dependency rule or a dead file; list outsized files and functions
+  ci               all of these, formatting, lints, documentation and every test that needs no client";
 
 #[expect(clippy::print_stderr, reason = "a command line tool")]
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["codegen"] => codegen::write(&root()?),
         ["codegen", "--check"] => codegen::check(&root()?),
         ["tidy"] => tidy::run(&root()?),
+        ["ci"] => ci::run(&root()?),
         _ => bail!("{USAGE}"),
     }
 }
