@@ -3,7 +3,7 @@
 //! ```text
 //! q/ID                              a queue, in its shard's log; ID in decimal
 //! x/LENGTH/VHOST/NAME               an exchange, in shard 0's log; LENGTH of VHOST in bytes, so that no two collide
-//! b/ + the binding, as its value    a binding, in shard 0's log
+//! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
 //! Values are AMQP field tables with their length, first entry `v`. Entries that this version does not know are ignored;
@@ -14,7 +14,7 @@
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
-use crate::topology::Exchange;
+use crate::topology::{Exchange, canonical};
 use amqp::{Table, Value};
 use bytes::{Bytes, BytesMut};
 use std::fmt;
@@ -99,16 +99,16 @@ pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) 
     (exchange_key(vhost, &exchange.name), encoded(&fact))
 }
 
-/// The key of a binding's fact, arguments sorted.
+/// The key of a binding's fact.
 pub(crate) fn binding_key(vhost: &str, binding: &BindingSpec) -> Bytes {
     let mut key = BytesMut::from(BINDING);
-    binding_table(vhost, binding).encode(&mut key);
+    binding_table(vhost, binding, canonical(&binding.arguments)).encode(&mut key);
     key.freeze()
 }
 
 /// A binding as a durable fact: key and value. `queue` is the id of the queue that it leads to, if it does.
 pub(crate) fn binding_fact(vhost: &str, binding: &BindingSpec, queue: Option<QueueId>) -> (Bytes, Bytes) {
-    let mut fact = binding_table(vhost, binding);
+    let mut fact = binding_table(vhost, binding, encoded(&binding.arguments).to_vec());
     if let Some(queue) = queue {
         fact.insert("queue", queue.0.cast_signed());
     }
@@ -208,7 +208,7 @@ impl<'a> Fact<'a> {
     }
 }
 
-fn binding_table(vhost: &str, binding: &BindingSpec) -> Table {
+fn binding_table(vhost: &str, binding: &BindingSpec, arguments: Vec<u8>) -> Table {
     let mut fact = new_fact();
     fact.insert("vhost", vhost);
     fact.insert("source", binding.source.as_str());
@@ -221,7 +221,7 @@ fn binding_table(vhost: &str, binding: &BindingSpec) -> Table {
         },
     );
     fact.insert("key", binding.key.as_str());
-    fact.insert("arguments", Value::Bytes(encoded(&binding.arguments).to_vec()));
+    fact.insert("arguments", Value::Bytes(arguments));
     fact
 }
 

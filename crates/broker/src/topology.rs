@@ -6,7 +6,7 @@
 mod bindings;
 mod reply_consumers;
 
-pub(crate) use bindings::RemovedBinding;
+pub(crate) use bindings::{RemovedBinding, canonical};
 
 use crate::access::Users;
 use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
@@ -350,7 +350,7 @@ impl Topology {
         Ok(Ends { source: source.id, destination, durable: durable && source.durable })
     }
 
-    /// Makes the binding unless it is there; says whether it is new. Its arguments are sorted by name.
+    /// Makes the binding unless it is there; says whether it is new.
     ///
     /// # Errors
     /// 406 for arguments that the source's type cannot make sense of.

@@ -7,11 +7,10 @@ use crate::command::{BindingSpec, DestinationKind, Fault, Outcome};
 use crate::fact::{binding_fact, binding_key};
 use crate::route::{BindingId, Destination, ExchangeId};
 use crate::topology::is_reply_address;
-use amqp::Table;
 
 impl Step<'_> {
     pub(super) fn bind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
-        let spec = checked(spec)?;
+        check_bindable(&spec)?;
         let ends = self.topology.ends(asker.vhost, &spec)?;
         self.check_owner(asker, ends.destination)?;
         let is_new = self.topology.bind(asker.vhost, ends, &spec)?;
@@ -32,7 +31,7 @@ impl Step<'_> {
     }
 
     pub(super) fn unbind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
-        let spec = checked(spec)?;
+        check_bindable(&spec)?;
         let found = match self.topology.ends(asker.vhost, &spec) {
             Ok(ends) => {
                 self.check_owner(asker, ends.destination)?;
@@ -82,9 +81,8 @@ impl Step<'_> {
     }
 }
 
-/// The binding with its arguments sorted, as their order makes no difference; refused where the destination or source is
-/// none that can be bound.
-fn checked(mut spec: BindingSpec) -> Result<BindingSpec, Fault> {
+/// Refuses what nobody may bind.
+fn check_bindable(spec: &BindingSpec) -> Result<(), Fault> {
     match spec.kind {
         DestinationKind::Exchange => check_not_default(&spec.destination)?,
         DestinationKind::Queue if is_reply_address(&spec.destination) => {
@@ -92,9 +90,5 @@ fn checked(mut spec: BindingSpec) -> Result<BindingSpec, Fault> {
         }
         DestinationKind::Queue => {}
     }
-    check_not_default(&spec.source)?;
-    let mut entries: Vec<_> = std::mem::take(&mut spec.arguments).into_iter().collect();
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    spec.arguments = entries.into_iter().collect::<Table>();
-    Ok(spec)
+    check_not_default(&spec.source)
 }

@@ -6,6 +6,7 @@ use super::{BindingId, Destination, Routes};
 use crate::command::Fault;
 use crate::settings::term;
 use amqp::{ReplyCode, Table, Value};
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -24,8 +25,12 @@ impl Headers {
     }
 
     pub(crate) fn route(&self, headers: &Table, into: &mut Routes) {
+        let mut named = FxHashMap::default();
+        for (name, value) in headers {
+            named.entry(name).or_insert(value);
+        }
         for (criteria, destination) in self.bindings.values() {
-            if criteria.are_met(headers) {
+            if criteria.are_met(&named) {
                 match *destination {
                     Destination::Queue(queue) => into.queues.push(queue),
                     Destination::Exchange(exchange) => into.pending.push(exchange),
@@ -75,8 +80,9 @@ impl Criteria {
         Ok(Self { mode, wanted: wanted.map(|(name, value)| (name.to_owned(), value.clone())).collect() })
     }
 
-    fn are_met(&self, headers: &Table) -> bool {
-        let mut each = self.wanted.iter().map(|(name, wanted)| headers.get(name).is_some_and(|value| meets(value, wanted)));
+    fn are_met(&self, headers: &FxHashMap<&str, &Value>) -> bool {
+        let is_met = |name: &str, wanted| headers.get(name).is_some_and(|value| meets(value, wanted));
+        let mut each = self.wanted.iter().map(|(name, wanted)| is_met(name, wanted));
         match self.mode {
             Mode::All => each.all(|met| met),
             Mode::Any => each.any(|met| met),
@@ -120,3 +126,94 @@ fn invalid(text: String) -> Fault {
 }
 
 const MATCH: &str = "x-match";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
+        entries.into_iter().collect()
+    }
+
+    fn text(text: &str) -> Value {
+        text.into()
+    }
+
+    fn meets(arguments: &Table, headers: &Table) -> bool {
+        let mut router = Headers::default();
+        let queue = crate::command::QueueRef { id: store::QueueId(1), shard: crate::command::ShardId(0) };
+        router.add(BindingId(1), arguments, Destination::Queue(queue)).unwrap();
+        let mut routes = Routes::default();
+        router.route(headers, &mut routes);
+        router.remove(BindingId(1));
+        assert!(router.bindings.is_empty());
+        !routes.queues.is_empty()
+    }
+
+    #[test]
+    fn all_is_the_default_and_asks_for_each_header() {
+        let criteria = table([("a", text("1")), ("b", Value::Bool(true))]);
+        assert!(meets(&criteria, &table([("b", Value::Bool(true)), ("a", text("1")), ("c", Value::Void)])));
+        assert!(!meets(&criteria, &table([("a", text("1"))])));
+        assert!(!meets(&criteria, &table([("a", text("1")), ("b", Value::Bool(false))])));
+    }
+
+    #[test]
+    fn any_asks_for_one_header() {
+        let criteria = table([("x-match", text("any")), ("a", text("1")), ("b", text("2"))]);
+        assert!(meets(&criteria, &table([("b", text("2"))])));
+        assert!(!meets(&criteria, &table([("b", text("1"))])));
+    }
+
+    #[test]
+    fn no_criteria_are_always_met_by_all_and_never_by_any() {
+        let headers = table([("a", text("1")), ("x-match", text("any"))]);
+        for (mode, met) in [("all", true), ("any", false), ("all-with-x", true), ("any-with-x", false)] {
+            assert_eq!(meets(&table([("x-match", text(mode))]), &headers), met, "{mode}");
+        }
+        assert!(meets(&Table::new(), &Table::new()));
+    }
+
+    #[test]
+    fn names_beginning_with_x_count_in_the_modes_that_say_so() {
+        for (mode, met) in [("all", true), ("any", false), ("all-with-x", false), ("any-with-x", false)] {
+            let criteria = table([("x-match", text(mode)), ("x-kind", text("1"))]);
+            assert_eq!(meets(&criteria, &table([("x-kind", text("2"))])), met, "{mode}");
+        }
+        let criteria = table([("x-match", text("any-with-x")), ("x-kind", text("1"))]);
+        assert!(meets(&criteria, &table([("x-kind", text("1"))])));
+    }
+
+    #[test]
+    fn values_compare_by_what_they_are_and_not_by_their_width() {
+        for (wanted, value, same) in [
+            (Value::I8(5), Value::I64(5), true),
+            (Value::U32(5), Value::I16(5), true),
+            (Value::I32(1), text("1"), false),
+            (Value::I32(1), Value::F64(1.0), false),
+            (Value::F32(1.5), Value::F64(1.5), true),
+            (Value::Bool(true), Value::I8(1), false),
+            (text("a"), Value::Bytes(b"a".to_vec()), true),
+            (text("a"), text("A"), false),
+            (Value::Void, text("anything"), true),
+            (Value::Void, Value::Void, true),
+            (text("a"), Value::Void, false),
+            (Value::Array(vec![Value::I8(1)]), Value::Array(vec![Value::I8(1)]), true),
+        ] {
+            let met = meets(&table([("h", wanted.clone())]), &table([("h", value.clone())]));
+            assert_eq!(met, same, "{wanted:?} and {value:?}");
+        }
+        assert!(!meets(&table([("h", Value::Void)]), &Table::new()));
+    }
+
+    #[test]
+    fn other_modes_are_refused() {
+        for (mode, expected) in [
+            (text("some"), "Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x"),
+            (Value::I64(1), "Invalid x-match field type long (value 1); expected longstr"),
+        ] {
+            let fault = Criteria::parse(&table([("x-match", mode)])).unwrap_err();
+            assert_eq!(fault, Fault::new(ReplyCode::PreconditionFailed, expected));
+        }
+    }
+}

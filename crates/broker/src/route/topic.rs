@@ -182,3 +182,149 @@ fn pattern_words(pattern: &str) -> impl Iterator<Item = &str> {
 
 const ONE: &str = "*";
 const MANY: &str = "#";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{QueueId, QueueRef, ShardId};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn queue(id: u64) -> QueueRef {
+        QueueRef { id: QueueId(id), shard: ShardId(0) }
+    }
+
+    fn routed(topic: &Topic, key: &str) -> Vec<u64> {
+        let mut routes = Routes::default();
+        topic.route(key, &mut routes);
+        let mut ids: Vec<u64> = routes.queues.iter().map(|queue| queue.id.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The rule as it is told: `#` for any number of words, `*` for one.
+    fn fits(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern, key) {
+            ([], []) => true,
+            ([MANY, rest @ ..], _) => (0..=key.len()).any(|skipped| fits(rest, &key[skipped..])),
+            ([word, pattern @ ..], [first, key @ ..]) => (*word == ONE || word == first) && fits(pattern, key),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn words_wildcards_and_empty_words_match_as_rabbitmq_matches_them() {
+        for (pattern, matching, other) in [
+            ("a.b", &["a.b"][..], &["a", "a.b.c", "A.b", "a.", ""][..]),
+            ("*", &["a"], &["", "a.b", "."]),
+            ("#", &["", "a", "a.b.c", ".", "..."], &[]),
+            ("*.b", &["a.b", ".b"], &["b", "a.a.b"]),
+            ("#.b", &["b", "a.b", "a.a.b"], &["b.a", ""]),
+            ("a.#", &["a", "a.b", "a.b.c", "a."], &["b.a", "", "ab"]),
+            ("a.#.b", &["a.b", "a.x.b", "a.b.b", "a.x.y.b"], &["a", "b", "a.b.c"]),
+            ("#.*", &["a", "a.b", "."], &[""]),
+            ("*.#", &["a", "a.b"], &[""]),
+            ("", &[""], &["a", "."]),
+            ("a..b", &["a..b"], &["a.b"]),
+            ("#.#", &["", "a", "a.b"], &[]),
+        ] {
+            let mut topic = Topic::default();
+            topic.add(pattern, Destination::Queue(queue(1)));
+            for key in matching {
+                assert_eq!(routed(&topic, key), [1], "{pattern:?} matches {key:?}");
+            }
+            for key in other {
+                assert_eq!(routed(&topic, key), [0_u64; 0], "{pattern:?} does not match {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_wildcards_cost_no_more_than_the_nodes_of_the_pattern_for_each_word() {
+        let mut topic = Topic::default();
+        let pattern = vec!["#.a"; 63].join(".");
+        topic.add(&pattern, Destination::Queue(queue(1)));
+        topic.add(&vec!["#.*"; 63].join("."), Destination::Queue(queue(2)));
+        let mut routes = Routes::default();
+        let key = format!("{}.b", vec!["a"; 126].join("."));
+        topic.route(&key, &mut routes);
+        assert_eq!(routes.queues, [queue(2)]);
+        let room = routes.walk.before.capacity().max(routes.walk.after.capacity());
+        assert!(room <= 4 * topic.nodes.len(), "{room} nodes held for {} that there are", topic.nodes.len());
+    }
+
+    #[test]
+    fn nodes_are_freed_with_the_last_pattern_that_needs_them() {
+        let mut topic = Topic::default();
+        let patterns = ["a.b.c", "a.b", "a.*.c", "a.#.c", "#.#.x", "#.x", ""];
+        for pattern in patterns {
+            topic.add(pattern, Destination::Queue(queue(1)));
+        }
+        for pattern in patterns {
+            topic.remove(pattern, Destination::Queue(queue(1)));
+        }
+        assert_eq!(topic.vacant.len() + 1, topic.nodes.len());
+        assert!(topic.node(ROOT).is_bare());
+    }
+
+    #[test]
+    fn a_hundred_thousand_patterns_are_as_quick_as_a_few() {
+        let mut topic = Topic::default();
+        let pattern = |n: u64| format!("job.{}.{}.#", n % 1000, n);
+        for n in 0..100_000 {
+            topic.add(&pattern(n), Destination::Queue(queue(n)));
+        }
+        let mut routes = Routes::default();
+        for n in 0..100_000 {
+            routes.queues.clear();
+            topic.route(&format!("job.{}.{n}.done", n % 1000), &mut routes);
+            assert_eq!(routes.queues, [queue(n)]);
+        }
+        for n in 0..100_000 {
+            topic.remove(&pattern(n), Destination::Queue(queue(n)));
+        }
+        assert!(topic.node(ROOT).is_bare());
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        vec(prop_oneof!["a", "b", ""], 0..5).prop_map(|words| words.join("."))
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        vec(prop_oneof!["a", "b", "", r"\*", "#"], 0..6).prop_map(|words| words.join("."))
+    }
+
+    proptest! {
+        #[test]
+        fn the_trie_agrees_with_the_rule(
+            steps in vec((pattern(), 0..4_u64, any::<bool>()), 0..40),
+            keys in vec(key(), 1..12),
+        ) {
+            let mut topic = Topic::default();
+            let mut bound: Vec<(String, u64)> = Vec::new();
+            for (pattern, id, remove) in steps {
+                let at = bound.iter().position(|other| *other == (pattern.clone(), id));
+                match at {
+                    Some(at) if remove => {
+                        topic.remove(&pattern, Destination::Queue(queue(id)));
+                        bound.swap_remove(at);
+                    }
+                    _ => {
+                        topic.add(&pattern, Destination::Queue(queue(id)));
+                        bound.push((pattern, id));
+                    }
+                }
+            }
+            for key in keys {
+                let split: Vec<&str> = words(&key).collect();
+                let mut expected: Vec<u64> = bound
+                    .iter()
+                    .filter(|(pattern, _)| fits(&words(pattern).collect::<Vec<_>>(), &split))
+                    .map(|(_, id)| *id)
+                    .collect();
+                expected.sort_unstable();
+                prop_assert_eq!(routed(&topic, &key), expected, "key {:?}", key);
+            }
+        }
+    }
+}

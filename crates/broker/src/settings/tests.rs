@@ -1,1 +1,210 @@
 //! Which arguments are refused, and in which words.
+
+use super::*;
+use crate::command::{ConnectionId, QueueId, QueueRef, ShardId, VhostId};
+
+const TITLE: &str = "queue 'q' in vhost '/'";
+
+fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
+    entries.into_iter().collect()
+}
+
+fn text(text: &str) -> Value {
+    text.into()
+}
+
+fn refusal(arguments: &Table) -> String {
+    let fault = QueueSettings::parse(arguments, TITLE).unwrap_err();
+    assert_eq!(fault.code, ReplyCode::PreconditionFailed);
+    fault.text
+}
+
+#[test]
+fn arguments_are_typed_whatever_the_width_of_their_integers() {
+    let settings = QueueSettings::parse(
+        &table([
+            ("x-queue-type", text("quorum")),
+            ("x-message-ttl", Value::I8(0)),
+            ("x-expires", Value::U32(1)),
+            ("x-max-length", Value::I64(7)),
+            ("x-max-length-bytes", Value::U16(8)),
+            ("x-overflow", text("reject-publish-dlx")),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text("dead")),
+            ("x-max-priority", Value::I16(255)),
+            ("x-single-active-consumer", Value::Bool(true)),
+            ("x-consumer-timeout", Value::I32(0)),
+            ("x-delivery-limit", Value::I32(-1)),
+            ("x-of-the-vendor", Value::Void),
+        ]),
+        TITLE,
+    );
+    let expected = QueueSettings {
+        quorum: true,
+        message_ttl_ms: Some(0),
+        expires_ms: Some(1),
+        length_max: Some(7),
+        bytes_max: Some(8),
+        overflow: Overflow::RejectPublishDlx,
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_key: Some("dead".to_owned()),
+        priority_max: Some(255),
+        single_active: true,
+        consumer_timeout_ms: Some(0),
+        delivery_limit: Some(-1),
+    };
+    assert_eq!(settings.unwrap(), expected);
+    assert_eq!(QueueSettings::parse(&Table::new(), TITLE).unwrap(), QueueSettings::default());
+}
+
+#[test]
+fn every_known_argument_is_accepted_on_either_type() {
+    for kind in ["classic", "quorum", ""] {
+        for (name, value) in [
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-consumer-disconnected-timeout", Value::I32(60_000)),
+            ("x-delayed-retry-type", text("failed")),
+            ("x-delayed-retry-min", Value::I32(1)),
+            ("x-delayed-retry-max", Value::I32(2)),
+            ("x-queue-leader-locator", text("balanced")),
+            ("x-queue-master-locator", text("min-masters")),
+            ("x-queue-mode", text("lazy")),
+            ("x-queue-version", Value::I32(2)),
+            ("x-quorum-initial-group-size", Value::I32(3)),
+            ("x-max-in-memory-length", Value::I32(0)),
+            ("x-max-in-memory-bytes", Value::I32(0)),
+        ] {
+            let arguments = table([("x-queue-type", text(kind)), (name, value)]);
+            assert!(QueueSettings::parse(&arguments, TITLE).is_ok(), "{name} on '{kind}'");
+        }
+    }
+}
+
+#[test]
+fn wrong_types_and_values_are_refused_by_name() {
+    for (name, value, why) in [
+        ("x-queue-type", text("stream"), "unsupported queue type 'stream'"),
+        ("x-queue-type", text("fast"), "unsupported queue type 'fast'"),
+        ("x-queue-type", Value::I32(1), "{unacceptable_type,signedint}"),
+        ("x-message-ttl", text("10"), "{unacceptable_type,longstr}"),
+        ("x-message-ttl", Value::I32(-1), "{value_negative,-1}"),
+        ("x-message-ttl", Value::I64(315_360_000_001), "{value_too_big,315360000001}"),
+        ("x-expires", Value::I32(0), "{value_zero,0}"),
+        ("x-expires", Value::F64(1.0), "{unacceptable_type,double}"),
+        ("x-max-length", Value::I64(-1), "{value_negative,-1}"),
+        ("x-max-length-bytes", Value::Bool(true), "{unacceptable_type,bool}"),
+        ("x-overflow", text("drop-tail"), "{unacceptable_value,<<\"drop-tail\">>}"),
+        ("x-dead-letter-exchange", Value::I32(1), "{unacceptable_type,signedint}"),
+        ("x-dead-letter-strategy", text("never"), "{unacceptable_value,<<\"never\">>}"),
+        ("x-max-priority", Value::I32(256), "{value_too_big,256}"),
+        ("x-max-priority", Value::I32(-1), "{value_negative,-1}"),
+        ("x-single-active-consumer", text("true"), "{unacceptable_type,longstr}"),
+        ("x-delivery-limit", text("3"), "{unacceptable_type,longstr}"),
+        ("x-consumer-timeout", Value::I32(-1), "{value_negative,-1}"),
+        ("x-queue-mode", text("eager"), "{unacceptable_value,<<\"eager\">>}"),
+        ("x-queue-version", Value::I32(3), "{value_too_big,3}"),
+        ("x-queue-leader-locator", Value::Void, "{unacceptable_type,void}"),
+        ("x-delayed-retry-type", text("some"), "{unacceptable_value,<<\"some\">>}"),
+        ("x-max-in-memory-length", Value::I32(-5), "{value_negative,-5}"),
+    ] {
+        assert_eq!(refusal(&table([(name, value)])), format!("invalid arg '{name}' for {TITLE}: {why}"));
+    }
+}
+
+#[test]
+fn a_dead_letter_key_needs_a_dead_letter_exchange() {
+    assert_eq!(
+        refusal(&table([("x-dead-letter-routing-key", text("k"))])),
+        format!("invalid arg 'x-dead-letter-routing-key' for {TITLE}: routing_key_but_no_dlx_defined")
+    );
+}
+
+#[test]
+fn arguments_of_streams_are_refused_for_their_type() {
+    for (kind, module) in [("classic", "rabbit_classic_queue"), ("quorum", "rabbit_quorum_queue")] {
+        let arguments = table([("x-queue-type", text(kind)), ("x-max-age", text("5D"))]);
+        assert_eq!(refusal(&arguments), format!("invalid arg 'x-max-age' for {TITLE} of queue type {module}"));
+    }
+}
+
+fn queue(durable: bool, auto_delete: bool, arguments: Table) -> QueueSpec {
+    QueueSpec {
+        queue: QueueRef { id: QueueId(1), shard: ShardId(0) },
+        vhost: VhostId(0),
+        vhost_name: "/".into(),
+        name: "q".into(),
+        durable,
+        auto_delete,
+        owner: None::<ConnectionId>,
+        settings: QueueSettings::parse(&arguments, TITLE).unwrap(),
+        arguments,
+    }
+}
+
+fn redeclared(durable: bool, auto_delete: bool, arguments: Table) -> DeclareQueue {
+    DeclareQueue {
+        name: "q".to_owned(),
+        server_named: false,
+        passive: false,
+        durable,
+        exclusive: false,
+        auto_delete,
+        arguments,
+    }
+}
+
+#[test]
+fn a_redeclaration_names_the_first_property_that_differs() {
+    for (wanted, expected) in [
+        (redeclared(false, true, Table::new()), "durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
+        (redeclared(true, true, Table::new()), "auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+        (
+            redeclared(true, false, table([("x-queue-type", text("quorum"))])),
+            "x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is 'classic'",
+        ),
+    ] {
+        let fault = check_equivalent(&queue(true, false, Table::new()), &wanted).unwrap_err();
+        assert_eq!(fault, Fault::new(ReplyCode::PreconditionFailed, format!("inequivalent arg '{expected}")));
+    }
+}
+
+#[test]
+fn a_redeclaration_names_the_argument_that_differs_and_how() {
+    for (wanted, current, expected) in [
+        (Some(Value::I64(10)), None, "received the value '10' of type 'long' but current is none"),
+        (None, Some(Value::I64(10)), "received none but current is the value '10' of type 'long'"),
+        (Some(Value::I32(10)), Some(Value::I32(20)), "received '10' but current is '20'"),
+        (Some(Value::I32(10)), Some(Value::I64(20)), "received '10' but current is '20'"),
+    ] {
+        let table = |value: Option<Value>| value.map(|value| ("x-message-ttl", value)).into_iter().collect::<Table>();
+        let wanted = redeclared(true, false, table(wanted));
+        let fault = check_equivalent(&queue(true, false, table(current)), &wanted).unwrap_err();
+        assert_eq!(fault.text, format!("inequivalent arg 'x-message-ttl' for {TITLE}: {expected}"));
+    }
+}
+
+#[test]
+fn what_means_the_same_is_the_same() {
+    for (wanted, current) in [
+        (table([("x-max-length", Value::I8(5))]), table([("x-max-length", Value::I64(5))])),
+        (table([("x-queue-type", text("classic"))]), Table::new()),
+        (table([("x-queue-type", text(""))]), table([("x-queue-type", text("classic"))])),
+        (table([("x-of-the-vendor", Value::I32(1))]), table([("x-other", text("2"))])),
+    ] {
+        assert_eq!(check_equivalent(&queue(true, false, current), &redeclared(true, false, wanted)), Ok(()));
+    }
+}
+
+#[test]
+fn values_are_worded_as_erlang_words_them() {
+    for (value, expected) in [
+        (Value::F64(1.0), "1.0"),
+        (text("a"), "<<\"a\">>"),
+        (Value::Array(vec![Value::I32(1), text("b")]), "[{signedint,1},{longstr,<<\"b\">>}]"),
+        (Value::Table(table([("k", Value::Bool(true))])), "[{<<\"k\">>,bool,true}]"),
+        (Value::Void, "undefined"),
+        (Value::Decimal { scale: 2, value: 5 }, "{2,5}"),
+    ] {
+        assert_eq!(term(&value), expected);
+    }
+}

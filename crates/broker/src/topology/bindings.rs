@@ -3,8 +3,8 @@
 
 use crate::command::{BindingSpec, VhostId};
 use crate::route::{BindingId, Destination, ExchangeId};
-use amqp::Table;
-use bytes::{Bytes, BytesMut};
+use amqp::{Table, Value};
+use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,13 +36,13 @@ pub(crate) struct RemovedBinding {
     pub(crate) durable: bool,
 }
 
-/// What makes a binding itself. Arguments count as their bytes, so that equal means equal for every type of value.
+/// What makes a binding itself.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Identity {
     source: ExchangeId,
     destination: Destination,
     key: Arc<str>,
-    arguments: Bytes,
+    arguments: Vec<u8>,
 }
 
 impl Bindings {
@@ -58,7 +58,7 @@ impl Bindings {
         key: &str,
         arguments: &Table,
     ) -> Option<BindingId> {
-        self.ids.get(&Identity { source, destination, key: key.into(), arguments: encoded(arguments) }).copied()
+        self.ids.get(&Identity { source, destination, key: key.into(), arguments: canonical(arguments) }).copied()
     }
 
     /// The id that the binding will have, unless it is there already.
@@ -107,18 +107,21 @@ impl Binding {
             source: self.source,
             destination: self.destination,
             key: Arc::clone(&self.key),
-            arguments: encoded(&self.arguments),
+            arguments: canonical(&self.arguments),
         }
     }
 }
 
-fn encoded(arguments: &Table) -> Bytes {
-    if arguments.is_empty() {
-        return Bytes::new();
-    }
-    let mut bytes = BytesMut::new();
-    arguments.encode(&mut bytes);
-    bytes.freeze()
+/// The same octets for the same arguments in any order. Octets, so that equal means equal for every type of value.
+pub(crate) fn canonical(arguments: &Table) -> Vec<u8> {
+    let encoded = |(name, value): (&str, &Value)| {
+        let mut octets = BytesMut::new();
+        Table::from_iter([(name, value.clone())]).encode(&mut octets);
+        octets
+    };
+    let mut entries: Vec<_> = arguments.iter().map(encoded).collect();
+    entries.sort_unstable();
+    entries.concat()
 }
 
 const FIRST: BindingId = BindingId(0);
