@@ -16,7 +16,7 @@ const STEPS: [&[&str]; 4] = [
 
 /// Runs all checks from the repository's root; the first that fails ends it.
 #[expect(clippy::print_stderr, reason = "long work shows progress")]
-pub fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     crate::codegen::check(root)?;
     crate::tidy::run(root)?;
     for step in STEPS {
