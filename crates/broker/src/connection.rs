@@ -7,6 +7,8 @@
 mod handshake;
 mod names;
 mod outbuf;
+#[cfg(test)]
+mod tests;
 mod windows;
 
 pub use handshake::ConnectionSettings;
