@@ -33,7 +33,7 @@ if [ ${#wanted[@]} -gt 0 ]; then
         { tail -n 20 "$work/apt.log" >&2; fail "apt-get could not install: ${wanted[*]}."; }
 fi
 have cargo || fail "cargo is missing; install Rust (https://rustup.rs) and run again."
-node -e 'process.exit(+process.versions.node.split(".")[0] < 18)' || fail "Node.js 18 or newer is needed, this is $(node --version)."
+node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || fail "Node.js 18 or newer is needed, this is $(node --version)."
 
 # True when the stamp says that exactly these files were installed before.
 unchanged() { [ -e "$1" ] && cat "${@:2}" | cmp -s - "$1"; }

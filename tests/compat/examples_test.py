@@ -17,7 +17,7 @@ PROGRAMS = {
     "go": [[WORK / f"example-go-{name}"] for name in ("new_task", "worker")],
     "java": [[*JAVA, EXAMPLES / "java" / f"{name}.java"] for name in ("NewTask", "Worker")],
     "javascript": [["node", EXAMPLES / "javascript" / f"{name}.js"] for name in ("new_task", "worker")],
-    "rust": [[WORK / "target/examples/debug" / name] for name in ("new_task", "worker")],
+    "rust": [[WORK / "target/debug" / name] for name in ("new_task", "worker")],
 }
 ENVIRONMENT = {**os.environ, "AMQP_URL": f"amqp://guest:guest@{HOST}:{PORT}/%2f"}
 
@@ -35,6 +35,7 @@ def forget():
 
 
 def around(body):
+    forget()
     try:
         body()
     finally:

@@ -30,13 +30,9 @@ WORK = HERE.parent / ".work"
 PYTHON = WORK / "venv" / "bin" / "python"
 GO_ENV = {"GO111MODULE": "off", "GOPATH": f"{WORK}/go:/usr/share/gocode", "GOFLAGS": ""}
 JARS = ":".join(f"/usr/share/java/{name}.jar" for name in ("amqp-client", "slf4j-api", "slf4j-nop"))
+TARGET = WORK / "target"  # the Rust programs of the tests, apart from the workspace's
 CLIENT_SECONDS = 240
 START_SECONDS = 30
-
-
-def cargo_target(folder):
-    """Where the crates of the compatibility tests are built, apart from the workspace's own target."""
-    return WORK / "target" / folder
 
 
 # Each client: the commands that build it, then the one that runs it.
@@ -52,12 +48,12 @@ CLIENTS = {
     "node": ([], ["node", HERE / "node" / "compat.test.mjs"]),
     "lapin": (
         [["cargo", "build", "-q", "--locked", "--manifest-path", HERE / "lapin" / "Cargo.toml",
-          "--target-dir", cargo_target("lapin")]],
-        [cargo_target("lapin") / "debug" / "leveret-compat-lapin"],
+          "--target-dir", TARGET]],
+        [TARGET / "debug" / "leveret-compat-lapin"],
     ),
     "examples": (
         [["cargo", "build", "-q", "--locked", "--manifest-path", ROOT / "examples" / "rust" / "Cargo.toml",
-          "--target-dir", cargo_target("examples")]]
+          "--target-dir", TARGET]]
         + [["go", "build", "-o", WORK / f"example-go-{name}", ROOT / "examples" / "go" / f"{name}.go"]
            for name in ("new_task", "worker")],
         [PYTHON, HERE / "examples_test.py"],

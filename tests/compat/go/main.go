@@ -541,11 +541,11 @@ func exchangeTypes(w *world) {
 func mandatory(w *world) {
 	channel := w.channel()
 	check(channel.Confirm(false))
+	confirms := channel.NotifyPublish(make(chan amqp.Confirmation, 1))
 	returns := channel.NotifyReturn(make(chan amqp.Return, 1))
-	confirmation, err := channel.PublishWithDeferredConfirmWithContext(
-		context.Background(), "amq.direct", "nowhere", true, false, amqp.Publishing{Body: []byte("a")})
-	check(err)
-	equal(confirmation.Wait(), true)
+	publishing := amqp.Publishing{Body: []byte("a")}
+	check(channel.PublishWithContext(context.Background(), "amq.direct", "nowhere", true, false, publishing))
+	equal((<-confirms).Ack, true)
 	returned := <-returns
 	equal([]interface{}{returned.ReplyCode, returned.ReplyText, string(returned.Body)}, []interface{}{uint16(312), "NO_ROUTE", "a"})
 }
@@ -599,15 +599,18 @@ func deadLetters(w *world) {
 func lengthLimits(w *world) {
 	channel := w.channel()
 	check(channel.Confirm(false))
+	confirms := channel.NotifyPublish(make(chan amqp.Confirmation, 3))
 	dropping := w.declare(channel, false, amqp.Table{"x-max-length": int32(2)})
 	send(channel, dropping, amqp.Publishing{}, "a", "b", "c")
 	head, _ := get(channel, dropping)
 	equal(string(head.Body), "b")
+	for i := 0; i < 3; i++ {
+		equal((<-confirms).Ack, true)
+	}
 	refusing := w.declare(channel, false, amqp.Table{"x-max-length": int32(1), "x-overflow": "reject-publish"})
 	for _, accepted := range []bool{true, false} {
-		confirmation, err := channel.PublishWithDeferredConfirmWithContext(context.Background(), "", refusing, false, false, amqp.Publishing{})
-		check(err)
-		equal(confirmation.Wait(), accepted)
+		send(channel, refusing, amqp.Publishing{}, "a")
+		equal((<-confirms).Ack, accepted)
 	}
 }
 
