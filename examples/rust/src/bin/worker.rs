@@ -9,26 +9,15 @@ use lapin::{Connection, ConnectionProperties};
 
 #[tokio::main]
 async fn main() -> lapin::Result<()> {
-    let url =
-        std::env::var("AMQP_URL").unwrap_or("amqp://guest:guest@localhost:5672/%2f".to_owned());
+    let url = std::env::var("AMQP_URL").unwrap_or("amqp://guest:guest@localhost:5672/%2f".to_owned());
 
     let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    let durable = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    channel
-        .queue_declare("task_queue".into(), durable, FieldTable::default())
-        .await?;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("task_queue".into(), durable, FieldTable::default()).await?;
     channel.basic_qos(1, BasicQosOptions::default()).await?;
     let mut tasks = channel
-        .basic_consume(
-            "task_queue".into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
+        .basic_consume("task_queue".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await?;
 
     println!(" [*] Waiting for tasks. To exit press CTRL+C");
