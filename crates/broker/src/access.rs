@@ -88,7 +88,9 @@ impl Refusal {
                 Fault::new(ReplyCode::CommandInvalid, format!("unknown authentication mechanism '{mechanism}'"))
             }
             // RabbitMQ repeats the response here, and with it perhaps a password.
-            Self::Malformed { mechanism, .. } => Fault::new(ReplyCode::SyntaxError, format!("response to {mechanism} invalid")),
+            Self::Malformed { mechanism, .. } => {
+                Fault::new(ReplyCode::SyntaxError, format!("response to {mechanism} invalid"))
+            }
             Self::Refused { mechanism, .. } => Fault::new(
                 ReplyCode::AccessRefused,
                 format!(
@@ -256,9 +258,13 @@ mod tests {
     fn malformed_responses_are_syntax_errors() {
         let cut = &amqplain(&[("LOGIN", "guest"), ("PASSWORD", "guest")])[..12];
         let missing = amqplain(&[("LOGIN", "guest")]);
-        for (mechanism, response) in
-            [("PLAIN", &b""[..]), ("PLAIN", b"guest\0guest"), ("PLAIN", b"\0a\0b\0c"), ("AMQPLAIN", cut), ("AMQPLAIN", &missing)]
-        {
+        for (mechanism, response) in [
+            ("PLAIN", &b""[..]),
+            ("PLAIN", b"guest\0guest"),
+            ("PLAIN", b"\0a\0b\0c"),
+            ("AMQPLAIN", cut),
+            ("AMQPLAIN", &missing),
+        ] {
             let fault = login(mechanism, response).unwrap_err().fault();
             assert_eq!((fault.code, fault.text), (ReplyCode::SyntaxError, format!("response to {mechanism} invalid")));
         }

@@ -124,7 +124,12 @@ pub(crate) fn check_equivalent(queue: &QueueSpec, wanted: &DeclareQueue) -> Resu
 }
 
 /// Refuses a property that differs.
-pub(crate) fn check_same<T: PartialEq + ToString>(name: &str, title: &str, wanted: &T, current: &T) -> Result<(), Fault> {
+pub(crate) fn check_same<T: PartialEq + ToString>(
+    name: &str,
+    title: &str,
+    wanted: &T,
+    current: &T,
+) -> Result<(), Fault> {
     if wanted == current {
         return Ok(());
     }

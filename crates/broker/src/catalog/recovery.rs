@@ -31,7 +31,10 @@ impl Catalog {
             }
             match CatalogFact::read(&key, &value)? {
                 CatalogFact::Exchange(exchange) if topology.exchange(exchange.vhost, &exchange.name).is_some() => {
-                    return Err(CorruptFact { key: lossy(&key), why: "there are two exchanges of its name".to_owned() });
+                    return Err(CorruptFact {
+                        key: lossy(&key),
+                        why: "there are two exchanges of its name".to_owned(),
+                    });
                 }
                 CatalogFact::Exchange(exchange) => topology.add_exchange(exchange),
                 CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),

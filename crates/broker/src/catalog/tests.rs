@@ -45,7 +45,12 @@ impl World {
     fn restarted(&self) -> Self {
         let shards = u16::try_from(self.shards.len()).unwrap();
         let facts: Vec<_> = (0..shards)
-            .flat_map(|shard| self.shards[usize::from(shard)].facts().into_iter().map(move |(key, value)| (ShardId(shard), key, value)))
+            .flat_map(|shard| {
+                self.shards[usize::from(shard)]
+                    .facts()
+                    .into_iter()
+                    .map(move |(key, value)| (ShardId(shard), key, value))
+            })
             .collect();
         let mut out = CatalogOutbox::default();
         let (catalog, topology) = Catalog::recover(shards, 2, facts.clone(), &mut out).unwrap();
@@ -296,7 +301,10 @@ fn a_different_exchange_of_the_same_name_is_refused() {
     world.ok(A, declare_exchange("x", "direct"));
     let alternate = |name: &str| [("alternate-exchange", name)].into_iter().collect::<Table>();
     for (ask, difference) in [
-        (declare_exchange("x", "fanout"), "'type' for exchange 'x' in vhost '/': received 'fanout' but current is 'direct'"),
+        (
+            declare_exchange("x", "fanout"),
+            "'type' for exchange 'x' in vhost '/': received 'fanout' but current is 'direct'",
+        ),
         (
             exchange_with("x", "direct", false, false, Table::new()),
             "'durable' for exchange 'x' in vhost '/': received 'false' but current is 'true'",
@@ -329,7 +337,8 @@ fn internal_is_compared_too() {
         arguments: Table::new(),
     };
     world.ok(A, ask(true));
-    let difference = "inequivalent arg 'internal' for exchange 'x' in vhost '/': received 'false' but current is 'true'";
+    let difference =
+        "inequivalent arg 'internal' for exchange 'x' in vhost '/': received 'false' but current is 'true'";
     assert_eq!(world.refusal(A, ask(false)), refused(406, difference));
 }
 
@@ -478,7 +487,9 @@ fn bindings_go_with_either_end() {
         world.ok(A, declare_exchange(name, "fanout"));
     }
     world.ok(A, declare_queue("q"));
-    for spec in [to_exchange("x", "y", ""), to_exchange("y", "y", ""), to_exchange("y", "x", ""), to_queue("x", "q", "")] {
+    for spec in
+        [to_exchange("x", "y", ""), to_exchange("y", "y", ""), to_exchange("y", "x", ""), to_queue("x", "q", "")]
+    {
         world.ok(A, CatalogAsk::Bind(spec));
     }
     world.ok(A, delete_exchange("y", false));
@@ -538,8 +549,14 @@ fn quorum_queues_must_last_and_be_named() {
     let mut world = World::new(1);
     for (wanted, text) in [
         (DeclareQueue { durable: false, ..base.clone() }, "invalid property 'non-durable' for queue 'q' in vhost '/'"),
-        (DeclareQueue { exclusive: true, ..base.clone() }, "invalid property 'exclusive-owner' for queue 'q' in vhost '/'"),
-        (DeclareQueue { auto_delete: true, ..base.clone() }, "invalid property 'auto-delete' for queue 'q' in vhost '/'"),
+        (
+            DeclareQueue { exclusive: true, ..base.clone() },
+            "invalid property 'exclusive-owner' for queue 'q' in vhost '/'",
+        ),
+        (
+            DeclareQueue { auto_delete: true, ..base.clone() },
+            "invalid property 'auto-delete' for queue 'q' in vhost '/'",
+        ),
         (
             DeclareQueue { server_named: true, ..base.clone() },
             "Cannot declare a server-named queue for type rabbit_quorum_queue",
@@ -605,11 +622,15 @@ fn requests_about_a_queue_wait_for_its_deletion_in_their_order() {
     assert!(world.answers.is_empty());
     world.drain();
     assert!(matches!(world.answer_to(A, deleted), Some(Outcome::QueueDeleted { messages: 7 })));
-    assert!(matches!(world.answer_to(B, bound), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'"));
+    assert!(
+        matches!(world.answer_to(B, bound), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'")
+    );
     assert!(matches!(world.answer_to(B, declared), Some(Outcome::QueueDeclared { messages: 0, consumers: 0 })));
     assert!(matches!(world.answer_to(B, bound_again), Some(Outcome::Applied)));
     assert!(matches!(world.answer_to(A, deleted_again), Some(Outcome::QueueDeleted { messages: 7 })));
-    assert!(matches!(world.answer_to(B, found), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'"));
+    assert!(
+        matches!(world.answer_to(B, found), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'")
+    );
     assert!(world.catalog.pending.is_empty() && world.catalog.deleting.is_empty() && world.catalog.unsynced.is_empty());
 }
 
@@ -705,16 +726,19 @@ fn reply_consumers_come_and_go() {
 fn durable_changes_are_answered_when_fsynced_and_seen_at_once() {
     let mut world = World::new(2);
     world.ok(A, declare_queue("in-shard-0"));
-    let mut calls = Vec::new();
-    calls.push((A, world.send(A, declare_exchange("x", "direct"))));
-    calls.push((B, world.send(B, declare_exchange("x", "direct"))));
-    calls.push((A, world.send(A, declare_queue("q"))));
-    calls.push((A, world.send(A, CatalogAsk::Bind(to_queue("x", "q", "k")))));
-    calls.push((B, world.send(B, CatalogAsk::Bind(to_queue("x", "q", "k")))));
-    calls.push((A, world.send(A, CatalogAsk::Unbind(to_queue("x", "q", "k")))));
-    calls.push((B, world.send(B, CatalogAsk::Unbind(to_queue("x", "q", "k")))));
-    calls.push((A, world.send(A, delete_exchange("x", false))));
-    calls.push((B, world.send(B, delete_exchange("x", false))));
+    let link = || to_queue("x", "q", "k");
+    let asks = [
+        (A, declare_exchange("x", "direct")),
+        (B, declare_exchange("x", "direct")),
+        (A, declare_queue("q")),
+        (A, CatalogAsk::Bind(link())),
+        (B, CatalogAsk::Bind(link())),
+        (A, CatalogAsk::Unbind(link())),
+        (B, CatalogAsk::Unbind(link())),
+        (A, delete_exchange("x", false)),
+        (B, delete_exchange("x", false)),
+    ];
+    let calls = asks.map(|(connection, ask)| (connection, world.send(connection, ask)));
     assert!(!world.has_exchange("x") && world.queue("q").is_some());
     (0..2).for_each(|shard| world.run_shard(shard, false));
     assert!(world.answers.is_empty());
@@ -725,6 +749,23 @@ fn durable_changes_are_answered_when_fsynced_and_seen_at_once() {
         assert!(!matches!(world.answer_to(connection, call), None | Some(Outcome::Fault(_))));
     }
     assert!(world.catalog.pending.is_empty() && world.catalog.unsynced.is_empty());
+}
+
+#[test]
+fn the_answer_waits_for_the_last_of_several_facts() {
+    let mut world = World::new(1);
+    world.ok(A, declare_exchange("x", "fanout"));
+    world.ok(A, declare_queue("q"));
+    world.ok(A, CatalogAsk::Bind(to_queue("x", "q", "k")));
+    world.ok(A, CatalogAsk::Bind(to_queue("x", "q", "l")));
+    let logged = world.shards[0].log.len();
+    let deleted = world.send(A, delete_exchange("x", false));
+    world.run_shard(0, false);
+    let shard = &world.shards[0];
+    assert_eq!(shard.log.len(), logged + 3, "the exchange and two bindings");
+    assert_eq!(shard.unsynced.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [logged + 3]);
+    world.drain();
+    assert!(matches!(world.answer_to(A, deleted), Some(Outcome::Applied)));
 }
 
 #[test]
@@ -768,7 +809,10 @@ fn durable_objects_survive_a_restart_and_others_do_not() {
     assert_eq!(names(&world), ["q"]);
     assert_eq!(world.topology.queue(VhostId(0), "q"), Some(&before));
     let exchange = world.topology.exchange(VhostId(0), "x").unwrap();
-    assert_eq!((exchange.auto_delete, &exchange.arguments, exchange.alternate.as_deref()), (true, &arguments, Some("amq.fanout")));
+    assert_eq!(
+        (exchange.auto_delete, &exchange.arguments, exchange.alternate.as_deref()),
+        (true, &arguments, Some("amq.fanout"))
+    );
     assert!(!world.has_exchange("gone"));
     let mut bindings = world.explicit_bindings();
     bindings.sort_unstable();

@@ -54,7 +54,10 @@ fn an_exchange_comes_back() {
         assert_eq!(key, "x/1///näme");
         let Ok(CatalogFact::Exchange(read)) = CatalogFact::read(&key, &value) else { panic!("not an exchange") };
         assert_eq!((read.kind, read.durable, read.auto_delete, read.internal), (kind, true, auto_delete, internal));
-        assert_eq!((read.name, read.arguments, read.alternate.as_deref()), ("näme".into(), arguments.clone(), Some("other")));
+        assert_eq!(
+            (read.name, read.arguments, read.alternate.as_deref()),
+            ("näme".into(), arguments.clone(), Some("other"))
+        );
     }
 }
 
@@ -77,7 +80,8 @@ fn binding(arguments: Table) -> BindingSpec {
 #[test]
 fn a_binding_comes_back_and_its_key_knows_no_order_of_arguments() {
     let one: Table = [("a", Value::I32(1)), ("b", nested(amqp::table::DEPTH_MAX - 1).into())].into_iter().collect();
-    let other: Table = one.iter().map(|(name, value)| (name, value.clone())).collect::<Vec<_>>().into_iter().rev().collect();
+    let other: Table =
+        one.iter().map(|(name, value)| (name, value.clone())).collect::<Vec<_>>().into_iter().rev().collect();
     assert_eq!(binding_key("/", &binding(one.clone())), binding_key("/", &binding(other)));
     let (key, value) = binding_fact("/", &binding(one.clone()), Some(QueueId(u64::MAX)));
     assert_eq!(key, binding_key("/", &binding(one.clone())));

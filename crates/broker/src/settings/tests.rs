@@ -156,8 +156,14 @@ fn redeclared(durable: bool, auto_delete: bool, arguments: Table) -> DeclareQueu
 #[test]
 fn a_redeclaration_names_the_first_property_that_differs() {
     for (wanted, expected) in [
-        (redeclared(false, true, Table::new()), "durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
-        (redeclared(true, true, Table::new()), "auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+        (
+            redeclared(false, true, Table::new()),
+            "durable' for queue 'q' in vhost '/': received 'false' but current is 'true'",
+        ),
+        (
+            redeclared(true, true, Table::new()),
+            "auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'",
+        ),
         (
             redeclared(true, false, table([("x-queue-type", text("quorum"))])),
             "x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is 'classic'",

@@ -51,7 +51,13 @@ impl World {
 
     fn spec(source: &str, destination: &str, key: &str, arguments: Table) -> BindingSpec {
         let kind = if destination.starts_with('q') { DestinationKind::Queue } else { DestinationKind::Exchange };
-        BindingSpec { source: source.to_owned(), destination: destination.to_owned(), kind, key: key.to_owned(), arguments }
+        BindingSpec {
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            kind,
+            key: key.to_owned(),
+            arguments,
+        }
     }
 
     fn bind(&mut self, source: &str, destination: &str, key: &str) {
@@ -279,8 +285,18 @@ fn bindings_that_differ_in_arguments_are_two_and_go_one_by_one() {
     let mut world = World::new();
     world.queue("q1");
     world.bind("amq.direct", "q1", "k");
-    world.bind_with("amq.direct", "q1", "k", [("n", f64::NAN)].into_iter().map(|(name, n)| (name, Value::F64(n))).collect());
-    world.bind_with("amq.direct", "q1", "k", [("n", f64::NAN)].into_iter().map(|(name, n)| (name, Value::F64(n))).collect());
+    world.bind_with(
+        "amq.direct",
+        "q1",
+        "k",
+        [("n", f64::NAN)].into_iter().map(|(name, n)| (name, Value::F64(n))).collect(),
+    );
+    world.bind_with(
+        "amq.direct",
+        "q1",
+        "k",
+        [("n", f64::NAN)].into_iter().map(|(name, n)| (name, Value::F64(n))).collect(),
+    );
     assert_eq!(world.topology.bindings().count(), 1 + 2, "a binding equals itself, whatever its arguments");
     assert!(world.unbind("amq.direct", "q1", "k"));
     assert_eq!(world.routed("amq.direct", &["k"]), ["q1"]);

@@ -28,7 +28,11 @@ impl Link {
     fn spec(self) -> BindingSpec {
         let key = if self.key { "k" } else { "l" };
         let (source, (to_a_queue, to)) = (format!("x{}", self.source), self.destination);
-        if to_a_queue { to_queue(&source, &format!("q{to}"), key) } else { to_exchange(&source, &format!("x{to}"), key) }
+        if to_a_queue {
+            to_queue(&source, &format!("q{to}"), key)
+        } else {
+            to_exchange(&source, &format!("x{to}"), key)
+        }
     }
 }
 
@@ -51,8 +55,11 @@ impl Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let link = (0..3_usize, any::<bool>(), 0..3_usize, any::<bool>())
-        .prop_map(|(source, to_a_queue, to, key)| Link { source, destination: (to_a_queue, to), key });
+    let link = (0..3_usize, any::<bool>(), 0..3_usize, any::<bool>()).prop_map(|(source, to_a_queue, to, key)| Link {
+        source,
+        destination: (to_a_queue, to),
+        key,
+    });
     prop_oneof![
         3 => (0..3_usize, any::<bool>(), any::<bool>())
             .prop_map(|(name, durable, auto_delete)| Op::DeclareExchange { name, durable, auto_delete }),
@@ -165,14 +172,14 @@ impl Model {
     }
 }
 
-fn parts(spec: &BindingSpec) -> (String, String, DestinationKind, String) {
+/// Source, destination, its kind, and the key.
+type Parts = (String, String, DestinationKind, String);
+
+fn parts(spec: &BindingSpec) -> Parts {
     (spec.source.clone(), spec.destination.clone(), spec.kind, spec.key.clone())
 }
 
-fn explicit(
-    topology: &Topology,
-    keep: impl Fn(&crate::topology::BindingView<'_>) -> bool,
-) -> Vec<(String, String, DestinationKind, String)> {
+fn explicit(topology: &Topology, keep: impl Fn(&crate::topology::BindingView<'_>) -> bool) -> Vec<Parts> {
     let bindings = topology.bindings().filter(|binding| !binding.source.is_empty() && keep(binding));
     let mut bindings: Vec<_> = bindings
         .map(|view| (view.source.to_owned(), view.destination.to_owned(), view.kind, view.key.to_owned()))
@@ -182,7 +189,7 @@ fn explicit(
 }
 
 /// Durable exchanges, queues and bindings.
-fn durable_part(topology: &Topology) -> (Vec<String>, Vec<QueueId>, Vec<(String, String, DestinationKind, String)>) {
+fn durable_part(topology: &Topology) -> (Vec<String>, Vec<QueueId>, Vec<Parts>) {
     let mut exchanges: Vec<_> =
         topology.exchanges().filter(|exchange| exchange.durable).map(|exchange| exchange.name.to_string()).collect();
     let mut queues: Vec<_> = topology.queues().filter(|queue| queue.durable).map(|queue| queue.queue.id).collect();
