@@ -8,6 +8,7 @@ runs; the tests that restart the server, or that hold for Leveret alone, are the
 A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
 server listens again with the same data and those settings in its configuration file.
+What server and client printed is kept in tests/.work, in NAME.server.log and NAME.client.log.
 The last line printed is `N passed, N failed, 0 skipped`; a client that cannot be run is a failure.
 """
 
@@ -78,9 +79,13 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix=f"leveret-{name}-"))
         self.settings = {}
         self.amqp, self.http, self.metrics = free_ports(3)
-        self.log_path = self.directory / "server.log"
-        self.log = open(self.log_path, "ab")
-        self.start()
+        self.log_path = WORK / f"{name}.server.log"
+        self.log = open(self.log_path, "wb")
+        try:
+            self.start()
+        except RuntimeError:
+            self.remove()
+            raise
         self.control = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self.obey, daemon=True).start()
 
@@ -100,6 +105,8 @@ class Server:
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.process.kill()
+                    self.process.wait()
                     raise RuntimeError(f"the server did not start: {self.last_lines()}") from None
                 time.sleep(0.005)  # the port is polled: the one event it gives is that it accepts
 
@@ -141,9 +148,12 @@ class Server:
                 wrong = str(error)
                 self.process.kill()
                 self.process.wait()
+        self.remove()
+        return wrong
+
+    def remove(self):
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-        return wrong
 
 
 def run_client(name, binary, broker):
@@ -190,6 +200,7 @@ def run_client(name, binary, broker):
             problem = f"not done after {CLIENT_SECONDS} s"
     except OSError as error:
         output, errors, problem = "", "", str(error)
+    (WORK / f"{name}.client.log").write_text(output + errors)
     lines = [line for line in output.splitlines() if line.startswith(("ok ", "FAIL "))]
     failed = any(line.startswith("FAIL ") for line in lines)
     if problem is None and (not lines or (process.returncode != 0 and not failed)):
