@@ -1,4 +1,4 @@
-//! What exists and how it hangs together: vhosts, exchanges, queues, bindings, reply consumers, users.
+//! What exists and how it hangs together: vhosts, exchanges, queues, bindings, reply consumers.
 //!
 //! The [`crate::catalog::Catalog`] alone changes it; connections and shards read it to find and to route. It holds what
 //! was declared, never what happens: no message, count or consumer is known here.
@@ -8,7 +8,6 @@ mod reply_consumers;
 
 pub(crate) use bindings::{RemovedBinding, canonical};
 
-use crate::access::Users;
 use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
 use crate::resource::{no_exchange, no_queue};
 use crate::route::{BindingId, Destination, ExchangeId, Link, Routable, Router, place};
@@ -30,7 +29,6 @@ pub struct Topology {
     queues: FxHashMap<QueueId, Arc<QueueSpec>>,
     bindings: Bindings,
     reply_consumers: ReplyConsumers,
-    users: Users,
     /// The arguments of implicit bindings.
     no_arguments: Table,
 }
@@ -96,7 +94,7 @@ pub(crate) struct Ends {
 }
 
 impl Topology {
-    /// The vhost `/` with its predeclared exchanges, and the user `guest`.
+    /// The vhost `/` with its predeclared exchanges.
     #[must_use]
     pub fn new() -> Self {
         let mut topology = Self {
@@ -107,7 +105,6 @@ impl Topology {
             queues: FxHashMap::default(),
             bindings: Bindings::default(),
             reply_consumers: ReplyConsumers::default(),
-            users: Users::guest_only(),
             no_arguments: Table::new(),
         };
         topology.add_vhost("/");
@@ -177,12 +174,6 @@ impl Topology {
             arguments: &self.no_arguments,
         });
         implicit.chain(self.bindings.iter().map(|binding| self.view(binding)))
-    }
-
-    /// Who may log in.
-    #[must_use]
-    pub const fn users(&self) -> &Users {
-        &self.users
     }
 
     /// The channel that consumes the replies sent to this address: the full name, `amq.rabbitmq.reply-to.SECRET`.
