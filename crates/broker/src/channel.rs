@@ -79,6 +79,11 @@ impl Channel {
         }
     }
 
+    /// What happened on it so far.
+    pub(crate) fn counters(&self) -> &ChannelCounters {
+        &self.counters
+    }
+
     pub(crate) fn view(&self, number: ChannelId) -> ChannelView {
         let transaction = self.transaction.as_ref();
         ChannelView {
@@ -249,9 +254,11 @@ impl Connection {
         self.consumers.retain(|_, consumer| consumer.channel != number);
         let channel = self.open_channel(number);
         let has_replies = channel.reply_tag.take().is_some();
+        let counters = channel.counters;
         for delivery in std::mem::take(&mut channel.held) {
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
         }
+        self.closed_channels.add(&counters);
         if has_replies {
             self.ask_without_waiting(call, CatalogAsk::RemoveReplyConsumer { channel: number }, fx);
         }

@@ -20,7 +20,7 @@ use crate::command::{
     CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber, Fault, Now,
     Outcome, QueueRef, ShardId, VhostId,
 };
-use crate::inspect::ConnectionView;
+use crate::inspect::{ChannelCounters, ConnectionView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
@@ -228,6 +228,8 @@ pub struct Connection {
     sent_bytes: u64,
     received_packets: u64,
     sent_packets: u64,
+    /// What happened on channels that are closed.
+    pub(crate) closed_channels: ChannelCounters,
 }
 
 /// A consumer, as its connection sees it.
@@ -330,6 +332,7 @@ impl Connection {
             sent_bytes: 0,
             received_packets: 0,
             sent_packets: 0,
+            closed_channels: ChannelCounters::default(),
             settings,
         }
     }
@@ -493,6 +496,8 @@ impl Connection {
             sent_packets: self.sent_packets,
             unsent_bytes: fx.out.len() as u64,
             channels,
+            channels_opened: self.next_serial.into(),
+            closed_channels: self.closed_channels,
         }
     }
 
@@ -678,7 +683,9 @@ impl Connection {
         if std::mem::replace(&mut self.is_released, true) {
             return answers;
         }
-        self.channels.clear();
+        for (_, channel) in self.channels.drain() {
+            self.closed_channels.add(channel.counters());
+        }
         self.consumers.clear();
         for (touched, commands) in self.touched.iter().zip(&mut fx.shards) {
             if *touched || !commands.is_empty() {

@@ -138,6 +138,10 @@ pub struct ConnectionView {
     pub unsent_bytes: u64,
     /// Its channels, by number.
     pub channels: Vec<ChannelView>,
+    /// Channels it opened so far.
+    pub channels_opened: u64,
+    /// What happened on those that are closed.
+    pub closed_channels: ChannelCounters,
 }
 
 /// A channel at one moment.
@@ -169,7 +173,7 @@ pub struct ChannelView {
     pub counters: ChannelCounters,
 }
 
-/// What happened on a channel since it was opened.
+/// What happened on a channel since it was opened, or on several.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChannelCounters {
     /// Messages published.
@@ -194,4 +198,21 @@ pub struct ChannelCounters {
     pub redeliver: u64,
     /// Acknowledgements.
     pub ack: u64,
+}
+
+impl ChannelCounters {
+    /// Adds what happened on another channel.
+    pub fn add(&mut self, other: &Self) {
+        self.publish += other.publish;
+        self.confirm += other.confirm;
+        self.return_unroutable += other.return_unroutable;
+        self.drop_unroutable += other.drop_unroutable;
+        self.deliver += other.deliver;
+        self.deliver_no_ack += other.deliver_no_ack;
+        self.get += other.get;
+        self.get_no_ack += other.get_no_ack;
+        self.get_empty += other.get_empty;
+        self.redeliver += other.redeliver;
+        self.ack += other.ack;
+    }
 }

@@ -10,6 +10,8 @@
 //! `properties` are the bytes of the content header from the property flags on, exactly as the publisher sent them, so
 //! that they come back bit for bit. The same bytes are the payload of the log's message record.
 
+use crate::command::Fault;
+use amqp::ReplyCode;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// An immutable message. Cloning shares the bytes.
@@ -170,6 +172,22 @@ fn offset(position: usize) -> u32 {
 }
 
 const DIED_HERE: u8 = 1;
+
+/// The `expiration` property: milliseconds in decimal, ten years at most.
+///
+/// # Errors
+/// 406 with RabbitMQ's text.
+pub fn parse_expiration(text: &str) -> Result<u64, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = text.parse::<u64>().ok().filter(|ms| digits && *ms <= EXPIRATION_MS_MAX);
+    parsed.ok_or_else(|| {
+        let why = if digits { "value_too_large" } else { "no_integer" };
+        Fault::new(ReplyCode::PreconditionFailed, format!("invalid expiration '{text}': {why}"))
+    })
+}
+
+/// Ten years, as RabbitMQ has it.
+const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
 #[cfg(test)]
 mod tests {

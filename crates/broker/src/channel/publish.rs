@@ -5,7 +5,7 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
-use crate::message::{Message, MessageParts, PartLengths};
+use crate::message::{Message, MessageParts, PartLengths, parse_expiration};
 use crate::resource;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::method::basic;
@@ -451,16 +451,6 @@ fn edited_list<'a>(edited: &'a mut Option<PropertyList>, properties: &Properties
     edited.get_or_insert_with(|| PropertyList::from(properties))
 }
 
-/// The `expiration` property: milliseconds in decimal, ten years at most.
-fn parse_expiration(text: &str) -> Result<u64, Fault> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let parsed = text.parse::<u64>().ok().filter(|ms| digits && *ms <= EXPIRATION_MS_MAX);
-    parsed.ok_or_else(|| {
-        let why = if digits { "value_too_large" } else { "no_integer" };
-        precondition(format!("invalid expiration '{text}': {why}"))
-    })
-}
-
 fn precondition(text: impl Into<String>) -> Fault {
     Fault::new(ReplyCode::PreconditionFailed, text)
 }
@@ -476,5 +466,3 @@ const NO_BODY: &str = "expected content body, got non content body frame instead
 const BODY_BYTES_MAX: u64 = 512 << 20;
 /// For a body up to this size memory is taken at once.
 const BODY_BYTES_BELIEVED: usize = 1 << 20;
-/// Ten years, as RabbitMQ has it.
-const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
