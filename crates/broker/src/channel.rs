@@ -18,7 +18,7 @@ use crate::topology::Topology;
 use amqp::method::{basic, channel, confirm, exchange, queue, tx};
 use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode};
 use confirms::Confirms;
-use publish::{Publishing, RouteCache};
+use publish::{Envelope, Publishing, RouteCache};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use transaction::Transaction;
@@ -31,6 +31,8 @@ pub(crate) struct Channel {
     /// Tells it from an earlier channel of the same number.
     serial: u32,
     publishing: Publishing,
+    /// Room for the next message's names: the last one's.
+    spare_envelope: Envelope,
     route_cache: RouteCache,
     confirms: Option<Confirms>,
     transaction: Option<Transaction>,
@@ -64,6 +66,7 @@ impl Channel {
             state: ChannelState::Open,
             serial,
             publishing: Publishing::Idle,
+            spare_envelope: Envelope::default(),
             route_cache: RouteCache::default(),
             confirms: None,
             transaction: None,
@@ -300,14 +303,22 @@ impl Connection {
         let out = fx.out.tail();
         match (waiting.then, outcome) {
             (Then::Reply(encode), _) => encode(number, out),
-            (Then::DeclareQueue { name, nowait }, Outcome::QueueDeclared { messages, consumers }) => {
+            (Then::DeclareQueue { declare, nowait }, Outcome::QueueDeclared { messages, consumers }) => {
+                let name = declare.name;
                 if !nowait {
                     let message_count = saturated(messages);
                     queue::DeclareOk { queue: &name, message_count, consumer_count: consumers }.encode(number, out);
                 }
                 self.open_channel(number).last_queue = Some(name);
             }
-            (Then::DeclareQueue { name, .. } | Then::Purge { name, .. } | Then::Get { name, .. }, Outcome::Missed) => {
+            // It went (auto-delete, expiry) while its counts were asked for.
+            (Then::DeclareQueue { declare, nowait }, Outcome::Missed) if !declare.passive => {
+                self.ask_to_declare(number, declare, nowait, fx);
+            }
+            (Then::DeclareQueue { declare, .. }, Outcome::Missed) => {
+                self.fail_missing(now, number, &declare.name, waiting.method, fx);
+            }
+            (Then::Purge { name, .. } | Then::Get { name, .. }, Outcome::Missed) => {
                 self.fail_missing(now, number, &name, waiting.method, fx);
             }
             (Then::Consume { name, .. }, Outcome::Missed) => self.fail_missing(now, number, &name, waiting.method, fx),
@@ -370,18 +381,22 @@ impl Connection {
         if declare.exclusive && !declare.passive {
             self.has_catalog_ties = true;
         }
-        let ask = CatalogAsk::DeclareQueue(DeclareQueue {
-            name: name.clone(),
+        let asked = DeclareQueue {
+            name,
             server_named,
             passive: declare.passive,
             durable: declare.durable,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
             arguments: declare.arguments,
-        });
-        let then = Then::DeclareQueue { name, nowait: declare.nowait };
-        self.ask(ask, number, queue::Declare::ID, then, fx);
+        };
+        self.ask_to_declare(number, Box::new(asked), declare.nowait, fx);
         Ok(())
+    }
+
+    fn ask_to_declare(&mut self, number: ChannelId, declare: Box<DeclareQueue>, nowait: bool, fx: &mut Effects) {
+        let ask = CatalogAsk::DeclareQueue(DeclareQueue::clone(&declare));
+        self.ask(ask, number, queue::Declare::ID, Then::DeclareQueue { declare, nowait }, fx);
     }
 
     fn queue_bind(&mut self, number: ChannelId, bind: queue::Bind<'_>, fx: &mut Effects) -> Result<(), Fault> {

@@ -17,7 +17,7 @@ pub use outbuf::OutBuffer;
 use crate::access::Users;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
-    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber, Fault, Now,
+    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber, DeclareQueue, Fault, Now,
     Outcome, QueueRef, ShardId, VhostId,
 };
 use crate::inspect::{ChannelCounters, ConnectionView};
@@ -168,7 +168,7 @@ pub(crate) enum Then {
     GoOn,
     /// Encode this reply.
     Reply(fn(ChannelId, &mut BytesMut)),
-    DeclareQueue { name: String, nowait: bool },
+    DeclareQueue { declare: Box<DeclareQueue>, nowait: bool },
     DeleteQueue { nowait: bool },
     Purge { nowait: bool, name: String },
     Consume { consumer: ConsumerNumber, tag: Arc<str>, queue: QueueRef, name: String, nowait: bool },

@@ -19,11 +19,11 @@ pub(super) enum Publishing {
     #[default]
     Idle,
     AwaitHeader(Envelope),
-    AwaitBody(Box<Assembly>),
+    AwaitBody(Assembly),
 }
 
 /// What basic.publish says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Envelope {
     exchange: String,
     routing_key: String,
@@ -126,12 +126,15 @@ impl Routed {
 
 impl Connection {
     pub(super) fn basic_publish(&mut self, number: ChannelId, publish: &basic::Publish<'_>) -> Result<(), Fault> {
-        self.open_channel(number).publishing = Publishing::AwaitHeader(Envelope {
-            exchange: publish.exchange.to_owned(),
-            routing_key: publish.routing_key.to_owned(),
-            mandatory: publish.mandatory,
-            immediate: publish.immediate,
-        });
+        let channel = self.open_channel(number);
+        let mut envelope = std::mem::take(&mut channel.spare_envelope);
+        envelope.exchange.clear();
+        envelope.exchange.push_str(publish.exchange);
+        envelope.routing_key.clear();
+        envelope.routing_key.push_str(publish.routing_key);
+        envelope.mandatory = publish.mandatory;
+        envelope.immediate = publish.immediate;
+        channel.publishing = Publishing::AwaitHeader(envelope);
         Ok(())
     }
 
@@ -163,7 +166,7 @@ impl Connection {
         let done = match checked {
             Ok(assembly) if assembly.missing == 0 => self.publish(number, assembly, topology, fx),
             Ok(assembly) => {
-                self.open_channel(number).publishing = Publishing::AwaitBody(Box::new(assembly));
+                self.open_channel(number).publishing = Publishing::AwaitBody(assembly);
                 Ok(())
             }
             Err(fault) => Err(fault),
@@ -199,7 +202,7 @@ impl Connection {
             return Ok(());
         }
         let Publishing::AwaitBody(assembly) = std::mem::take(&mut channel.publishing) else { return Ok(()) };
-        let done = self.publish(number, *assembly, topology, fx);
+        let done = self.publish(number, assembly, topology, fx);
         self.settle_failure(now, number, done.map_err(|fault| Failure::new(fault, basic::Publish::ID)), fx)
     }
 
@@ -324,6 +327,7 @@ impl Connection {
             mandatory: envelope.mandatory,
             original: assembly.original,
         };
+        channel.spare_envelope = assembly.envelope;
         channel.counters.publish += 1;
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
