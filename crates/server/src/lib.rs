@@ -1,1 +1,256 @@
-//! Placeholder module documentation.
+//! The server: gives the broker's machines their sockets, tasks, threads and disk.
+//!
+//! [`Server::start`] opens the data directory, connects the machines by a [`switchboard::Switchboard`] and lets clients
+//! in; [`Server::stop`] ends all of that in order. The hosts move messages and decide nothing: what AMQP means is in
+//! the crate `broker`.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+pub mod clock;
+pub mod config;
+pub mod operator;
+pub mod switchboard;
+
+mod catalog_host;
+mod connection_host;
+mod http;
+mod listener;
+mod shard_host;
+mod storage;
+
+pub use config::Config;
+pub use http::{LocalError, SOCKET_NAME};
+pub use listener::ListenError;
+pub use storage::StorageError;
+
+use amqp::ReplyCode;
+use broker::access::Users;
+use broker::command::Fault;
+use broker::connection::ConnectionSettings;
+use broker::shard::ShardSettings;
+use clock::Clock;
+use config::Listen;
+use http::{Doors, LocalSocket};
+use listener::Bound;
+use shard_host::ShardHost;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use store::{DirectoryLock, FileDisk, Writer};
+use switchboard::{Addresses, Parts, Switchboard};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// A running server. Dropping it without [`Server::stop`] is like killing it.
+#[derive(Debug)]
+pub struct Server {
+    board: Arc<Switchboard>,
+    found: Found,
+    /// Let clients in.
+    listeners: JoinSet<()>,
+    shards: JoinSet<()>,
+    /// The logs' writers; each ends when its log is closed.
+    writers: Vec<thread::JoinHandle<()>>,
+    failures: UnboundedReceiver<String>,
+}
+
+/// What the data directory held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Queues.
+    pub queues: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// How long the start took, in milliseconds.
+    pub start_ms: u64,
+}
+
+/// Why the server does not start. Its text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The local operator's socket cannot be made.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
+    Thread(io::Error),
+}
+
+/// Why a stop was not clean. Its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The disk failed meanwhile.
+    #[error("{0}")]
+    Failed(String),
+    /// The disk did not follow in time.
+    #[error("the disk is too slow to wait for; nothing that was confirmed is lost, the next start recovers the log")]
+    Slow,
+}
+
+impl Server {
+    /// Starts a server and lets clients in.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        // Before the data directory is touched: a port that is taken is the likeliest refusal.
+        let amqp = bind_all(&config.amqp, "amqp")?;
+        let http = bind_all(&config.http, "http")?;
+        let metrics = bind_all(&config.metrics, "metrics")?;
+        let settings = ShardSettings { consumer_timeout_ms: config.consumer_timeout_ms, ..ShardSettings::default() };
+        let (data_dir, shards_min) = (config.data_dir.clone(), config.shards);
+        let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock));
+        let opened = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let local = LocalSocket::bind(&config.data_dir)?;
+        let addresses_of = |bound: &[Bound]| bound.iter().map(Bound::address).collect();
+        let addresses =
+            Addresses { amqp: addresses_of(&amqp), http: addresses_of(&http), metrics: addresses_of(&metrics) };
+        let (board, mailboxes) = Switchboard::new(Parts {
+            settings: Arc::new(connection_settings(&config)),
+            config: Arc::new(config),
+            clock,
+            users: Arc::new(Users::guest_only()),
+            topology: opened.topology,
+            shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
+            addresses,
+        });
+        for (shard, input) in opened.first.shards {
+            board.post(shard, switchboard::ShardMail::Input(input));
+        }
+        tokio::spawn(catalog_host::run(opened.catalog, Arc::clone(&board), mailboxes.catalog));
+        let (failure, failures) = unbounded_channel();
+        let lock = Arc::new(opened.lock);
+        let (mut shards, mut writers) = (JoinSet::new(), Vec::new());
+        for (opened, (mailbox, room)) in opened.shards.into_iter().zip(mailboxes.shards) {
+            let news = Arc::new(Notify::new());
+            writers.push(spawn_writer(opened.writer, clock, Arc::clone(&news), Arc::clone(&lock))?);
+            let host = ShardHost {
+                shard: opened.shard,
+                board: Arc::clone(&board),
+                mailbox,
+                room,
+                news,
+                failures: failure.clone(),
+            };
+            shards.spawn(host.run());
+        }
+        let views = board.inspect_queues().await.unwrap_or_default();
+        let mut listeners = JoinSet::new();
+        let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
+        http::serve(&board, doors, &mut listeners);
+        for listener in listen_all(amqp, "amqp")? {
+            listeners.spawn(listener::accept(listener, Arc::clone(&board)));
+        }
+        let found = Found {
+            queues: views.len() as u64,
+            messages: views.iter().map(|view| view.ready).sum(),
+            start_ms: clock.uptime_ms(),
+        };
+        Ok(Self { board, found, listeners, shards, writers, failures })
+    }
+
+    /// The way to everything inside.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Switchboard> {
+        &self.board
+    }
+
+    /// What the data directory held.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Waits until the server cannot go on, because its disk failed. The process must end then, at once, without
+    /// [`Self::stop`]. Returns a sentence for the operator.
+    pub async fn failure(&mut self) -> String {
+        match self.failures.recv().await {
+            Some(sentence) => sentence,
+            // All shards are closed.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets no more clients in, closes every connection with 320, makes everything durable and lets go of the data
+    /// directory. Takes at most 9 seconds.
+    ///
+    /// # Errors
+    /// [`StopError`]; the server is stopped then, too.
+    pub async fn stop(mut self) -> Result<(), StopError> {
+        self.listeners.shutdown().await;
+        let fault = Fault::new(ReplyCode::ConnectionForced, "broker forced connection closure with reason 'shutdown'");
+        self.board.close_all(&fault);
+        if timeout(CLIENTS_LEAVE, self.board.all_gone()).await.is_err() {
+            tracing::warn!("{} clients did not close their connections in time", self.board.connections());
+        }
+        self.board.close_shards();
+        let durable = timeout(SHARDS_CLOSE, async {
+            while self.shards.join_next().await.is_some() {}
+            let writers = std::mem::take(&mut self.writers);
+            let _join =
+                tokio::task::spawn_blocking(|| writers.into_iter().for_each(|writer| drop(writer.join()))).await;
+        });
+        durable.await.map_err(|_| StopError::Slow)?;
+        self.failures.try_recv().map_or(Ok(()), |sentence| Err(StopError::Failed(sentence)))
+    }
+}
+
+/// Takes all addresses of a service; of the default ones, those whose IP version this machine has.
+fn bind_all(listen: &Listen, flag: &'static str) -> Result<Vec<Bound>, ListenError> {
+    let mut bound = Vec::new();
+    for &address in &listen.addresses {
+        match Bound::bind(address, flag) {
+            Ok(one) => bound.push(one),
+            Err(error) if listen.by_default && listener::is_missing_ip_version(&error) => {
+                tracing::info!("this machine has no IPv6: not listening on {address}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bound)
+}
+
+fn listen_all(bound: Vec<Bound>, flag: &'static str) -> Result<Vec<TcpListener>, ListenError> {
+    bound.into_iter().map(|bound| bound.listen(flag)).collect()
+}
+
+fn connection_settings(config: &Config) -> ConnectionSettings {
+    ConnectionSettings {
+        heartbeat_s: config.heartbeat_s,
+        frame_max: config.frame_max,
+        channel_max: config.channel_max,
+        message_bytes_max: config.max_message_bytes,
+        handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn spawn_writer(
+    writer: Writer<FileDisk>,
+    clock: Clock,
+    news: Arc<Notify>,
+    lock: Arc<DirectoryLock>,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    let run = move || {
+        writer.run(|| Duration::from_millis(clock.uptime_ms()), || news.notify_one());
+        // The directory is ours for as long as anything may be written to it.
+        drop(lock);
+    };
+    thread::Builder::new().name("log-writer".to_owned()).spawn(run).map_err(StartError::Thread)
+}
+
+/// How long clients may take to answer that their connection closes.
+const CLIENTS_LEAVE: Duration = Duration::from_secs(5);
+
+/// How long the disk may take to make everything durable after that.
+const SHARDS_CLOSE: Duration = Duration::from_secs(4);

@@ -1,0 +1,35 @@
+//! The host of the catalog: a task that gives it its mailbox and the topology to write.
+//!
+//! A step happens under the topology's write lock, and what it asks of shards is sent before the lock is released:
+//! whoever sees a new queue can be sure that its shard hears of it before anything that is sent to it. Connections are
+//! answered after that.
+
+use crate::switchboard::{ShardMail, Switchboard};
+use broker::catalog::{Catalog, CatalogOutbox};
+use broker::command::{CatalogInput, ConnectionEvent, ConnectionId};
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Runs until the switchboard is gone.
+pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailbox: UnboundedReceiver<CatalogInput>) {
+    let mut mail = Vec::new();
+    let mut out = CatalogOutbox::default();
+    let mut answers: Vec<(ConnectionId, Vec<ConnectionEvent>)> = Vec::new();
+    while mailbox.recv_many(&mut mail, MAIL_AT_ONCE).await > 0 {
+        let now = board.clock().now();
+        {
+            let mut topology = board.topology_mut();
+            for input in mail.drain(..) {
+                catalog.step(now, input, &mut topology, &mut out);
+            }
+            for (shard, input) in out.shards.drain(..) {
+                board.post(shard, ShardMail::Input(input));
+            }
+        }
+        answers.extend(out.connections.drain(..).map(|(connection, event)| (connection, vec![event])));
+        board.deliver(answers.drain(..));
+    }
+}
+
+/// How many inputs are handled under one lock: few, so that readers do not wait long.
+const MAIL_AT_ONCE: usize = 16;

@@ -1,0 +1,357 @@
+//! The host of one connection: a task that gives a `Connection` its socket, its mailbox and its timer.
+//!
+//! It moves bytes and events and decides nothing about AMQP. Its promises:
+//! - Order: what one read asks of a shard is sent as one batch; what is asked of the catalog goes after everything
+//!   asked of shards before.
+//! - Back-pressure: while a shard's mailbox has no room, or the machine takes no input, nothing is read from the
+//!   socket. Events are always taken and bytes always written, so that nobody waits for this task.
+//! - Room: an idle connection holds no read buffer, only the bytes of a frame that has not come whole.
+//!
+//! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
+//! the task is woken once for whatever comes first.
+
+use crate::switchboard::{ConnectionMail, Seat, Switchboard};
+use broker::command::{Command, Now, ShardId};
+use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
+use bytes::BytesMut;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Sleep;
+
+/// Serves one client until its connection has ended and nobody is owed anything.
+pub(crate) async fn serve(
+    board: Arc<Switchboard>,
+    seat: Seat,
+    mailbox: UnboundedReceiver<ConnectionMail>,
+    socket: TcpStream,
+) {
+    // A peer that is gone already has no address; there is nothing to serve then.
+    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
+    let (peer, local) = (canonical(peer), canonical(local));
+    let mut entropy = [0; 32];
+    if let Err(error) = getrandom::fill(&mut entropy) {
+        tracing::error!("cannot accept a connection from {peer}: the system gives no random bytes ({error})");
+        return;
+    }
+    let now = board.clock().now();
+    let (settings, users) = (Arc::clone(board.settings()), Arc::clone(board.users()));
+    let machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
+    let mut host = ConnectionHost {
+        name: machine.name().into(),
+        machine,
+        fx: Effects::new(board.shards()),
+        socket,
+        phase: Phase::Open,
+        input: BytesMut::new(),
+        unread: false,
+        mailbox,
+        room: None,
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        timer_ms: u64::MAX,
+        seat,
+        board,
+    };
+    poll_fn(|cx| host.poll(cx)).await;
+}
+
+/// The address as IPv4 where it is: a listener on `[::]` sees 127.0.0.1 as `::ffff:127.0.0.1`, which is not loopback.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+struct ConnectionHost {
+    machine: Connection,
+    fx: Effects,
+    socket: TcpStream,
+    phase: Phase,
+    /// Read and not yet taken by the machine.
+    input: BytesMut,
+    /// The machine stopped before the end of `input`: whole frames may be left there.
+    unread: bool,
+    mailbox: UnboundedReceiver<ConnectionMail>,
+    /// Waits for room in the mailbox of a shard. Its commands stay in `fx.shards`, and later ones queue up behind.
+    room: Option<(ShardId, RoomWait)>,
+    timer: Pin<Box<Sleep>>,
+    /// What `timer` is set to, in [`Now::ms`]; it is moved only when it must fire earlier.
+    timer_ms: u64,
+    name: Box<str>,
+    seat: Seat,
+    board: Arc<Switchboard>,
+}
+
+type RoomWait = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+
+/// How far the socket's end has come.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Reading and writing.
+    Open,
+    /// The machine is done with the socket; what it wrote is still being sent, until then.
+    Flushing { until_ms: u64 },
+    /// Everything is sent and the client told that no more comes. Until it closes its end, or then, what it still
+    /// sends is thrown away: closing with bytes unread would send a reset, which can overtake the close frame.
+    Draining { until_ms: u64, bytes_left: usize },
+    /// No socket any more.
+    Gone,
+}
+
+impl ConnectionHost {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = self.board.clock().now();
+            let mut moved = self.take_mail(cx, now);
+            moved |= self.take_time(cx, now);
+            moved |= self.read(cx, now);
+            moved |= self.send_commands(cx);
+            moved |= self.write(cx);
+            moved |= self.end_socket(cx, now);
+            self.log_notices();
+            if self.machine.is_finished() && matches!(self.phase, Phase::Gone) && self.nothing_to_send() {
+                self.board.remember(&self.machine.view(&self.fx));
+                return Poll::Ready(());
+            }
+            if !moved {
+                self.give_back_buffer();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_mail(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        let mut moved = false;
+        while let Poll::Ready(Some(mail)) = self.mailbox.poll_recv(cx) {
+            moved = true;
+            match mail {
+                ConnectionMail::Events(events) => {
+                    for event in events {
+                        self.machine.apply(now, event, &mut self.fx);
+                    }
+                }
+                ConnectionMail::Inspect(answer) => {
+                    let _gave_up = answer.send(self.machine.view(&self.fx));
+                }
+            }
+        }
+        moved
+    }
+
+    fn take_time(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        let Some(deadline) = self.deadline() else { return false };
+        if deadline <= now.ms {
+            if self.machine.deadline().is_some_and(|at| at <= now.ms) {
+                if self.room.is_some() {
+                    // It is the shard that keeps us from reading what the client sends.
+                    self.machine.excuse_silence(now);
+                }
+                self.machine.tick(now, &mut self.fx);
+            }
+            // The socket's own deadlines are looked at in `write` and `end_socket`.
+            return self.deadline().is_none_or(|next| next > deadline);
+        }
+        // A timer that fires too early costs a look at the clock, moving it at each event would cost more.
+        if deadline < self.timer_ms {
+            self.timer.as_mut().reset(self.board.clock().at(deadline));
+            self.timer_ms = deadline;
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_ms = u64::MAX;
+            return true;
+        }
+        false
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let own = match self.phase {
+            Phase::Flushing { until_ms } | Phase::Draining { until_ms, .. } => Some(until_ms),
+            Phase::Open | Phase::Gone => None,
+        };
+        [own, self.machine.deadline()].into_iter().flatten().min()
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        match self.phase {
+            Phase::Open
+                if self.fx.close.is_none() && self.nothing_to_send() && self.machine.accepts_input(&self.fx) =>
+            {
+                if !self.unread {
+                    match self.poll_read(cx) {
+                        Poll::Pending => return false,
+                        Poll::Ready(Ok(0)) => self.lose(),
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(error)) => {
+                            tracing::debug!("connection {}: {error}", self.name);
+                            self.lose();
+                        }
+                    }
+                }
+                if matches!(self.phase, Phase::Open) {
+                    self.machine.receive(now, &mut self.input, &self.board.topology(), &mut self.fx);
+                    self.unread = !self.input.is_empty() && !self.machine.accepts_input(&self.fx);
+                }
+                true
+            }
+            Phase::Draining { until_ms, bytes_left } => {
+                self.input.clear();
+                match self.poll_read(cx) {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(bytes)) if bytes > 0 && bytes < bytes_left => {
+                        self.phase = Phase::Draining { until_ms, bytes_left: bytes_left - bytes };
+                    }
+                    Poll::Ready(_) => self.phase = Phase::Gone,
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// One read into `input`, of as many bytes as came and its buffer has room for. End of file reads as 0 bytes.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = BUFFERS.with_borrow_mut(|buffers| buffers.pop().unwrap_or_default());
+        }
+        self.input.reserve(READ_BYTES);
+        pin!(self.socket.read_buf(&mut self.input)).poll(cx)
+    }
+
+    /// Nothing that idles keeps a big buffer: it goes back to its thread's pool.
+    fn give_back_buffer(&mut self) {
+        if self.input.capacity() > 4 * self.input.len().max(1024) {
+            let rest = BytesMut::from(&self.input[..]);
+            let mut buffer = std::mem::replace(&mut self.input, rest);
+            buffer.clear();
+            BUFFERS.with_borrow_mut(|buffers| {
+                if buffers.len() < POOLED_BUFFERS {
+                    buffers.push(buffer);
+                }
+            });
+        }
+    }
+
+    fn nothing_to_send(&self) -> bool {
+        self.fx.catalog.is_empty() && self.fx.shards.iter().all(Vec::is_empty)
+    }
+
+    /// Sends what the machine asks of shards, then of the catalog, as far as there is room.
+    fn send_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        if let Some((shard, wait)) = &mut self.room {
+            let Poll::Ready(permit) = wait.as_mut().poll(cx) else { return false };
+            let shard = *shard;
+            self.room = None;
+            moved = true;
+            let commands: Vec<Command> = std::mem::take(&mut self.fx.shards[usize::from(shard.0)]);
+            if let Some(permit) = permit {
+                self.board.send_with(permit, self.seat.id, shard, commands);
+            }
+        }
+        for (shard, commands) in (0..).map(ShardId).zip(&mut self.fx.shards) {
+            if commands.is_empty() {
+                continue;
+            }
+            moved = true;
+            if !self.board.try_send(self.seat.id, shard, commands) {
+                self.room = Some((shard, Box::pin(self.board.room(shard, commands))));
+                return moved;
+            }
+        }
+        for request in self.fx.catalog.drain(..) {
+            moved = true;
+            self.board.request(request);
+        }
+        moved
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while matches!(self.phase, Phase::Open | Phase::Flushing { .. }) && !self.fx.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let count = self.fx.out.io_slices(&mut slices);
+            match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.fx.out.advance(bytes);
+                    self.machine.written(bytes, &mut self.fx);
+                }
+                Poll::Ready(failed) => {
+                    tracing::debug!("connection {}: cannot write: {failed:?}", self.name);
+                    self.lose();
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Takes the socket's end as far as it can go now.
+    fn end_socket(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        match (self.phase, &self.fx.close) {
+            (Phase::Open, Some(CloseSocket::Now)) => self.lose(),
+            (Phase::Open, Some(CloseSocket::AfterFlush)) => {
+                self.phase = Phase::Flushing { until_ms: now.ms + FLUSH_MS };
+            }
+            (Phase::Flushing { .. }, _) if self.fx.out.is_empty() => {
+                self.lose();
+                // At once for a TCP socket, and a failure shows when draining.
+                let _ready = Pin::new(&mut self.socket).poll_shutdown(cx);
+                self.phase = Phase::Draining { until_ms: now.ms + DRAIN_MS, bytes_left: DRAIN_BYTES };
+            }
+            (Phase::Flushing { until_ms }, _) if until_ms <= now.ms => self.lose(),
+            (Phase::Draining { until_ms, .. }, _) if until_ms <= now.ms => self.phase = Phase::Gone,
+            _ => return false,
+        }
+        true
+    }
+
+    /// The socket is of no use any more.
+    fn lose(&mut self) {
+        self.phase = Phase::Gone;
+        if !self.machine.is_finished() {
+            self.machine.lost(&mut self.fx);
+        }
+    }
+
+    fn log_notices(&mut self) {
+        for notice in self.fx.notices.drain(..) {
+            let (name, text) = (&self.name, notice.text);
+            match notice.level {
+                NoticeLevel::Debug => tracing::debug!("connection {name}: {text}"),
+                NoticeLevel::Info => tracing::info!("connection {name}: {text}"),
+                NoticeLevel::Warn => tracing::warn!("connection {name}: {text}"),
+                NoticeLevel::Error => tracing::error!("connection {name}: {text}"),
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Read buffers that nobody holds. One would do for connections that take whole frames; a few serve those that
+    /// keep theirs for the rest of a big frame.
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Read buffers that each thread keeps.
+const POOLED_BUFFERS: usize = 16;
+
+/// How much one read takes: some hundreds of small messages, one batch's worth.
+const READ_BYTES: usize = 64 << 10;
+
+/// How many pieces of the output one write takes.
+const WRITE_SLICES: usize = 64;
+
+/// How long a client may take to read what it was sent before its connection is closed.
+const FLUSH_MS: u64 = 3_000;
+
+/// How long a client may take to close its end after that, and how much it may send meanwhile.
+const DRAIN_MS: u64 = 1_000;
+const DRAIN_BYTES: usize = 1 << 20;

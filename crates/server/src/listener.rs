@@ -1,0 +1,123 @@
+//! The listeners: binds addresses, and accepts AMQP clients for as long as the server runs.
+//!
+//! A failed accept never ends a listener: when the process has no file descriptors left it waits for some.
+
+use crate::connection_host;
+use crate::switchboard::Switchboard;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, sleep};
+
+/// An address that is ours and not yet open: clients are refused until [`Bound::listen`].
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: TcpSocket,
+    address: SocketAddr,
+}
+
+/// Why an address cannot be listened on. Its text is one sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another process listens there.
+    #[error(
+        "port {} on {} is in use by another program (RabbitMQ, perhaps, or another Leveret); stop that, or choose \
+         another address with --{flag} ADDR:PORT",
+        address.port(), address.ip()
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {why}; choose another address with --{flag} ADDR:PORT")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, flag: &'static str, why: io::Error) -> Self {
+        match why.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address, flag },
+            _ => Self::Refused { address, flag, why },
+        }
+    }
+}
+
+impl Bound {
+    /// Takes an address.
+    pub(crate) fn bind(address: SocketAddr, flag: &'static str) -> Result<Self, ListenError> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A server that was just stopped leaves its connections' ends behind; they keep nobody from the port.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let address = socket.local_addr()?;
+            Ok(Self { socket, address })
+        };
+        bind().map_err(|why| ListenError::new(address, flag, why))
+    }
+
+    /// The address, with the port that the system chose where 0 was asked for.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets clients in.
+    pub(crate) fn listen(self, flag: &'static str) -> Result<TcpListener, ListenError> {
+        self.socket.listen(BACKLOG).map_err(|why| ListenError::new(self.address, flag, why))
+    }
+}
+
+/// Whether this machine just lacks the address's IP version.
+pub(crate) fn is_missing_ip_version(error: &ListenError) -> bool {
+    let ListenError::Refused { address, why, .. } = error else { return false };
+    // No such address on any interface, or no such address family at all.
+    address.is_ipv6()
+        && (why.kind() == io::ErrorKind::AddrNotAvailable
+            || why.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()))
+}
+
+/// Accepts AMQP clients, for ever.
+pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>) {
+    let mut last_complaint: Option<Instant> = None;
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                // Small frames go out at once; the host writes whole batches anyway.
+                let _gone_already = socket.set_nodelay(true);
+                let (seat, mailbox) = board.connect();
+                tokio::spawn(connection_host::serve(Arc::clone(&board), seat, mailbox, socket));
+            }
+            // The client went away before it was let in.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
+                    last_complaint = Some(Instant::now());
+                    tracing::error!(
+                        "cannot accept connections: {error}; new clients wait (is `ulimit -n` too low for {} of them?)",
+                        board.connections()
+                    );
+                }
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Connections that may wait to be accepted. The system caps it (net.core.somaxconn).
+const BACKLOG: u32 = 4096;
+
+const COMPLAINT_EVERY: Duration = Duration::from_secs(1);
+
+const BACK_OFF: Duration = Duration::from_millis(100);

@@ -1,0 +1,498 @@
+//! The switchboard: how everything in the process reaches the machines.
+//!
+//! It knows the mailbox of each shard, of the catalog and of each connection, and holds what they share: the topology,
+//! the users, the configuration. It decides nothing.
+//!
+//! Only connections ever wait, and only for room in a shard's mailbox: shards and the catalog must be able to send at
+//! any time, or two of them could wait for each other for ever. What they send is paid for already, by a consumer's
+//! credit, a question or a batch. A shard has one mailbox, in which order is the order of sending across all senders:
+//! a queue's creation comes before the first publish to it, and a count after the publishes that its asker sent
+//! before. What bounds the connections is a semaphore beside it.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::operator::Operator;
+use broker::access::Users;
+use broker::command::{
+    Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
+    ShardId, ShardInput, ShardReport,
+};
+use broker::connection::ConnectionSettings;
+use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
+use broker::topology::Topology;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Switchboard {
+    config: Arc<Config>,
+    clock: Clock,
+    users: Arc<Users>,
+    settings: Arc<ConnectionSettings>,
+    topology: RwLock<Topology>,
+    shards: Vec<ShardLine>,
+    catalog: UnboundedSender<CatalogInput>,
+    connections: RwLock<HashMap<ConnectionId, ConnectionLine>>,
+    departure: Notify,
+    next_connection: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+    queues_declared: AtomicU64,
+    queues_created: AtomicU64,
+    queues_deleted: AtomicU64,
+    /// What connections did that have ended.
+    past: Mutex<PastConnections>,
+    addresses: Addresses,
+}
+
+/// Where the server really listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// For AMQP.
+    pub amqp: Vec<SocketAddr>,
+    /// For the HTTP API.
+    pub http: Vec<SocketAddr>,
+    /// For metrics.
+    pub metrics: Vec<SocketAddr>,
+}
+
+/// What came and went since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Churn {
+    /// Client connections accepted.
+    pub opened: u64,
+    /// Client connections ended.
+    pub closed: u64,
+    /// Times that a queue was declared, new or not.
+    pub queues_declared: u64,
+    /// Queues made.
+    pub queues_created: u64,
+    /// Queues deleted, by whomever.
+    pub queues_deleted: u64,
+}
+
+/// What client connections did that have ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PastConnections {
+    /// Channels they opened.
+    pub channels: u64,
+    /// What happened on those.
+    pub counters: ChannelCounters,
+}
+
+/// A machine did not answer: the server stops, or is far too busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server did not answer in time")]
+pub struct Unanswered;
+
+/// What reaches a shard's host.
+#[derive(Debug)]
+pub(crate) enum ShardMail {
+    /// From a connection, with the room that it takes.
+    Batch(Batch, u32),
+    /// From anyone else.
+    Input(ShardInput),
+    /// Describe this queue, or all.
+    Inspect(Option<broker::command::QueueId>, oneshot::Sender<Vec<QueueView>>),
+}
+
+/// What reaches a connection's host.
+#[derive(Debug)]
+pub(crate) enum ConnectionMail {
+    /// For the machine.
+    Events(Vec<ConnectionEvent>),
+    /// Describe yourself.
+    Inspect(oneshot::Sender<ConnectionView>),
+}
+
+/// The receiving ends.
+#[derive(Debug)]
+pub(crate) struct Mailboxes {
+    /// By shard, each with the semaphore to give room back to.
+    pub(crate) shards: Vec<(UnboundedReceiver<ShardMail>, Arc<Semaphore>)>,
+    /// The catalog's.
+    pub(crate) catalog: UnboundedReceiver<CatalogInput>,
+}
+
+/// What a switchboard is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) users: Arc<Users>,
+    pub(crate) settings: Arc<ConnectionSettings>,
+    pub(crate) topology: Topology,
+    pub(crate) shards: u16,
+    pub(crate) addresses: Addresses,
+}
+
+#[derive(Debug)]
+struct ShardLine {
+    mail: UnboundedSender<ShardMail>,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct ConnectionLine {
+    mail: UnboundedSender<ConnectionMail>,
+    /// An [`Operator`]'s: not a client's, not listed, not waited for.
+    internal: bool,
+}
+
+/// A connection's place in the registry; dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: ConnectionId,
+    board: Arc<Switchboard>,
+    internal: bool,
+}
+
+impl Switchboard {
+    pub(crate) fn new(parts: Parts) -> (Arc<Self>, Mailboxes) {
+        let (catalog, catalog_mailbox) = unbounded_channel();
+        let (mut lines, mut mailboxes) = (Vec::new(), Vec::new());
+        for _shard in 0..parts.shards {
+            let (mail, mailbox) = unbounded_channel();
+            let room = Arc::new(Semaphore::new(ROOM as usize));
+            mailboxes.push((mailbox, Arc::clone(&room)));
+            lines.push(ShardLine { mail, room });
+        }
+        let board = Self {
+            config: parts.config,
+            clock: parts.clock,
+            users: parts.users,
+            settings: parts.settings,
+            topology: RwLock::new(parts.topology),
+            shards: lines,
+            catalog,
+            connections: RwLock::default(),
+            departure: Notify::new(),
+            next_connection: AtomicU64::new(1),
+            opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            queues_declared: AtomicU64::new(0),
+            queues_created: AtomicU64::new(0),
+            queues_deleted: AtomicU64::new(0),
+            past: Mutex::default(),
+            addresses: parts.addresses,
+        };
+        (Arc::new(board), Mailboxes { shards: mailboxes, catalog: catalog_mailbox })
+    }
+
+    /// What the server runs by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The server's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Who may log in.
+    #[must_use]
+    pub fn users(&self) -> &Arc<Users> {
+        &self.users
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        u16::try_from(self.shards.len()).expect("made from a u16")
+    }
+
+    /// What came and went since the server started.
+    #[must_use]
+    pub fn churn(&self) -> Churn {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Churn {
+            opened: read(&self.opened),
+            closed: read(&self.closed),
+            queues_declared: read(&self.queues_declared),
+            queues_created: read(&self.queues_created),
+            queues_deleted: read(&self.queues_deleted),
+        }
+    }
+
+    /// What connections did that have ended.
+    #[must_use]
+    pub fn past_connections(&self) -> PastConnections {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The topology, to look something up at once. Nothing changes while the guard lives: never keep it over an await.
+    pub fn topology(&self) -> RwLockReadGuard<'_, Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Describes all queues, in no order.
+    ///
+    /// # Errors
+    /// [`Unanswered`]
+    pub async fn inspect_queues(&self) -> Result<Vec<QueueView>, Unanswered> {
+        let answers: Vec<_> = self.shards.iter().map(|shard| ask_shard(shard, None)).collect();
+        let mut views = Vec::new();
+        let deadline = Instant::now() + INSPECT_QUEUES;
+        for answer in answers {
+            views.append(&mut timeout_at(deadline, answer).await.map_err(|_| Unanswered)?.map_err(|_| Unanswered)?);
+        }
+        Ok(views)
+    }
+
+    /// Describes one queue; `None` when it is gone.
+    ///
+    /// # Errors
+    /// [`Unanswered`]
+    pub async fn inspect_queue(&self, queue: QueueRef) -> Result<Option<QueueView>, Unanswered> {
+        let shard = self.shards.get(usize::from(queue.shard.0)).ok_or(Unanswered)?;
+        let answer = timeout_at(Instant::now() + INSPECT_QUEUES, ask_shard(shard, Some(queue.id))).await;
+        Ok(answer.map_err(|_| Unanswered)?.map_err(|_| Unanswered)?.pop())
+    }
+
+    /// Describes all client connections, by id. One that does not answer in time is left out.
+    pub async fn inspect_connections(&self) -> Vec<ConnectionView> {
+        let answers: Vec<_> = {
+            let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+            lines.values().filter(|line| !line.internal).map(ask_connection).collect()
+        };
+        let deadline = Instant::now() + INSPECT_CONNECTIONS;
+        let mut views = Vec::with_capacity(answers.len());
+        for answer in answers {
+            if let Ok(Ok(view)) = timeout_at(deadline, answer).await {
+                views.push(view);
+            }
+        }
+        views.sort_by_key(|view: &ConnectionView| view.id);
+        views
+    }
+
+    /// How many client connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        lines.values().filter(|line| !line.internal).count()
+    }
+
+    /// Closes a client's connection with this fault; false when there is no such connection.
+    pub fn close_connection(&self, id: ConnectionId, fault: Fault) -> bool {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.get(&id).filter(|line| !line.internal);
+        line.is_some_and(|line| line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Close(fault)])).is_ok())
+    }
+
+    /// An internal connection, to ask machines what only connections may ask.
+    #[must_use]
+    pub fn operator(self: &Arc<Self>) -> Operator {
+        let (seat, mail) = self.seat(true);
+        Operator::new(Arc::clone(self), seat, mail)
+    }
+
+    // --- for the hosts --------------------------------------------------------------------------------------------
+
+    pub(crate) fn settings(&self) -> &Arc<ConnectionSettings> {
+        &self.settings
+    }
+
+    pub(crate) fn topology_mut(&self) -> RwLockWriteGuard<'_, Topology> {
+        self.topology.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a client's connection under a new id.
+    pub(crate) fn connect(self: &Arc<Self>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.seat(false)
+    }
+
+    fn seat(self: &Arc<Self>, internal: bool) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+        let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        let (mail, mailbox) = unbounded_channel();
+        let mut lines = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        lines.insert(id, ConnectionLine { mail, internal });
+        (Seat { id, board: Arc::clone(self), internal }, mailbox)
+    }
+
+    /// Sends events to connections. Those of a connection that is gone are dropped: it has told the shards so.
+    pub(crate) fn deliver(&self, events: impl IntoIterator<Item = (ConnectionId, Vec<ConnectionEvent>)>) {
+        let mut events = events.into_iter().peekable();
+        if events.peek().is_none() {
+            return;
+        }
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for (connection, events) in events {
+            if let Some(line) = lines.get(&connection) {
+                let _gone = line.mail.send(ConnectionMail::Events(events));
+            }
+        }
+    }
+
+    /// Sends a connection's commands to a shard and leaves `commands` empty, unless its mailbox has no room.
+    pub(crate) fn try_send(&self, from: ConnectionId, to: ShardId, commands: &mut Vec<Command>) -> bool {
+        let room = &self.shards[usize::from(to.0)].room;
+        match room.try_acquire_many(weight(commands)) {
+            Ok(permit) => {
+                let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
+                permit.forget();
+                self.post(to, ShardMail::Batch(Batch { connection: from, commands: std::mem::take(commands) }, taken));
+                true
+            }
+            Err(TryAcquireError::NoPermits) => false,
+            // The shard is closed, the server stops.
+            Err(TryAcquireError::Closed) => {
+                commands.clear();
+                true
+            }
+        }
+    }
+
+    /// Room for these commands, to be had in turn; `None` when the shard is closed.
+    pub(crate) fn room(
+        &self,
+        shard: ShardId,
+        commands: &[Command],
+    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + 'static {
+        let room = Arc::clone(&self.shards[usize::from(shard.0)].room);
+        let weight = weight(commands);
+        async move { room.acquire_many_owned(weight).await.ok() }
+    }
+
+    /// Sends a connection's commands to a shard with the room it waited for.
+    pub(crate) fn send_with(
+        &self,
+        permit: OwnedSemaphorePermit,
+        from: ConnectionId,
+        to: ShardId,
+        commands: Vec<Command>,
+    ) {
+        let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
+        permit.forget();
+        self.post(to, ShardMail::Batch(Batch { connection: from, commands }, taken));
+    }
+
+    /// Keeps what a client's connection did, at its end.
+    pub(crate) fn remember(&self, connection: &ConnectionView) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.channels += connection.channels_opened;
+        past.counters.add(&connection.closed_channels);
+        connection.channels.iter().for_each(|channel| past.counters.add(&channel.counters));
+    }
+
+    /// Sends to a shard what does not wait.
+    pub(crate) fn post(&self, to: ShardId, mail: ShardMail) {
+        if let ShardMail::Input(ShardInput::CreateQueue { .. }) = &mail {
+            self.queues_created.fetch_add(1, Ordering::Relaxed);
+        }
+        // A shard's mailbox closes only when the server stops, and then nobody waits for answers.
+        let _stopping = self.shards[usize::from(to.0)].mail.send(mail);
+    }
+
+    pub(crate) fn post_catalog(&self, input: CatalogInput) {
+        match &input {
+            CatalogInput::Request(CatalogRequest { ask: CatalogAsk::DeclareQueue(_), .. }) => {
+                self.queues_declared.fetch_add(1, Ordering::Relaxed);
+            }
+            CatalogInput::Report(
+                ShardReport::QueueGone { .. } | ShardReport::Deleted { outcome: Outcome::QueueDeleted { .. }, .. },
+            ) => {
+                self.queues_deleted.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        let _stopping = self.catalog.send(input);
+    }
+
+    pub(crate) fn request(&self, request: CatalogRequest) {
+        self.post_catalog(CatalogInput::Request(request));
+    }
+
+    /// Closes every client's connection with this fault.
+    pub(crate) fn close_all(&self, fault: &Fault) {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.values().filter(|line| !line.internal) {
+            let _gone = line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Close(fault.clone())]));
+        }
+    }
+
+    /// Asks every shard to make everything durable and to end. What connections ask from now on is dropped.
+    pub(crate) fn close_shards(&self) {
+        for shard in &self.shards {
+            shard.room.close();
+            let _closed_before = shard.mail.send(ShardMail::Input(ShardInput::Close));
+        }
+    }
+
+    /// Waits until the last client's connection has ended.
+    pub(crate) async fn all_gone(&self) {
+        loop {
+            let departure = self.departure.notified();
+            tokio::pin!(departure);
+            departure.as_mut().enable();
+            if self.connections() == 0 {
+                return;
+            }
+            departure.await;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut lines = self.board.connections.write().unwrap_or_else(PoisonError::into_inner);
+        lines.remove(&self.id);
+        drop(lines);
+        if !self.internal {
+            self.board.closed.fetch_add(1, Ordering::Relaxed);
+            self.board.departure.notify_waiters();
+        }
+    }
+}
+
+fn ask_shard(shard: &ShardLine, queue: Option<broker::command::QueueId>) -> oneshot::Receiver<Vec<QueueView>> {
+    let (answer, answered) = oneshot::channel();
+    let _stopping = shard.mail.send(ShardMail::Inspect(queue, answer));
+    answered
+}
+
+fn ask_connection(line: &ConnectionLine) -> oneshot::Receiver<ConnectionView> {
+    let (answer, answered) = oneshot::channel();
+    let _gone = line.mail.send(ConnectionMail::Inspect(answer));
+    answered
+}
+
+/// The room that commands take in a mailbox: one, and one more for each 64 KiB of messages.
+fn weight(commands: &[Command]) -> u32 {
+    let units = 1 + message_bytes(commands) / 65_536;
+    u32::try_from(units).unwrap_or(ROOM).min(ROOM)
+}
+
+fn message_bytes(commands: &[Command]) -> u64 {
+    let bytes = |command: &Command| match command {
+        Command::Publish(publish) => publish.message.bytes().len() as u64,
+        Command::Transaction(commands) => message_bytes(commands),
+        _ => 0,
+    };
+    commands.iter().map(bytes).sum()
+}
+
+/// What the connections' batches in one shard's mailbox may weigh together: 256 small ones, or 16 MiB.
+const ROOM: u32 = 256;
+
+/// How long shards may take to describe their queues.
+const INSPECT_QUEUES: Duration = Duration::from_secs(5);
+
+/// How long connections may take to describe themselves.
+const INSPECT_CONNECTIONS: Duration = Duration::from_secs(2);
