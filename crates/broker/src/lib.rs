@@ -16,6 +16,8 @@ pub mod fact;
 pub mod inspect;
 pub mod message;
 pub mod resource;
+mod queue;
 mod route;
 mod settings;
+pub mod shard;
 pub mod topology;

@@ -1,0 +1,352 @@
+//! One queue: its messages, who consumes them, its limits and its counters.
+//!
+//! A queue decides about messages and consumers, and writes nothing: what a decision means for the log, for other
+//! queues and for connections is the shard's business. Every message is in one place: ready, unacked, or moving
+//! (a dead letter that another shard has not stored yet).
+
+pub(crate) mod dead_letter;
+pub(crate) mod ready;
+pub(crate) mod rotation;
+pub(crate) mod unacked;
+mod utilisation;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use crate::command::{ConsumerNumber, Now, Overflow, QueueSpec};
+use crate::inspect::QueueCounters;
+use crate::message::Message;
+use crate::shard::peers::Channel;
+use crate::shard::slots::{Slot, Slots};
+use amqp::{ChannelId, Table};
+use ready::{Entry, Ready};
+use rotation::Rotation;
+use std::sync::Arc;
+use store::{Lsn, Seq, SeqRange};
+use unacked::{Held, HeldList, Unacked};
+use utilisation::Utilisation;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) spec: Arc<QueueSpec>,
+    pub(crate) ready: Ready,
+    pub(crate) unacked: Unacked,
+    /// Dead letters on their way to another shard.
+    pub(crate) moving: usize,
+    pub(crate) holders: Slots<Holder>,
+    pub(crate) rotation: Rotation,
+    /// Consumers, not counting what gets and the cancelled hold.
+    pub(crate) consumers: u32,
+    /// The one that gets messages, where only one may (`x-single-active-consumer`).
+    pub(crate) active: Option<Slot<Holder>>,
+    /// One of the consumers asked to be alone.
+    pub(crate) is_exclusively_consumed: bool,
+    pub(crate) counters: QueueCounters,
+    /// The record that says that it exists, until that is durable.
+    pub(crate) created: Lsn,
+    /// Settled in this step and not yet in the log.
+    pub(crate) settled: Vec<SeqRange>,
+    /// Waits to be served in this step.
+    pub(crate) is_touched: bool,
+    /// When the timers of this queue run; 0 = not at all.
+    pub(crate) expiry_timer_ms: u64,
+    pub(crate) idle_timer_ms: u64,
+    /// What `x-expires` counts from.
+    pub(crate) last_used_ms: u64,
+    /// Like that, but traffic counts too, and by the wall clock.
+    pub(crate) last_busy_unix_ms: u64,
+    pub(crate) utilisation: Utilisation,
+    pub(crate) totals: Totals,
+    next_seq: u64,
+    arrivals: u64,
+    /// All its messages, counted on their own so that the places can be checked against it.
+    depth: usize,
+}
+
+/// Sums over messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) unacked_body_bytes: u64,
+    /// Messages in the log.
+    pub(crate) logged: u64,
+    pub(crate) logged_body_bytes: u64,
+    /// All bytes of all messages.
+    pub(crate) message_bytes: u64,
+}
+
+/// Who holds unacked messages: a consumer, one that was cancelled, or the gets of a channel.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) channel: Slot<Channel>,
+    pub(crate) channel_id: ChannelId,
+    pub(crate) number: ConsumerNumber,
+    pub(crate) no_ack: bool,
+    /// How many unacked messages it may hold; 0 = any number.
+    pub(crate) prefetch: u32,
+    pub(crate) priority: i64,
+    pub(crate) turn: Turn,
+    pub(crate) held: HeldList,
+    /// How long a delivery may stay unacked; 0 = for ever.
+    pub(crate) timeout_ms: u64,
+    pub(crate) timer_ms: u64,
+    /// What listings show; `None` for gets and cancelled consumers.
+    pub(crate) consumer: Option<Box<Consumer>>,
+}
+
+/// A consumer as listings show it.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) tag: String,
+    pub(crate) exclusive: bool,
+    pub(crate) arguments: Table,
+    /// Its place among the queue's consumers by age.
+    pub(crate) arrival: u64,
+}
+
+/// Where a holder stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// In the rotation.
+    Ready,
+    /// Its prefetch is used up: an acknowledgement brings it back.
+    Full,
+    /// Waits in its channel for the channel's limit.
+    Channel,
+    /// Waits in its connection for the connection's window.
+    Connection,
+    /// Waits for the single active consumer to go.
+    Inactive,
+    /// Never gets anything: gets, and cancelled consumers.
+    Never,
+}
+
+/// What a new message is stored as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) seq: Seq,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) priority: u8,
+}
+
+impl Holder {
+    /// Holds as many messages as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.no_ack && self.prefetch != 0 && self.held.len() >= self.prefetch
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(spec: Arc<QueueSpec>, now: Now) -> Self {
+        Self {
+            spec,
+            ready: Ready::default(),
+            unacked: Unacked::default(),
+            moving: 0,
+            holders: Slots::default(),
+            rotation: Rotation::default(),
+            consumers: 0,
+            active: None,
+            is_exclusively_consumed: false,
+            counters: QueueCounters::default(),
+            created: Lsn::ZERO,
+            settled: Vec::new(),
+            is_touched: false,
+            expiry_timer_ms: 0,
+            idle_timer_ms: 0,
+            last_used_ms: now.ms,
+            last_busy_unix_ms: now.unix_ms,
+            utilisation: Utilisation::default(),
+            totals: Totals::default(),
+            next_seq: 1,
+            arrivals: 0,
+            depth: 0,
+        }
+    }
+
+    /// Whether this queue keeps such a message across restarts.
+    pub(crate) fn keeps(&self, persistent: bool) -> bool {
+        self.spec.durable && (persistent || self.spec.settings.quorum)
+    }
+
+    /// Gives a message its place. It is to be pushed next.
+    pub(crate) fn stamp(&mut self, expiration_ms: Option<u64>, priority: Option<u8>, now: Now) -> Stamp {
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        let settings = &self.spec.settings;
+        let ttl_ms = [expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
+        let priority = settings.priority_max.map_or(0, |max| priority.unwrap_or(0).min(max));
+        let expires_at_ms = ttl_ms.map_or(0, |ttl| now.unix_ms.saturating_add(ttl).max(1));
+        Stamp { seq, expires_at_ms, priority }
+    }
+
+    /// No message gets this seq, or a lower one.
+    pub(crate) fn pass(&mut self, seq: Seq) {
+        self.next_seq = self.next_seq.max(seq.0.saturating_add(1));
+    }
+
+    /// Adds a new message.
+    pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn) {
+        let Stamp { seq, expires_at_ms, priority } = stamp;
+        self.enter(Entry { message, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false });
+        self.counters.publish += 1;
+    }
+
+    /// Adds a message, new or recovered.
+    pub(crate) fn enter(&mut self, entry: Entry) {
+        self.count_in(&entry);
+        self.ready.push(entry);
+    }
+
+    /// A dead letter left, but another shard has yet to store it.
+    pub(crate) fn begin_move(&mut self, entry: &Entry) {
+        self.moving += 1;
+        self.count_in(entry);
+    }
+
+    /// It has.
+    pub(crate) fn end_move(&mut self, entry: &Entry) {
+        self.moving -= 1;
+        self.leave(entry);
+    }
+
+    fn count_in(&mut self, entry: &Entry) {
+        let body_bytes = entry.message.body_bytes();
+        self.depth += 1;
+        self.totals.message_bytes += entry.message.bytes().len() as u64;
+        if entry.is_logged() {
+            self.totals.logged += 1;
+            self.totals.logged_body_bytes += body_bytes;
+        }
+    }
+
+    /// A message, taken out of its place before, is gone for good.
+    pub(crate) fn leave(&mut self, entry: &Entry) {
+        self.depth -= 1;
+        self.totals.message_bytes -= entry.message.bytes().len() as u64;
+        if entry.is_logged() {
+            self.totals.logged -= 1;
+            self.totals.logged_body_bytes -= entry.message.body_bytes();
+        }
+    }
+
+    /// Notes that this place is empty, for the log.
+    pub(crate) fn note_settled(&mut self, seq: Seq) {
+        match self.settled.last_mut() {
+            Some(range) if range.last.0 + 1 == seq.0 => range.last = seq,
+            _ => self.settled.push(SeqRange { first: seq, last: seq }),
+        }
+    }
+
+    /// Whether one more message of this size would not fit.
+    pub(crate) fn would_overflow(&self, body_bytes: u64) -> bool {
+        self.exceeds(self.ready.len() as u64 + 1, self.ready.body_bytes() + body_bytes)
+    }
+
+    /// Refuses messages when it is full.
+    pub(crate) fn rejects_when_full(&self) -> bool {
+        self.spec.settings.overflow != Overflow::DropHead
+    }
+
+    /// Takes the head if the queue is too long and drops from there.
+    pub(crate) fn pop_excess(&mut self) -> Option<Entry> {
+        let is_too_long = self.exceeds(self.ready.len() as u64, self.ready.body_bytes());
+        if !is_too_long || self.rejects_when_full() {
+            return None;
+        }
+        self.ready.pop()
+    }
+
+    fn exceeds(&self, length: u64, body_bytes: u64) -> bool {
+        let settings = &self.spec.settings;
+        settings.length_max.is_some_and(|max| length > max) || settings.bytes_max.is_some_and(|max| body_bytes > max)
+    }
+
+    /// How many failed deliveries a message may have.
+    pub(crate) fn delivery_limit(&self, quorum_default: u32) -> Option<u64> {
+        let quorum_default = self.spec.settings.quorum.then(|| i64::from(quorum_default));
+        let limit = self.spec.settings.delivery_limit.or(quorum_default)?;
+        u64::try_from(limit).ok()
+    }
+
+    /// A message goes to this holder, until it is settled.
+    pub(crate) fn hold(&mut self, entry: Entry, slot: Slot<Holder>, now_ms: u64) {
+        let holder = &mut self.holders[slot];
+        self.totals.unacked_body_bytes += entry.message.body_bytes();
+        self.unacked.hold(entry, slot, &mut holder.held, now_ms);
+    }
+
+    /// Takes an unacked message from its holder.
+    pub(crate) fn take_unacked(&mut self, seq: Seq) -> Option<Held> {
+        let slot = self.unacked.get(seq)?.holder;
+        let held = self.unacked.take(seq, &mut self.holders[slot].held)?;
+        self.totals.unacked_body_bytes -= held.entry.message.body_bytes();
+        Some(held)
+    }
+
+    /// Takes a consumer in. It gets its first turn after those who wait.
+    pub(crate) fn add_consumer(&mut self, mut holder: Holder, consumer: Consumer, now_ms: u64) -> Slot<Holder> {
+        if self.consumers == 0 {
+            self.utilisation.restart(now_ms);
+        }
+        self.consumers += 1;
+        self.arrivals += 1;
+        self.is_exclusively_consumed |= consumer.exclusive;
+        let is_active = !self.spec.settings.single_active || self.active.is_none();
+        holder.turn = Turn::Inactive;
+        holder.consumer = Some(Box::new(Consumer { arrival: self.arrivals, ..consumer }));
+        let priority = holder.priority;
+        let slot = self.holders.insert(holder);
+        self.rotation.add_member(priority);
+        if is_active {
+            self.activate(slot);
+        }
+        slot
+    }
+
+    /// Ends a consumer. What it holds stays with it: it is to be removed when it holds nothing.
+    pub(crate) fn retire_consumer(&mut self, slot: Slot<Holder>) -> Option<Box<Consumer>> {
+        let holder = &mut self.holders[slot];
+        let consumer = holder.consumer.take()?;
+        holder.turn = Turn::Never;
+        let priority = holder.priority;
+        self.rotation.remove_member(priority, slot);
+        self.consumers -= 1;
+        self.is_exclusively_consumed &= !consumer.exclusive;
+        if self.active == Some(slot) {
+            self.active = None;
+            if let Some(heir) = self.heir() {
+                self.activate(heir);
+            }
+        }
+        Some(consumer)
+    }
+
+    /// The consumer can receive (again).
+    pub(crate) fn join_rotation(&mut self, slot: Slot<Holder>) {
+        let holder = &mut self.holders[slot];
+        holder.turn = Turn::Ready;
+        self.rotation.join(holder.priority, slot);
+    }
+
+    fn activate(&mut self, slot: Slot<Holder>) {
+        if self.spec.settings.single_active {
+            self.active = Some(slot);
+        }
+        self.join_rotation(slot);
+    }
+
+    /// Who is next to be the single active consumer: the highest priority, and the longest wait among those.
+    fn heir(&self) -> Option<Slot<Holder>> {
+        let waiting = self.holders.iter().filter_map(|(slot, holder)| {
+            let arrival = holder.consumer.as_ref()?.arrival;
+            Some(((holder.priority, std::cmp::Reverse(arrival)), slot))
+        });
+        waiting.max().map(|(_, slot)| slot)
+    }
+
+    /// The invariant of the module.
+    pub(crate) fn check(&self) {
+        debug_assert_eq!(self.depth, self.ready.len() + self.unacked.len() + self.moving, "a message is in one place");
+    }
+}

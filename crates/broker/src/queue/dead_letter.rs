@@ -1,0 +1,248 @@
+//! What becomes of a message that died in a queue: the dead letter, with the history of its deaths.
+//!
+//! The history is the `x-death` header: one table for each queue and reason, the newest first. It counts only where
+//! this broker wrote it ([`Message::died_here`]), as in RabbitMQ 4: a client's own `x-death` is replaced.
+
+use crate::command::QueueSpec;
+use crate::message::{Message, MessageParts};
+use amqp::{Properties, PropertyList, Table, Value};
+use bytes::BytesMut;
+
+/// Why a message died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A consumer does not want it.
+    Rejected,
+    /// Its time to live is over.
+    Expired,
+    /// The queue is full.
+    MaxLength,
+    /// Too many deliveries failed.
+    DeliveryLimit,
+}
+
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => REJECTED,
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message to be published to a dead letter exchange.
+#[derive(Debug)]
+pub(crate) struct DeadLetter {
+    pub(crate) message: Message,
+    /// What it is routed by.
+    pub(crate) keys: Vec<String>,
+    /// Its delivery mode is 2.
+    pub(crate) persistent: bool,
+    pub(crate) priority: Option<u8>,
+    /// Queue and reason of each death, newest first.
+    deaths: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl DeadLetter {
+    /// What a message becomes that died in this queue; `None` where nobody asked for it.
+    pub(crate) fn new(message: &Message, queue: &QueueSpec, reason: Reason, unix_ms: u64) -> Option<Self> {
+        let exchange = queue.settings.dead_letter_exchange.as_deref()?;
+        let properties = Properties::parse(message.properties()).ok();
+        let mut properties = properties.map_or_else(PropertyList::default, |found| PropertyList::from(&found));
+        let mut headers = properties.headers.take().unwrap_or_default();
+        let original_expiration = properties.expiration.take();
+
+        let mut routing_keys = vec![message.routing_key().to_owned()];
+        if let Some(Value::Array(copies)) = headers.get("CC") {
+            routing_keys.extend(copies.iter().filter_map(Value::as_str).map(str::to_owned));
+        }
+        let history = headers.remove("x-death").filter(|_| message.died_here());
+        let mut history: Vec<Table> = match history {
+            Some(Value::Array(deaths)) => deaths.into_iter().filter_map(into_table).collect(),
+            _ => Vec::new(),
+        };
+        let known =
+            history.iter().position(|death| is(death, "queue", &queue.name) && is(death, "reason", reason.name()));
+        let newest = if let Some(at) = known {
+            let mut death = history.remove(at);
+            let count = death.get("count").and_then(Value::as_i64).unwrap_or(0);
+            death.insert("count", Value::I64(count.saturating_add(1)));
+            death
+        } else {
+            let mut death = Table::new();
+            if let Some(expiration) = original_expiration {
+                death.insert("original-expiration", Value::Str(expiration));
+            }
+            death.insert("count", Value::I64(1));
+            death.insert("reason", reason.name());
+            death.insert("queue", &*queue.name);
+            death.insert("time", Value::Timestamp(unix_ms / 1000));
+            death.insert("exchange", message.exchange());
+            let keys: Vec<Value> = routing_keys.iter().map(|key| Value::from(key.as_str())).collect();
+            death.insert("routing-keys", keys);
+            death
+        };
+        history.insert(0, newest);
+
+        for (part, value) in [("reason", reason.name()), ("queue", &queue.name), ("exchange", message.exchange())] {
+            let first = format!("x-first-death-{part}");
+            if !message.died_here() || !headers.contains_key(&first) {
+                headers.insert(first, value);
+            }
+            headers.insert(format!("x-last-death-{part}"), value);
+        }
+        let text = |death: &Table, key| match death.get(key) {
+            Some(Value::Str(text)) => text.clone(),
+            _ => Vec::new(),
+        };
+        let deaths = history.iter().map(|death| (text(death, "queue"), text(death, "reason"))).collect();
+        headers.insert("x-death", history.into_iter().map(Value::Table).collect::<Vec<_>>());
+        properties.headers = Some(headers);
+
+        let keys = queue.settings.dead_letter_key.as_ref().map_or(routing_keys, |key| vec![key.clone()]);
+        let mut encoded = BytesMut::new();
+        properties.encode(&mut encoded);
+        let parts = MessageParts {
+            exchange: short(exchange),
+            routing_key: short(&keys[0]),
+            properties: &encoded,
+            died_here: true,
+        };
+        Some(Self {
+            message: Message::new(parts, message.body()),
+            keys,
+            persistent: properties.delivery_mode == Some(2),
+            priority: properties.priority,
+            deaths,
+        })
+    }
+
+    /// Whether this message was in that queue before and came back without a consumer's doing, which could go on for
+    /// ever.
+    pub(crate) fn cycles_to(&self, queue: &str) -> bool {
+        let Some(last_visit) = self.deaths.iter().position(|(name, _)| name == queue.as_bytes()) else { return false };
+        self.deaths[..=last_visit].iter().all(|(_, reason)| reason != REJECTED.as_bytes())
+    }
+}
+
+fn into_table(value: Value) -> Option<Table> {
+    match value {
+        Value::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn is(death: &Table, key: &str, value: &str) -> bool {
+    death.get(key).and_then(Value::as_str) == Some(value)
+}
+
+/// An argument may be longer than any name that exists or a client can bind with: such a letter finds no queue.
+fn short(name: &str) -> &str {
+    let end = (0..=name.len().min(255)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
+}
+
+const REJECTED: &str = "rejected";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::QueueSettings;
+    use crate::queue::tests::spec;
+
+    fn published(list: &PropertyList) -> Message {
+        let mut properties = BytesMut::new();
+        list.encode(&mut properties);
+        let parts = MessageParts { exchange: "jobs", routing_key: "new", properties: &properties, died_here: false };
+        Message::new(parts, b"body")
+    }
+
+    fn dead_lettering(key: Option<&str>) -> QueueSettings {
+        QueueSettings {
+            dead_letter_exchange: Some("dlx".to_owned()),
+            dead_letter_key: key.map(str::to_owned),
+            ..QueueSettings::default()
+        }
+    }
+
+    fn headers(message: &Message) -> Table {
+        Properties::parse(message.properties()).unwrap().headers().unwrap()
+    }
+
+    fn deaths(message: &Message) -> Vec<Table> {
+        match headers(message).remove("x-death") {
+            Some(Value::Array(deaths)) => deaths.into_iter().filter_map(into_table).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_death_is_told_in_rabbitmqs_words_and_order() {
+        let mut sent = Table::new();
+        sent.insert("CC", vec![Value::from("copy")]);
+        sent.insert("x-death", vec![Value::Table(Table::new())]);
+        let message = published(&PropertyList {
+            headers: Some(sent),
+            expiration: Some(b"50".to_vec()),
+            delivery_mode: Some(2),
+            ..PropertyList::default()
+        });
+        let letter = DeadLetter::new(&message, &spec(1, dead_lettering(None)), Reason::Expired, 7_999).unwrap();
+        assert_eq!(letter.keys, ["new", "copy"]);
+        assert!(letter.persistent);
+        assert_eq!((letter.message.exchange(), letter.message.routing_key()), ("dlx", "new"));
+        assert_eq!(letter.message.body(), b"body");
+        let history = deaths(&letter.message);
+        let death: Vec<_> = history[0].iter().collect();
+        let keys = Value::Array(vec!["new".into(), "copy".into()]);
+        assert_eq!(history.len(), 1);
+        assert_eq!(
+            death,
+            [
+                ("original-expiration", &Value::from("50")),
+                ("count", &Value::I64(1)),
+                ("reason", &Value::from("expired")),
+                ("queue", &Value::from("q1")),
+                ("time", &Value::Timestamp(7)),
+                ("exchange", &Value::from("jobs")),
+                ("routing-keys", &keys),
+            ]
+        );
+        assert_eq!(Properties::parse(letter.message.properties()).unwrap().expiration(), None);
+        for (key, value) in [("reason", "expired"), ("queue", "q1"), ("exchange", "jobs")] {
+            let headers = headers(&letter.message);
+            assert_eq!(headers.get(&format!("x-first-death-{key}")), Some(&Value::from(value)));
+            assert_eq!(headers.get(&format!("x-last-death-{key}")), Some(&Value::from(value)));
+        }
+    }
+
+    #[test]
+    fn a_repeated_death_counts_on_and_moves_to_the_front() {
+        let (first, second) = (spec(1, dead_lettering(Some("k"))), spec(2, dead_lettering(None)));
+        let once = DeadLetter::new(&published(&PropertyList::default()), &first, Reason::Rejected, 1_000).unwrap();
+        let twice = DeadLetter::new(&once.message, &second, Reason::Expired, 2_000).unwrap();
+        let thrice = DeadLetter::new(&twice.message, &first, Reason::Rejected, 3_000).unwrap();
+        let history = deaths(&thrice.message);
+        let told =
+            |death: &Table| (death.get("queue").cloned(), death.get("count").cloned(), death.get("time").cloned());
+        assert_eq!(history.len(), 2);
+        assert_eq!(told(&history[0]), (Some("q1".into()), Some(Value::I64(2)), Some(Value::Timestamp(1))));
+        assert_eq!(told(&history[1]), (Some("q2".into()), Some(Value::I64(1)), Some(Value::Timestamp(2))));
+        assert_eq!(headers(&thrice.message).get("x-first-death-queue"), Some(&Value::from("q1")));
+        assert_eq!(thrice.keys, ["k"]);
+    }
+
+    #[test]
+    fn only_a_cycle_without_a_rejection_is_one() {
+        let (work, wait) = (spec(1, dead_lettering(None)), spec(2, dead_lettering(None)));
+        let rejected = DeadLetter::new(&published(&PropertyList::default()), &work, Reason::Rejected, 0).unwrap();
+        assert!(!rejected.cycles_to("q2"));
+        let expired = DeadLetter::new(&rejected.message, &wait, Reason::Expired, 0).unwrap();
+        assert!(!expired.cycles_to("q1"), "the retry ladder");
+        assert!(expired.cycles_to("q2"));
+        let again = DeadLetter::new(&expired.message, &work, Reason::Expired, 0).unwrap();
+        assert!(again.cycles_to("q2"), "no rejection since it was there");
+    }
+}

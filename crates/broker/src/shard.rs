@@ -1,0 +1,434 @@
+//! A shard owns queues and the log that makes them durable, and is the only one that touches them.
+//!
+//! One [`Shard::step`] takes everything that arrived, does it in order, serves the consumers of the queues that were
+//! touched, and hands the log one batch to write. Deliveries do not wait for the disk; answers that promise something
+//! do. Time and topology are arguments, what is to be sent is returned: the shard waits for nothing and reads no clock.
+//!
+//! ```text
+//!   inputs ──► execute ──► queues ──► serve ──► deliveries ─┐
+//!                │            │                             ├──► Outbox
+//!                └── records ─┴──► log ──► durable ─ answers┘
+//! ```
+
+mod consume;
+mod dead_letter;
+mod delete;
+mod evacuate;
+mod log;
+pub(crate) mod peers;
+mod publish;
+mod recovery;
+mod serve;
+mod settle;
+pub(crate) mod slots;
+mod timers;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use recovery::{Facts, Recovery, RecoveryError};
+
+use crate::command::{
+    Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, ShardId,
+    ShardInput, ShardReport,
+};
+use crate::message::Message;
+use crate::queue::Queue;
+use crate::topology::{Routes, Topology};
+use amqp::ChannelId;
+use dead_letter::{Dead, Moving};
+use evacuate::Evacuation;
+use log::{Log, Waiter};
+use peers::{Channel, Peer};
+use rustc_hash::FxHashMap;
+use slots::{Slot, Slots};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use store::{Lsn, QueueId, Store};
+use timers::Timers;
+
+/// What a shard is told once.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// How many shards the server has.
+    pub shards: u16,
+    /// How long a delivery may stay unacked unless queue or consumer say otherwise, in milliseconds; 0 = for ever.
+    pub consumer_timeout_ms: u64,
+    /// How many failed deliveries a quorum queue's message may have unless the queue says otherwise. RabbitMQ: 20.
+    pub quorum_delivery_limit: u32,
+}
+
+impl Default for ShardSettings {
+    fn default() -> Self {
+        Self { shards: 1, consumer_timeout_ms: 1_800_000, quorum_delivery_limit: 20 }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard<S: Store> {
+    id: ShardId,
+    settings: ShardSettings,
+    now: Now,
+    log: Log<S>,
+    queues: Slots<Queue>,
+    queue_slots: FxHashMap<QueueId, Slot<Queue>>,
+    peers: Slots<Peer>,
+    peer_slots: FxHashMap<ConnectionId, Slot<Peer>>,
+    channels: Slots<Channel>,
+    timers: Timers,
+    /// Queues to be served in this step.
+    touched: VecDeque<Slot<Queue>>,
+    /// Queues whose settled places are not in the log yet.
+    settling: Vec<Slot<Queue>>,
+    /// Channels and connections that can receive again and have consumers waiting for that.
+    freed_channels: Vec<Slot<Channel>>,
+    freed_peers: Vec<Slot<Peer>>,
+    dead: VecDeque<Dead>,
+    moving: FxHashMap<u64, Moving>,
+    last_transfer: u64,
+    evacuation: Evacuation,
+    /// Peers with events.
+    addressed: Vec<Slot<Peer>>,
+    /// Nothing may be appended to the log any more.
+    is_closed: bool,
+    out: Outbox,
+    /// Room to work in, kept for the next time.
+    accepted: Vec<publish::Accepted>,
+    places: Vec<store::Place>,
+    routes: Routes,
+}
+
+impl<S: Store> Shard<S> {
+    /// Starts to read a shard's log.
+    #[must_use]
+    pub fn recover(id: ShardId, settings: ShardSettings, now: Now) -> Recovery {
+        Recovery::new(id, settings, now)
+    }
+
+    fn new(id: ShardId, settings: ShardSettings, now: Now, log: Log<S>) -> Self {
+        Self {
+            id,
+            settings,
+            now,
+            log,
+            queues: Slots::default(),
+            queue_slots: FxHashMap::default(),
+            peers: Slots::default(),
+            peer_slots: FxHashMap::default(),
+            channels: Slots::default(),
+            timers: Timers::default(),
+            touched: VecDeque::new(),
+            settling: Vec::new(),
+            freed_channels: Vec::new(),
+            freed_peers: Vec::new(),
+            dead: VecDeque::new(),
+            moving: FxHashMap::default(),
+            last_transfer: 0,
+            evacuation: Evacuation::default(),
+            addressed: Vec::new(),
+            is_closed: false,
+            out: Outbox::default(),
+            accepted: Vec::new(),
+            places: Vec::new(),
+            routes: Routes::default(),
+        }
+    }
+
+    /// Does everything in `inbox`, in order, and what became due; drains it. What is to be sent is added to `out`.
+    pub fn step(&mut self, now: Now, inbox: &mut Vec<ShardInput>, topology: &Topology, out: &mut Outbox) {
+        self.now = now;
+        std::mem::swap(&mut self.out, out);
+        for input in inbox.drain(..) {
+            self.execute(input, topology);
+        }
+        self.hear_store();
+        if !self.is_closed {
+            self.run_timers();
+            self.serve(topology);
+            self.write_settled();
+            self.evacuate();
+        }
+        self.log.flush();
+        for peer in self.addressed.drain(..) {
+            if let Some(peer) = self.peers.get_mut(peer).filter(|peer| !peer.events.is_empty()) {
+                self.out.connections.push((peer.id, std::mem::take(&mut peer.events)));
+            }
+        }
+        std::mem::swap(&mut self.out, out);
+    }
+
+    /// When [`Self::step`] has to run again at the latest, by `Now::ms`; `None` while only input can change anything.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        if self.is_closed {
+            return None;
+        }
+        if !self.touched.is_empty() || self.evacuation.is_running() {
+            return Some(self.now.ms);
+        }
+        self.timers.next_ms()
+    }
+
+    /// The disk cannot follow: no more input, please, until this changes. The store's news change it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX
+    }
+
+    fn execute(&mut self, input: ShardInput, topology: &Topology) {
+        match input {
+            ShardInput::Batch(batch) => self.execute_batch(batch, topology),
+            ShardInput::CreateQueue { spec, ticket } => {
+                let lsn = self.create_queue(spec);
+                if let Some(ticket) = ticket {
+                    self.when_durable(lsn, Waiter::Ticket(ticket));
+                }
+            }
+            ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket } => {
+                self.serve_queue(queue, topology);
+                self.delete_on_request(queue, if_unused, if_empty, ticket);
+            }
+            ShardInput::Count { queue, connection, call, passive } => {
+                self.serve_queue(queue, topology);
+                self.count(queue, connection, call, passive);
+            }
+            ShardInput::PutFact { key, value, ticket } => {
+                let lsn = self.log.put_fact(key, value);
+                if let Some(ticket) = ticket {
+                    self.when_durable(lsn, Waiter::Ticket(ticket));
+                }
+            }
+            ShardInput::ForgetFact { key, ticket } => {
+                let lsn = self.log.forget_fact(&key);
+                if let Some(ticket) = ticket {
+                    self.when_durable(lsn, Waiter::Ticket(ticket));
+                }
+            }
+            ShardInput::Transfer { from, transfer, publish } => {
+                let stored = self.publish(publish, None);
+                self.bury(topology);
+                self.when_durable(stored.logged, Waiter::Transfer { from, transfer });
+            }
+            ShardInput::TransferStored { transfer } => self.finish_transfer(transfer),
+            ShardInput::Inspect { ticket, queue } => {
+                self.serve(topology);
+                let views = self.views(queue);
+                self.out.views.push((ticket, views));
+            }
+            ShardInput::Close => self.close(topology),
+        }
+    }
+
+    fn execute_batch(&mut self, batch: Batch, topology: &Topology) {
+        let connection = batch.connection;
+        let peer = match self.peer_slots.get(&connection) {
+            Some(slot) => *slot,
+            None => {
+                let slot = self.peers.insert(Peer::new(connection));
+                self.peer_slots.insert(connection, slot);
+                slot
+            }
+        };
+        for command in batch.commands {
+            if let Command::CloseConnection { call } = command {
+                self.close_connection(peer, call, topology);
+                return;
+            }
+            self.obey(peer, command, topology);
+        }
+    }
+
+    fn obey(&mut self, peer: Slot<Peer>, command: Command, topology: &Topology) {
+        match command {
+            Command::Publish(publish) => self.publish_for(peer, publish),
+            Command::Mark { mark } => self.mark(peer, mark),
+            Command::Transaction(commands) => return self.transact(peer, commands, topology),
+            Command::Settle(settle) => self.settle(peer, settle),
+            Command::Consume(consume) => self.consume(peer, *consume),
+            Command::Cancel { call, queue, consumer } => {
+                self.serve_queue(queue, topology);
+                self.cancel(peer, call, queue, consumer);
+            }
+            Command::Get { call, channel, queue, no_ack } => {
+                self.serve_queue(queue, topology);
+                self.take_one(peer, call, (channel, queue), no_ack);
+            }
+            Command::Purge { call, queue } => {
+                self.serve_queue(queue, topology);
+                self.purge(peer, call, queue);
+            }
+            Command::Recover { call, channel } => {
+                self.recover_channel(peer, channel);
+                self.answer(peer, call, Outcome::Recovered);
+            }
+            Command::CloseChannel { call, channel } => {
+                self.close_channel(peer, channel);
+                self.answer(peer, call, Outcome::ChannelClosed);
+            }
+            Command::CloseConnection { .. } => {}
+            Command::ChannelLimit { channel, limit } => {
+                let channel = self.channel(peer, channel);
+                self.channels[channel].limit = limit;
+                self.freed_channels.push(channel);
+            }
+            Command::ConsumerLimit { queue: _, consumer, limit } => self.limit_consumer(peer, consumer, limit),
+            Command::Drained { bytes } => {
+                if self.peers[peer].drain(bytes) {
+                    self.freed_peers.push(peer);
+                }
+            }
+            Command::Reply { to, message } => self.reply(to, message),
+        }
+        self.bury(topology);
+    }
+
+    fn create_queue(&mut self, spec: Arc<QueueSpec>) -> Lsn {
+        let id = spec.queue.id;
+        let mut queue = Queue::new(spec, self.now);
+        if queue.spec.durable {
+            let (key, value) = queue.spec.fact();
+            queue.created = self.log.put_fact(key, value);
+        }
+        let lsn = queue.created;
+        self.adopt(id, queue);
+        lsn
+    }
+
+    /// Takes a queue in, new or recovered.
+    fn adopt(&mut self, id: QueueId, queue: Queue) {
+        let slot = self.queues.insert(queue);
+        let former = self.queue_slots.insert(id, slot);
+        assert!(former.is_none(), "a queue id is never used twice");
+        self.touch(slot);
+    }
+
+    fn count(&mut self, queue: QueueId, connection: ConnectionId, call: CallId, passive: bool) {
+        let Some(&slot) = self.queue_slots.get(&queue) else {
+            return self.tell(connection, ConnectionEvent::Done { call, outcome: Outcome::Missed });
+        };
+        let queue = &mut self.queues[slot];
+        if !passive {
+            queue.last_used_ms = self.now.ms;
+        }
+        let (messages, consumers) = (queue.ready.len() as u64, queue.consumers);
+        let created = queue.created;
+        let outcome = Outcome::QueueDeclared { messages, consumers };
+        self.when_durable(created, Waiter::Declared { connection, call, outcome });
+    }
+
+    /// A direct reply is worth no waiting: a requester that does not read, or is gone, gets none.
+    fn reply(&mut self, to: ChannelKey, message: Message) {
+        let slot = self.peer_slots.get(&to.connection);
+        if slot.is_none_or(|slot| !self.peers[*slot].is_over()) {
+            self.tell(to.connection, ConnectionEvent::Reply { channel: to.channel, message });
+        }
+    }
+
+    /// The channel of that number, which may be new.
+    fn channel(&mut self, peer: Slot<Peer>, id: ChannelId) -> Slot<Channel> {
+        let channels = &mut self.channels;
+        *self.peers[peer].channels.entry(id).or_insert_with(|| channels.insert(Channel::new(id, peer)))
+    }
+
+    /// The queue is to be served before the step ends.
+    fn touch(&mut self, slot: Slot<Queue>) {
+        let queue = &mut self.queues[slot];
+        if !queue.is_touched {
+            queue.is_touched = true;
+            self.touched.push_back(slot);
+        }
+    }
+
+    fn answer(&mut self, peer: Slot<Peer>, call: CallId, outcome: Outcome) {
+        self.post(peer, ConnectionEvent::Done { call, outcome });
+    }
+
+    /// Sends an event to a connection that this shard knows.
+    fn post(&mut self, slot: Slot<Peer>, event: ConnectionEvent) {
+        let peer = &mut self.peers[slot];
+        if peer.events.is_empty() {
+            self.addressed.push(slot);
+        }
+        peer.events.push(event);
+    }
+
+    /// Sends an event to any connection.
+    fn tell(&mut self, connection: ConnectionId, event: ConnectionEvent) {
+        match self.peer_slots.get(&connection) {
+            Some(slot) => self.post(*slot, event),
+            None => self.out.connections.push((connection, vec![event])),
+        }
+    }
+
+    /// Serves the waiter as soon as everything up to that record is durable, which may be now.
+    fn when_durable(&mut self, lsn: Lsn, waiter: Waiter) {
+        if self.log.is_durable(lsn) {
+            self.report(waiter);
+        } else {
+            self.log.wait(lsn, waiter);
+        }
+    }
+
+    fn hear_store(&mut self) {
+        if let Err(sentence) = self.log.poll() {
+            self.out.failed = Some(sentence);
+            return;
+        }
+        while let Some(waiter) = self.log.next_served() {
+            self.report(waiter);
+        }
+    }
+
+    fn report(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Mark { connection, mark, refused } => {
+                self.tell(connection, ConnectionEvent::Stored { shard: self.id, mark, refused });
+            }
+            Waiter::Ticket(ticket) => self.out.catalog.push(ShardReport::Durable { ticket }),
+            Waiter::Deleted { ticket, outcome } => self.out.catalog.push(ShardReport::Deleted { ticket, outcome }),
+            Waiter::Declared { connection, call, outcome } => {
+                self.tell(connection, ConnectionEvent::Done { call, outcome });
+            }
+            Waiter::Transfer { from, transfer } => {
+                self.out.shards.push((from, ShardInput::TransferStored { transfer }));
+            }
+            Waiter::Closed => self.out.closed = true,
+        }
+    }
+
+    /// Says in the log what was settled in this step.
+    fn write_settled(&mut self) {
+        for slot in self.settling.drain(..) {
+            // Its queue may be gone, and another one in its slot: that one then has nothing settled, or is listed too.
+            let Some(queue) = self.queues.get_mut(slot) else { continue };
+            if !queue.settled.is_empty() {
+                queue.settled.sort_unstable_by_key(|range| range.first);
+                queue.settled.dedup_by(|next, range| {
+                    let continues = range.last.0 + 1 == next.first.0;
+                    if continues {
+                        range.last = next.last;
+                    }
+                    continues
+                });
+                self.log.append_settled(queue.spec.queue.id, &queue.settled);
+                queue.settled.clear();
+            }
+        }
+    }
+
+    fn close(&mut self, topology: &Topology) {
+        self.serve(topology);
+        for peer in self.peers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
+            self.leave_all_channels(peer);
+            self.bury(topology);
+        }
+        self.write_settled();
+        self.log.close();
+        self.is_closed = true;
+    }
+}
+
+/// Sum of what one slow sync may leave unwritten before the clients feel it.
+const UNWRITTEN_BYTES_MAX: usize = 64 << 20;

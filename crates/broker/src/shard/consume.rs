@@ -1,0 +1,207 @@
+//! Consumers start and stop, and messages are asked for one by one.
+
+use super::Shard;
+use super::peers::Peer;
+use super::slots::Slot;
+use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec};
+use crate::queue::unacked::HeldList;
+use crate::queue::{Consumer, Holder, Queue, Turn};
+use amqp::{ChannelId, ReplyCode, Table, Value};
+use store::{QueueId, Store};
+
+impl<S: Store> Shard<S> {
+    pub(super) fn consume(&mut self, peer: Slot<Peer>, consume: Consume) {
+        let call = consume.call;
+        let outcome = match self.queue_slots.get(&consume.queue) {
+            None => Outcome::Missed,
+            Some(&slot) => match self.start_consumer(peer, slot, consume) {
+                Ok(()) => Outcome::Consuming,
+                Err(fault) => Outcome::Fault(fault),
+            },
+        };
+        self.answer(peer, call, outcome);
+    }
+
+    fn start_consumer(&mut self, peer: Slot<Peer>, slot: Slot<Queue>, consume: Consume) -> Result<(), Fault> {
+        let queue = &self.queues[slot];
+        let settings = &queue.spec.settings;
+        // Quorum queues ignore the flag, as in RabbitMQ.
+        let exclusive = consume.exclusive && !settings.quorum;
+        if queue.is_exclusively_consumed || exclusive && (queue.consumers > 0 || settings.single_active) {
+            return Err(Fault::new(ReplyCode::AccessRefused, format!("{} in exclusive use", queue.spec.title())));
+        }
+        let priority = integer(&queue.spec, &consume.arguments, "x-priority")?.unwrap_or(0);
+        let timeout_ms = integer(&queue.spec, &consume.arguments, "x-consumer-timeout")?;
+        let timeout_ms = match timeout_ms.map(u64::try_from) {
+            None => self.timeout_of(queue),
+            Some(Ok(timeout_ms)) => timeout_ms,
+            Some(Err(_)) => return Err(invalid(&queue.spec, "x-consumer-timeout", "it is negative")),
+        };
+        let channel = self.channel(peer, consume.channel);
+        let holder = Holder {
+            channel,
+            channel_id: consume.channel,
+            number: consume.consumer,
+            no_ack: consume.no_ack,
+            prefetch: consume.prefetch,
+            priority,
+            turn: Turn::Never,
+            held: HeldList::default(),
+            timeout_ms,
+            timer_ms: 0,
+            consumer: None,
+        };
+        let consumer = Consumer { tag: consume.tag, exclusive, arguments: consume.arguments, arrival: 0 };
+        let queue = &mut self.queues[slot];
+        queue.last_used_ms = self.now.ms;
+        queue.last_busy_unix_ms = self.now.unix_ms;
+        let holder = queue.add_consumer(holder, consumer, self.now.ms);
+        self.channels[channel].holders.insert((slot, holder));
+        self.peers[peer].consumers.insert(consume.consumer, (slot, holder));
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// How long deliveries of this queue may stay unacked if their consumer says nothing; 0 = for ever.
+    fn timeout_of(&self, queue: &Queue) -> u64 {
+        let limits = [queue.spec.settings.consumer_timeout_ms.unwrap_or(0), self.settings.consumer_timeout_ms];
+        limits.into_iter().filter(|timeout_ms| *timeout_ms != 0).min().unwrap_or(0)
+    }
+
+    pub(super) fn cancel(&mut self, peer: Slot<Peer>, call: CallId, queue: QueueId, consumer: ConsumerNumber) {
+        let Some((slot, holder)) = self.peers[peer].consumers.remove(&consumer) else {
+            let is_known = self.queue_slots.contains_key(&queue);
+            return self.answer(peer, call, if is_known { Outcome::Cancelled } else { Outcome::Missed });
+        };
+        self.stop_consumer(slot, holder);
+        let queue = &self.queues[slot];
+        if queue.spec.auto_delete && queue.consumers == 0 {
+            let connection = self.peers[peer].id;
+            return self.delete_unasked(slot, Some((connection, call, Outcome::Cancelled)));
+        }
+        self.answer(peer, call, Outcome::Cancelled);
+    }
+
+    /// A consumer gets nothing more; what it holds stays with its channel.
+    pub(super) fn stop_consumer(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let queue = &mut self.queues[slot];
+        let turn = queue.holders[holder_slot].turn;
+        if queue.retire_consumer(holder_slot).is_none() {
+            return;
+        }
+        queue.last_used_ms = self.now.ms;
+        queue.last_busy_unix_ms = self.now.unix_ms;
+        let holder = &queue.holders[holder_slot];
+        let channel = &mut self.channels[holder.channel];
+        match turn {
+            Turn::Channel => channel.waiting.retain(|waiting| *waiting != (slot, holder_slot)),
+            Turn::Connection => self.peers[channel.peer].waiting.retain(|waiting| *waiting != (slot, holder_slot)),
+            Turn::Ready | Turn::Full | Turn::Inactive | Turn::Never => {}
+        }
+        if holder.held.len() == 0 {
+            self.remove_holder(slot, holder_slot);
+        }
+        self.touch(slot);
+    }
+
+    pub(super) fn limit_consumer(&mut self, peer: Slot<Peer>, consumer: ConsumerNumber, limit: u32) {
+        let Some(&(slot, holder_slot)) = self.peers[peer].consumers.get(&consumer) else { return };
+        let queue = &mut self.queues[slot];
+        let holder = &mut queue.holders[holder_slot];
+        holder.prefetch = limit;
+        if holder.turn == Turn::Full && !holder.is_full() {
+            queue.join_rotation(holder_slot);
+            self.touch(slot);
+        }
+    }
+
+    /// basic.get
+    pub(super) fn take_one(&mut self, peer: Slot<Peer>, call: CallId, from: (ChannelId, QueueId), no_ack: bool) {
+        let (channel, queue) = from;
+        let outcome = match self.queue_slots.get(&queue) {
+            None => Outcome::Missed,
+            Some(&slot) => self.take_from(peer, channel, slot, no_ack),
+        };
+        self.answer(peer, call, outcome);
+    }
+
+    fn take_from(&mut self, peer: Slot<Peer>, channel: ChannelId, slot: Slot<Queue>, no_ack: bool) -> Outcome {
+        let queue = &mut self.queues[slot];
+        if queue.spec.settings.quorum && queue.spec.settings.single_active {
+            let text = format!(
+                "cannot obtain access to locked {}. basic.get operations are not supported by quorum queues with single \
+                 active consumer",
+                queue.spec.title()
+            );
+            return Outcome::Fault(Fault::new(ReplyCode::ResourceLocked, text));
+        }
+        queue.last_used_ms = self.now.ms;
+        let Some(entry) = queue.ready.pop() else {
+            queue.counters.get_empty += 1;
+            return Outcome::Empty;
+        };
+        if no_ack {
+            queue.counters.get_no_ack += 1;
+        } else {
+            queue.counters.get += 1;
+        }
+        let holder = self.getter(peer, channel, slot, no_ack);
+        let delivery = self.hand_over(slot, holder, entry);
+        if no_ack {
+            self.remove_holder(slot, holder);
+        }
+        // A head that was shielded may have expired.
+        self.touch(slot);
+        Outcome::Got { delivery, left: self.queues[slot].ready.len() as u64 }
+    }
+
+    /// Who holds what a channel gets from a queue.
+    fn getter(&mut self, peer: Slot<Peer>, id: ChannelId, slot: Slot<Queue>, no_ack: bool) -> Slot<Holder> {
+        let channel = self.channel(peer, id);
+        if !no_ack && let Some(holder) = self.channels[channel].gets.get(&slot) {
+            return *holder;
+        }
+        let timeout_ms = self.timeout_of(&self.queues[slot]);
+        let holder = self.queues[slot].holders.insert(Holder {
+            channel,
+            channel_id: id,
+            number: ConsumerNumber::GET,
+            no_ack,
+            prefetch: 0,
+            priority: 0,
+            turn: Turn::Never,
+            held: HeldList::default(),
+            timeout_ms,
+            timer_ms: 0,
+            consumer: None,
+        });
+        let channel = &mut self.channels[channel];
+        channel.holders.insert((slot, holder));
+        if !no_ack {
+            channel.gets.insert(slot, holder);
+        }
+        holder
+    }
+
+    pub(super) fn purge(&mut self, peer: Slot<Peer>, call: CallId, queue: QueueId) {
+        let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
+        let mut messages = 0;
+        while let Some(entry) = self.queues[slot].ready.pop() {
+            self.retire(slot, &entry);
+            messages += 1;
+        }
+        self.queues[slot].counters.purged += messages;
+        self.answer(peer, call, Outcome::Purged { messages });
+    }
+}
+
+/// A consumer argument that has to be an integer.
+fn integer(queue: &QueueSpec, arguments: &Table, key: &str) -> Result<Option<i64>, Fault> {
+    let Some(value) = arguments.get(key) else { return Ok(None) };
+    let found = Value::as_i64(value);
+    found.map(Some).ok_or_else(|| invalid(queue, key, &format!("expected an integer, got {}", value.type_word())))
+}
+
+fn invalid(queue: &QueueSpec, key: &str, why: &str) -> Fault {
+    Fault::new(ReplyCode::PreconditionFailed, format!("invalid arg '{key}' for {}: {why}", queue.title()))
+}

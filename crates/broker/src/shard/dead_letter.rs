@@ -1,0 +1,146 @@
+//! Dead letters on their way: from the queue where a message died to those that its dead letter exchange leads to.
+//!
+//! What dies is put on a list and buried when the command at hand is done, so that queues that dead-letter into each
+//! other take turns instead of recursing. A letter that stays in this shard moves in one record. One that goes to
+//! another shard leaves its source in the log until that shard has stored it: after a crash it dies again.
+
+use super::Shard;
+use super::slots::Slot;
+use crate::command::{Publish, QueueSpec, ShardId, ShardInput};
+use crate::queue::Queue;
+use crate::queue::dead_letter::{DeadLetter, Reason};
+use crate::queue::ready::Entry;
+use crate::topology::Topology;
+use amqp::Properties;
+use std::sync::Arc;
+use store::{Lsn, QueueId, Store};
+
+/// A message that died and has yet to be dead-lettered. It has left its queue; its place in the log is still taken.
+#[derive(Debug)]
+pub(super) struct Dead {
+    queue: Arc<QueueSpec>,
+    entry: Entry,
+    reason: Reason,
+}
+
+/// A message whose dead letter other shards have yet to store.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) queue: QueueId,
+    pub(super) entry: Entry,
+    /// How many of them.
+    left: usize,
+}
+
+impl<S: Store> Shard<S> {
+    /// A message, taken out of its place, is to be dead-lettered, or dropped if nobody asked for that.
+    pub(super) fn lose(&mut self, slot: Slot<Queue>, entry: Entry, reason: Reason) {
+        let queue = &mut self.queues[slot];
+        if queue.spec.settings.dead_letter_exchange.is_none() {
+            return self.retire(slot, &entry);
+        }
+        queue.leave(&entry);
+        self.mourn(slot, entry, reason);
+    }
+
+    /// The same for a message that is not counted as the queue's.
+    pub(super) fn mourn(&mut self, slot: Slot<Queue>, entry: Entry, reason: Reason) {
+        let queue = Arc::clone(&self.queues[slot].spec);
+        self.dead.push_back(Dead { queue, entry, reason });
+    }
+
+    /// Publishes all dead letters.
+    pub(super) fn bury(&mut self, topology: &Topology) {
+        while let Some(Dead { queue, entry, reason }) = self.dead.pop_front() {
+            let id = queue.queue.id;
+            match DeadLetter::new(&entry.message, &queue, reason, self.now.unix_ms) {
+                Some(letter) => {
+                    let targets = self.targets(&letter, &queue, topology);
+                    self.post_letter(letter, targets, id, entry);
+                }
+                None => self.settle_place(id, &entry),
+            }
+        }
+    }
+
+    /// Where a letter goes, by shard.
+    fn targets(
+        &mut self,
+        letter: &DeadLetter,
+        queue: &QueueSpec,
+        topology: &Topology,
+    ) -> Vec<(ShardId, Arc<[QueueId]>)> {
+        let Ok(properties) = Properties::parse(letter.message.properties()) else { return Vec::new() };
+        let keys: Vec<&str> = letter.keys.iter().map(String::as_str).collect();
+        let exchange = queue.settings.dead_letter_exchange.as_deref().unwrap_or_default();
+        let found = topology.route(queue.vhost, exchange, &keys, &properties, &mut self.routes);
+        if found.is_err() {
+            return Vec::new();
+        }
+        let cycles = |id| topology.queue_by_id(id).is_some_and(|target| letter.cycles_to(&target.name));
+        self.routes.queues.retain(|target| !cycles(target.id));
+        let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
+        shards.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()
+    }
+
+    fn post_letter(&mut self, letter: DeadLetter, targets: Vec<(ShardId, Arc<[QueueId]>)>, id: QueueId, entry: Entry) {
+        let DeadLetter { message, persistent, priority, .. } = letter;
+        let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
+        let moved_from = (entry.is_logged() && !is_moving_away).then_some((id, entry.seq));
+        self.last_transfer += 1;
+        let transfer = self.last_transfer;
+        let (mut left, mut moved_by) = (0, Lsn::ZERO);
+        for (shard, queues) in targets {
+            let message = message.clone();
+            let publish = Publish { queues, message, persistent, expiration_ms: None, priority, confirm: false };
+            if shard == self.id {
+                moved_by = self.publish(publish, moved_from).logged;
+            } else {
+                self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish }));
+                left += 1;
+            }
+        }
+        if !entry.is_logged() {
+            return;
+        }
+        if left > 0 {
+            if let Some(slot) = self.queue_slots.get(&id) {
+                self.queues[*slot].begin_move(&entry);
+            }
+            self.moving.insert(transfer, Moving { queue: id, entry, left });
+        } else if moved_by != Lsn::ZERO {
+            self.log.release_message(entry.lsn, entry.message.bytes());
+        } else {
+            self.settle_place(id, &entry);
+        }
+    }
+
+    /// Another shard has stored a letter.
+    pub(super) fn finish_transfer(&mut self, transfer: u64) {
+        let Some(moving) = self.moving.get_mut(&transfer) else { return };
+        moving.left -= 1;
+        if moving.left == 0
+            && let Some(Moving { queue, entry, .. }) = self.moving.remove(&transfer)
+        {
+            if let Some(slot) = self.queue_slots.get(&queue) {
+                self.queues[*slot].end_move(&entry);
+            }
+            self.settle_place(queue, &entry);
+        }
+    }
+
+    /// The place of a message that its queue counts no more is empty in the log, too.
+    fn settle_place(&mut self, queue: QueueId, entry: &Entry) {
+        if !entry.is_logged() {
+            return;
+        }
+        if let Some(&slot) = self.queue_slots.get(&queue) {
+            let queue = &mut self.queues[slot];
+            if queue.settled.is_empty() {
+                self.settling.push(slot);
+            }
+            queue.note_settled(entry.seq);
+        }
+        self.log.release_message(entry.lsn, entry.message.bytes());
+    }
+}

@@ -1,0 +1,81 @@
+//! Queues go: because they were told to, or by themselves.
+
+use super::Shard;
+use super::log::Waiter;
+use super::slots::Slot;
+use super::timers::Due;
+use crate::command::{
+    CallId, CatalogTicket, ConnectionEvent, ConnectionId, ConsumerNumber, Fault, Outcome, ShardReport,
+};
+use crate::fact::queue_key;
+use crate::queue::Queue;
+use crate::queue::ready::Entry;
+use amqp::ReplyCode;
+use store::{Lsn, QueueId, Store};
+
+impl<S: Store> Shard<S> {
+    /// The catalog wants a queue to go.
+    pub(super) fn delete_on_request(&mut self, id: QueueId, if_unused: bool, if_empty: bool, ticket: CatalogTicket) {
+        let refused = |queue: &Queue| {
+            let why = match queue {
+                queue if if_unused && queue.consumers > 0 => "in use",
+                queue if if_empty && !queue.ready.is_empty() => "not empty",
+                _ => return None,
+            };
+            Some(Fault::new(ReplyCode::PreconditionFailed, format!("{} {why}", queue.spec.title())))
+        };
+        let (outcome, lsn) = match self.queue_slots.get(&id) {
+            None => (Outcome::Missed, Lsn::ZERO),
+            Some(&slot) => match refused(&self.queues[slot]) {
+                Some(fault) => (Outcome::Fault(fault), Lsn::ZERO),
+                None => {
+                    let messages = self.queues[slot].ready.len() as u64;
+                    (Outcome::QueueDeleted { messages }, self.delete(slot))
+                }
+            },
+        };
+        self.when_durable(lsn, Waiter::Deleted { ticket, outcome });
+    }
+
+    /// A queue goes by itself: its last consumer left, or nobody used it for too long.
+    pub(super) fn delete_unasked(&mut self, slot: Slot<Queue>, then: Option<(ConnectionId, CallId, Outcome)>) {
+        let queue = self.queues[slot].spec.queue.id;
+        self.delete(slot);
+        self.out.catalog.push(ShardReport::QueueGone { queue, then });
+    }
+
+    /// Deletes a queue with all it has; tells the record that says so.
+    fn delete(&mut self, slot: Slot<Queue>) -> Lsn {
+        let mut queue = self.queues.remove(slot);
+        let id = queue.spec.queue.id;
+        self.queue_slots.remove(&id);
+        let lsn = if queue.spec.durable { self.log.forget_fact(&queue_key(id)) } else { Lsn::ZERO };
+        self.timers.set(&mut queue.expiry_timer_ms, 0, id, Due::Expiry);
+        self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
+        for (holder_slot, holder) in queue.holders.iter() {
+            let mut timer_ms = holder.timer_ms;
+            self.timers.set(&mut timer_ms, 0, id, Due::Acknowledgement(holder_slot));
+            let channel = &mut self.channels[holder.channel];
+            channel.unacked -= holder.held.len();
+            channel.holders.remove(&(slot, holder_slot));
+            channel.waiting.retain(|waiting| *waiting != (slot, holder_slot));
+            if !channel.waiting.is_empty() {
+                self.freed_channels.push(holder.channel);
+            }
+            if holder.number == ConsumerNumber::GET {
+                channel.gets.remove(&slot);
+            }
+            let peer = channel.peer;
+            self.peers[peer].waiting.retain(|waiting| *waiting != (slot, holder_slot));
+            if holder.consumer.is_some() {
+                self.peers[peer].consumers.remove(&holder.number);
+                self.post(peer, ConnectionEvent::ConsumerGone { consumer: holder.number });
+            }
+        }
+        let unacked = queue.unacked.iter().map(|held| &held.entry);
+        for entry in queue.ready.iter().chain(unacked).filter(|entry| Entry::is_logged(entry)) {
+            self.log.release_message(entry.lsn, entry.message.bytes());
+        }
+        lsn
+    }
+}

@@ -1,0 +1,258 @@
+//! Messages go out: to the consumers whose turn it is, and away where they expired or are too many.
+
+use super::Shard;
+use super::slots::Slot;
+use super::timers::Due;
+use crate::command::{ConnectionEvent, ConsumerNumber, Delivery};
+use crate::queue::dead_letter::Reason;
+use crate::queue::ready::Entry;
+use crate::queue::{Holder, Queue, Turn};
+use crate::topology::Topology;
+use store::{QueueId, Store};
+
+impl<S: Store> Shard<S> {
+    /// Serves all queues that were touched, and those that this touches.
+    pub(super) fn serve(&mut self, topology: &Topology) {
+        loop {
+            while let Some(slot) = self.touched.pop_front() {
+                if self.queues.get(slot).is_some_and(|queue| queue.is_touched) {
+                    self.dispatch(slot);
+                }
+            }
+            self.bury(topology);
+            if self.touched.is_empty() && !self.admit_waiting() {
+                return;
+            }
+        }
+    }
+
+    /// Serves one queue now, if it was touched: who waits comes before who asks.
+    pub(super) fn serve_queue(&mut self, queue: QueueId, topology: &Topology) {
+        if let Some(&slot) = self.queue_slots.get(&queue)
+            && self.queues[slot].is_touched
+        {
+            self.dispatch(slot);
+            self.bury(topology);
+        }
+    }
+
+    /// Delivers what can be delivered, then drops what has no right to stay.
+    pub(super) fn dispatch(&mut self, slot: Slot<Queue>) {
+        self.queues[slot].is_touched = false;
+        self.expire(slot, self.now.unix_ms);
+        while !self.queues[slot].ready.is_empty() {
+            let Some(consumer) = self.queues[slot].rotation.next() else { break };
+            if !self.can_receive(slot, consumer) {
+                continue;
+            }
+            let Some(entry) = self.queues[slot].ready.pop() else { break };
+            self.deliver(slot, consumer, entry);
+            self.expire(slot, self.now.unix_ms);
+        }
+        self.expire(slot, self.now.unix_ms + 1);
+        while let Some(entry) = self.queues[slot].pop_excess() {
+            self.queues[slot].counters.maxlen += 1;
+            self.lose(slot, entry, Reason::MaxLength);
+        }
+        let queue = &mut self.queues[slot];
+        if queue.consumers > 0 {
+            queue.utilisation.note(!queue.rotation.is_empty(), self.now.ms);
+        }
+        queue.check();
+        self.arm_timers(slot);
+    }
+
+    /// Drops heads that expired before that time.
+    fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
+        while let Some(entry) = self.queues[slot].ready.pop_expired(unix_ms) {
+            self.queues[slot].counters.expired += 1;
+            self.lose(slot, entry, Reason::Expired);
+        }
+    }
+
+    /// Whether the consumer, whose turn it is, may get a message; if not, notes what it waits for.
+    fn can_receive(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) -> bool {
+        let holder = &mut self.queues[slot].holders[consumer];
+        let channel = &mut self.channels[holder.channel];
+        let peer = &mut self.peers[channel.peer];
+        if holder.is_full() {
+            holder.turn = Turn::Full;
+        } else if !holder.no_ack && !channel.has_room() {
+            holder.turn = Turn::Channel;
+            channel.waiting.push_back((slot, consumer));
+        } else if peer.is_over() {
+            holder.turn = Turn::Connection;
+            peer.waiting.push_back((slot, consumer));
+        } else {
+            return true;
+        }
+        false
+    }
+
+    fn deliver(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>, entry: Entry) {
+        let holder = &self.queues[slot].holders[consumer];
+        let (channel, no_ack) = (holder.channel, holder.no_ack);
+        let delivery = self.hand_over(slot, consumer, entry);
+        let queue = &mut self.queues[slot];
+        if no_ack {
+            queue.counters.deliver_no_ack += 1;
+        } else {
+            queue.counters.deliver += 1;
+        }
+        let holder = &mut queue.holders[consumer];
+        if holder.is_full() {
+            holder.turn = Turn::Full;
+        } else {
+            queue.rotation.join(holder.priority, consumer);
+        }
+        let peer = self.channels[channel].peer;
+        if self.peers[peer].events.is_empty() {
+            self.addressed.push(peer);
+        }
+        self.peers[peer].deliver(delivery);
+    }
+
+    /// Makes a message, just taken from the ready ones, its holder's.
+    pub(super) fn hand_over(&mut self, slot: Slot<Queue>, to: Slot<Holder>, entry: Entry) -> Delivery {
+        let queue = &mut self.queues[slot];
+        let holder = &queue.holders[to];
+        let delivery = Delivery {
+            channel: holder.channel_id,
+            consumer: holder.number,
+            queue: queue.spec.queue,
+            seq: entry.seq,
+            redelivered: entry.redelivered,
+            attempts: if queue.spec.settings.quorum { entry.attempts } else { 0 },
+            no_ack: holder.no_ack,
+            message: entry.message.clone(),
+        };
+        queue.counters.redeliver += u64::from(entry.redelivered);
+        queue.last_busy_unix_ms = self.now.unix_ms;
+        if holder.no_ack {
+            self.retire(slot, &entry);
+        } else {
+            self.channels[holder.channel].unacked += 1;
+            queue.hold(entry, to, self.now.ms);
+            let holder = &mut queue.holders[to];
+            debug_assert!(
+                holder.number == ConsumerNumber::GET || holder.prefetch == 0 || holder.held.len() <= holder.prefetch,
+                "unacked ≤ prefetch"
+            );
+            if holder.timeout_ms != 0 && holder.timer_ms == 0 {
+                let at_ms = self.now.ms.saturating_add(holder.timeout_ms);
+                self.timers.set(&mut holder.timer_ms, at_ms, queue.spec.queue.id, Due::Acknowledgement(to));
+            }
+        }
+        delivery
+    }
+
+    /// A message, taken out of its place, is done with.
+    pub(super) fn retire(&mut self, slot: Slot<Queue>, entry: &Entry) {
+        let queue = &mut self.queues[slot];
+        queue.leave(entry);
+        if entry.is_logged() {
+            if queue.settled.is_empty() {
+                self.settling.push(slot);
+            }
+            queue.note_settled(entry.seq);
+            self.log.release_message(entry.lsn, entry.message.bytes());
+        }
+    }
+
+    /// Channels and connections that can receive again let one consumer each join; false if there is none.
+    fn admit_waiting(&mut self) -> bool {
+        let mut is_any = false;
+        let mut freed = std::mem::take(&mut self.freed_channels);
+        freed.retain(|slot| {
+            let Some(channel) = self.channels.get_mut(*slot).filter(|channel| channel.has_room()) else { return false };
+            let Some(waiting) = channel.waiting.pop_front() else { return false };
+            self.admit(waiting, Turn::Channel);
+            is_any = true;
+            true
+        });
+        self.freed_channels = freed;
+        let mut freed = std::mem::take(&mut self.freed_peers);
+        freed.retain(|slot| {
+            let Some(peer) = self.peers.get_mut(*slot).filter(|peer| !peer.is_over()) else { return false };
+            let Some(waiting) = peer.waiting.pop_front() else { return false };
+            self.admit(waiting, Turn::Connection);
+            is_any = true;
+            true
+        });
+        self.freed_peers = freed;
+        is_any
+    }
+
+    fn admit(&mut self, (slot, consumer): (Slot<Queue>, Slot<Holder>), from: Turn) {
+        let Some(queue) = self.queues.get_mut(slot) else { return };
+        if queue.holders.get(consumer).is_some_and(|holder| holder.turn == from) {
+            queue.join_rotation(consumer);
+            self.touch(slot);
+        }
+    }
+
+    fn arm_timers(&mut self, slot: Slot<Queue>) {
+        let queue = &mut self.queues[slot];
+        let id = queue.spec.queue.id;
+        if let Some(unix_ms) = queue.ready.next_expiry() {
+            let in_ms = unix_ms.saturating_sub(self.now.unix_ms).max(1);
+            let at_ms = self.now.ms.saturating_add(in_ms);
+            // A timer that runs out too early only looks again: one that follows every new head would cost more.
+            if queue.expiry_timer_ms == 0 || at_ms < queue.expiry_timer_ms {
+                self.timers.set(&mut queue.expiry_timer_ms, at_ms, id, Due::Expiry);
+            }
+        }
+        if let Some(expires_ms) = queue.spec.settings.expires_ms
+            && queue.consumers == 0
+            && queue.idle_timer_ms == 0
+        {
+            let at_ms = queue.last_used_ms.saturating_add(expires_ms).max(1);
+            self.timers.set(&mut queue.idle_timer_ms, at_ms, id, Due::Idle);
+        }
+    }
+
+    /// Does what became due.
+    pub(super) fn run_timers(&mut self) {
+        while let Some((id, due)) = self.timers.due(self.now.ms) {
+            let slot = self.queue_slots[&id];
+            let queue = &mut self.queues[slot];
+            match due {
+                Due::Expiry => {
+                    self.timers.set(&mut queue.expiry_timer_ms, 0, id, due);
+                    self.touch(slot);
+                }
+                Due::Idle => {
+                    self.timers.set(&mut queue.idle_timer_ms, 0, id, due);
+                    let unused_ms = self.now.ms.saturating_sub(queue.last_used_ms);
+                    let is_over = queue.spec.settings.expires_ms.is_some_and(|expires_ms| unused_ms >= expires_ms);
+                    if is_over && queue.consumers == 0 {
+                        self.delete_unasked(slot, None);
+                    } else {
+                        self.touch(slot);
+                    }
+                }
+                Due::Acknowledgement(holder) => self.check_acknowledgement(slot, holder),
+            }
+        }
+    }
+
+    fn check_acknowledgement(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let queue = &mut self.queues[slot];
+        let holder = &mut queue.holders[holder_slot];
+        let oldest = holder.held.first().and_then(|seq| queue.unacked.get(seq));
+        let due_ms = oldest.map_or(0, |held| held.since_ms.saturating_add(holder.timeout_ms));
+        let due = Due::Acknowledgement(holder_slot);
+        if due_ms > self.now.ms || due_ms == 0 {
+            self.timers.set(&mut holder.timer_ms, due_ms, queue.spec.queue.id, due);
+            return;
+        }
+        self.timers.set(&mut holder.timer_ms, 0, queue.spec.queue.id, due);
+        let timeout_ms = holder.timeout_ms;
+        let channel = &mut self.channels[holder.channel];
+        if !channel.is_timed_out {
+            channel.is_timed_out = true;
+            let (peer, channel) = (channel.peer, channel.id);
+            self.post(peer, ConnectionEvent::AckTimeout { channel, timeout_ms });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Deliveries end: acknowledged, rejected, or back in their place.
+
+use super::Shard;
+use super::peers::{Channel, Peer};
+use super::slots::Slot;
+use super::timers::Due;
+use crate::command::{CallId, ConnectionEvent, ConsumerNumber, Outcome, Settle, Settlement};
+use crate::queue::dead_letter::Reason;
+use crate::queue::ready::Entry;
+use crate::queue::{Holder, Queue, Turn};
+use crate::topology::Topology;
+use amqp::ChannelId;
+use store::Store;
+
+impl<S: Store> Shard<S> {
+    /// What is settled of a queue that is gone, or not held by this connection, is ignored.
+    pub(super) fn settle(&mut self, peer: Slot<Peer>, settle: Settle) {
+        let Some(&slot) = self.queue_slots.get(&settle.queue) else { return };
+        let queue = &mut self.queues[slot];
+        let Some(holder) = queue.unacked.get(settle.seq).map(|held| held.holder) else { return };
+        if self.channels[queue.holders[holder].channel].peer != peer {
+            return;
+        }
+        let Some(held) = queue.take_unacked(settle.seq) else { return };
+        let entry = held.entry;
+        queue.last_busy_unix_ms = self.now.unix_ms;
+        match settle.how {
+            Settlement::Ack => {
+                queue.counters.ack += 1;
+                self.retire(slot, &entry);
+            }
+            Settlement::Discard => {
+                queue.counters.rejected += 1;
+                self.lose(slot, entry, Reason::Rejected);
+            }
+            Settlement::Requeue => self.requeue(slot, entry),
+            Settlement::Unsent => {
+                queue.ready.put_back(entry);
+                self.touch(slot);
+            }
+        }
+        self.credit(slot, holder);
+    }
+
+    /// A failed delivery comes back.
+    fn requeue(&mut self, slot: Slot<Queue>, mut entry: Entry) {
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.redelivered = true;
+        let queue = &mut self.queues[slot];
+        let limit = queue.delivery_limit(self.settings.quorum_delivery_limit);
+        if limit.is_some_and(|limit| u64::from(entry.attempts) > limit) {
+            queue.counters.delivery_limit += 1;
+            return self.lose(slot, entry, Reason::DeliveryLimit);
+        }
+        if entry.is_logged() {
+            self.log.append_returned(queue.spec.queue.id, entry.seq, entry.attempts);
+        }
+        queue.ready.put_back(entry);
+        self.touch(slot);
+    }
+
+    /// A holder holds one message less.
+    fn credit(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let queue = &mut self.queues[slot];
+        let holder = &queue.holders[holder_slot];
+        let channel = &mut self.channels[holder.channel];
+        channel.unacked -= 1;
+        if !channel.waiting.is_empty() {
+            self.freed_channels.push(holder.channel);
+        }
+        match holder.turn {
+            Turn::Full if !holder.is_full() => {
+                queue.join_rotation(holder_slot);
+                self.touch(slot);
+            }
+            Turn::Never if holder.held.len() == 0 => self.remove_holder(slot, holder_slot),
+            _ => {}
+        }
+    }
+
+    /// Forgets a holder that holds nothing and gets nothing.
+    pub(super) fn remove_holder(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let queue = &mut self.queues[slot];
+        let mut holder = queue.holders.remove(holder_slot);
+        self.timers.set(&mut holder.timer_ms, 0, queue.spec.queue.id, Due::Acknowledgement(holder_slot));
+        let channel = &mut self.channels[holder.channel];
+        channel.holders.remove(&(slot, holder_slot));
+        if holder.number == ConsumerNumber::GET && channel.gets.get(&slot) == Some(&holder_slot) {
+            channel.gets.remove(&slot);
+        }
+    }
+
+    /// basic.recover
+    pub(super) fn recover_channel(&mut self, peer: Slot<Peer>, id: ChannelId) {
+        let Some(&channel) = self.peers[peer].channels.get(&id) else { return };
+        for (slot, holder) in self.channels[channel].holders.iter().copied().collect::<Vec<_>>() {
+            self.requeue_all(slot, holder);
+        }
+    }
+
+    fn requeue_all(&mut self, slot: Slot<Queue>, holder: Slot<Holder>) {
+        // The last of a cancelled consumer's messages takes the holder with it.
+        while let Some(seq) = self.queues[slot].holders.get(holder).and_then(|holder| holder.held.first()) {
+            let Some(held) = self.queues[slot].take_unacked(seq) else { return };
+            self.requeue(slot, held.entry);
+            self.credit(slot, holder);
+        }
+    }
+
+    /// The channel's consumers go, then its messages go back: nobody of this channel may get them again.
+    pub(super) fn close_channel(&mut self, peer: Slot<Peer>, id: ChannelId) {
+        if let Some(channel) = self.peers[peer].channels.remove(&id) {
+            self.end_channel(peer, channel);
+        }
+    }
+
+    fn end_channel(&mut self, peer: Slot<Peer>, channel: Slot<Channel>) {
+        let mut holders: Vec<_> = self.channels[channel].holders.iter().copied().collect();
+        holders.sort_unstable();
+        let consumers: Vec<_> = holders
+            .iter()
+            .filter_map(|(slot, holder)| {
+                let holder = &self.queues[*slot].holders[*holder];
+                holder.consumer.is_some().then_some((*slot, holder.number))
+            })
+            .collect();
+        for (slot, holder) in &holders {
+            self.stop_consumer(*slot, *holder);
+        }
+        for (slot, holder) in holders {
+            self.requeue_all(slot, holder);
+        }
+        for (slot, number) in consumers {
+            self.peers[peer].consumers.remove(&number);
+            let is_unused = |queue: &&Queue| queue.spec.auto_delete && queue.consumers == 0;
+            if self.queues.get(slot).filter(is_unused).is_some() {
+                self.delete_unasked(slot, None);
+            }
+        }
+        self.channels.remove(channel);
+    }
+
+    /// All channels of a connection end.
+    pub(super) fn leave_all_channels(&mut self, peer: Slot<Peer>) {
+        let mut channels: Vec<_> = self.peers[peer].channels.drain().map(|(_, channel)| channel).collect();
+        channels.sort_unstable();
+        for channel in channels {
+            self.end_channel(peer, channel);
+        }
+    }
+
+    pub(super) fn close_connection(&mut self, peer: Slot<Peer>, call: CallId, topology: &Topology) {
+        self.leave_all_channels(peer);
+        self.bury(topology);
+        let mut left = self.peers.remove(peer);
+        self.peer_slots.remove(&left.id);
+        left.events.push(ConnectionEvent::Done { call, outcome: Outcome::ConnectionClosed });
+        self.out.connections.push((left.id, left.events));
+    }
+}

@@ -1,0 +1,74 @@
+//! What the shard shows of its queues.
+
+use super::Shard;
+use super::slots::Slot;
+use crate::inspect::{ConsumerView, QueueView};
+use crate::queue::ready::Entry;
+use crate::queue::unacked::Held;
+use crate::queue::{Queue, Turn};
+use amqp::Properties;
+use std::sync::Arc;
+use store::{QueueId, Store};
+
+impl<S: Store> Shard<S> {
+    /// All queues, or this one, by id.
+    pub(super) fn views(&mut self, only: Option<QueueId>) -> Vec<QueueView> {
+        let mut slots: Vec<_> = match only {
+            Some(id) => self.queue_slots.get(&id).map(|slot| (id, *slot)).into_iter().collect(),
+            None => self.queue_slots.iter().map(|(id, slot)| (*id, *slot)).collect(),
+        };
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| self.view(slot)).collect()
+    }
+
+    fn view(&mut self, slot: Slot<Queue>) -> QueueView {
+        let consumers = self.consumer_views(&self.queues[slot]);
+        let queue = &mut self.queues[slot];
+        let utilisation = (queue.consumers > 0).then(|| queue.utilisation.share(self.now.ms));
+        let head_timestamp = queue.ready.first().and_then(|head| {
+            let properties = Properties::parse(head.message.properties()).ok();
+            properties.and_then(|properties| properties.timestamp())
+        });
+        let entries = queue.ready.len() * size_of::<Entry>() + queue.unacked.len() * size_of::<Held>();
+        QueueView {
+            spec: Arc::clone(&queue.spec),
+            ready: queue.ready.len() as u64,
+            unacked: (queue.unacked.len() + queue.moving) as u64,
+            ready_bytes: queue.ready.body_bytes(),
+            unacked_bytes: queue.totals.unacked_body_bytes,
+            persistent: queue.totals.logged,
+            persistent_bytes: queue.totals.logged_body_bytes,
+            head_timestamp,
+            idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
+            consumers,
+            consumer_utilisation: utilisation,
+            counters: queue.counters,
+            memory: queue.totals.message_bytes + (entries + size_of::<Queue>()) as u64,
+        }
+    }
+
+    fn consumer_views(&self, queue: &Queue) -> Vec<ConsumerView> {
+        let mut views: Vec<_> = queue
+            .holders
+            .iter()
+            .filter_map(|(_, holder)| {
+                let consumer = holder.consumer.as_ref()?;
+                let view = ConsumerView {
+                    tag: consumer.tag.clone(),
+                    connection: self.peers[self.channels[holder.channel].peer].id,
+                    channel: holder.channel_id,
+                    ack_required: !holder.no_ack,
+                    exclusive: consumer.exclusive,
+                    active: holder.turn != Turn::Inactive,
+                    prefetch: holder.prefetch,
+                    unacked: holder.held.len(),
+                    timeout_ms: holder.timeout_ms,
+                    arguments: consumer.arguments.clone(),
+                };
+                Some((consumer.arrival, view))
+            })
+            .collect();
+        views.sort_unstable_by_key(|(arrival, _)| *arrival);
+        views.into_iter().map(|(_, view)| view).collect()
+    }
+}
