@@ -1,0 +1,142 @@
+//! The HTTP API: what RabbitMQ's management API serves, for the objects that Leveret has.
+//!
+//! One file serves one resource. Each reads views of the machines' state ([`broker::inspect`]) or the topology, changes
+//! things through an [`crate::operator::Operator`], and never sees a machine. Values are live: a request looks when it
+//! comes. Only rates need a past, which [`samples`] keeps while anybody asks for them.
+//!
+//! Paths are matched as they are encoded, so that `%2F` in the name of a vhost divides nothing.
+
+mod access;
+mod bindings;
+mod channels;
+mod connections;
+mod consumers;
+mod exchanges;
+mod footprint;
+mod health;
+mod listing;
+mod local;
+mod message_stats;
+mod messages;
+mod metrics;
+mod nodes;
+mod overview;
+mod queues;
+mod refusal;
+mod request;
+mod samples;
+mod serving;
+mod values;
+mod vhosts;
+
+pub use local::{LocalError, SOCKET_NAME};
+pub(crate) use local::LocalSocket;
+
+use crate::operator::Operator;
+use crate::switchboard::Switchboard;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{delete, get, post};
+use broker::command::VhostId;
+use refusal::Refusal;
+use samples::Samples;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// What every request is served from.
+#[derive(Debug)]
+pub(crate) struct Api {
+    board: Arc<Switchboard>,
+    samples: Samples,
+    /// The one node's name, `leveret@HOST`: tools address it by that.
+    node: String,
+}
+
+/// How a resource's functions get it.
+type Shared = State<Arc<Api>>;
+
+/// Where the API and the metrics are served.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    /// The API, for anyone who can log in.
+    pub(crate) http: Vec<TcpListener>,
+    /// The metrics, for anyone.
+    pub(crate) metrics: Vec<TcpListener>,
+    /// The API, for whoever may open the socket in the data directory: its owner.
+    pub(crate) local: LocalSocket,
+}
+
+/// Serves the API and the metrics in `tasks`, until they are shut down.
+pub(crate) fn serve(board: &Arc<Switchboard>, doors: Doors, tasks: &mut JoinSet<()>) {
+    let api = Arc::new(Api { board: Arc::clone(board), samples: Samples::default(), node: footprint::node_name() });
+    let (routes, metrics) = (router(&api), metrics::router(&api));
+    for listener in doors.http {
+        tasks.spawn(serving::tcp(listener, routes.clone()));
+    }
+    for listener in doors.metrics {
+        tasks.spawn(serving::tcp(listener, metrics.clone()));
+    }
+    tasks.spawn(serving::local(doors.local, routes));
+    tasks.spawn(samples::keep(api));
+}
+
+fn router(api: &Arc<Api>) -> Router {
+    let api_routes = Router::new()
+        .route("/overview", get(overview::show))
+        .route("/version", get(overview::version))
+        .route("/cluster-name", get(overview::cluster_name))
+        .route("/whoami", get(access::whoami))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{node}", get(nodes::show))
+        .route("/vhosts", get(vhosts::list))
+        .route("/vhosts/{vhost}", get(vhosts::show))
+        .route("/connections", get(connections::list))
+        .route("/vhosts/{vhost}/connections", get(connections::list_in))
+        .route("/connections/{name}", get(connections::show).delete(connections::close))
+        .route("/connections/{name}/channels", get(channels::list_of))
+        .route("/channels", get(channels::list))
+        .route("/vhosts/{vhost}/channels", get(channels::list_in))
+        .route("/channels/{name}", get(channels::show))
+        .route("/consumers", get(consumers::list))
+        .route("/consumers/{vhost}", get(consumers::list_in))
+        .route("/exchanges", get(exchanges::list))
+        .route("/exchanges/{vhost}", get(exchanges::list_in))
+        .route("/exchanges/{vhost}/{name}", get(exchanges::show).put(exchanges::declare).delete(exchanges::delete))
+        .route("/exchanges/{vhost}/{name}/bindings/source", get(bindings::list_from))
+        .route("/exchanges/{vhost}/{name}/bindings/destination", get(bindings::list_to_exchange))
+        .route("/exchanges/{vhost}/{name}/publish", post(messages::publish))
+        .route("/queues", get(queues::list))
+        .route("/queues/detailed", get(queues::list_detailed))
+        .route("/queues/{vhost}", get(queues::list_in))
+        .route("/queues/{vhost}/{name}", get(queues::show).put(queues::declare).delete(queues::delete))
+        .route("/queues/{vhost}/{name}/contents", delete(queues::purge))
+        .route("/queues/{vhost}/{name}/get", post(messages::get))
+        .route("/queues/{vhost}/{name}/bindings", get(bindings::list_to_queue))
+        .route("/bindings", get(bindings::list))
+        .route("/bindings/{vhost}", get(bindings::list_in))
+        .route("/bindings/{vhost}/e/{source}/{kind}/{destination}", get(bindings::list_between).post(bindings::bind))
+        .route(
+            "/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}",
+            get(bindings::show).delete(bindings::unbind),
+        )
+        .route("/aliveness-test/{vhost}", get(health::aliveness_test))
+        .nest("/health/checks", health::routes())
+        .fallback(async || Refusal::no_object());
+    Router::new()
+        .nest("/api", api_routes)
+        .fallback(async || Refusal::no_object())
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
+        .with_state(Arc::clone(api))
+}
+
+impl Api {
+    /// The vhost of this name.
+    fn vhost(&self, name: &str) -> Result<VhostId, Refusal> {
+        self.board.topology().vhost(name).ok_or_else(Refusal::no_object)
+    }
+
+    fn operator(&self) -> Operator {
+        self.board.operator()
+    }
+}

@@ -1,0 +1,80 @@
+//! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
+
+use super::Shared;
+use super::refusal::Refusal;
+use super::serving::Origin;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::access::User;
+use serde_json::{Value, json};
+
+/// The one who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) user: User,
+    /// Came through the local socket: may do what RabbitMQ's command line may.
+    pub(super) is_local: bool,
+}
+
+/// Lets a request pass with its [`Caller`], or answers 401.
+pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
+    let origin = request.extensions().get::<Origin>().copied();
+    let caller = match origin {
+        Some(Origin::Local) => {
+            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()] };
+            Caller { user, is_local: true }
+        }
+        Some(Origin::Tcp(peer)) => {
+            let header = request.headers().get(header::AUTHORIZATION);
+            let Some(header) = header else { return challenge(().into_response()) };
+            let login = credentials(header)
+                .map(|(user, password)| api.board.users().login_basic(&user, &password, peer.ip().is_loopback()));
+            match login {
+                Some(Ok(user)) => Caller { user, is_local: false },
+                Some(Err(refusal)) => {
+                    tracing::warn!("HTTP access denied to {peer}: {}", refusal.log_text());
+                    return challenge(Refusal::login_failed().into_response());
+                }
+                None => return challenge(Refusal::login_failed().into_response()),
+            }
+        }
+        None => return Refusal::login_failed().into_response(),
+    };
+    if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
+        return Refusal::not_authorised("Not management user").into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// `GET /api/whoami`
+pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Value> {
+    Json(json!({"name": &*caller.user.name, "tags": caller.user.tags}))
+}
+
+fn challenge(mut response: Response) -> Response {
+    *response.status_mut() = axum::http::StatusCode::UNAUTHORIZED;
+    // The realm is RabbitMQ's, since browsers and scripts remember logins by it.
+    let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response
+}
+
+fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    let colon = decoded.iter().position(|octet| *octet == b':')?;
+    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    Some((user, decoded[colon + 1..].to_vec()))
+}
+
+/// Any of these lets a user in.
+const TAGS: [&str; 4] = ["administrator", "monitoring", "policymaker", "management"];

@@ -1,0 +1,108 @@
+//! `/api/connections`
+
+use super::consumers::connection_pid;
+use super::listing::Listing;
+use super::refusal::Refusal;
+use super::samples::{Past, octets};
+use super::{Api, Shared, message_stats, values};
+use amqp::ReplyCode;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use broker::command::Fault;
+use broker::inspect::ConnectionView;
+use serde_json::{Value, json};
+
+/// `GET /api/connections`
+pub(super) async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+    answer(&api, None, &listing).await
+}
+
+/// `GET /api/vhosts/VHOST/connections`
+pub(super) async fn list_in(
+    State(api): Shared,
+    Path(vhost): Path<String>,
+    listing: Listing,
+) -> Result<Json<Value>, Refusal> {
+    api.vhost(&vhost)?;
+    answer(&api, Some(&vhost), &listing).await
+}
+
+async fn answer(api: &Api, vhost: Option<&str>, listing: &Listing) -> Result<Json<Value>, Refusal> {
+    let mut connections = api.board.inspect_connections().await;
+    connections.retain(|connection| vhost.is_none_or(|vhost| connection.vhost == vhost));
+    let past = api.samples.past(api.board.clock().now().ms);
+    let objects = connections.iter().map(|connection| describe(api, connection, &past)).collect();
+    listing.all(objects, &["vhost", "name"])
+}
+
+/// `GET /api/connections/NAME`
+pub(super) async fn show(
+    State(api): Shared,
+    Path(name): Path<String>,
+    listing: Listing,
+) -> Result<Json<Value>, Refusal> {
+    let connection = find(&api, &name).await?;
+    let past = api.samples.past(api.board.clock().now().ms);
+    Ok(listing.one(describe(&api, &connection, &past)))
+}
+
+/// `DELETE /api/connections/NAME`; the header `X-Reason` is told to the client.
+pub(super) async fn close(
+    State(api): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let connection = find(&api, &name).await?;
+    let reason = headers.get("x-reason").map(|reason| String::from_utf8_lossy(reason.as_bytes()));
+    let reason = reason.as_deref().unwrap_or("Closed via management plugin");
+    api.board.close_connection(connection.id, Fault::new(ReplyCode::ConnectionForced, reason));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The connection of a path.
+pub(super) async fn find(api: &Api, name: &str) -> Result<ConnectionView, Refusal> {
+    let connections = api.board.inspect_connections().await;
+    connections.into_iter().find(|connection| connection.name == name).ok_or_else(Refusal::no_object)
+}
+
+fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {
+    let description = json!({
+        "name": connection.name,
+        "pid": connection_pid(connection.id),
+        "node": api.node,
+        "state": connection.state,
+        "type": "network",
+        "protocol": "AMQP 0-9-1",
+        "user": connection.user,
+        "user_who_performed_action": connection.user,
+        "vhost": connection.vhost,
+        "auth_mechanism": connection.mechanism,
+        "ssl": false,
+        "ssl_protocol": null,
+        "ssl_key_exchange": null,
+        "ssl_cipher": null,
+        "ssl_hash": null,
+        "peer_cert_subject": null,
+        "peer_cert_issuer": null,
+        "peer_cert_validity": null,
+        "host": connection.host,
+        "port": connection.port,
+        "peer_host": connection.peer_host,
+        "peer_port": connection.peer_port,
+        "channels": connection.channels.len(),
+        "channel_max": connection.channel_max,
+        "frame_max": connection.frame_max,
+        "timeout": connection.heartbeat_s,
+        "connected_at": connection.connected_at_unix_ms,
+        "client_properties": values::table_to_json(&connection.client_properties),
+        "recv_cnt": connection.received_packets,
+        "send_cnt": connection.sent_packets,
+        "send_pend": connection.unsent_bytes,
+    });
+    let Value::Object(mut object) = description else { return Value::Null };
+    let (now, then) = (octets(connection), past.connection(connection.id));
+    message_stats::put(&mut object, "recv_oct", now.received, then.received, past);
+    message_stats::put(&mut object, "send_oct", now.sent, then.sent, past);
+    object.into()
+}

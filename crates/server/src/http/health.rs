@@ -1,0 +1,96 @@
+//! `/api/health/checks` and `/api/aliveness-test`
+
+use super::messages::publish_to_queue;
+use super::overview::services;
+use super::refusal::{Refusal, succeeded};
+use super::{Api, Shared};
+use amqp::ChannelId;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What each check is about, where it can fail at all: a server that answers has no alarms, as it has none to raise.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/alarms", get(fine))
+        .route("/local-alarms", get(fine))
+        .route("/virtual-hosts", get(fine))
+        .route("/is-in-service", get(fine))
+        .route("/ready-to-serve-clients", get(fine))
+        .route("/node-is-quorum-critical", get(quorum_critical))
+        .route("/port-listener/{port}", get(port_listener))
+        .route("/protocol-listener/{protocol}", get(protocol_listener))
+}
+
+/// A check's status code and its document.
+type Verdict = (StatusCode, Json<Value>);
+
+async fn fine() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+async fn quorum_critical() -> Json<Value> {
+    Json(json!({"status": "ok", "reason": "single node cluster"}))
+}
+
+async fn port_listener(State(api): Shared, Path(port): Path<String>) -> Result<Verdict, Refusal> {
+    let port: u16 = port.parse().map_err(|_| Refusal::bad_request("Invalid port"))?;
+    let mut ports: Vec<_> = services(&api).map(|(_, address)| address.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.contains(&port) {
+        return Ok((StatusCode::OK, Json(json!({"status": "ok", "port": port}))));
+    }
+    let failed = json!({"status": "failed", "reason": NO_LISTENER, "missing": port, "ports": ports});
+    Ok((StatusCode::SERVICE_UNAVAILABLE, Json(failed)))
+}
+
+async fn protocol_listener(State(api): Shared, Path(asked): Path<String>) -> Verdict {
+    let protocol = match asked.to_ascii_lowercase().as_str() {
+        "amqp" | "amqp091" | "amqp-0-9-1" | "amqp0.9.1" => "amqp".to_owned(),
+        other => other.to_owned(),
+    };
+    let mut protocols: Vec<_> = services(&api).map(|(protocol, _)| protocol).collect();
+    protocols.dedup();
+    if protocols.contains(&protocol.as_str()) {
+        return (StatusCode::OK, Json(json!({"status": "ok", "protocol": protocol})));
+    }
+    let failed = json!({"status": "failed", "reason": NO_LISTENER, "missing": asked, "protocols": protocols});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(failed))
+}
+
+/// `GET /api/aliveness-test/VHOST`: a message goes through the queue `aliveness-test`, which stays for the next time.
+pub(super) async fn aliveness_test(State(api): Shared, Path(vhost): Path<String>) -> Result<Verdict, Refusal> {
+    let vhost = api.vhost(&vhost)?;
+    let mut operator = api.operator();
+    if api.board.topology().queue(vhost, ALIVENESS_QUEUE).is_none() {
+        let declare = DeclareQueue {
+            name: ALIVENESS_QUEUE.to_owned(),
+            server_named: false,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: amqp::Table::new(),
+        };
+        succeeded(operator.ask(vhost, CatalogAsk::DeclareQueue(declare)).await?)?;
+    }
+    let queue = api.board.topology().queue(vhost, ALIVENESS_QUEUE).cloned().ok_or_else(Refusal::no_object)?;
+    publish_to_queue(&mut operator, &queue, b"test_message").await?;
+    let take = |call| Command::Get { call, channel: ChannelId(1), queue: queue.queue.id, no_ack: true };
+    match succeeded(operator.command(queue.queue.shard, take).await?)? {
+        Outcome::Got { .. } => Ok((StatusCode::OK, Json(json!({"status": "ok"})))),
+        // Two tests at once may take each other's message, but not leave a test without one.
+        _ => {
+            let failed = json!({"status": "failed", "reason": "the test message did not arrive"});
+            Ok((StatusCode::SERVICE_UNAVAILABLE, Json(failed)))
+        }
+    }
+}
+
+const NO_LISTENER: &str = "No active listener";
+const ALIVENESS_QUEUE: &str = "aliveness-test";

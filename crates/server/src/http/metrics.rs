@@ -1,0 +1,298 @@
+//! Prometheus metrics: `/metrics` sums up the node, `/metrics/per-object` lists queues and connections too.
+//!
+//! Names and labels are those of RabbitMQ's plugin, so that its dashboards work. A number that we do not have is left
+//! out. These listeners ask for no login: they are bound to loopback addresses by default.
+
+use super::refusal::Refusal;
+use super::samples::{Totals, add_queue, totals};
+use super::{Api, Shared, footprint, overview};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use broker::inspect::{ConnectionView, QueueCounters, QueueView};
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+pub(super) fn router(api: &Arc<Api>) -> Router {
+    Router::new()
+        .route("/metrics", get(aggregated))
+        .route("/metrics/per-object", get(per_object))
+        .fallback(async || Refusal::no_object())
+        .with_state(Arc::clone(api))
+}
+
+async fn aggregated(State(api): Shared) -> Result<Response, Refusal> {
+    let look = Look::take(&api).await?;
+    let mut page = Page::default();
+    look.write_node(&api, "/metrics", &mut page);
+    look.write_sums(&mut page);
+    Ok(page.into_response())
+}
+
+async fn per_object(State(api): Shared) -> Result<Response, Refusal> {
+    let look = Look::take(&api).await?;
+    let mut page = Page::default();
+    look.write_node(&api, "/metrics/per-object", &mut page);
+    look.write_queues(&mut page);
+    look.write_connections(&mut page);
+    Ok(page.into_response())
+}
+
+/// Everything at one moment.
+#[derive(Debug)]
+struct Look {
+    queues: Vec<QueueView>,
+    connections: Vec<ConnectionView>,
+    totals: Totals,
+}
+
+impl Look {
+    async fn take(api: &Api) -> Result<Self, Refusal> {
+        let queues = api.board.inspect_queues().await?;
+        let connections = api.board.inspect_connections().await;
+        let totals = totals(api, &queues, &connections);
+        Ok(Self { queues, connections, totals })
+    }
+
+    fn write_node(&self, api: &Api, endpoint: &str, page: &mut Page) {
+        let identity = [
+            ("rabbitmq_node", api.node.as_str()),
+            ("rabbitmq_cluster", &api.node),
+            ("rabbitmq_cluster_permanent_id", &api.node),
+            ("rabbitmq_endpoint", endpoint),
+        ];
+        page.family("rabbitmq_identity_info", "untyped", "The node, and the endpoint that is read").add(&identity, 1);
+        let build = [
+            ("rabbitmq_version", overview::VERSION),
+            ("prometheus_plugin_version", overview::VERSION),
+            ("prometheus_client_version", overview::VERSION),
+            ("erlang_version", overview::NO_ERLANG),
+            ("product_name", overview::PRODUCT),
+            ("product_version", overview::VERSION),
+        ];
+        page.family("rabbitmq_build_info", "untyped", "What runs").add(&build, 1);
+        let uptime_s = api.board.clock().uptime_ms() / 1000;
+        page.gauge("rabbitmq_erlang_uptime_seconds", "How long the node runs").add(&[], uptime_s);
+        let data_dir = &api.board.config().data_dir;
+        for (name, help, number) in [
+            ("process_open_fds", "Open file descriptors", footprint::open_files()),
+            ("process_max_fds", "Open file descriptors limit", footprint::files_max()),
+            ("process_resident_memory_bytes", "Memory used in bytes", footprint::resident_bytes()),
+            ("resident_memory_limit_bytes", "Memory that there is in bytes", footprint::memory_bytes()),
+            ("disk_space_available_bytes", "Disk space available in bytes", footprint::disk_free_bytes(data_dir)),
+        ] {
+            if let Some(number) = number {
+                page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
+            }
+        }
+        let (totals, churn) = (&self.totals, self.totals.churn);
+        for (name, help, number) in [
+            ("connections_opened_total", "Connections opened", churn.opened),
+            ("connections_closed_total", "Connections closed", churn.closed),
+            ("channels_opened_total", "Channels opened", totals.channels_opened),
+            ("channels_closed_total", "Channels closed", totals.channels_closed),
+            ("queues_declared_total", "Queue declarations", churn.queues_declared),
+            ("queues_created_total", "Queues created", churn.queues_created),
+            ("queues_deleted_total", "Queues deleted", churn.queues_deleted),
+        ] {
+            page.counter(&format!("rabbitmq_{name}"), help).add(&[], number);
+        }
+        self.write_global(page);
+    }
+
+    /// Counters of all that ever happened, by protocol.
+    fn write_global(&self, page: &mut Page) {
+        const PROTOCOL: [(&str, &str); 1] = [("protocol", "amqp091")];
+        let counted = self.totals.channels;
+        let delivered = counted.deliver + counted.deliver_no_ack + counted.get + counted.get_no_ack;
+        for (name, help, number) in [
+            ("received", "Messages received from clients", counted.publish),
+            ("confirmed", "Messages confirmed to publishers", counted.confirm),
+            ("unroutable_dropped", "Messages dropped as no queue took them", counted.drop_unroutable),
+            ("unroutable_returned", "Messages returned as no queue took them", counted.return_unroutable),
+            ("delivered", "Messages delivered to consumers and polled", delivered),
+            ("delivered_consume_manual_ack", "Messages delivered, to be acknowledged", counted.deliver),
+            ("delivered_consume_auto_ack", "Messages delivered, acknowledged at once", counted.deliver_no_ack),
+            ("delivered_get_manual_ack", "Messages polled, to be acknowledged", counted.get),
+            ("delivered_get_auto_ack", "Messages polled, acknowledged at once", counted.get_no_ack),
+            ("redelivered", "Messages delivered again", counted.redeliver),
+            ("acknowledged", "Messages acknowledged", counted.ack),
+            ("get_empty", "Polls of an empty queue", counted.get_empty),
+        ] {
+            page.counter(&format!("rabbitmq_global_messages_{name}_total"), help).add(&PROTOCOL, number);
+        }
+        let unroutable = counted.drop_unroutable + counted.return_unroutable;
+        let routed = counted.publish.saturating_sub(unroutable);
+        page.counter("rabbitmq_global_messages_routed_total", "Messages that queues took").add(&PROTOCOL, routed);
+        let consumers: usize = self.queues.iter().map(|queue| queue.consumers.len()).sum();
+        page.gauge("rabbitmq_global_consumers", "Consumers").add(&PROTOCOL, consumers);
+
+        for quorum in [false, true] {
+            let mut died = QueueCounters::default();
+            for queue in self.queues.iter().filter(|queue| queue.spec.settings.quorum == quorum) {
+                add_queue(&mut died, &queue.counters);
+            }
+            let labels = [("queue_type", queue_type(quorum)), ("dead_letter_strategy", "at_least_once")];
+            for (reason, number) in [
+                ("expired", died.expired),
+                ("rejected", died.rejected),
+                ("maxlen", died.maxlen),
+                ("delivery_limit", died.delivery_limit),
+            ] {
+                let name = format!("rabbitmq_global_messages_dead_lettered_{reason}_total");
+                let help = "Messages dropped or dead-lettered for this reason, by the queues that exist";
+                page.counter(&name, help).add(&labels, number);
+            }
+        }
+    }
+
+    fn write_sums(&self, page: &mut Page) {
+        let sum = |of: fn(&QueueView) -> u64| self.queues.iter().map(of).sum::<u64>();
+        let channels: usize = self.connections.iter().map(|connection| connection.channels.len()).sum();
+        for (name, help, number) in [
+            ("connections", "Connections currently open", self.connections.len() as u64),
+            ("channels", "Channels currently open", channels as u64),
+            ("queues", "Queues", self.queues.len() as u64),
+            ("consumers", "Consumers", sum(|queue| queue.consumers.len() as u64)),
+            ("queue_messages_ready", "Messages ready to be delivered", sum(|queue| queue.ready)),
+            ("queue_messages_unacked", "Messages delivered and not acknowledged", sum(|queue| queue.unacked)),
+            ("queue_messages", "Messages ready and unacknowledged", sum(|queue| queue.ready + queue.unacked)),
+            ("queue_messages_persistent", "Persistent messages", sum(|queue| queue.persistent)),
+            ("queue_messages_bytes", "Size in bytes of all messages", sum(|queue| queue.ready_bytes + queue.unacked_bytes)),
+            ("queue_messages_ready_bytes", "Size in bytes of ready messages", sum(|queue| queue.ready_bytes)),
+            ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", sum(|queue| queue.unacked_bytes)),
+        ] {
+            page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
+        }
+    }
+
+    fn write_queues(&self, page: &mut Page) {
+        let gauges: [Metric<QueueView>; 9] = [
+            ("queue_messages_ready", "Messages ready to be delivered", |queue| queue.ready),
+            ("queue_messages_unacked", "Messages delivered and not acknowledged", |queue| queue.unacked),
+            ("queue_messages", "Messages ready and unacknowledged", |queue| queue.ready + queue.unacked),
+            ("queue_messages_persistent", "Persistent messages", |queue| queue.persistent),
+            ("queue_messages_bytes", "Size in bytes of all messages", |queue| queue.ready_bytes + queue.unacked_bytes),
+            ("queue_messages_ready_bytes", "Size in bytes of ready messages", |queue| queue.ready_bytes),
+            ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", |queue| queue.unacked_bytes),
+            ("queue_consumers", "Consumers on a queue", |queue| queue.consumers.len() as u64),
+            ("queue_process_memory_bytes", "Memory in bytes used by the queue", |queue| queue.memory),
+        ];
+        let counters: [Metric<QueueView>; 8] = [
+            ("queue_messages_published_total", "Messages published to a queue", |queue| queue.counters.publish),
+            ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| queue.counters.deliver),
+            ("queue_messages_delivered_total", "Messages delivered, acknowledged at once", |queue| queue.counters.deliver_no_ack),
+            ("queue_get_ack_total", "Messages polled, to be acknowledged", |queue| queue.counters.get),
+            ("queue_get_total", "Messages polled, acknowledged at once", |queue| queue.counters.get_no_ack),
+            ("queue_get_empty_total", "Polls of an empty queue", |queue| queue.counters.get_empty),
+            ("queue_messages_redelivered_total", "Messages delivered again", |queue| queue.counters.redeliver),
+            ("queue_messages_acked_total", "Messages acknowledged", |queue| queue.counters.ack),
+        ];
+        for (kind, families) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
+            for (name, help, of) in families {
+                let mut family = page.family(&format!("rabbitmq_{name}"), kind, help);
+                for queue in &self.queues {
+                    let labels = [("vhost", &*queue.spec.vhost_name), ("queue", &*queue.spec.name)];
+                    family.add(&labels, of(queue));
+                }
+            }
+        }
+    }
+
+    fn write_connections(&self, page: &mut Page) {
+        let gauges: [Metric<ConnectionView>; 2] = [
+            ("connection_channels", "Channels of a connection", |connection| connection.channels.len() as u64),
+            ("connection_pending_bytes", "Bytes that wait to be sent", |connection| connection.unsent_bytes),
+        ];
+        let counters: [Metric<ConnectionView>; 2] = [
+            ("connection_incoming_bytes_total", "Bytes received", |connection| connection.received_bytes),
+            ("connection_outgoing_bytes_total", "Bytes sent", |connection| connection.sent_bytes),
+        ];
+        for (kind, families) in [("gauge", gauges), ("counter", counters)] {
+            for (name, help, of) in families {
+                let mut family = page.family(&format!("rabbitmq_{name}"), kind, help);
+                for connection in &self.connections {
+                    family.add(&[("connection", &*connection.name), ("vhost", &connection.vhost)], of(connection));
+                }
+            }
+        }
+    }
+}
+
+/// A number of each `T`: its name after `rabbitmq_`, what it says, and how to get it.
+type Metric<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+fn queue_type(quorum: bool) -> &'static str {
+    if quorum { "rabbit_quorum_queue" } else { "rabbit_classic_queue" }
+}
+
+/// A page in Prometheus's text format.
+#[derive(Debug, Default)]
+struct Page(String);
+
+/// The numbers of one name.
+#[derive(Debug)]
+struct Family<'a> {
+    page: &'a mut String,
+    name: String,
+}
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
+        self.family(name, "gauge", help)
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
+        self.family(name, "counter", help)
+    }
+
+    /// Begins a name; one that is there already goes on.
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
+        let head = format!("# TYPE {name} {kind}\n# HELP {name} {help}\n");
+        if !self.0.contains(&head) {
+            self.0.push_str(&head);
+        }
+        Family { page: &mut self.0, name: name.to_owned() }
+    }
+}
+
+impl Family<'_> {
+    fn add(&mut self, labels: &[(&str, &str)], number: impl Display) {
+        self.page.push_str(&self.name);
+        for (at, (name, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let open = if at == 0 { '{' } else { ',' };
+            let _infallible = write!(self.page, "{open}{name}=\"{value}\"");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _infallible = writeln!(self.page, "{close} {number}");
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.0).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page::default();
+        page.gauge("x", "An x").add(&[("queue", "a\"b\\c\nd"), ("vhost", "/")], 1);
+        assert_eq!(page.0, "# TYPE x gauge\n# HELP x An x\nx{queue=\"a\\\"b\\\\c\\nd\",vhost=\"/\"} 1\n");
+    }
+
+    #[test]
+    fn a_name_is_introduced_once() {
+        let mut page = Page::default();
+        page.counter("x_total", "An x").add(&[("a", "1")], 1);
+        page.counter("x_total", "An x").add(&[("a", "2")], 2);
+        assert_eq!(page.0.matches("# TYPE").count(), 1);
+    }
+}

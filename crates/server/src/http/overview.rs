@@ -1,0 +1,117 @@
+//! `/api/overview` and what else describes the whole server.
+
+use super::listing::Listing;
+use super::refusal::Refusal;
+use super::samples::totals;
+use super::{Api, Shared, message_stats};
+use axum::Json;
+use axum::extract::State;
+use broker::topology::ExchangeKind;
+use serde_json::{Map, Value, json};
+use std::net::SocketAddr;
+
+/// `GET /api/overview`
+pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+    let queues = api.board.inspect_queues().await?;
+    let connections = api.board.inspect_connections().await;
+    let past = api.samples.past(api.board.clock().now().ms);
+    let (now, then) = (totals(&api, &queues, &connections), past.totals());
+
+    let mut churn = Map::new();
+    for ((name, now), (_, then)) in now.churn().into_iter().zip(then.churn()) {
+        message_stats::put(&mut churn, name, now, then, &past);
+    }
+    let mut queue_totals = Map::new();
+    message_stats::put(&mut queue_totals, "messages", now.ready + now.unacked, then.ready + then.unacked, &past);
+    message_stats::put(&mut queue_totals, "messages_ready", now.ready, then.ready, &past);
+    message_stats::put(&mut queue_totals, "messages_unacknowledged", now.unacked, then.unacked, &past);
+    let (counted, counted_then) = (message_stats::of_channel(&now.channels), message_stats::of_channel(&then.channels));
+
+    let overview = json!({
+        "management_version": VERSION,
+        "rates_mode": "basic",
+        "product_name": PRODUCT,
+        "product_version": VERSION,
+        "rabbitmq_version": VERSION,
+        "cluster_name": api.node,
+        "cluster_tags": {},
+        "node_tags": {},
+        // Tools refuse the document without these strings.
+        "erlang_version": NO_ERLANG,
+        "erlang_full_version": NO_ERLANG,
+        "default_queue_type": "classic",
+        "disable_stats": listing.disables_stats(),
+        "enable_queue_totals": listing.enables_queue_totals(),
+        "exchange_types": exchange_types(),
+        "message_stats": message_stats::object(&counted, &counted_then, &past),
+        "churn_rates": churn,
+        "queue_totals": queue_totals,
+        "object_totals": {
+            "channels": connections.iter().map(|connection| connection.channels.len()).sum::<usize>(),
+            "connections": connections.len(),
+            "consumers": queues.iter().map(|queue| queue.consumers.len()).sum::<usize>(),
+            "exchanges": api.board.topology().exchanges().count(),
+            "queues": queues.len(),
+        },
+        // Counters are looked at, not sent: none waits.
+        "statistics_db_event_queue": 0,
+        "node": api.node,
+        "listeners": listeners(&api),
+        "contexts": contexts(&api),
+    });
+    Ok(listing.one(overview))
+}
+
+/// `GET /api/version`
+pub(super) async fn version() -> Json<Value> {
+    Json(VERSION.into())
+}
+
+/// `GET /api/cluster-name`
+pub(super) async fn cluster_name(State(api): Shared) -> Json<Value> {
+    Json(json!({"name": api.node}))
+}
+
+pub(super) fn exchange_types() -> Value {
+    let describe = |kind: &ExchangeKind| {
+        let description = format!("AMQP {} exchange, as per the AMQP specification", kind.name());
+        json!({"name": kind.name(), "description": description, "enabled": true})
+    };
+    ExchangeKind::ALL.iter().map(describe).collect()
+}
+
+/// Every address that is listened on, by RabbitMQ's name of its protocol.
+pub(super) fn services(api: &Api) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let addresses = api.board.addresses();
+    let all = [("amqp", &addresses.amqp), ("http", &addresses.http), ("http/prometheus", &addresses.metrics)];
+    all.into_iter().flat_map(|(protocol, list)| list.iter().map(move |address| (protocol, *address)))
+}
+
+fn listeners(api: &Api) -> Value {
+    let describe = |(protocol, address): (&str, SocketAddr)| {
+        json!({
+            "node": api.node,
+            "protocol": protocol,
+            "ip_address": address.ip().to_string(),
+            "port": address.port(),
+        })
+    };
+    services(api).map(describe).collect()
+}
+
+pub(super) fn contexts(api: &Api) -> Value {
+    let describe = |address: &SocketAddr| {
+        json!({
+            "node": api.node,
+            "description": "HTTP API",
+            "path": "/",
+            "ip": address.ip().to_string(),
+            "port": address.port().to_string(),
+        })
+    };
+    api.board.addresses().http.iter().map(describe).collect()
+}
+
+pub(super) const PRODUCT: &str = "Leveret";
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const NO_ERLANG: &str = "none (Leveret does not use Erlang)";

@@ -1,0 +1,104 @@
+//! What requests carry in their bodies: JSON objects, of bounded size, that must arrive in time.
+
+use super::refusal::Refusal;
+use super::values;
+use amqp::Table;
+use axum::extract::{FromRequest, Request};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// A request's body, a JSON object whatever its content type says. No body is an empty object. Keys that nobody asks
+/// for are ignored.
+#[derive(Debug)]
+pub(super) struct Document(Map<String, Value>);
+
+impl<S: Send + Sync> FromRequest<S> for Document {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let body = tokio::time::timeout(BODY_TIME_MAX, body).await.map_err(|_| Refusal::too_slow())?;
+        let body = body.map_err(|_| Refusal::bad_request("Payload size limit exceeded"))?;
+        if body.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(Value::Object(object)) => Ok(Self(object)),
+            _ => Err(Refusal::bad_request("not_json")),
+        }
+    }
+}
+
+impl Document {
+    /// The value under this key.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Refuses a document without these keys.
+    pub(super) fn require(&self, keys: &[&str]) -> Result<(), Refusal> {
+        let missing: Vec<_> = keys.iter().filter(|key| self.get(key).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<_> = missing.iter().map(|key| format!("{{key_missing,{key}}}")).collect();
+        Err(Refusal::bad_request(format!("[{}]", missing.join(","))))
+    }
+
+    /// A truth value, which old tools send as a string; false when absent.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, Refusal> {
+        match self.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text == "true" || text == "false" => Ok(text == "true"),
+            Some(other) => Err(Refusal::bad_request(json!(["not_boolean", other]))),
+        }
+    }
+
+    /// A string; empty when absent.
+    pub(super) fn text(&self, key: &str) -> Result<&str, Refusal> {
+        match self.get(key) {
+            None => Ok(""),
+            Some(Value::String(text)) => Ok(text),
+            Some(_) => Err(Refusal::bad_request(json!(["not_string", key]))),
+        }
+    }
+
+    /// An integer, which old tools send as a string.
+    pub(super) fn integer(&self, key: &str) -> Result<Option<i64>, Refusal> {
+        let number = match self.get(key) {
+            None => return Ok(None),
+            Some(Value::Number(number)) => number.as_i64(),
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        number.map(Some).ok_or_else(|| Refusal::bad_request(json!(["not_int", key])))
+    }
+
+    /// A table of arguments or headers; empty when absent.
+    pub(super) fn table(&self, key: &str) -> Result<Table, Refusal> {
+        match self.get(key) {
+            None => Ok(Table::new()),
+            Some(Value::Object(object)) => values::table_from_json(object).map_err(Refusal::bad_request),
+            // An empty one, as Erlang-minded tools write it.
+            Some(Value::Array(list)) if list.is_empty() => Ok(Table::new()),
+            Some(_) => Err(Refusal::bad_request(json!(["not_object", key]))),
+        }
+    }
+
+    /// An object within; empty when absent.
+    pub(super) fn object(&self, key: &str) -> Result<Self, Refusal> {
+        match self.get(key) {
+            None => Ok(Self(Map::new())),
+            Some(Value::Object(object)) => Ok(Self(object.clone())),
+            Some(Value::Array(list)) if list.is_empty() => Ok(Self(Map::new())),
+            Some(_) => Err(Refusal::bad_request(json!(["not_object", key]))),
+        }
+    }
+}
+
+/// The largest body: a message of 10 MiB, which is RabbitMQ's limit, in Base64 and some more.
+const BODY_BYTES_MAX: usize = 20 << 20;
+
+/// How long a body may take to arrive.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,168 @@
+//! The listeners' side of the API: accepts connections, bounds what each may cost, and says where a request came from.
+//!
+//! A connection whose request's head does not arrive within 30 s, or that lets an answer wait for as long, is dropped;
+//! so is one that is idle for that time. No more than a fixed number is open at once; others wait to be accepted.
+
+use super::local::LocalSocket;
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tower::ServiceExt as _;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// The socket in the data directory.
+    Local,
+    /// Over TCP.
+    Tcp(SocketAddr),
+}
+
+/// Serves a TCP listener for ever.
+pub(super) async fn tcp(listener: TcpListener, routes: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Answers are small and somebody waits for them.
+                let _gone_already = socket.set_nodelay(true);
+                let origin = Origin::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+                let connection = serve(socket, origin, routes.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// Serves the local socket for ever.
+pub(super) async fn local(socket: LocalSocket, routes: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match socket.listener().accept().await {
+            Ok((stream, _)) => {
+                let connection = serve(stream, Origin::Local, routes.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// The usual reason is that the process has no file descriptors left; then asking again at once would be a busy loop.
+async fn pause_after(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::debug!("cannot accept an HTTP connection: {error}");
+        sleep(BACK_OFF).await;
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: S, origin: Origin, routes: Router) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(origin);
+        routes.clone().oneshot(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(Impatient::new(socket)), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("an HTTP connection ended early: {error}");
+    }
+}
+
+/// A socket on which a write fails when the peer takes nothing for [`PATIENCE`].
+#[derive(Debug)]
+struct Impatient<S> {
+    socket: S,
+    /// Set while a write waits.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    fn new(socket: S) -> Self {
+        Self { socket, until: None }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.until = None;
+            return written;
+        }
+        let until = self.until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
+        match until.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// How long a connection may keep us waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a connection may have unread or unsent in our memory; also bounds a request's head.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// Open connections of one listener.
+const CONNECTIONS_MAX: usize = 256;
+
+const BACK_OFF: Duration = Duration::from_millis(100);
