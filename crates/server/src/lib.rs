@@ -148,8 +148,9 @@ impl Server {
         let mut listeners = JoinSet::new();
         let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
         http::serve(&board, doors, &mut listeners);
+        let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
-            listeners.spawn(listener::accept(listener, Arc::clone(&board)));
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max));
         }
         let found = Found {
             queues: views.len() as u64,
@@ -190,7 +191,7 @@ impl Server {
         self.listeners.shutdown().await;
         let fault = Fault::new(ReplyCode::ConnectionForced, "broker forced connection closure with reason 'shutdown'");
         self.board.close_all(&fault);
-        if timeout(CLIENTS_LEAVE, self.board.all_gone()).await.is_err() {
+        if timeout(CLIENTS_LEAVE, self.board.at_most(0)).await.is_err() {
             tracing::warn!("{} clients did not close their connections in time", self.board.connections());
         }
         self.board.close_shards();

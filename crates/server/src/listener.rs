@@ -4,6 +4,7 @@
 
 use crate::connection_host;
 use crate::switchboard::Switchboard;
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,10 +89,27 @@ pub(crate) fn is_missing_ip_version(error: &ListenError) -> bool {
             || why.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()))
 }
 
-/// Accepts AMQP clients, for ever.
-pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>) {
+/// How many clients may be connected: each takes a file descriptor, and some must be left for the log, whose next
+/// segment is a file too, and for the HTTP API.
+pub(crate) fn connections_max() -> usize {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(open_files.saturating_sub(FILES_KEPT).max(1)).unwrap_or(usize::MAX)
+}
+
+/// Accepts AMQP clients, for ever. Those beyond `connections_max` wait until others leave.
+pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, connections_max: usize) {
     let mut last_complaint: Option<Instant> = None;
+    let mut complain = |why: &dyn Display| {
+        if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
+            last_complaint = Some(Instant::now());
+            tracing::error!("new clients wait: {why}; raise `ulimit -Hn` to serve more");
+        }
+    };
     loop {
+        if board.connections() >= connections_max {
+            complain(&format_args!("{connections_max} are connected, and each takes an open file"));
+            board.at_most(connections_max - 1).await;
+        }
         match listener.accept().await {
             Ok((socket, _)) => {
                 // Small frames go out at once; the host writes whole batches anyway.
@@ -102,13 +120,7 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>) {
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
-                    last_complaint = Some(Instant::now());
-                    tracing::error!(
-                        "cannot accept connections: {error}; new clients wait (is `ulimit -n` too low for {} of them?)",
-                        board.connections()
-                    );
-                }
+                complain(&format_args!("cannot accept connections: {error}"));
                 sleep(BACK_OFF).await;
             }
         }
@@ -117,6 +129,9 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>) {
 
 /// Connections that may wait to be accepted. The system caps it (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
+
+/// Open files that clients may not have.
+const FILES_KEPT: u64 = 64;
 
 const COMPLAINT_EVERY: Duration = Duration::from_secs(1);
 

@@ -22,6 +22,7 @@ use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
 use broker::topology::Topology;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -284,8 +285,8 @@ impl Switchboard {
     /// How many client connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
-        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        lines.values().filter(|line| !line.internal).count()
+        let Churn { opened, closed, .. } = self.churn();
+        usize::try_from(opened.saturating_sub(closed)).unwrap_or(usize::MAX)
     }
 
     /// Closes a client's connection with this fault; false when there is no such connection.
@@ -314,7 +315,7 @@ impl Switchboard {
 
     /// Registers a client's connection under a new id.
     pub(crate) fn connect(self: &Arc<Self>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.opened.fetch_add(1, Ordering::AcqRel);
         self.seat(false)
     }
 
@@ -435,13 +436,12 @@ impl Switchboard {
         }
     }
 
-    /// Waits until the last client's connection has ended.
-    pub(crate) async fn all_gone(&self) {
+    /// Waits until there are no more than `most` client connections.
+    pub(crate) async fn at_most(&self, most: usize) {
         loop {
-            let departure = self.departure.notified();
-            tokio::pin!(departure);
+            let mut departure = pin!(self.departure.notified());
             departure.as_mut().enable();
-            if self.connections() == 0 {
+            if self.connections() <= most {
                 return;
             }
             departure.await;
@@ -455,7 +455,7 @@ impl Drop for Seat {
         lines.remove(&self.id);
         drop(lines);
         if !self.internal {
-            self.board.closed.fetch_add(1, Ordering::Relaxed);
+            self.board.closed.fetch_add(1, Ordering::AcqRel);
             self.board.departure.notify_waiters();
         }
     }
