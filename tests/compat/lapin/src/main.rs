@@ -396,9 +396,9 @@ async fn unknown_delivery_tag_and_another_channel() -> Outcome {
     send(&owner, &queue, plain(), &["a"]).await?;
     let mut deliveries = consume(&owner, &queue, false).await?;
     let delivery = next(&mut deliveries).await?;
+    let mut idle = consume(&other, &declare(&other, false, &[]).await?, false).await?;
     other.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
-    let answer = other.basic_qos(1, BasicQosOptions::default()).await;
-    refused(answer, 406, "PRECONDITION_FAILED - unknown delivery tag 1")?;
+    refused(ends_with(&mut idle).await, 406, "PRECONDITION_FAILED - unknown delivery tag 1")?;
     delivery.ack(BasicAckOptions::default()).await?;
     send(&owner, &queue, plain(), &["b"]).await?;
     equal(take(&mut deliveries, 1).await?, ["b"])
