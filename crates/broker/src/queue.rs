@@ -180,6 +180,11 @@ impl Queue {
         Stamp { seq, expires_at_ms, priority }
     }
 
+    #[cfg(test)]
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// No message gets this seq, or a lower one.
     pub(crate) fn pass(&mut self, seq: Seq) {
         self.next_seq = self.next_seq.max(seq.0.saturating_add(1));

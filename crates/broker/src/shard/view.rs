@@ -33,7 +33,7 @@ impl<S: Store> Shard<S> {
         QueueView {
             spec: Arc::clone(&queue.spec),
             ready: queue.ready.len() as u64,
-            unacked: (queue.unacked.len() + queue.moving) as u64,
+            unacked: queue.unacked.len() as u64,
             ready_bytes: queue.ready.body_bytes(),
             unacked_bytes: queue.totals.unacked_body_bytes,
             persistent: queue.totals.logged,

@@ -1,3 +1,5 @@
+//! Who gets which message, and when.
+
 use super::*;
 
 #[test]
