@@ -54,6 +54,9 @@ pub struct Effects {
 pub enum CloseSocket {
     /// When everything in the out-buffer is written.
     AfterFlush,
+    /// The same, but the client closes its end first if it does so soon: it was told that it may, and some take an end
+    /// of file that comes before they have looked at connection.close-ok for an error.
+    AfterClient,
     /// At once.
     Now,
 }
@@ -641,7 +644,7 @@ impl Connection {
             Method::ConnectionClose(_) => {
                 CloseOk.encode(ChannelId::CONNECTION, fx.out.tail());
                 self.phase = Phase::Ended;
-                fx.close = Some(CloseSocket::AfterFlush);
+                fx.close = Some(CloseSocket::AfterClient);
                 Ok(())
             }
             Method::ConnectionUpdateSecret(_) if self.phase == Phase::Running => {
@@ -815,7 +818,7 @@ impl Connection {
             Then::CloseConnection => {
                 CloseOk.encode(ChannelId::CONNECTION, fx.out.tail());
                 self.phase = Phase::Ended;
-                fx.close = Some(CloseSocket::AfterFlush);
+                fx.close = Some(CloseSocket::AfterClient);
             }
             Then::CloseChannel => {
                 amqp::method::channel::CloseOk.encode(waiting.channel, fx.out.tail());

@@ -98,7 +98,7 @@ enum Phase {
     Open,
     /// The machine is done with the socket; what it wrote is still being sent, until then.
     Flushing { until_ms: u64 },
-    /// Everything is sent and the client told that no more comes. Until it closes its end, or then, what it still
+    /// Everything is sent, and the client told that no more comes unless it is to close first. Until it closes its end, or then, what it still
     /// sends is thrown away: closing with bytes unread would send a reset, which can overtake the close frame.
     Draining { until_ms: u64, bytes_left: usize },
     /// No socket any more.
@@ -297,8 +297,12 @@ impl ConnectionHost {
     fn end_socket(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         match (self.phase, &self.fx.close) {
             (Phase::Open, Some(CloseSocket::Now)) => self.lose(),
-            (Phase::Open, Some(CloseSocket::AfterFlush)) => {
+            (Phase::Open, Some(CloseSocket::AfterFlush | CloseSocket::AfterClient)) => {
                 self.phase = Phase::Flushing { until_ms: now.ms + FLUSH_MS };
+            }
+            (Phase::Flushing { .. }, Some(CloseSocket::AfterClient)) if self.fx.out.is_empty() => {
+                self.lose();
+                self.phase = Phase::Draining { until_ms: now.ms + CLIENT_CLOSES_MS, bytes_left: DRAIN_BYTES };
             }
             (Phase::Flushing { .. }, _) if self.fx.out.is_empty() => {
                 self.lose();
@@ -355,3 +359,5 @@ const FLUSH_MS: u64 = 3_000;
 /// How long a client may take to close its end after that, and how much it may send meanwhile.
 const DRAIN_MS: u64 = 1_000;
 const DRAIN_BYTES: usize = 1 << 20;
+/// How long a client that was answered connection.close-ok may take to close its end before we close ours.
+const CLIENT_CLOSES_MS: u64 = 500;

@@ -173,17 +173,23 @@ impl Connection {
             return Err(Fault::new(ReplyCode::NotImplemented, text));
         }
         let count = u32::from(qos.prefetch_count);
-        let per_channel = qos.global || self.client.qos_is_per_channel;
         let channel = self.open_channel(number);
-        if !per_channel {
+        // A limit for each consumer replaces the channel's (RabbitMQ).
+        let limit = if qos.global { count } else { 0 };
+        if !qos.global {
             channel.prefetch = count;
         }
-        // A limit for each consumer replaces the channel's (RabbitMQ).
-        let limit = if per_channel { count } else { 0 };
         if channel.limit != limit {
             channel.limit = limit;
             self.share_limit(number, None, fx);
             self.send_held(number, fx);
+        }
+        if !qos.global && self.client.qos_changes_consumers {
+            for (consumer, found) in self.consumers.iter().filter(|(_, found)| found.channel == number) {
+                let QueueRef { id: queue, shard } = found.queue;
+                let command = Command::ConsumerLimit { queue, consumer: *consumer, limit: count };
+                fx.shards[usize::from(shard.0)].push(command);
+            }
         }
         basic::QosOk.encode(number, fx.out.tail());
         Ok(())

@@ -38,6 +38,13 @@ impl Default for ConnectionSettings {
     }
 }
 
+/// What we call ourselves to clients: the product whose behaviour they may count on. Some refuse any other name, and
+/// kombu (Celery) chooses by name and version whether `basic.qos` is per channel: it is with 3.3 to 3.x, which we honour
+/// at once, so that tasks held for their time (ETA, countdown) neither stall a worker nor let it take too much.
+const COMPATIBLE_PRODUCT: &str = "RabbitMQ";
+/// See [`COMPATIBLE_PRODUCT`].
+const COMPATIBLE_VERSION: &str = "3.13.7";
+
 /// The smallest frame_max that is granted. RabbitMQ 4 wants 8,192, but clients that ask for the 4,096 of the
 /// specification are served by earlier releases and so by us.
 const FRAME_MIN: u32 = 4096;
@@ -66,9 +73,9 @@ impl ConnectionSettings {
             ("cluster_name", text("leveret")),
             ("copyright", text("The Leveret developers")),
             ("information", text("Licensed under MIT OR Apache-2.0")),
-            ("platform", text("Rust")),
-            ("product", text("Leveret")),
-            ("version", text(&self.version)),
+            ("platform", text(&format!("Leveret {}", self.version))),
+            ("product", text(COMPATIBLE_PRODUCT)),
+            ("version", text(COMPATIBLE_VERSION)),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -202,11 +209,10 @@ pub(crate) struct Client {
     pub(super) properties: Table,
     pub(crate) consumer_cancel_notify: bool,
     pub(super) authentication_failure_close: bool,
-    /// kombu's transport. To a server that does not call itself RabbitMQ it speaks as the specification is written:
-    /// `basic.qos` without `global` limits the whole channel, at once. Celery's worker raises that limit for tasks it
-    /// holds until their time (ETA, countdown) and would stall under RabbitMQ's meaning, where a running consumer
-    /// keeps the limit it started with.
-    pub(crate) qos_is_per_channel: bool,
+    /// kombu's transport. For quorum queues Celery's worker uses `basic.qos` without `global` whatever the server is,
+    /// and still raises it for tasks that it holds until their time. A running consumer would keep the limit that it
+    /// started with (RabbitMQ), and the worker would stall; so for this client it changes at once.
+    pub(crate) qos_changes_consumers: bool,
 }
 
 impl Client {
@@ -218,7 +224,7 @@ impl Client {
         Self {
             consumer_cancel_notify: capability("consumer_cancel_notify"),
             authentication_failure_close: capability("authentication_failure_close"),
-            qos_is_per_channel: properties.get("product").and_then(Value::as_str) == Some("py-amqp"),
+            qos_changes_consumers: properties.get("product").and_then(Value::as_str) == Some("py-amqp"),
             properties,
         }
     }

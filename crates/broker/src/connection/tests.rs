@@ -337,5 +337,5 @@ fn closing_waits_for_what_the_connection_holds() {
     client.machine.apply(client.now, gone, &mut client.fx);
     assert!(matches!(decoded(&client.sent())[..], [Method::ConnectionCloseOk(_)]));
     assert!(client.machine.is_finished());
-    assert_eq!(client.fx.close, Some(CloseSocket::AfterFlush));
+    assert_eq!(client.fx.close, Some(CloseSocket::AfterClient));
 }
