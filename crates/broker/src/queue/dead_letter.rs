@@ -63,26 +63,22 @@ impl DeadLetter {
             Some(Value::Array(deaths)) => deaths.into_iter().filter_map(into_table).collect(),
             _ => Vec::new(),
         };
-        let known =
-            history.iter().position(|death| is(death, "queue", &queue.name) && is(death, "reason", reason.name()));
-        let newest = if let Some(at) = known {
-            let mut death = history.remove(at);
-            let count = death.get("count").and_then(Value::as_i64).unwrap_or(0);
-            death.insert("count", Value::I64(count.saturating_add(1)));
-            death
-        } else {
-            let mut death = Table::new();
-            if let Some(expiration) = original_expiration {
-                death.insert("original-expiration", Value::Str(expiration));
+        let is_known = |death: &Table| is(death, "queue", &queue.name) && is(death, "reason", reason.name());
+        let newest = match history.iter().position(is_known) {
+            Some(at) => died_again(history.remove(at)),
+            None => {
+                let expiration = original_expiration.map(|text| ("original-expiration", Value::Str(text)));
+                let keys = routing_keys.iter().map(|key| Value::from(key.as_str())).collect();
+                let told = [
+                    ("count", Value::I64(1)),
+                    ("reason", reason.name().into()),
+                    ("queue", (*queue.name).into()),
+                    ("time", Value::Timestamp(unix_ms / 1000)),
+                    ("exchange", message.exchange().into()),
+                    ("routing-keys", Value::Array(keys)),
+                ];
+                expiration.into_iter().chain(told).collect()
             }
-            death.insert("count", Value::I64(1));
-            death.insert("reason", reason.name());
-            death.insert("queue", &*queue.name);
-            death.insert("time", Value::Timestamp(unix_ms / 1000));
-            death.insert("exchange", message.exchange());
-            let keys: Vec<Value> = routing_keys.iter().map(|key| Value::from(key.as_str())).collect();
-            death.insert("routing-keys", keys);
-            death
         };
         history.insert(0, newest);
 
@@ -93,10 +89,6 @@ impl DeadLetter {
             }
             headers.insert(format!("x-last-death-{part}"), value);
         }
-        let text = |death: &Table, key| match death.get(key) {
-            Some(Value::Str(text)) => text.clone(),
-            _ => Vec::new(),
-        };
         let deaths = history.iter().map(|death| (text(death, "queue"), text(death, "reason"))).collect();
         headers.insert("x-death", history.into_iter().map(Value::Table).collect::<Vec<_>>());
         properties.headers = Some(headers);
@@ -124,6 +116,19 @@ impl DeadLetter {
     pub(crate) fn cycles_to(&self, queue: &str) -> bool {
         let Some(last_visit) = self.deaths.iter().position(|(name, _)| name == queue.as_bytes()) else { return false };
         self.deaths[..=last_visit].iter().all(|(_, reason)| reason != REJECTED.as_bytes())
+    }
+}
+
+fn died_again(mut death: Table) -> Table {
+    let count = death.get("count").and_then(Value::as_i64).unwrap_or(0);
+    death.insert("count", Value::I64(count.saturating_add(1)));
+    death
+}
+
+fn text(death: &Table, key: &str) -> Vec<u8> {
+    match death.get(key) {
+        Some(Value::Str(text)) => text.clone(),
+        _ => Vec::new(),
     }
 }
 
