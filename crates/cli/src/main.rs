@@ -3,9 +3,12 @@
 //! Under the name `rabbitmqctl` or `leveretctl` (a link to it, say) it is `leveret ctl`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod ctl;
 mod serve;
 
 use clap::{Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A work-queue server that speaks AMQP 0-9-1
@@ -22,12 +25,32 @@ struct CommandLine {
 enum Command {
     /// Run the server (as `leveret` alone does)
     Serve(serve::Flags),
+    /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)
+    #[command(disable_help_flag = true)]
+    Ctl {
+        /// A command and its options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    if let Some(name) = Path::new(&program).file_stem().and_then(OsStr::to_str)
+        && ["rabbitmqctl", "leveretctl"].contains(&name)
+    {
+        return ctl::run(name, arguments.map(text).collect());
+    }
     let line = CommandLine::parse();
     match line.command {
+        Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
         Some(Command::Serve(flags)) => serve::run(flags),
         None => serve::run(line.serve),
     }
+}
+
+/// An argument as text: what is not is no name of anything that could be asked for.
+fn text(argument: OsString) -> String {
+    argument.to_string_lossy().into_owned()
 }

@@ -1,0 +1,361 @@
+//! The commands: their names, arguments and words, and those that do something.
+
+use super::api::{Api, encoded};
+use super::arguments::{Line, Options};
+use super::failure::{self, Failure};
+use super::formats::{self, Formatter};
+use super::lists::{self, List};
+use super::{Screen, status};
+use serde_json::{Value, json};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A command.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) name: &'static str,
+    /// The section of the overview that it stands in.
+    pub(super) section: &'static str,
+    /// What it does, in one line.
+    pub(super) about: &'static str,
+    /// Its arguments and options, as shown after its name.
+    pub(super) usage: &'static str,
+    /// How many operands it takes, at least and at most.
+    pub(super) operands: (usize, usize),
+    /// Options that it has and most others have not.
+    pub(super) options: &'static [&'static str],
+    pub(super) run: Run,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Run {
+    /// Prints a list.
+    List(&'static List),
+    /// Anything else.
+    Do(fn(&str, &Line, &mut Screen) -> Result<(), Failure>),
+}
+
+impl Run {
+    /// Refuses operands that make no sense, with the reason.
+    pub(super) fn check(self, line: &Line) -> Result<(), String> {
+        match self {
+            Self::List(list) => list.columns(&line.operands).map(drop),
+            Self::Do(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn run(self, program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.print(line, screen),
+            Self::Do(run) => run(program, line, screen),
+        }
+    }
+}
+
+/// The command of this name.
+pub(super) fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+const ANY: usize = usize::MAX;
+const NODES: &str = "Nodes";
+const MONITORING: &str = "Monitoring, observability and health checks";
+const QUEUES: &str = "Queues";
+const OPERATIONS: &str = "Operations";
+
+/// All commands, in the order of the overview.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "version",
+        section: "Help",
+        about: "Displays this program's version",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(version),
+    },
+    Command {
+        name: "await_startup",
+        section: NODES,
+        about: "Waits until the server answers",
+        usage: "[--timeout <seconds>]",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(await_startup),
+    },
+    Command {
+        name: "list_bindings",
+        section: MONITORING,
+        about: "Lists all bindings on a vhost",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::BINDINGS),
+    },
+    Command {
+        name: "list_channels",
+        section: MONITORING,
+        about: "Lists all channels",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::CHANNELS),
+    },
+    Command {
+        name: "list_connections",
+        section: MONITORING,
+        about: "Lists AMQP connections",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::CONNECTIONS),
+    },
+    Command {
+        name: "list_consumers",
+        section: MONITORING,
+        about: "Lists all consumers for a vhost",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::CONSUMERS),
+    },
+    Command {
+        name: "list_exchanges",
+        section: MONITORING,
+        about: "Lists exchanges",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::EXCHANGES),
+    },
+    Command {
+        name: "list_queues",
+        section: MONITORING,
+        about: "Lists queues and their properties",
+        usage: "[--vhost <vhost>] [--online] [--offline] [--local] [--no-table-headers] [<column>, ...]",
+        operands: (0, ANY),
+        options: &["online", "offline", "local"],
+        run: Run::List(&lists::QUEUES),
+    },
+    Command {
+        name: "list_vhosts",
+        section: MONITORING,
+        about: "Lists virtual hosts",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::VHOSTS),
+    },
+    Command {
+        name: "ping",
+        section: MONITORING,
+        about: "Checks that the server answers",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(ping),
+    },
+    Command {
+        name: "status",
+        section: MONITORING,
+        about: "Displays status of the server",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(status::run),
+    },
+    Command {
+        name: "close_all_connections",
+        section: OPERATIONS,
+        about: "Closes all connections of a vhost or of the server",
+        usage: "[--vhost <vhost> --limit <limit>] [--global] [--per-connection-delay <delay>] <explanation>",
+        operands: (1, 1),
+        options: &["global", "limit", "per-connection-delay"],
+        run: Run::Do(close_all_connections),
+    },
+    Command {
+        name: "close_connection",
+        section: OPERATIONS,
+        about: "Closes one connection, by its pid or its name (see list_connections)",
+        usage: "<connection pid> <explanation>",
+        operands: (2, 2),
+        options: &[],
+        run: Run::Do(close_connection),
+    },
+    Command {
+        name: "delete_queue",
+        section: QUEUES,
+        about: "Deletes a queue",
+        usage: "[--vhost <vhost>] <queue_name> [--if-empty|-e] [--if-unused|-u] [--force]",
+        operands: (1, 1),
+        options: &["if-empty", "if-unused", "force"],
+        run: Run::Do(delete_queue),
+    },
+    Command {
+        name: "purge_queue",
+        section: QUEUES,
+        about: "Purges a queue (removes all messages in it)",
+        usage: "[--vhost <vhost>] <queue>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(purge_queue),
+    },
+];
+
+fn purge_queue(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let (options, queue) = (&line.options, &line.operands[0]);
+    let api = Api::new("purge_queue", options, None)?;
+    api.reach()?;
+    screen.banner(options, &format!("Purging queue '{queue}' in vhost '{}' ...", options.vhost()))?;
+    let answer = api.send("DELETE", &format!("{}/contents", queue_path(options, queue)), &[])?;
+    match answer.status {
+        204 => done(&api, options, screen),
+        404 => Err(Failure::no_object()),
+        _ => Err(Failure::error(failure::UNAVAILABLE, answer.reason())),
+    }
+}
+
+fn delete_queue(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let (options, queue) = (&line.options, &line.operands[0]);
+    let conditions = [(options.if_empty, "if queue is empty "), (options.if_unused, "if queue is unused ")];
+    let conditions: Vec<_> = conditions.iter().filter(|(set, _)| *set).map(|(_, text)| *text).collect();
+    let api = Api::new("delete_queue", options, None)?;
+    api.reach()?;
+    let banner = format!("Deleting queue '{queue}' on vhost '{}' {}...", options.vhost(), conditions.join("and "));
+    screen.banner(options, &banner)?;
+    let query = format!("?if-empty={}&if-unused={}", options.if_empty, options.if_unused);
+    let answer = api.send("DELETE", &format!("{}{query}", queue_path(options, queue)), &[])?;
+    let reason = answer.reason();
+    let refusal = match answer.status {
+        204 => {
+            let messages = answer.header("x-messages").unwrap_or("0");
+            let text = format!("Queue was successfully deleted with {messages} ready messages");
+            return formats::print_message(screen, options, &text);
+        }
+        404 => "No such queue was found",
+        400 if reason.ends_with(" not empty") => "The queue is not empty",
+        400 if reason.ends_with(" in use") => "The queue is in use",
+        400 if reason.starts_with("cannot obtain exclusive access") => "The queue is locked or protected from deletion",
+        _ => return Err(Failure::error(failure::UNAVAILABLE, reason)),
+    };
+    Err(Failure::error(failure::USAGE, refusal))
+}
+
+fn close_connection(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let (options, wanted, reason) = (&line.options, &line.operands[0], &line.operands[1]);
+    let api = Api::new("close_connection", options, None)?;
+    api.reach()?;
+    screen.banner(options, &format!("Closing connection {wanted}, reason: {reason}..."))?;
+    let connections = connections(&api)?;
+    let is_wanted = |connection: &&Value| connection["pid"] == **wanted || connection["name"] == **wanted;
+    let connection = connections.iter().find(is_wanted);
+    let missing = || Failure::error(failure::DATA, format!("there is no connection {wanted}; see list_connections pid name"));
+    close(&api, connection.ok_or_else(missing)?, reason)?;
+    done(&api, options, screen)
+}
+
+fn close_all_connections(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let (options, reason) = (&line.options, &line.operands[0]);
+    let api = Api::new("close_all_connections", options, None)?;
+    api.reach()?;
+    let banner = match (options.global, options.limit) {
+        (true, _) => format!("Closing all connections to the server (across all vhosts), reason: {reason}..."),
+        (false, 0) => format!("Closing all connections in vhost {}, reason: {reason}...", options.vhost()),
+        (false, limit) => format!("Closing {limit} connections in vhost {}, reason: {reason}...", options.vhost()),
+    };
+    screen.banner(options, &banner)?;
+    let mut connections = connections(&api)?;
+    connections.retain(|connection| options.global || connection["vhost"] == *options.vhost());
+    if !options.global && options.limit > 0 {
+        connections.truncate(options.limit);
+    }
+    for (at, connection) in connections.iter().enumerate() {
+        if at > 0 {
+            pause(options.delay);
+        }
+        close(&api, connection, reason)?;
+    }
+    formats::print_message(screen, options, &format!("Closed {} connections", connections.len()))
+}
+
+fn connections(api: &Api) -> Result<Vec<Value>, Failure> {
+    match api.get("/connections?columns=name,pid,vhost")? {
+        Some(Value::Array(connections)) => Ok(connections),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// One that went by itself in the meantime is as good as closed.
+fn close(api: &Api, connection: &Value, reason: &str) -> Result<(), Failure> {
+    let name = connection["name"].as_str().unwrap_or_default();
+    let answer = api.send("DELETE", &format!("/connections/{}", encoded(name)), &[("X-Reason", reason)])?;
+    match answer.status {
+        204 | 404 => Ok(()),
+        _ => Err(Failure::error(failure::UNAVAILABLE, answer.reason())),
+    }
+}
+
+fn ping(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let options = &line.options;
+    let api = Api::new("ping", options, Some(PING_TIME))?;
+    let node = node(&api)?;
+    let ms = options.timeout.unwrap_or(PING_TIME).as_millis();
+    let banner = format!("Will ping {node}. This only checks if the server answers. Timeout: {ms} ms.");
+    screen.banner(options, &banner)?;
+    formats::print_message(screen, options, "Ping succeeded")
+}
+
+fn version(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    match line.options.formatter {
+        Formatter::Json => screen.line(&json!({"version": VERSION}).to_string()),
+        _ => screen.line(VERSION),
+    }
+}
+
+fn await_startup(_program: &str, line: &Line, _screen: &mut Screen) -> Result<(), Failure> {
+    let patience = line.options.timeout.unwrap_or(STARTUP_TIME);
+    let deadline = Instant::now() + patience;
+    loop {
+        let api = Api::new("await_startup", &line.options, Some(patience))?;
+        if api.is_there() && node(&api).is_ok() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let ms = patience.as_millis();
+            let text = format!("Error: operation await_startup timed out. Timeout value used: {ms}");
+            return Err(Failure { code: failure::TIMEOUT, text });
+        }
+        pause(STARTUP_POLL);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a server that is not there announces nothing; a delay is what was asked for")]
+fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// What a command that only does something prints: nothing, but to machines.
+fn done(api: &Api, options: &Options, screen: &mut Screen) -> Result<(), Failure> {
+    match options.formatter {
+        Formatter::Json | Formatter::JsonStream => {
+            screen.line(&json!({"node": node(api)?, "result": "ok"}).to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The node's name.
+fn node(api: &Api) -> Result<String, Failure> {
+    let name = api.get("/cluster-name")?.unwrap_or_default();
+    Ok(name["name"].as_str().unwrap_or_default().to_owned())
+}
+
+fn queue_path(options: &Options, queue: &str) -> String {
+    format!("/queues/{}/{}", encoded(options.vhost()), encoded(queue))
+}
+
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PING_TIME: Duration = Duration::from_secs(60);
+const STARTUP_TIME: Duration = Duration::from_secs(300);
+const STARTUP_POLL: Duration = Duration::from_millis(50);

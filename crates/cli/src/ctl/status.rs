@@ -1,0 +1,101 @@
+//! `status`: what the server is and takes, in sections.
+
+use super::api::{Api, encoded};
+use super::arguments::Line;
+use super::failure::Failure;
+use super::formats::{BOLD, Formatter, PLAIN, cell};
+use super::Screen;
+use serde_json::{Value, json};
+use std::io::IsTerminal as _;
+
+pub(super) fn run(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let options = &line.options;
+    let api = Api::new("status", options, None)?;
+    let overview = api.get("/overview")?.unwrap_or_default();
+    let name = overview["node"].as_str().unwrap_or_default();
+    let node = api.get(&format!("/nodes/{}", encoded(name)))?.unwrap_or_default();
+    let vhosts = api.get("/vhosts?columns=name")?.unwrap_or_default();
+    let vhosts = vhosts.as_array().map_or(0, Vec::len);
+    if options.formatter.is_for_machines() || options.formatter == Formatter::PrettyTable {
+        return screen.line(&document(&overview, &node, vhosts).to_string());
+    }
+    screen.banner(options, &format!("Status of node {name} ..."))?;
+    for (section, lines) in sections(&overview, &node, vhosts) {
+        let head = if std::io::stdout().is_terminal() { format!("{BOLD}{section}{PLAIN}") } else { section.to_owned() };
+        screen.line(&format!("{head}\n"))?;
+        for line in &lines {
+            screen.line(line)?;
+        }
+        screen.line("")?;
+    }
+    Ok(())
+}
+
+fn document(overview: &Value, node: &Value, vhosts: usize) -> Value {
+    json!({
+        "product_name": overview["product_name"],
+        "product_version": overview["product_version"],
+        "rabbitmq_version": overview["rabbitmq_version"],
+        "node": overview["node"],
+        "pid": node["os_pid"].as_str().and_then(|pid| pid.parse::<u32>().ok()),
+        "uptime": node["uptime"].as_u64().map(|ms| ms / 1000),
+        "alarms": [],
+        "active_plugins": [],
+        "data_directory": node["db_dir"],
+        "disk_free": node["disk_free"],
+        "memory": {"total": {"rss": node["mem_used"]}, "strategy": "rss"},
+        "file_descriptors": {"total_used": node["fd_used"], "total_limit": node["fd_total"]},
+        "totals": {
+            "connection_count": overview["object_totals"]["connections"],
+            "queue_count": overview["object_totals"]["queues"],
+            "virtual_host_count": vhosts,
+        },
+        "listeners": overview["listeners"],
+    })
+}
+
+fn sections(overview: &Value, node: &Value, vhosts: usize) -> Vec<(&'static str, Vec<String>)> {
+    let totals = &overview["object_totals"];
+    let seconds = node["uptime"].as_u64().map_or_else(String::new, |ms| (ms / 1000).to_string());
+    let listener = |listener: &Value| {
+        let protocol = cell(&listener["protocol"]);
+        let purpose = match protocol.as_str() {
+            "amqp" => "AMQP 0-9-1",
+            "http" => "HTTP API",
+            _ => "Prometheus metrics",
+        };
+        let (interface, port) = (cell(&listener["ip_address"]), cell(&listener["port"]));
+        let interface = if interface.contains(':') { format!("[{interface}]") } else { interface };
+        format!("Interface: {interface}, port: {port}, protocol: {protocol}, purpose: {purpose}")
+    };
+    let listeners = overview["listeners"].as_array().map(|all| all.iter().map(listener).collect());
+    vec![
+        (
+            "Runtime",
+            vec![
+                format!("OS PID: {}", cell(&node["os_pid"])),
+                format!("Uptime (seconds): {seconds}"),
+                format!("{} version: {}", cell(&overview["product_name"]), cell(&overview["product_version"])),
+                format!("Node name: {}", cell(&overview["node"])),
+            ],
+        ),
+        ("Data directory", vec![format!("Node data directory: {}", cell(&node["db_dir"]))]),
+        ("Alarms", vec!["(none)".to_owned()]),
+        ("Memory", vec![format!("Total memory used: {}", gigabytes(&node["mem_used"]))]),
+        ("File Descriptors", vec![format!("Total: {}, limit: {}", cell(&node["fd_used"]), cell(&node["fd_total"]))]),
+        ("Free Disk Space", vec![format!("Free disk space: {}", gigabytes(&node["disk_free"]))]),
+        (
+            "Totals",
+            vec![
+                format!("Connection count: {}", cell(&totals["connections"])),
+                format!("Queue count: {}", cell(&totals["queues"])),
+                format!("Virtual host count: {vhosts}"),
+            ],
+        ),
+        ("Listeners", listeners.unwrap_or_default()),
+    ]
+}
+
+fn gigabytes(bytes: &Value) -> String {
+    bytes.as_f64().map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.4} gb", bytes / 1e9))
+}
