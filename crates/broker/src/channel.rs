@@ -323,7 +323,7 @@ impl Connection {
             }
             (Then::Consume { name, .. }, Outcome::Missed) => self.fail_missing(now, number, &name, waiting.method, fx),
             (Then::DeleteQueue { nowait: false }, outcome) => {
-                let messages = if let Outcome::QueueDeleted { messages } = outcome { messages } else { 0 };
+                let messages = if let Outcome::QueueDeleted { messages, .. } = outcome { messages } else { 0 };
                 queue::DeleteOk { message_count: saturated(messages) }.encode(number, out);
             }
             (Then::Purge { nowait: false, .. }, Outcome::Purged { messages }) => {

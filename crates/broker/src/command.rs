@@ -357,6 +357,9 @@ pub enum Outcome {
     QueueDeleted {
         /// Its ready messages at that moment.
         messages: u64,
+        /// The consumers that it had. The catalog tells them ([`ConnectionEvent::ConsumerGone`]) after whoever deleted
+        /// it: clients take a cancellation before the answer for the end of what they asked.
+        consumers: Vec<(ConnectionId, ConsumerNumber)>,
     },
     /// The consumer started.
     Consuming,

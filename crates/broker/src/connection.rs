@@ -11,7 +11,7 @@ mod outbuf;
 mod tests;
 mod windows;
 
-pub use handshake::ConnectionSettings;
+pub use handshake::{COMPATIBLE_VERSION, ConnectionSettings};
 pub use outbuf::OutBuffer;
 
 use crate::access::Users;

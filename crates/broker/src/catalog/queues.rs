@@ -85,7 +85,7 @@ impl Step<'_> {
 
     pub(super) fn delete_queue(&mut self, asker: Asker, name: &str, when: Conditions) -> Result<Progress, Fault> {
         let Some(queue) = self.topology.queue(asker.vhost, name) else {
-            return Ok(Progress::Done(Outcome::QueueDeleted { messages: 0 }));
+            return Ok(Progress::Done(Outcome::QueueDeleted { messages: 0, consumers: Vec::new() }));
         };
         queue.check_owner(asker.connection)?;
         let QueueRef { id: queue, shard } = queue.queue;
@@ -103,7 +103,7 @@ impl Step<'_> {
         } else {
             // Missed: it went by itself a moment before, which is as good.
             if matches!(answer.outcome, Outcome::Missed) {
-                answer.outcome = Outcome::QueueDeleted { messages: 0 };
+                answer.outcome = Outcome::QueueDeleted { messages: 0, consumers: Vec::new() };
             }
             self.queue_gone(queue, Some(answer));
         }

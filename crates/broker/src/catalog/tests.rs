@@ -3,7 +3,7 @@
 mod model;
 
 use super::*;
-use crate::command::{BindingSpec, DeclareQueue};
+use crate::command::{BindingSpec, ConsumerNumber, DeclareQueue};
 use amqp::{ChannelId, Table, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,6 +14,7 @@ struct World {
     shards: Vec<FakeShard>,
     calls: u64,
     answers: BTreeMap<(ConnectionId, CallId), Vec<Outcome>>,
+    consumers_gone: u32,
 }
 
 #[derive(Default)]
@@ -38,7 +39,7 @@ impl World {
 
     fn with(catalog: Catalog, topology: Topology, shards: u16) -> Self {
         let shards = (0..shards).map(|_| FakeShard::default()).collect();
-        Self { catalog, topology, shards, calls: 0, answers: BTreeMap::new() }
+        Self { catalog, topology, shards, calls: 0, answers: BTreeMap::new(), consumers_gone: 0 }
     }
 
     /// The world after a restart with what was fsynced.
@@ -78,8 +79,18 @@ impl World {
             self.shards[usize::from(shard.0)].inbox.push_back(input);
         }
         for (connection, event) in out.connections {
-            let ConnectionEvent::Done { call, outcome } = event else { panic!("the catalog only answers") };
-            self.answers.entry((connection, call)).or_default().push(outcome);
+            match event {
+                ConnectionEvent::Done { call, outcome } => {
+                    self.answers.entry((connection, call)).or_default().push(outcome);
+                }
+                // Every queue of a fake shard has this one consumer.
+                ConnectionEvent::ConsumerGone { consumer } => {
+                    assert_eq!((connection, consumer), (A, ConsumerNumber(1)));
+                    assert!(!self.answers.is_empty(), "whoever deleted the queue is told first");
+                    self.consumers_gone += 1;
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -172,7 +183,7 @@ impl FakeShard {
                     Some(None) => {
                         self.queues.remove(&queue);
                         self.put(crate::fact::queue_key(queue), None, None);
-                        Outcome::QueueDeleted { messages: 7 }
+                        Outcome::QueueDeleted { messages: 7, consumers: vec![(A, ConsumerNumber(1))] }
                     }
                 };
                 self.unsynced.push_back((self.log.len(), ShardReport::Deleted { ticket, outcome }));
@@ -507,8 +518,9 @@ fn a_queue_is_declared_counted_and_deleted() {
     assert!(matches!(world.ask(A, declare_queue("q")), Outcome::QueueDeclared { messages: 0, consumers: 0 }));
     assert!(matches!(world.ask(B, declare_queue("q")), Outcome::QueueDeclared { messages: 3, consumers: 2 }));
     assert!(matches!(world.ask(B, find_queue("q")), Outcome::QueueDeclared { messages: 3, consumers: 2 }));
-    assert!(matches!(world.ask(B, delete_queue("q")), Outcome::QueueDeleted { messages: 7 }));
-    assert!(matches!(world.ask(B, delete_queue("q")), Outcome::QueueDeleted { messages: 0 }));
+    assert!(matches!(world.ask(B, delete_queue("q")), Outcome::QueueDeleted { messages: 7, .. }));
+    assert_eq!(world.consumers_gone, 1);
+    assert!(matches!(world.ask(B, delete_queue("q")), Outcome::QueueDeleted { messages: 0, .. }));
     assert_eq!(world.refusal(A, find_queue("q")), refused(404, "no queue 'q' in vhost '/'"));
 }
 
@@ -621,13 +633,13 @@ fn requests_about_a_queue_wait_for_its_deletion_in_their_order() {
     assert_eq!(world.queue("q"), Some(before), "visible until its shard agrees");
     assert!(world.answers.is_empty());
     world.drain();
-    assert!(matches!(world.answer_to(A, deleted), Some(Outcome::QueueDeleted { messages: 7 })));
+    assert!(matches!(world.answer_to(A, deleted), Some(Outcome::QueueDeleted { messages: 7, .. })));
     assert!(
         matches!(world.answer_to(B, bound), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'")
     );
     assert!(matches!(world.answer_to(B, declared), Some(Outcome::QueueDeclared { messages: 0, consumers: 0 })));
     assert!(matches!(world.answer_to(B, bound_again), Some(Outcome::Applied)));
-    assert!(matches!(world.answer_to(A, deleted_again), Some(Outcome::QueueDeleted { messages: 7 })));
+    assert!(matches!(world.answer_to(A, deleted_again), Some(Outcome::QueueDeleted { messages: 7, .. })));
     assert!(
         matches!(world.answer_to(B, found), Some(Outcome::Fault(fault)) if fault.text == "no queue 'q' in vhost '/'")
     );
@@ -647,7 +659,7 @@ fn a_queue_that_went_by_itself_is_removed_and_then_told_of() {
     assert_eq!((world.queue("q"), world.explicit_bindings()), (None, Vec::new()));
     assert!(matches!(world.answer_to(A, CallId(99)), Some(Outcome::Cancelled)));
     world.drain();
-    assert!(matches!(world.answer_to(B, deletion), Some(Outcome::QueueDeleted { messages: 0 })));
+    assert!(matches!(world.answer_to(B, deletion), Some(Outcome::QueueDeleted { messages: 0, .. })));
 }
 
 #[test]

@@ -42,8 +42,8 @@ impl Default for ConnectionSettings {
 /// kombu (Celery) chooses by name and version whether `basic.qos` is per channel: it is with 3.3 to 3.x, which we honour
 /// at once, so that tasks held for their time (ETA, countdown) neither stall a worker nor let it take too much.
 const COMPATIBLE_PRODUCT: &str = "RabbitMQ";
-/// See [`COMPATIBLE_PRODUCT`].
-const COMPATIBLE_VERSION: &str = "3.13.7";
+/// The version of RabbitMQ whose behaviour clients and tools may count on.
+pub const COMPATIBLE_VERSION: &str = "3.13.7";
 
 /// The smallest frame_max that is granted. RabbitMQ 4 wants 8,192, but clients that ask for the 4,096 of the
 /// specification are served by earlier releases and so by us.

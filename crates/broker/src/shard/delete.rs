@@ -30,7 +30,8 @@ impl<S: Store> Shard<S> {
                 Some(fault) => (Outcome::Fault(fault), Lsn::ZERO),
                 None => {
                     let messages = self.queues[slot].ready.len() as u64;
-                    (Outcome::QueueDeleted { messages }, self.delete(slot))
+                    let (consumers, lsn) = self.delete(slot);
+                    (Outcome::QueueDeleted { messages, consumers }, lsn)
                 }
             },
         };
@@ -40,12 +41,16 @@ impl<S: Store> Shard<S> {
     /// A queue goes by itself: its last consumer left, or nobody used it for too long.
     pub(super) fn delete_unasked(&mut self, slot: Slot<Queue>, then: Option<(ConnectionId, CallId, Outcome)>) {
         let queue = self.queues[slot].spec.queue.id;
-        self.delete(slot);
+        let (consumers, _) = self.delete(slot);
+        for (connection, consumer) in consumers {
+            self.tell(connection, ConnectionEvent::ConsumerGone { consumer });
+        }
         self.out.catalog.push(ShardReport::QueueGone { queue, then });
     }
 
-    /// Deletes a queue with all it has; tells the record that says so.
-    fn delete(&mut self, slot: Slot<Queue>) -> Lsn {
+    /// Deletes a queue with all it has; tells its consumers, who do not know it yet, and the record that says so.
+    fn delete(&mut self, slot: Slot<Queue>) -> (Vec<(ConnectionId, ConsumerNumber)>, Lsn) {
+        let mut consumers = Vec::new();
         let mut queue = self.queues.remove(slot);
         let id = queue.spec.queue.id;
         self.queue_slots.remove(&id);
@@ -69,13 +74,13 @@ impl<S: Store> Shard<S> {
             self.peers[peer].waiting.retain(|waiting| *waiting != (slot, holder_slot));
             if holder.consumer.is_some() {
                 self.peers[peer].consumers.remove(&holder.number);
-                self.post(peer, ConnectionEvent::ConsumerGone { consumer: holder.number });
+                consumers.push((self.peers[peer].id, holder.number));
             }
         }
         let unacked = queue.unacked.iter().map(|held| &held.entry);
         for entry in queue.ready.iter().chain(unacked).filter(|entry| Entry::is_logged(entry)) {
             self.log.release_message(entry.lsn, entry.message.bytes());
         }
-        lsn
+        (consumers, lsn)
     }
 }

@@ -134,7 +134,7 @@ pub(super) async fn delete(
         if_empty: is_true(&conditions.if_empty),
     };
     match succeeded(api.operator().ask(spec.vhost, ask).await?)? {
-        broker::command::Outcome::QueueDeleted { messages } => {
+        broker::command::Outcome::QueueDeleted { messages, .. } => {
             Ok((StatusCode::NO_CONTENT, [(MESSAGES_HEADER, messages.to_string())]))
         }
         // It was deleted by someone else in the meantime, which is no error in AMQP.

@@ -126,7 +126,7 @@ fn a_deleted_queue_stays_deleted_and_its_records_go() {
     world.settle_down();
     assert!(matches!(
         world.out.catalog[..],
-        [ShardReport::Deleted { outcome: Outcome::QueueDeleted { messages: 1 }, .. }]
+        [ShardReport::Deleted { outcome: Outcome::QueueDeleted { messages: 1, .. }, .. }]
     ));
     assert_eq!(world.shard.log.live_bytes(), 0);
     let world = world.restart();
