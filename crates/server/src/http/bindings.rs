@@ -145,7 +145,7 @@ pub(super) async fn bind(
     let spec = ends.spec(key, arguments);
     succeeded(api.operator().ask(ends.vhost, CatalogAsk::Bind(spec)).await?)?;
     // Relative to the path that was asked for, as RabbitMQ gives it.
-    let location = format!("{}/{}", encoded(&destination), encoded(&name));
+    let location = format!("{}/{}", encoded(&destination), encoded(&name).replace("%7E", "~"));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)]))
 }
 

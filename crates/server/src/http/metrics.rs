@@ -4,14 +4,15 @@
 //! out. These listeners ask for no login: they are bound to loopback addresses by default.
 
 use super::refusal::Refusal;
-use super::samples::{Totals, add_queue, totals};
+use super::samples::{Totals, totals};
 use super::{Api, Shared, footprint, overview};
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use broker::inspect::{ConnectionView, QueueCounters, QueueView};
+use broker::connection::COMPATIBLE_VERSION;
+use broker::inspect::{ConnectionView, QueueView};
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
@@ -65,8 +66,8 @@ impl Look {
         ];
         page.family("rabbitmq_identity_info", "untyped", "The node, and the endpoint that is read").add(&identity, 1);
         let build = [
-            ("rabbitmq_version", overview::VERSION),
-            ("prometheus_plugin_version", overview::VERSION),
+            ("rabbitmq_version", COMPATIBLE_VERSION),
+            ("prometheus_plugin_version", COMPATIBLE_VERSION),
             ("prometheus_client_version", overview::VERSION),
             ("erlang_version", overview::NO_ERLANG),
             ("product_name", overview::PRODUCT),
@@ -128,24 +129,6 @@ impl Look {
         page.counter("rabbitmq_global_messages_routed_total", "Messages that queues took").add(&PROTOCOL, routed);
         let consumers: usize = self.queues.iter().map(|queue| queue.consumers.len()).sum();
         page.gauge("rabbitmq_global_consumers", "Consumers").add(&PROTOCOL, consumers);
-
-        for quorum in [false, true] {
-            let mut died = QueueCounters::default();
-            for queue in self.queues.iter().filter(|queue| queue.spec.settings.quorum == quorum) {
-                add_queue(&mut died, &queue.counters);
-            }
-            let labels = [("queue_type", queue_type(quorum)), ("dead_letter_strategy", "at_least_once")];
-            for (reason, number) in [
-                ("expired", died.expired),
-                ("rejected", died.rejected),
-                ("maxlen", died.maxlen),
-                ("delivery_limit", died.delivery_limit),
-            ] {
-                let name = format!("rabbitmq_global_messages_dead_lettered_{reason}_total");
-                let help = "Messages dropped or dead-lettered for this reason, by the queues that exist";
-                page.counter(&name, help).add(&labels, number);
-            }
-        }
     }
 
     fn write_sums(&self, page: &mut Page) {
@@ -180,7 +163,7 @@ impl Look {
             ("queue_consumers", "Consumers on a queue", |queue| queue.consumers.len() as u64),
             ("queue_process_memory_bytes", "Memory in bytes used by the queue", |queue| queue.memory),
         ];
-        let counters: [Metric<QueueView>; 8] = [
+        let counters: [Metric<QueueView>; 12] = [
             ("queue_messages_published_total", "Messages published to a queue", |queue| queue.counters.publish),
             ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| queue.counters.deliver),
             ("queue_messages_delivered_total", "Messages delivered, acknowledged at once", |queue| queue.counters.deliver_no_ack),
@@ -189,6 +172,11 @@ impl Look {
             ("queue_get_empty_total", "Polls of an empty queue", |queue| queue.counters.get_empty),
             ("queue_messages_redelivered_total", "Messages delivered again", |queue| queue.counters.redeliver),
             ("queue_messages_acked_total", "Messages acknowledged", |queue| queue.counters.ack),
+            // Ours: RabbitMQ counts these for the node only.
+            ("queue_messages_expired_total", "Messages that expired", |queue| queue.counters.expired),
+            ("queue_messages_rejected_total", "Messages that consumers rejected", |queue| queue.counters.rejected),
+            ("queue_messages_maxlen_total", "Messages that a full queue dropped", |queue| queue.counters.maxlen),
+            ("queue_messages_delivery_limit_total", "Messages that failed too often", |queue| queue.counters.delivery_limit),
         ];
         for (kind, families) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
             for (name, help, of) in families {
@@ -224,10 +212,6 @@ impl Look {
 /// A number of each `T`: its name after `rabbitmq_`, what it says, and how to get it.
 type Metric<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-fn queue_type(quorum: bool) -> &'static str {
-    if quorum { "rabbit_quorum_queue" } else { "rabbit_classic_queue" }
-}
-
 /// A page in Prometheus's text format.
 #[derive(Debug, Default)]
 struct Page(String);
@@ -248,12 +232,9 @@ impl Page {
         self.family(name, "counter", help)
     }
 
-    /// Begins a name; one that is there already goes on.
+    /// Begins a name, which must be a new one.
     fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
-        let head = format!("# TYPE {name} {kind}\n# HELP {name} {help}\n");
-        if !self.0.contains(&head) {
-            self.0.push_str(&head);
-        }
+        let _infallible = write!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}\n");
         Family { page: &mut self.0, name: name.to_owned() }
     }
 }
@@ -286,13 +267,5 @@ mod tests {
         let mut page = Page::default();
         page.gauge("x", "An x").add(&[("queue", "a\"b\\c\nd"), ("vhost", "/")], 1);
         assert_eq!(page.0, "# TYPE x gauge\n# HELP x An x\nx{queue=\"a\\\"b\\\\c\\nd\",vhost=\"/\"} 1\n");
-    }
-
-    #[test]
-    fn a_name_is_introduced_once() {
-        let mut page = Page::default();
-        page.counter("x_total", "An x").add(&[("a", "1")], 1);
-        page.counter("x_total", "An x").add(&[("a", "2")], 2);
-        assert_eq!(page.0.matches("# TYPE").count(), 1);
     }
 }

@@ -6,6 +6,7 @@ use super::samples::totals;
 use super::{Api, Shared, message_stats};
 use axum::Json;
 use axum::extract::State;
+use broker::connection::COMPATIBLE_VERSION;
 use broker::topology::ExchangeKind;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
@@ -28,11 +29,11 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
     let (counted, counted_then) = (message_stats::of_channel(&now.channels), message_stats::of_channel(&then.channels));
 
     let overview = json!({
-        "management_version": VERSION,
+        "management_version": COMPATIBLE_VERSION,
         "rates_mode": "basic",
         "product_name": PRODUCT,
         "product_version": VERSION,
-        "rabbitmq_version": VERSION,
+        "rabbitmq_version": COMPATIBLE_VERSION,
         "cluster_name": api.node,
         "cluster_tags": {},
         "node_tags": {},
