@@ -48,8 +48,5 @@ fn run(arguments: &[&str]) -> Result<()> {
 /// The repository's root: the folder above this crate.
 fn root() -> Result<PathBuf> {
     let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(crate_root
-        .parent()
-        .context("this crate lies in the repository")?
-        .to_owned())
+    Ok(crate_root.parent().context("this crate lies in the repository")?.to_owned())
 }

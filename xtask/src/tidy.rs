@@ -11,11 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The crates that know no clock, socket, thread or randomness, and all they may depend on.
-const PURE: [(&str, &[&str]); 3] = [
-    ("amqp", &["bytes"]),
-    ("store", &["bytes", "crc32c"]),
-    ("broker", &["amqp", "store", "bytes", "rustc-hash"]),
-];
+const PURE: [(&str, &[&str]); 3] =
+    [("amqp", &["bytes"]), ("store", &["bytes", "crc32c"]), ("broker", &["amqp", "store", "bytes", "rustc-hash"])];
 
 /// From here on a file, without its tests, is worth a second look.
 const FILE_LINES_MAX: usize = 500;
@@ -37,9 +34,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         }
     }
     if let Some(odd) = odd_lint_rules(root)? {
-        broken.push(format!(
-            "crates/{odd}/clippy.toml differs from the other pure crates'"
-        ));
+        broken.push(format!("crates/{odd}/clippy.toml differs from the other pure crates'"));
     }
     for source in source_folders(root)? {
         let files = rust_files(&source)?;
@@ -68,9 +63,7 @@ fn dependencies(manifest: &str) -> Result<Vec<String>> {
         sections.extend(targets.values().filter_map(toml::Value::as_table));
     }
     let tables = sections.iter().flat_map(|section| {
-        ["dependencies", "build-dependencies"]
-            .into_iter()
-            .filter_map(|key| section.get(key)?.as_table())
+        ["dependencies", "build-dependencies"].into_iter().filter_map(|key| section.get(key)?.as_table())
     });
     Ok(tables.flat_map(|table| table.keys().cloned()).collect())
 }
@@ -126,15 +119,8 @@ fn reachable(source: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     while let Some(file) = waiting.pop() {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let children = if roots.contains(&file) {
-            file.with_file_name("")
-        } else {
-            file.with_extension("")
-        };
-        let modules = text
-            .lines()
-            .filter_map(module)
-            .map(|name| children.join(format!("{name}.rs")));
+        let children = if roots.contains(&file) { file.with_file_name("") } else { file.with_extension("") };
+        let modules = text.lines().filter_map(module).map(|name| children.join(format!("{name}.rs")));
         waiting.extend(modules.filter(|module| module.is_file()));
         found.insert(file);
     }
@@ -149,17 +135,10 @@ fn module(line: &str) -> Option<&str> {
 
 /// What is oversized in a formatted source file, unless it is generated.
 fn outliers(text: &str) -> Vec<String> {
-    if text
-        .lines()
-        .take_while(|line| line.starts_with("//!"))
-        .any(|line| line.contains(GENERATED))
-    {
+    if text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(GENERATED)) {
         return Vec::new();
     }
-    let lines: Vec<&str> = text
-        .lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]")
-        .collect();
+    let lines: Vec<&str> = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").collect();
     let mut outliers = Vec::new();
     if lines.len() > FILE_LINES_MAX {
         outliers.push(format!("{} lines without tests", lines.len()));
@@ -168,10 +147,7 @@ fn outliers(text: &str) -> Vec<String> {
         let Some(name) = function(line) else { continue };
         let indent = line.len() - line.trim_start().len();
         let end = format!("{}}}", &line[..indent]);
-        let length = lines[start..]
-            .iter()
-            .position(|line| *line == end)
-            .map_or(0, |length| length + 1);
+        let length = lines[start..].iter().position(|line| *line == end).map_or(0, |length| length + 1);
         if length > FUNCTION_LINES_MAX && !line.ends_with(';') {
             outliers.push(format!("fn {name} has {length} lines"));
         }
@@ -182,9 +158,9 @@ fn outliers(text: &str) -> Vec<String> {
 /// The name of the function whose first line this is.
 fn function(line: &str) -> Option<&str> {
     let (before, after) = line.trim_start().split_once("fn ")?;
-    let is_declaration = before.split_whitespace().all(|word| {
-        word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe" | "extern")
-    });
+    let is_declaration = before
+        .split_whitespace()
+        .all(|word| word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe" | "extern"));
     is_declaration.then(|| after.split(['(', '<']).next())?
 }
 
@@ -220,8 +196,7 @@ mod tests {
     #[test]
     fn long_functions_are_listed_and_tests_are_not_counted() {
         let body = "        x();\n".repeat(69);
-        let function =
-            format!("impl X {{\n    pub const fn long<'a>(\n    ) {{\n{body}    }}\n}}\n");
+        let function = format!("impl X {{\n    pub const fn long<'a>(\n    ) {{\n{body}    }}\n}}\n");
         assert_eq!(outliers(&function), ["fn long has 72 lines"]);
         let tested = format!("fn short() {{\n}}\n#[cfg(test)]\n{}", "\n".repeat(600));
         assert_eq!(outliers(&tested), [""; 0]);

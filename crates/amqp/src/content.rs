@@ -40,11 +40,7 @@ impl<'a> ContentHeader<'a> {
             return Err(DecodeError::malformed("weight is not 0"));
         }
         let body_bytes = reader.longlong()?;
-        Ok(Self {
-            class,
-            body_bytes,
-            properties: reader.rest(),
-        })
+        Ok(Self { class, body_bytes, properties: reader.rest() })
     }
 }
 
@@ -53,13 +49,7 @@ impl<'a> ContentHeader<'a> {
 /// `properties` are the raw octets of a content header, flags included. `frame_max` is the largest
 /// whole frame in octets, more than [`OVERHEAD_BYTES`]; it bounds body frames only, as a header
 /// cannot be split.
-pub fn encode_content(
-    channel: ChannelId,
-    properties: &[u8],
-    body: &[u8],
-    frame_max: usize,
-    out: &mut BytesMut,
-) {
+pub fn encode_content(channel: ChannelId, properties: &[u8], body: &[u8], frame_max: usize, out: &mut BytesMut) {
     encode_header(channel, properties, body.len() as u64, out);
     for range in body_frames(body.len(), frame_max) {
         let piece = &body[range];
@@ -74,11 +64,7 @@ pub fn encode_content(
 pub fn encode_header(channel: ChannelId, properties: &[u8], body_bytes: u64, out: &mut BytesMut) {
     let payload_bytes = PREFIX_BYTES + properties.len();
     out.reserve(payload_bytes + OVERHEAD_BYTES);
-    out.put_slice(&frame::header(
-        FrameKind::Header,
-        channel,
-        payload_bytes as u32,
-    ));
+    out.put_slice(&frame::header(FrameKind::Header, channel, payload_bytes as u32));
     out.put_u16(CLASS);
     out.put_u16(0);
     out.put_u64(body_bytes);
@@ -89,10 +75,7 @@ pub fn encode_header(channel: ChannelId, properties: &[u8], body_bytes: u64, out
 /// The pieces a body is sent in, each no longer than `frame_max` allows; none for an empty body.
 ///
 /// Each is to be written between [`frame::header`] and [`frame::END`].
-pub fn body_frames(
-    body_bytes: usize,
-    frame_max: usize,
-) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+pub fn body_frames(body_bytes: usize, frame_max: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let piece_bytes = frame_max.saturating_sub(OVERHEAD_BYTES).max(1);
     (0..body_bytes.div_ceil(piece_bytes)).map(move |piece| {
         let start = piece * piece_bytes;
@@ -113,23 +96,12 @@ mod tests {
         let (frame, taken) = frame::decode(&out, 4096).unwrap().unwrap();
         assert_eq!(taken, out.len());
         let header = ContentHeader::decode(frame.payload).unwrap();
-        assert_eq!(
-            header,
-            ContentHeader {
-                class: 60,
-                body_bytes: 0,
-                properties: &[0, 0]
-            }
-        );
+        assert_eq!(header, ContentHeader { class: 60, body_bytes: 0, properties: &[0, 0] });
     }
 
     #[test]
     fn a_body_that_just_fits_is_one_frame() {
-        let lengths = |len, max| {
-            body_frames(len, max)
-                .map(|range| range.len())
-                .collect::<Vec<_>>()
-        };
+        let lengths = |len, max| body_frames(len, max).map(|range| range.len()).collect::<Vec<_>>();
         assert_eq!(lengths(4088, 4096), [4088]);
         assert_eq!(lengths(4089, 4096), [4088, 1]);
         assert_eq!(lengths(0, 4096), [0; 0]);

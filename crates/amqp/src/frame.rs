@@ -132,16 +132,9 @@ impl FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge {
-                kind,
-                payload_bytes,
-                payload_bytes_max,
-            } => {
+            Self::TooLarge { kind, payload_bytes, payload_bytes_max } => {
                 let frame = snippet(*kind, &[]);
-                write!(
-                    f,
-                    "{frame}: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}"
-                )
+                write!(f, "{frame}: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}")
             }
             Self::BadEnd { end, snippet } => {
                 write!(f, "{snippet}: {{invalid_frame_end_marker,{end}}}")
@@ -162,18 +155,13 @@ impl std::error::Error for FrameError {}
 /// [`FrameError`] if the octets are no frame; size and type are refused on the header alone, before
 /// the payload is there.
 pub fn decode(input: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
-    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = input.split_first_chunk::<HEADER_BYTES>()
-    else {
+    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = input.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
     let payload_bytes = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
     let payload_bytes_max = frame_max.saturating_sub(OVERHEAD_BYTES);
     if payload_bytes > payload_bytes_max.saturating_add(GRACE_BYTES) {
-        return Err(FrameError::TooLarge {
-            kind,
-            payload_bytes,
-            payload_bytes_max,
-        });
+        return Err(FrameError::TooLarge { kind, payload_bytes, payload_bytes_max });
     }
     let Some(frame_kind) = FrameKind::from_octet(kind) else {
         return Err(FrameError::UnknownKind { kind });
@@ -182,17 +170,10 @@ pub fn decode(input: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize
         return Ok(None);
     };
     if *end != END {
-        return Err(FrameError::BadEnd {
-            end: *end,
-            snippet: snippet(kind, payload),
-        });
+        return Err(FrameError::BadEnd { end: *end, snippet: snippet(kind, payload) });
     }
     let channel = ChannelId(u16::from_be_bytes([c0, c1]));
-    let frame = Frame {
-        kind: frame_kind,
-        channel,
-        payload,
-    };
+    let frame = Frame { kind: frame_kind, channel, payload };
     Ok(Some((frame, payload_bytes + OVERHEAD_BYTES)))
 }
 
@@ -237,11 +218,7 @@ fn snippet(kind: u8, payload: &[u8]) -> String {
     let is_text = !octets.is_empty() && octets.iter().all(|octet| matches!(octet, b' '..=b'~'));
     let printed = match std::str::from_utf8(octets) {
         Ok(text) if is_text => format!("{text:?}"),
-        _ => octets
-            .iter()
-            .map(u8::to_string)
-            .collect::<Vec<_>>()
-            .join(","),
+        _ => octets.iter().map(u8::to_string).collect::<Vec<_>>().join(","),
     };
     format!("type {kind}, {extent} octets = <<{printed}>>")
 }
@@ -270,23 +247,9 @@ mod tests {
         }
         input.extend(HEARTBEAT);
         let (first, taken) = decode(&input, FRAME_MAX).unwrap().unwrap();
-        assert_eq!(
-            first,
-            Frame {
-                kind: FrameKind::Method,
-                channel: ChannelId(0x0102),
-                payload: b"hello"
-            }
-        );
+        assert_eq!(first, Frame { kind: FrameKind::Method, channel: ChannelId(0x0102), payload: b"hello" });
         let (second, rest) = decode(&input[taken..], FRAME_MAX).unwrap().unwrap();
-        assert_eq!(
-            second,
-            Frame {
-                kind: FrameKind::Heartbeat,
-                channel: ChannelId::CONNECTION,
-                payload: b""
-            }
-        );
+        assert_eq!(second, Frame { kind: FrameKind::Heartbeat, channel: ChannelId::CONNECTION, payload: b"" });
         assert_eq!(taken + rest, input.len());
     }
 
@@ -296,24 +259,13 @@ mod tests {
         assert!(decode(&tolerated, FRAME_MAX).unwrap().is_some());
         let refused = frame(3, &[0; FRAME_MAX + 1], END);
         let error = decode(&refused[..HEADER_BYTES], FRAME_MAX).unwrap_err();
-        assert_eq!(
-            error.reply().text,
-            "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,65,56}"
-        );
+        assert_eq!(error.reply().text, "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,65,56}");
     }
 
     #[test]
     fn a_bad_end_is_refused_and_shows_the_payload() {
-        let text = |payload: &[u8]| {
-            decode(&frame(1, payload, 7), FRAME_MAX)
-                .unwrap_err()
-                .reply()
-                .text
-        };
-        assert_eq!(
-            text(b""),
-            "FRAME_ERROR - type 1, all octets = <<>>: {invalid_frame_end_marker,7}"
-        );
+        let text = |payload: &[u8]| decode(&frame(1, payload, 7), FRAME_MAX).unwrap_err().reply().text;
+        assert_eq!(text(b""), "FRAME_ERROR - type 1, all octets = <<>>: {invalid_frame_end_marker,7}");
         assert_eq!(
             text(&[9; 17]),
             "FRAME_ERROR - type 1, first 16 octets = <<9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9>>: \
@@ -333,30 +285,13 @@ mod tests {
     fn both_protocol_headers_match_octet_by_octet() {
         for header in [PROTOCOL_HEADER, PROTOCOL_HEADER_0_9] {
             for len in 0..header.len() {
-                assert_eq!(
-                    match_protocol_header(&header[..len]),
-                    HeaderMatch::Partial,
-                    "{len}"
-                );
+                assert_eq!(match_protocol_header(&header[..len]), HeaderMatch::Partial, "{len}");
             }
             assert_eq!(match_protocol_header(&header), HeaderMatch::Complete);
-            assert_eq!(
-                match_protocol_header(&[&header[..], &[1]].concat()),
-                HeaderMatch::Complete
-            );
+            assert_eq!(match_protocol_header(&[&header[..], &[1]].concat()), HeaderMatch::Complete);
         }
-        for wrong in [
-            &b"G"[..],
-            b"AMQX",
-            b"AMQP\x00\x00\x09\x00",
-            b"AMQP\x03\x01\x00\x00",
-            b"\x16\x03\x01",
-        ] {
-            assert_eq!(
-                match_protocol_header(wrong),
-                HeaderMatch::Wrong,
-                "{wrong:?}"
-            );
+        for wrong in [&b"G"[..], b"AMQX", b"AMQP\x00\x00\x09\x00", b"AMQP\x03\x01\x00\x00", b"\x16\x03\x01"] {
+            assert_eq!(match_protocol_header(wrong), HeaderMatch::Wrong, "{wrong:?}");
         }
     }
 
@@ -365,14 +300,7 @@ mod tests {
         let mut octets = header(FrameKind::Body, ChannelId(7), 2).to_vec();
         octets.extend([1, 2, END]);
         let (frame, _) = decode(&octets, FRAME_MAX).unwrap().unwrap();
-        assert_eq!(
-            frame,
-            Frame {
-                kind: FrameKind::Body,
-                channel: ChannelId(7),
-                payload: &[1, 2]
-            }
-        );
+        assert_eq!(frame, Frame { kind: FrameKind::Body, channel: ChannelId(7), payload: &[1, 2] });
         assert_eq!(frame.snippet(), "type 3, all octets = <<1,2>>");
     }
 

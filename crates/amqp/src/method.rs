@@ -31,10 +31,7 @@ pub struct MethodId {
 
 impl MethodId {
     /// 0 and 0: no method is at fault.
-    pub const NONE: Self = Self {
-        class: 0,
-        method: 0,
-    };
+    pub const NONE: Self = Self { class: 0, method: 0 };
 }
 
 #[cfg(test)]
@@ -53,12 +50,7 @@ mod tests {
     #[test]
     fn a_publish_is_read_as_clients_write_it() {
         let payload = publish_arguments();
-        let expected = basic::Publish {
-            exchange: "ex",
-            routing_key: "key",
-            mandatory: true,
-            immediate: false,
-        };
+        let expected = basic::Publish { exchange: "ex", routing_key: "key", mandatory: true, immediate: false };
         let method = Method::decode(&payload).unwrap();
         assert_eq!(method, Method::BasicPublish(expected));
         assert_eq!(method.id(), basic::Publish::ID);
@@ -71,11 +63,7 @@ mod tests {
         for len in 4..payload.len() {
             let reply = Method::decode(&payload[..len]).unwrap_err().reply();
             assert_eq!(reply.method, basic::Publish::ID, "{len}");
-            assert!(
-                reply
-                    .text
-                    .starts_with("FRAME_ERROR - cannot decode basic.publish")
-            );
+            assert!(reply.text.starts_with("FRAME_ERROR - cannot decode basic.publish"));
         }
         payload.push(0);
         assert!(Method::decode(&payload).is_err());
@@ -98,18 +86,10 @@ mod tests {
 
     #[test]
     fn neighbouring_bits_share_an_octet_first_in_the_lowest() {
-        let declare = queue::Declare {
-            queue: "q",
-            durable: true,
-            nowait: true,
-            ..Default::default()
-        };
+        let declare = queue::Declare { queue: "q", durable: true, nowait: true, ..Default::default() };
         let mut out = BytesMut::new();
         declare.encode(ChannelId(1), &mut out);
-        assert_eq!(
-            &out[..],
-            b"\x01\x00\x01\x00\x00\x00\x0d\x00\x32\x00\x0a\x00\x00\x01q\x12\x00\x00\x00\x00\xce"
-        );
+        assert_eq!(&out[..], b"\x01\x00\x01\x00\x00\x00\x0d\x00\x32\x00\x0a\x00\x00\x01q\x12\x00\x00\x00\x00\xce");
     }
 
     #[test]
@@ -149,10 +129,7 @@ mod tests {
         let written = &out[b"before".len()..];
         let (frame, taken) = frame::decode(written, 1 << 20).unwrap().unwrap();
         assert_eq!(taken, written.len());
-        assert_eq!(
-            (frame.kind, frame.channel),
-            (FrameKind::Method, ChannelId(9))
-        );
+        assert_eq!((frame.kind, frame.channel), (FrameKind::Method, ChannelId(9)));
         assert_eq!(Method::decode(frame.payload).as_ref(), Ok(method));
     }
 }

@@ -96,18 +96,11 @@ impl<'a> Properties<'a> {
     pub fn parse(raw: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(raw);
         let flags = reader.short()?;
-        let more = if flags & MORE_FLAGS == 0 {
-            0
-        } else {
-            reader.short()?
-        };
+        let more = if flags & MORE_FLAGS == 0 { 0 } else { reader.short()? };
         if flags & UNUSED_FLAG != 0 || more != 0 {
             return Err(DecodeError::malformed("unknown property flag"));
         }
-        let properties = Self {
-            flags: flags & !MORE_FLAGS,
-            list: reader.rest(),
-        };
+        let properties = Self { flags: flags & !MORE_FLAGS, list: reader.rest() };
         for field in properties.present() {
             match field {
                 Field::Headers => Table::check(&mut reader)?,
@@ -209,8 +202,7 @@ impl<'a> Properties<'a> {
     }
 
     fn text(&self, field: Field) -> Option<&'a str> {
-        self.octets(field)
-            .map(|octets| std::str::from_utf8(octets).unwrap_or(NOT_TEXT))
+        self.octets(field).map(|octets| std::str::from_utf8(octets).unwrap_or(NOT_TEXT))
     }
 
     fn octets(&self, field: Field) -> Option<&'a [u8]> {
@@ -309,22 +301,11 @@ impl PropertyList {
         if let Some(priority) = self.priority {
             out.put_u8(priority);
         }
-        put_strings(
-            out,
-            [
-                &self.correlation_id,
-                &self.reply_to,
-                &self.expiration,
-                &self.message_id,
-            ],
-        );
+        put_strings(out, [&self.correlation_id, &self.reply_to, &self.expiration, &self.message_id]);
         if let Some(timestamp) = self.timestamp {
             out.put_u64(timestamp);
         }
-        put_strings(
-            out,
-            [&self.kind, &self.user_id, &self.app_id, &self.cluster_id],
-        );
+        put_strings(out, [&self.kind, &self.user_id, &self.app_id, &self.cluster_id]);
     }
 
     fn flags(&self) -> u16 {
@@ -426,10 +407,7 @@ mod tests {
 
     #[test]
     fn a_string_that_is_not_utf8_is_kept_but_reads_as_no_name() {
-        let list = PropertyList {
-            correlation_id: Some(vec![0xff, 0xfe]),
-            ..PropertyList::default()
-        };
+        let list = PropertyList { correlation_id: Some(vec![0xff, 0xfe]), ..PropertyList::default() };
         let raw = encoded(&list);
         let properties = Properties::parse(&raw).unwrap();
         assert_eq!(properties.correlation_id(), Some(NOT_TEXT));

@@ -152,10 +152,7 @@ mod tests {
         assert_eq!(exact.len(), 255);
         assert!(exact.ends_with('x'));
         for pad in 0..4 {
-            let long = text(
-                ReplyCode::NotFound,
-                &format!("{}{}", "x".repeat(pad), "ü€".repeat(99)),
-            );
+            let long = text(ReplyCode::NotFound, &format!("{}{}", "x".repeat(pad), "ü€".repeat(99)));
             assert!(long.len() <= 255 && long.len() > 250, "{}", long.len());
             assert!(long.ends_with("..."));
         }
@@ -164,22 +161,10 @@ mod tests {
     #[test]
     fn soft_errors_close_the_channel_and_hard_ones_the_connection() {
         use ReplyCode as R;
-        for soft in [
-            R::NoRoute,
-            R::AccessRefused,
-            R::NotFound,
-            R::ResourceLocked,
-            R::PreconditionFailed,
-        ] {
+        for soft in [R::NoRoute, R::AccessRefused, R::NotFound, R::ResourceLocked, R::PreconditionFailed] {
             assert!(!soft.is_hard(), "{soft:?}");
         }
-        for hard in [
-            R::ConnectionForced,
-            R::InvalidPath,
-            R::FrameError,
-            R::NotAllowed,
-            R::InternalError,
-        ] {
+        for hard in [R::ConnectionForced, R::InvalidPath, R::FrameError, R::NotAllowed, R::InternalError] {
             assert!(hard.is_hard(), "{hard:?}");
         }
     }

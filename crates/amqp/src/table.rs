@@ -83,8 +83,7 @@ impl Table {
     /// The first value under `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.iter()
-            .find_map(|(name, value)| (name == key).then_some(value))
+        self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
     /// Whether there is a value under `key`.
@@ -349,10 +348,7 @@ fn read_value(reader: &mut Reader<'_>, depth: usize) -> Result<Value, DecodeErro
         b'l' | b'L' => Value::I64(reader.array().map(i64::from_be_bytes)?),
         b'f' => Value::F32(f32::from_bits(reader.long()?)),
         b'd' => Value::F64(f64::from_bits(reader.longlong()?)),
-        b'D' => Value::Decimal {
-            scale: reader.octet()?,
-            value: reader.long()?,
-        },
+        b'D' => Value::Decimal { scale: reader.octet()?, value: reader.long()? },
         b'S' => Value::Str(reader.longstr()?.to_vec()),
         b'x' => Value::Bytes(reader.longstr()?.to_vec()),
         b'A' => {
@@ -487,10 +483,7 @@ pub(crate) mod tests {
         let mut table = Table::from_iter([("a", 1), ("b", 2)]);
         assert_eq!(table.insert("a", "x"), Some(Value::I32(1)));
         assert_eq!(table.insert("c", true), None);
-        assert_eq!(
-            table.iter().map(|(key, _)| key).collect::<Vec<_>>(),
-            ["a", "b", "c"]
-        );
+        assert_eq!(table.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(table.get("a").and_then(Value::as_str), Some("x"));
         assert_eq!(table.remove("b"), Some(Value::I32(2)));
         assert_eq!(table.get("b"), None);
@@ -499,15 +492,8 @@ pub(crate) mod tests {
 
     #[test]
     fn integers_of_any_width_are_integers() {
-        let widths = [
-            Value::I8(7),
-            Value::U8(7),
-            Value::I16(7),
-            Value::U16(7),
-            Value::I32(7),
-            Value::U32(7),
-            Value::I64(7),
-        ];
+        let widths =
+            [Value::I8(7), Value::U8(7), Value::I16(7), Value::U16(7), Value::I32(7), Value::U32(7), Value::I64(7)];
         assert!(widths.iter().all(|value| value.as_i64() == Some(7)));
         assert_eq!(Value::Timestamp(7).as_i64(), None);
         assert_eq!(Value::Bool(true).as_i64(), None);
@@ -529,10 +515,7 @@ pub(crate) mod tests {
         assert!(Table::decode_body(b"\x01aS\xff\xff\xff\xffx").is_err());
         assert!(Table::decode_body(b"\x01aA\x7f\xff\xff\xff").is_err());
         assert_eq!(Table::decode_body(b"\x01a?"), Err(UNKNOWN_TAG));
-        assert_eq!(
-            Table::decode_body(b"\x01\xffV"),
-            Err(DecodeError::MalformedUtf8)
-        );
+        assert_eq!(Table::decode_body(b"\x01\xffV"), Err(DecodeError::MalformedUtf8));
     }
 
     proptest! {

@@ -33,10 +33,7 @@ pub enum DecodeError {
 
 impl DecodeError {
     pub(crate) const fn malformed(what: &'static str) -> Self {
-        Self::Malformed {
-            method: MethodId::NONE,
-            what,
-        }
+        Self::Malformed { method: MethodId::NONE, what }
     }
 
     /// The same error, blamed on `method`.
@@ -65,11 +62,7 @@ impl fmt::Display for DecodeError {
             Self::UnknownMethod(_) => f.write_str("unimplemented method"),
             Self::MalformedUtf8 => f.write_str("Malformed UTF-8 in shortstr"),
             Self::Malformed { method, what } => {
-                write!(
-                    f,
-                    "cannot decode {}: {what}",
-                    method.name().unwrap_or("content")
-                )
+                write!(f, "cannot decode {}: {what}", method.name().unwrap_or("content"))
             }
         }
     }
@@ -98,11 +91,7 @@ impl<'a> Reader<'a> {
 
     /// Refuses octets left over.
     pub(crate) fn end(&self) -> Result<(), DecodeError> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::malformed("octets left over"))
-        }
+        if self.is_empty() { Ok(()) } else { Err(DecodeError::malformed("octets left over")) }
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
@@ -188,12 +177,7 @@ pub(crate) fn put_measured(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)
 }
 
 /// Appends a method frame whose arguments `write` writes.
-pub(crate) fn put_method(
-    out: &mut BytesMut,
-    channel: ChannelId,
-    id: MethodId,
-    write: impl FnOnce(&mut BytesMut),
-) {
+pub(crate) fn put_method(out: &mut BytesMut, channel: ChannelId, id: MethodId, write: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     let mut head = [0; frame::HEADER_BYTES + 4];
     head[0] = FrameKind::Method.octet();
@@ -233,21 +217,12 @@ mod tests {
 
     #[test]
     fn errors_name_the_method_and_close_with_rabbitmqs_codes() {
-        let id = MethodId {
-            class: 60,
-            method: 40,
-        };
+        let id = MethodId { class: 60, method: 40 };
         let reply = MISSING.within(id).reply();
-        assert_eq!(
-            reply.text,
-            "FRAME_ERROR - cannot decode basic.publish: octets missing"
-        );
+        assert_eq!(reply.text, "FRAME_ERROR - cannot decode basic.publish: octets missing");
         assert_eq!((reply.code, reply.method), (ReplyCode::FrameError, id));
 
-        let unknown = MethodId {
-            class: 60,
-            method: 41,
-        };
+        let unknown = MethodId { class: 60, method: 41 };
         let reply = DecodeError::UnknownMethod(unknown).reply();
         assert_eq!(reply.text, "COMMAND_INVALID - unimplemented method");
         assert_eq!(reply.method, unknown);

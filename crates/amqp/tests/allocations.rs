@@ -17,10 +17,7 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-#[expect(
-    unsafe_code,
-    reason = "an allocator cannot be written without; it only counts and passes on"
-)]
+#[expect(unsafe_code, reason = "an allocator cannot be written without; it only counts and passes on")]
 // SAFETY: every call goes to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -51,24 +48,10 @@ const PERSISTENT_WITH_HEADERS: &[u8] = b"\x30\x00\x00\x00\x00\x08\x02idS\x00\x00
 #[test]
 fn publishing_and_delivering_allocate_nothing() {
     let mut input = BytesMut::new();
-    let publish = basic::Publish {
-        exchange: "ex",
-        routing_key: "key",
-        ..Default::default()
-    };
+    let publish = basic::Publish { exchange: "ex", routing_key: "key", ..Default::default() };
     publish.encode(CHANNEL, &mut input);
-    content::encode_content(
-        CHANNEL,
-        PERSISTENT_WITH_HEADERS,
-        &[7; 9000],
-        FRAME_MAX,
-        &mut input,
-    );
-    basic::Ack {
-        delivery_tag: 1,
-        multiple: true,
-    }
-    .encode(CHANNEL, &mut input);
+    content::encode_content(CHANNEL, PERSISTENT_WITH_HEADERS, &[7; 9000], FRAME_MAX, &mut input);
+    basic::Ack { delivery_tag: 1, multiple: true }.encode(CHANNEL, &mut input);
 
     let mut out = BytesMut::with_capacity(16 << 10);
     let mut frames = 0;
@@ -89,19 +72,9 @@ fn publishing_and_delivering_allocate_nothing() {
             frames += 1;
             rest = &rest[taken..];
         }
-        let deliver = basic::Deliver {
-            consumer_tag: "tag",
-            delivery_tag: 1,
-            ..Default::default()
-        };
+        let deliver = basic::Deliver { consumer_tag: "tag", delivery_tag: 1, ..Default::default() };
         deliver.encode(CHANNEL, &mut out);
-        content::encode_content(
-            CHANNEL,
-            PERSISTENT_WITH_HEADERS,
-            &[7; 9000],
-            FRAME_MAX,
-            &mut out,
-        );
+        content::encode_content(CHANNEL, PERSISTENT_WITH_HEADERS, &[7; 9000], FRAME_MAX, &mut out);
     });
     assert_eq!(frames, 6);
     assert_eq!(count, 0);

@@ -48,12 +48,7 @@ pub trait Disk {
 }
 
 /// Writes all of `bytes`, however short the single writes turn out.
-pub(crate) fn write_all<D: Disk>(
-    disk: &mut D,
-    name: &str,
-    mut offset: u64,
-    mut bytes: &[u8],
-) -> io::Result<()> {
+pub(crate) fn write_all<D: Disk>(disk: &mut D, name: &str, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match disk.write_at(name, offset, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -82,26 +77,18 @@ impl FileDisk {
     /// # Errors
     /// When it cannot be made or read, in a sentence for the operator.
     pub fn open(directory: &Path) -> Result<FileDisk, OpenError> {
-        make_directory(directory)
-            .and_then(|()| fs::read_dir(directory))
-            .map_err(|error| OpenError::Io {
-                doing: "use the data directory",
-                file: directory.display().to_string(),
-                error,
-            })?;
-        Ok(FileDisk {
-            directory: directory.to_owned(),
-            open: None,
-        })
+        make_directory(directory).and_then(|()| fs::read_dir(directory)).map_err(|error| OpenError::Io {
+            doing: "use the data directory",
+            file: directory.display().to_string(),
+            error,
+        })?;
+        Ok(FileDisk { directory: directory.to_owned(), open: None })
     }
 
     fn file(&mut self, name: &str) -> io::Result<&File> {
         if self.open.as_ref().is_none_or(|(open, _)| open != name) {
             self.open = None;
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(self.directory.join(name))?;
+            let file = OpenOptions::new().read(true).write(true).open(self.directory.join(name))?;
             return Ok(&self.open.insert((name.to_owned(), file)).1);
         }
         match &self.open {
@@ -119,10 +106,7 @@ impl Disk for FileDisk {
             let metadata = entry.metadata()?;
             // A name that is not UTF-8 is none of ours.
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                files.push(FileEntry {
-                    name,
-                    bytes: metadata.len(),
-                });
+                files.push(FileEntry { name, bytes: metadata.len() });
             }
         }
         Ok(files)
@@ -189,10 +173,7 @@ impl DirectoryLock {
     /// # Errors
     /// [`LockError::Held`] when another process holds it, otherwise what the file system said.
     pub fn acquire(directory: &Path, started: &str) -> Result<DirectoryLock, LockError> {
-        let failed = |error| LockError::Io {
-            directory: directory.display().to_string(),
-            error,
-        };
+        let failed = |error| LockError::Io { directory: directory.display().to_string(), error };
         make_directory(directory).map_err(failed)?;
         let mut file = OpenOptions::new()
             .read(true)
@@ -245,15 +226,8 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LockError::Held { directory, holder } => {
-                let holder = if holder.is_empty() {
-                    "another process"
-                } else {
-                    holder
-                };
-                write!(
-                    f,
-                    "{directory} is in use by {holder}; stop it or choose another --data-dir"
-                )
+                let holder = if holder.is_empty() { "another process" } else { holder };
+                write!(f, "{directory} is in use by {holder}; stop it or choose another --data-dir")
             }
             LockError::Io { directory, error } => {
                 write!(f, "cannot lock the data directory {directory}: {error}")

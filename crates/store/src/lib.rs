@@ -8,10 +8,7 @@
 //! takes time and is driven by a host's thread or by a simulator. [`MemoryStore`] is the reference: short enough to be
 //! obviously right, and held to the same tests. Every byte on disk is described in `docs/storage-format.md`.
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one file that may touch files"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one file that may touch files")]
 mod disk;
 mod log;
 mod memory;

@@ -25,25 +25,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            segment_bytes: 64 << 20,
-            salt: 0,
-            progress: None,
-        }
+        Options { segment_bytes: 64 << 20, salt: 0, progress: None }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options {
-            segment_bytes,
-            salt,
-            progress: _,
-        } = self;
-        f.debug_struct("Options")
-            .field("segment_bytes", segment_bytes)
-            .field("salt", salt)
-            .finish_non_exhaustive()
+        let Options { segment_bytes, salt, progress: _ } = self;
+        f.debug_struct("Options").field("segment_bytes", segment_bytes).field("salt", salt).finish_non_exhaustive()
     }
 }
 
@@ -96,13 +85,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) fn new(number: u64, first: Lsn, bytes: u64) -> Segment {
-        Segment {
-            number,
-            first,
-            bytes,
-            references: 0,
-            released_at: Lsn::ZERO,
-        }
+        Segment { number, first, bytes, references: 0, released_at: Lsn::ZERO }
     }
 }
 
@@ -145,11 +128,7 @@ impl SegmentLog {
             has_failed: false,
         };
         let writer = Writer::new(recovered.disk, shared, &tail);
-        Ok(Opened {
-            log,
-            writer,
-            report: recovered.report,
-        })
+        Ok(Opened { log, writer, report: recovered.report })
     }
 
     /// How many times this log was opened: each owner has a higher one than all before it.
@@ -159,9 +138,7 @@ impl SegmentLog {
     }
 
     fn active(&mut self) -> &mut Segment {
-        self.segments
-            .back_mut()
-            .expect("a log always has the segment that it writes to")
+        self.segments.back_mut().expect("a log always has the segment that it writes to")
     }
 
     fn has_batch(&self) -> bool {
@@ -176,11 +153,7 @@ impl SegmentLog {
             self.ready.push_back(chunk);
         }
         self.log_bytes += HEADER_BYTES as u64;
-        self.segments.push_back(Segment::new(
-            sealed.number + 1,
-            self.next,
-            HEADER_BYTES as u64,
-        ));
+        self.segments.push_back(Segment::new(sealed.number + 1, self.next, HEADER_BYTES as u64));
     }
 
     /// Takes the batch out as a chunk; the next one grows in `buffer`.
@@ -198,22 +171,14 @@ impl SegmentLog {
     /// become one write.
     fn hand_over(&mut self, chunk: Chunk, inbox: &mut Inbox) {
         match inbox.chunks.back_mut() {
-            Some(last)
-                if last.segment == chunk.segment
-                    && last.bytes.len() + chunk.bytes.len() <= MERGED_BYTES_MAX =>
-            {
+            Some(last) if last.segment == chunk.segment && last.bytes.len() + chunk.bytes.len() <= MERGED_BYTES_MAX => {
                 last.bytes.extend_from_slice(&chunk.bytes[BATCH_BYTES..]);
                 last.last = chunk.last;
                 inbox.recycle(chunk.bytes);
                 self.appended_bytes -= BATCH_BYTES as u64;
                 self.log_bytes -= BATCH_BYTES as u64;
-                let segment = self
-                    .segments
-                    .iter_mut()
-                    .rfind(|segment| segment.number == chunk.segment);
-                segment
-                    .expect("a segment stays until all of it is durable")
-                    .bytes -= BATCH_BYTES as u64;
+                let segment = self.segments.iter_mut().rfind(|segment| segment.number == chunk.segment);
+                segment.expect("a segment stays until all of it is durable").bytes -= BATCH_BYTES as u64;
             }
             _ => inbox.chunks.push_back(chunk),
         }
@@ -242,17 +207,10 @@ impl Store for SegmentLog {
     fn append(&mut self, record: Record<'_>, link: Link) -> Lsn {
         let active = *self.active();
         let bytes_max = (BATCH_BYTES + record::encoded_bytes_max(&record)) as u64;
-        if !self.chain_is_open
-            && active.first < self.next
-            && active.bytes + bytes_max > self.segment_bytes
-        {
+        if !self.chain_is_open && active.first < self.next && active.bytes + bytes_max > self.segment_bytes {
             self.roll();
         }
-        let before = if self.has_batch() {
-            self.batch.len()
-        } else {
-            0
-        };
+        let before = if self.has_batch() { self.batch.len() } else { 0 };
         let lsn = self.next;
         if before == 0 {
             self.batch_first = lsn;
@@ -277,11 +235,7 @@ impl Store for SegmentLog {
     fn flush(&mut self, urgency: Urgency) {
         if self.chain_is_open {
             let is_sync = urgency == Urgency::Sync || self.held_flush == Some(Urgency::Sync);
-            self.held_flush = Some(if is_sync {
-                Urgency::Sync
-            } else {
-                Urgency::Lazy
-            });
+            self.held_flush = Some(if is_sync { Urgency::Sync } else { Urgency::Lazy });
             return;
         }
         let has_news = self.has_batch() || !self.ready.is_empty();
@@ -309,17 +263,10 @@ impl Store for SegmentLog {
 
     fn release(&mut self, at: Lsn) {
         let last = self.next.previous();
-        let index = self
-            .segments
-            .partition_point(|segment| segment.first <= at)
-            .checked_sub(1);
-        let segment = index
-            .and_then(|index| self.segments.get_mut(index))
-            .expect("a released record is still kept");
-        segment.references = segment
-            .references
-            .checked_sub(1)
-            .expect("a record is released once for each of its references");
+        let index = self.segments.partition_point(|segment| segment.first <= at).checked_sub(1);
+        let segment = index.and_then(|index| self.segments.get_mut(index)).expect("a released record is still kept");
+        segment.references =
+            segment.references.checked_sub(1).expect("a record is released once for each of its references");
         segment.released_at = last;
     }
 
@@ -347,9 +294,7 @@ impl Store for SegmentLog {
     }
 
     fn evacuate(&self, live_bytes: u64) -> Option<Lsn> {
-        let allowed = live_bytes
-            .saturating_mul(2)
-            .saturating_add(self.segment_bytes.saturating_mul(2));
+        let allowed = live_bytes.saturating_mul(2).saturating_add(self.segment_bytes.saturating_mul(2));
         let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);
         (oldest.references > 0 && self.log_bytes > allowed).then_some(next.first)
     }

@@ -53,10 +53,7 @@ impl MemoryStore {
             if lsn > self.durable {
                 break;
             }
-            let (head, body) = kept
-                .bytes
-                .split_first_chunk::<HEAD_BYTES>()
-                .expect("encoded with its head");
+            let (head, body) = kept.bytes.split_first_chunk::<HEAD_BYTES>().expect("encoded with its head");
             if let Ok(Entry::Record(record, _)) = Head::parse(head).decode(body, &mut lists) {
                 replay(lsn, record);
             }
@@ -105,11 +102,7 @@ impl Store for MemoryStore {
         let mut bytes = Vec::new();
         record::encode(&mut bytes, 0, &record, link);
         self.bytes += bytes.len() as u64;
-        self.kept.push_back(Kept {
-            bytes,
-            references: record.references(),
-            released_at: Lsn::ZERO,
-        });
+        self.kept.push_back(Kept { bytes, references: record.references(), released_at: Lsn::ZERO });
         let lsn = self.next;
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;
@@ -128,14 +121,9 @@ impl Store for MemoryStore {
 
     fn release(&mut self, at: Lsn) {
         let last = self.next.previous();
-        let index =
-            at.0.checked_sub(self.oldest().0)
-                .expect("a released record is still kept");
+        let index = at.0.checked_sub(self.oldest().0).expect("a released record is still kept");
         let kept = &mut self.kept[index as usize];
-        kept.references = kept
-            .references
-            .checked_sub(1)
-            .expect("a record is released once for each reference");
+        kept.references = kept.references.checked_sub(1).expect("a record is released once for each reference");
         kept.released_at = last;
     }
 
@@ -154,12 +142,7 @@ impl Store for MemoryStore {
     }
 
     fn unwritten_bytes(&self) -> usize {
-        self.kept
-            .iter()
-            .rev()
-            .take((self.next.0 - 1 - self.durable.0) as usize)
-            .map(|kept| kept.bytes.len())
-            .sum()
+        self.kept.iter().rev().take((self.next.0 - 1 - self.durable.0) as usize).map(|kept| kept.bytes.len()).sum()
     }
 
     fn log_bytes(&self) -> u64 {

@@ -100,11 +100,7 @@ impl MemoryDisk {
 
     /// Makes or replaces a file, durably.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        let file = MemoryFile {
-            current: bytes.clone(),
-            durable: bytes,
-            unsynced: Vec::new(),
-        };
+        let file = MemoryFile { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
         self.lock().files.insert(name.to_owned(), file);
     }
 
@@ -163,9 +159,7 @@ impl State {
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut MemoryFile> {
-        self.files
-            .get_mut(name)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -175,10 +169,8 @@ impl Disk for MemoryDisk {
         if matches!(state.begin(), Some(Fault::Error | Fault::ErrorAfter)) {
             return Err(broken());
         }
-        let entry = |(name, file): (&String, &MemoryFile)| FileEntry {
-            name: name.clone(),
-            bytes: file.current.len() as u64,
-        };
+        let entry =
+            |(name, file): (&String, &MemoryFile)| FileEntry { name: name.clone(), bytes: file.current.len() as u64 };
         Ok(state.files.iter().map(entry).collect())
     }
 
@@ -213,14 +205,8 @@ impl Disk for MemoryDisk {
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.lock();
         let fault = state.begin();
-        let used: u64 = state
-            .files
-            .values()
-            .map(|file| file.current.len() as u64)
-            .sum();
-        let room = state
-            .capacity_bytes
-            .map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        let used: u64 = state.files.values().map(|file| file.current.len() as u64).sum();
+        let room = state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
         let file = state.file(name)?;
         let grows_at = (file.current.len() as u64).saturating_sub(offset);
         let mut count = (bytes.len() as u64).min(grows_at.saturating_add(room)) as usize;
@@ -233,10 +219,7 @@ impl Disk for MemoryDisk {
             None => {}
         }
         put_at(&mut file.current, offset as usize, &bytes[..count]);
-        file.unsynced.push(Write {
-            offset: offset as usize,
-            bytes: bytes[..count].to_vec(),
-        });
+        file.unsynced.push(Write { offset: offset as usize, bytes: bytes[..count].to_vec() });
         end(fault).map(|()| count)
     }
 
@@ -291,11 +274,7 @@ fn put_at(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 }
 
 fn end(fault: Option<Fault>) -> io::Result<()> {
-    if fault == Some(Fault::ErrorAfter) {
-        Err(broken())
-    } else {
-        Ok(())
-    }
+    if fault == Some(Fault::ErrorAfter) { Err(broken()) } else { Ok(()) }
 }
 
 fn broken() -> io::Error {

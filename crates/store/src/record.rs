@@ -72,9 +72,9 @@ pub(crate) struct Lists {
 pub(crate) fn encoded_bytes_max(record: &Record<'_>) -> usize {
     HEAD_BYTES
         + match record {
-            Record::Message {
-                places, payload, ..
-            } => VARINT_MAX * 3 + places.len() * (VARINT_MAX * 3 + 1) + payload.len(),
+            Record::Message { places, payload, .. } => {
+                VARINT_MAX * 3 + places.len() * (VARINT_MAX * 3 + 1) + payload.len()
+            }
             Record::Settled { ranges, .. } => VARINT_MAX * 2 + ranges.len() * VARINT_MAX * 2,
             Record::Returned { .. } => VARINT_MAX * 3,
             Record::Fact { key, value } => VARINT_MAX + key.len() + value.len(),
@@ -91,11 +91,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
         Link::WithNext => WITH_NEXT,
     };
     let kind = match *record {
-        Record::Message {
-            places,
-            moved_from,
-            payload,
-        } => {
+        Record::Message { places, moved_from, payload } => {
             put(out, places.len() as u64);
             for place in places {
                 put(out, place.queue.0);
@@ -120,11 +116,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
             }
             SETTLED
         }
-        Record::Returned {
-            queue,
-            seq,
-            attempts,
-        } => {
+        Record::Returned { queue, seq, attempts } => {
             put(out, queue.0);
             put(out, seq.0);
             put(out, u64::from(attempts));
@@ -191,30 +183,17 @@ impl Head {
 
     /// Whether `body` is what the checksum was taken over.
     pub(crate) fn is_intact(&self, salt: u32, body: &[u8]) -> bool {
-        body.len() == self.body_bytes as usize
-            && checksum(salt, self.kind, self.flags, body) == self.crc
+        body.len() == self.body_bytes as usize && checksum(salt, self.kind, self.flags, body) == self.crc
     }
 
     /// Takes an intact body apart.
-    pub(crate) fn decode<'a>(
-        &self,
-        body: &'a [u8],
-        lists: &'a mut Lists,
-    ) -> Result<Entry<'a>, &'static str> {
+    pub(crate) fn decode<'a>(&self, body: &'a [u8], lists: &'a mut Lists) -> Result<Entry<'a>, &'static str> {
         let mut rest = Fields(body);
-        let known = if self.kind == MESSAGE {
-            WITH_NEXT | MOVED
-        } else {
-            WITH_NEXT
-        };
+        let known = if self.kind == MESSAGE { WITH_NEXT | MOVED } else { WITH_NEXT };
         if self.flags & !known != 0 || (self.kind < MESSAGE && self.flags != 0) {
             return Err("a record has flags that this format does not know");
         }
-        let link = if self.is_with_next() {
-            Link::WithNext
-        } else {
-            Link::Alone
-        };
+        let link = if self.is_with_next() { Link::WithNext } else { Link::Alone };
         let record = match self.kind {
             BATCH => {
                 let batch = Batch {
@@ -241,11 +220,7 @@ impl Head {
                 let (queue, seq) = rest.position()?;
                 let attempts = u32::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;
                 rest.end()?;
-                Record::Returned {
-                    queue,
-                    seq,
-                    attempts,
-                }
+                Record::Returned { queue, seq, attempts }
             }
             FACT => {
                 let key_bytes = usize::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;
@@ -263,11 +238,7 @@ impl Head {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn message<'l>(
-        &mut self,
-        moved: bool,
-        places: &'l mut Vec<Place>,
-    ) -> Result<Record<'l>, &'static str>
+    fn message<'l>(&mut self, moved: bool, places: &'l mut Vec<Place>) -> Result<Record<'l>, &'static str>
     where
         'a: 'l,
     {
@@ -276,19 +247,10 @@ impl<'a> Fields<'a> {
             let (queue, seq) = self.position()?;
             let expires_at_ms = self.varint()?;
             let priority = self.byte()?;
-            places.push(Place {
-                queue,
-                seq,
-                expires_at_ms,
-                priority,
-            });
+            places.push(Place { queue, seq, expires_at_ms, priority });
         }
         let moved_from = if moved { Some(self.position()?) } else { None };
-        Ok(Record::Message {
-            places,
-            moved_from,
-            payload: self.0,
-        })
+        Ok(Record::Message { places, moved_from, payload: self.0 })
     }
 
     fn settled<'l>(&mut self, ranges: &'l mut Vec<SeqRange>) -> Result<Record<'l>, &'static str> {
@@ -297,10 +259,7 @@ impl<'a> Fields<'a> {
         for _ in 0..self.count(RANGE_BYTES_MIN)? {
             let first = self.varint()?;
             let last = first.checked_add(self.varint()?).ok_or(TOO_LARGE)?;
-            ranges.push(SeqRange {
-                first: Seq(first),
-                last: Seq(last),
-            });
+            ranges.push(SeqRange { first: Seq(first), last: Seq(last) });
         }
         self.end()?;
         Ok(Record::Settled { queue, ranges })
@@ -348,11 +307,7 @@ impl<'a> Fields<'a> {
     }
 
     fn end(&self) -> Result<(), &'static str> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("a record is longer than what it holds")
-        }
+        if self.0.is_empty() { Ok(()) } else { Err("a record is longer than what it holds") }
     }
 }
 
@@ -366,11 +321,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// Fills in the head of a record whose body is in place.
 fn seal(record: &mut [u8], salt: u32, kind: u8, flags: u8) {
-    assert!(
-        record.len() <= RECORD_BYTES_MAX,
-        "a record of {} bytes is over the limit",
-        record.len()
-    );
+    assert!(record.len() <= RECORD_BYTES_MAX, "a record of {} bytes is over the limit", record.len());
     let body = &record[HEAD_BYTES..];
     let length = (body.len() as u32).to_le_bytes();
     let crc = checksum(salt, kind, flags, body).to_le_bytes();
@@ -382,10 +333,7 @@ fn seal(record: &mut [u8], salt: u32, kind: u8, flags: u8) {
 /// The salt keeps a record of another log, or one that somebody forged inside a message, from passing for ours.
 fn checksum(salt: u32, kind: u8, flags: u8, body: &[u8]) -> u32 {
     let [l0, l1, l2, l3] = (body.len() as u32).to_le_bytes();
-    crc32c::crc32c_append(
-        crc32c::crc32c_append(salt, &[l0, l1, l2, l3, kind, flags]),
-        body,
-    )
+    crc32c::crc32c_append(crc32c::crc32c_append(salt, &[l0, l1, l2, l3, kind, flags]), body)
 }
 
 const PLACE_BYTES_MIN: usize = 4;

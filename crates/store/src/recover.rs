@@ -136,78 +136,34 @@ pub(crate) fn open<D: Disk>(
     let files = segment_files(&mut disk)?;
     let bytes = files.iter().map(|file| file.bytes).sum();
     let is_new = files.is_empty();
-    let mut reading = Reading {
-        disk,
-        files,
-        segments: VecDeque::new(),
-        window: Vec::new(),
-        state: State::new(options.salt),
-    };
+    let mut reading =
+        Reading { disk, files, segments: VecDeque::new(), window: Vec::new(), state: State::new(options.salt) };
     let cut = match reading.all(replay, &mut options.progress)? {
         Some(bad) => reading.cut(&bad)?,
         None => None,
     };
-    let Reading {
-        mut disk,
-        mut segments,
-        state,
-        ..
-    } = reading;
-    let State {
-        salt,
-        next,
-        is_closed,
-        records,
-        ..
-    } = state;
+    let Reading { mut disk, mut segments, state, .. } = reading;
+    let State { salt, next, is_closed, records, .. } = state;
     let epoch = state.epoch.map_or(1, |epoch| epoch.saturating_add(1));
     let active = claim(&mut disk, &mut segments, Claim { salt, next, epoch })?;
-    let oldest = segments
-        .front()
-        .map_or(active.number, |segment| segment.number);
-    let tail = Tail {
-        salt,
-        epoch,
-        oldest,
-        segment: active.number,
-        offset: active.bytes,
-        last: next.previous(),
-    };
+    let oldest = segments.front().map_or(active.number, |segment| segment.number);
+    let tail = Tail { salt, epoch, oldest, segment: active.number, offset: active.bytes, last: next.previous() };
     let clean = is_new || (is_closed && cut.is_none());
-    Ok(Recovered {
-        disk,
-        segments,
-        tail,
-        report: OpenReport {
-            clean,
-            records,
-            bytes,
-            cut,
-            epoch,
-        },
-    })
+    Ok(Recovered { disk, segments, tail, report: OpenReport { clean, records, bytes, cut, epoch } })
 }
 
 /// The log's files, oldest first.
 fn segment_files<D: Disk>(disk: &mut D) -> Result<Vec<FileEntry>, OpenError> {
     let mut files: Vec<_> = disk
         .list()
-        .map_err(|error| OpenError::Io {
-            doing: "list the files of",
-            file: disk.path(""),
-            error,
-        })?
+        .map_err(|error| OpenError::Io { doing: "list the files of", file: disk.path(""), error })?
         .into_iter()
         .filter_map(|file| Some((segment::file_number(&file.name)?, file)))
         .collect();
     files.sort_unstable_by_key(|(number, _)| *number);
     if let Some(gap) = files.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
         let file = disk.path(&segment::file_name(gap[0].0 + 1));
-        return Err(OpenError::Corrupt {
-            file,
-            offset: 0,
-            why: "the file is missing, and there are later ones",
-        });
+        return Err(OpenError::Corrupt { file, offset: 0, why: "the file is missing, and there are later ones" });
     }
     Ok(files.into_iter().map(|(_, file)| file).collect())
 }
@@ -219,11 +175,7 @@ struct Claim {
 }
 
 /// Makes everything that was read durable, notes so, and notes the new owner. Returns the segment to go on in.
-fn claim<D: Disk>(
-    disk: &mut D,
-    segments: &mut VecDeque<Segment>,
-    claim: Claim,
-) -> Result<Segment, OpenError> {
+fn claim<D: Disk>(disk: &mut D, segments: &mut VecDeque<Segment>, claim: Claim) -> Result<Segment, OpenError> {
     let Claim { salt, next, epoch } = claim;
     let is_new = segments.is_empty();
     if is_new {
@@ -233,37 +185,19 @@ fn claim<D: Disk>(
     let name = segment::file_name(active.number);
     let mut bytes = Vec::with_capacity(FIRST_BYTES as usize);
     if is_new {
-        Header {
-            number: active.number,
-            first: next,
-            salt,
-        }
-        .encode(&mut bytes);
+        Header { number: active.number, first: next, salt }.encode(&mut bytes);
     }
     let start = bytes.len();
     bytes.resize(start + BATCH_BYTES, 0);
-    let batch = Batch {
-        epoch,
-        number: 0,
-        first: next,
-        synced: next.previous(),
-    };
+    let batch = Batch { epoch, number: 0, first: next, synced: next.previous() };
     record::encode_batch(&mut bytes[start..], salt, batch);
     record::encode_claim(&mut bytes, salt, epoch);
 
-    let prepared = if is_new {
-        disk.create(&name)
-    } else {
-        disk.sync(&name)
-    };
+    let prepared = if is_new { disk.create(&name) } else { disk.sync(&name) };
     prepared
         .and_then(|()| write_all(disk, &name, active.bytes, &bytes))
         .and_then(|()| disk.sync(&name))
-        .map_err(|error| OpenError::Io {
-            doing: "write to the log",
-            file: disk.path(&name),
-            error,
-        })?;
+        .map_err(|error| OpenError::Io { doing: "write to the log", file: disk.path(&name), error })?;
     active.bytes += bytes.len() as u64;
     Ok(*active)
 }
@@ -306,10 +240,7 @@ impl<D: Disk> Reading<D> {
             }
             read_bytes += self.files[index].bytes;
             if let Some(progress) = progress {
-                progress(Progress {
-                    read_bytes,
-                    total_bytes,
-                });
+                progress(Progress { read_bytes, total_bytes });
             }
         }
         Ok(None)
@@ -320,24 +251,14 @@ impl<D: Disk> Reading<D> {
         let header = match self.header(index)? {
             Ok(header) => header,
             Err(BadHeader::Newer(version)) => {
-                return Err(OpenError::NewerFormat {
-                    file: self.path(index),
-                    version,
-                });
+                return Err(OpenError::NewerFormat { file: self.path(index), version });
             }
             Err(BadHeader::Damaged) if index == 0 => {
-                return Err(OpenError::NotALog {
-                    file: self.path(index),
-                });
+                return Err(OpenError::NotALog { file: self.path(index) });
             }
             Err(BadHeader::Damaged | BadHeader::Torn) => {
                 let why = "the file does not begin with a whole header";
-                return Ok(Some(Bad {
-                    file: index,
-                    offset: 0,
-                    why,
-                    keep_bytes: 0,
-                }));
+                return Ok(Some(Bad { file: index, offset: 0, why, keep_bytes: 0 }));
             }
         };
         if index == 0 {
@@ -351,26 +272,14 @@ impl<D: Disk> Reading<D> {
         } else if header.first != self.state.next {
             "records that come before this file are missing"
         } else {
-            self.segments.push_back(Segment::new(
-                header.number,
-                header.first,
-                self.files[index].bytes,
-            ));
+            self.segments.push_back(Segment::new(header.number, header.first, self.files[index].bytes));
             return Ok(None);
         };
         // A header is whole or it is not: one that is and says something wrong was not torn by a crash.
-        Err(OpenError::Corrupt {
-            file: self.path(index),
-            offset: 0,
-            why,
-        })
+        Err(OpenError::Corrupt { file: self.path(index), offset: 0, why })
     }
 
-    fn segment(
-        &mut self,
-        index: usize,
-        replay: &mut dyn FnMut(Lsn, Record<'_>),
-    ) -> Result<Option<Bad>, OpenError> {
+    fn segment(&mut self, index: usize, replay: &mut dyn FnMut(Lsn, Record<'_>)) -> Result<Option<Bad>, OpenError> {
         let file = &self.files[index];
         let mut scan = Scan::new(&mut self.disk, &file.name, file.bytes, &mut self.window);
         let mut lists = Lists::default();
@@ -381,10 +290,7 @@ impl<D: Disk> Reading<D> {
             replay(lsn, record);
         };
         let why = loop {
-            match self
-                .state
-                .advance(&mut scan, &mut at, &mut lists, &mut replay)
-            {
+            match self.state.advance(&mut scan, &mut at, &mut lists, &mut replay) {
                 Ok(Advance::On) => {}
                 Ok(Advance::End) => break None,
                 Ok(Advance::Bad(why)) => break Some(why),
@@ -395,60 +301,30 @@ impl<D: Disk> Reading<D> {
             segment.references = references;
         }
         let keep_bytes = at.chain.unwrap_or(at.offset);
-        Ok(why.map(|why| Bad {
-            file: index,
-            offset: at.offset,
-            why,
-            keep_bytes,
-        }))
+        Ok(why.map(|why| Bad { file: index, offset: at.offset, why, keep_bytes }))
     }
 
     /// Cuts the log where it goes bad, unless what is lost there is known to have been durable.
     fn cut(&mut self, bad: &Bad) -> Result<Option<Cut>, OpenError> {
         if self.was_durable(bad)? {
-            return Err(OpenError::Corrupt {
-                file: self.path(bad.file),
-                offset: bad.offset,
-                why: bad.why,
-            });
+            return Err(OpenError::Corrupt { file: self.path(bad.file), offset: bad.offset, why: bad.why });
         }
-        let later: u64 = self.files[bad.file + 1..]
-            .iter()
-            .map(|file| file.bytes)
-            .sum();
+        let later: u64 = self.files[bad.file + 1..].iter().map(|file| file.bytes).sum();
         let cut_bytes = self.files[bad.file].bytes - bad.keep_bytes + later;
-        let remove_from = if bad.keep_bytes == 0 {
-            bad.file
-        } else {
-            bad.file + 1
-        };
+        let remove_from = if bad.keep_bytes == 0 { bad.file } else { bad.file + 1 };
         // Newest first, so that a crash on the way leaves no gap.
         for index in (remove_from..self.files.len()).rev() {
             let removed = self.disk.remove(&self.files[index].name);
-            removed.map_err(|error| OpenError::Io {
-                doing: "remove",
-                file: self.path(index),
-                error,
-            })?;
+            removed.map_err(|error| OpenError::Io { doing: "remove", file: self.path(index), error })?;
         }
         if bad.keep_bytes > 0 {
-            let truncated = self
-                .disk
-                .truncate(&self.files[bad.file].name, bad.keep_bytes);
-            truncated.map_err(|error| OpenError::Io {
-                doing: "shorten",
-                file: self.path(bad.file),
-                error,
-            })?;
+            let truncated = self.disk.truncate(&self.files[bad.file].name, bad.keep_bytes);
+            truncated.map_err(|error| OpenError::Io { doing: "shorten", file: self.path(bad.file), error })?;
             if let Some(segment) = self.segments.back_mut() {
                 segment.bytes = bad.keep_bytes;
             }
         }
-        let cut = Cut {
-            file: self.path(bad.file),
-            offset: bad.keep_bytes,
-            bytes: cut_bytes,
-        };
+        let cut = Cut { file: self.path(bad.file), offset: bad.keep_bytes, bytes: cut_bytes };
         Ok((cut_bytes > 0).then_some(cut))
     }
 
@@ -467,10 +343,7 @@ impl<D: Disk> Reading<D> {
                 // A segment is begun only after all before it are synced.
                 Ok(_) => return Ok(true),
                 Err(BadHeader::Newer(version)) => {
-                    return Err(OpenError::NewerFormat {
-                        file: self.path(index),
-                        version,
-                    });
+                    return Err(OpenError::NewerFormat { file: self.path(index), version });
                 }
                 Err(BadHeader::Torn | BadHeader::Damaged) => {}
             }
@@ -495,11 +368,7 @@ impl<D: Disk> Reading<D> {
     }
 
     fn unreadable(&self, index: usize, error: io::Error) -> OpenError {
-        OpenError::Io {
-            doing: "read",
-            file: self.path(index),
-            error,
-        }
+        OpenError::Io { doing: "read", file: self.path(index), error }
     }
 
     fn path(&self, index: usize) -> String {
@@ -530,12 +399,7 @@ struct Cursor {
 
 impl Cursor {
     fn new(lsn: Lsn) -> Cursor {
-        Cursor {
-            offset: HEADER_BYTES as u64,
-            lsn,
-            chain: None,
-            batch: InBatch::No,
-        }
+        Cursor { offset: HEADER_BYTES as u64, lsn, chain: None, batch: InBatch::No }
     }
 }
 
@@ -555,14 +419,7 @@ enum Advance {
 
 impl State {
     fn new(salt: u32) -> State {
-        State {
-            salt,
-            next: Lsn::ZERO.next(),
-            epoch: None,
-            batch: 0,
-            is_closed: false,
-            records: 0,
-        }
+        State { salt, next: Lsn::ZERO.next(), epoch: None, batch: 0, is_closed: false, records: 0 }
     }
 
     /// Takes what stands at the cursor. A chain is walked twice: once to see that it is whole, once to replay it.

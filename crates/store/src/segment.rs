@@ -62,15 +62,8 @@ impl Header {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Header, BadHeader> {
         if !bytes.starts_with(&MAGIC) {
-            let is_torn = bytes
-                .iter()
-                .zip(MAGIC)
-                .all(|(&byte, mark)| byte == mark || byte == 0);
-            return Err(if is_torn {
-                BadHeader::Torn
-            } else {
-                BadHeader::Damaged
-            });
+            let is_torn = bytes.iter().zip(MAGIC).all(|(&byte, mark)| byte == mark || byte == 0);
+            return Err(if is_torn { BadHeader::Torn } else { BadHeader::Damaged });
         }
         let version = number(bytes, 8, 4).ok_or(BadHeader::Torn)? as u32;
         if version > FORMAT_VERSION {
@@ -81,16 +74,8 @@ impl Header {
         if version == 0 || crc32c::crc32c(checked) != crc {
             return Err(BadHeader::Torn);
         }
-        match (
-            number(bytes, 12, 8),
-            number(bytes, 20, 8),
-            number(bytes, 28, 4),
-        ) {
-            (Some(number), Some(first), Some(salt)) => Ok(Header {
-                number,
-                first: Lsn(first),
-                salt: salt as u32,
-            }),
+        match (number(bytes, 12, 8), number(bytes, 20, 8), number(bytes, 28, 4)) {
+            (Some(number), Some(first), Some(salt)) => Ok(Header { number, first: Lsn(first), salt: salt as u32 }),
             _ => Err(BadHeader::Torn),
         }
     }
@@ -119,20 +104,9 @@ pub(crate) enum Found<'a> {
 
 impl<'d, D: Disk> Scan<'d, D> {
     /// Reads `name`, which has `file_bytes`; `window` is only lent to save its memory.
-    pub(crate) fn new(
-        disk: &'d mut D,
-        name: &'d str,
-        file_bytes: u64,
-        window: &'d mut Vec<u8>,
-    ) -> Scan<'d, D> {
+    pub(crate) fn new(disk: &'d mut D, name: &'d str, file_bytes: u64, window: &'d mut Vec<u8>) -> Scan<'d, D> {
         window.clear();
-        Scan {
-            disk,
-            name,
-            file_bytes,
-            window,
-            window_at: 0,
-        }
+        Scan { disk, name, file_bytes, window, window_at: 0 }
     }
 
     pub(crate) fn header(&mut self) -> io::Result<Result<Header, BadHeader>> {
@@ -141,12 +115,7 @@ impl<'d, D: Disk> Scan<'d, D> {
     }
 
     /// The record at `offset`.
-    pub(crate) fn entry<'s>(
-        &'s mut self,
-        offset: u64,
-        salt: u32,
-        lists: &'s mut Lists,
-    ) -> io::Result<Found<'s>> {
+    pub(crate) fn entry<'s>(&'s mut self, offset: u64, salt: u32, lists: &'s mut Lists) -> io::Result<Found<'s>> {
         let left = self.file_bytes - offset;
         if left == 0 {
             return Ok(Found::End);
@@ -163,9 +132,7 @@ impl<'d, D: Disk> Scan<'d, D> {
             return Ok(Found::Bad("a record claims to be longer than any can be"));
         }
         if record_bytes as u64 > left {
-            return Ok(Found::Bad(
-                "a record claims to be longer than the rest of the file",
-            ));
+            return Ok(Found::Bad("a record claims to be longer than the rest of the file"));
         }
         let body = &self.view(offset, record_bytes)?[HEAD_BYTES..];
         if !head.is_intact(salt, body) {
@@ -178,12 +145,7 @@ impl<'d, D: Disk> Scan<'d, D> {
     }
 
     /// Whether a batch that begins at `offset` or later proves that the record at `lost` had been synced.
-    pub(crate) fn proves_synced(
-        &mut self,
-        mut offset: u64,
-        salt: u32,
-        lost: Lsn,
-    ) -> io::Result<bool> {
+    pub(crate) fn proves_synced(&mut self, mut offset: u64, salt: u32, lost: Lsn) -> io::Result<bool> {
         let mut lists = Lists::default();
         while self.file_bytes.saturating_sub(offset) >= BATCH_BYTES as u64 {
             let bytes = (self.file_bytes - offset).min(WINDOW_BYTES as u64) as usize;
@@ -210,15 +172,8 @@ impl<'d, D: Disk> Scan<'d, D> {
             self.window_at = offset;
             let mut filled = 0;
             while filled < wanted {
-                let read = match self.disk.read_at(
-                    self.name,
-                    offset + filled as u64,
-                    &mut self.window[filled..],
-                ) {
-                    Ok(0) => Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the file became shorter",
-                    )),
+                let read = match self.disk.read_at(self.name, offset + filled as u64, &mut self.window[filled..]) {
+                    Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
                     other => other,
                 };
                 match read {
@@ -249,10 +204,5 @@ fn intact_batch(bytes: &[u8], salt: u32, lists: &mut Lists) -> Option<Batch> {
 
 fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let field = bytes.get(at..at + width)?;
-    Some(
-        field
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)),
-    )
+    Some(field.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }

@@ -214,16 +214,13 @@ impl<D: Disk> Writer<D> {
         let mut inbox = self.shared.lock();
         std::mem::swap(&mut inbox.chunks, &mut self.taken);
         let sync_is_wanted = std::mem::take(&mut inbox.sync_is_wanted);
-        let (keep_from, is_closing, is_abandoned) =
-            (inbox.keep_from, inbox.is_closing, inbox.is_abandoned);
+        let (keep_from, is_closing, is_abandoned) = (inbox.keep_from, inbox.is_closing, inbox.is_abandoned);
         drop(inbox);
 
         let has_written = !self.taken.is_empty();
         self.write_taken(now)?;
         let is_over = is_closing || is_abandoned;
-        let is_overdue = self
-            .unsynced_since
-            .is_some_and(|since| now.saturating_sub(since) >= LAZY_SYNC_AFTER);
+        let is_overdue = self.unsynced_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_SYNC_AFTER);
         let syncs = self.unsynced_since.is_some() && (sync_is_wanted || is_over || is_overdue);
         if syncs {
             self.sync()?;
@@ -262,17 +259,8 @@ impl<D: Disk> Writer<D> {
         self.sync()?;
         let name = segment::file_name(chunk.segment);
         let mut header = Vec::new();
-        Header {
-            number: chunk.segment,
-            first: chunk.first,
-            salt: self.salt,
-        }
-        .encode(&mut header);
-        self.disk.create(&name).map_err(|error| Failure {
-            doing: "create",
-            name: name.clone(),
-            error,
-        })?;
+        Header { number: chunk.segment, first: chunk.first, salt: self.salt }.encode(&mut header);
+        self.disk.create(&name).map_err(|error| Failure { doing: "create", name: name.clone(), error })?;
         write_all(&mut self.disk, &name, 0, &header).map_err(|error| Failure {
             doing: "write to",
             name: name.clone(),
@@ -286,24 +274,16 @@ impl<D: Disk> Writer<D> {
 
     /// Writes `bytes` behind what is there, its first [`BATCH_BYTES`] replaced by the batch record.
     fn write_batch(&mut self, first: Lsn, bytes: &mut [u8]) -> Result<(), Failure> {
-        let batch = Batch {
-            epoch: self.epoch,
-            number: self.batch,
-            first,
-            synced: self.synced,
-        };
+        let batch = Batch { epoch: self.epoch, number: self.batch, first, synced: self.synced };
         record::encode_batch(bytes, self.salt, batch);
-        write_all(&mut self.disk, &self.name, self.offset, bytes)
-            .map_err(|error| self.failed("write to", error))?;
+        write_all(&mut self.disk, &self.name, self.offset, bytes).map_err(|error| self.failed("write to", error))?;
         self.batch += 1;
         self.offset += bytes.len() as u64;
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Failure> {
-        self.disk
-            .sync(&self.name)
-            .map_err(|error| self.failed("sync", error))?;
+        self.disk.sync(&self.name).map_err(|error| self.failed("sync", error))?;
         self.synced = self.written;
         self.unsynced_since = None;
         Ok(())
@@ -322,11 +302,7 @@ impl<D: Disk> Writer<D> {
         let before = self.oldest;
         while self.oldest < keep_from {
             let name = segment::file_name(self.oldest);
-            self.disk.remove(&name).map_err(|error| Failure {
-                doing: "remove",
-                name,
-                error,
-            })?;
+            self.disk.remove(&name).map_err(|error| Failure { doing: "remove", name, error })?;
             self.oldest += 1;
         }
         Ok(self.oldest > before)
@@ -336,32 +312,19 @@ impl<D: Disk> Writer<D> {
         let mut inbox = self.shared.lock();
         while !inbox.has_work(self.oldest) {
             let Some(since) = self.unsynced_since else {
-                inbox = self
-                    .shared
-                    .wake
-                    .wait(inbox)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inbox = self.shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = (since + LAZY_SYNC_AFTER).saturating_sub(clock());
             if left.is_zero() {
                 return;
             }
-            inbox = self
-                .shared
-                .wake
-                .wait_timeout(inbox, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            inbox = self.shared.wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn failed(&self, doing: &'static str, error: io::Error) -> Failure {
-        Failure {
-            doing,
-            name: self.name.clone(),
-            error,
-        }
+        Failure { doing, name: self.name.clone(), error }
     }
 }
 

@@ -82,8 +82,7 @@ impl Method {
 
     /// The fields, neighbouring bits together.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Field]> {
-        self.fields
-            .chunk_by(|a, b| a.kind == FieldKind::Bit && b.kind == FieldKind::Bit)
+        self.fields.chunk_by(|a, b| a.kind == FieldKind::Bit && b.kind == FieldKind::Bit)
     }
 }
 

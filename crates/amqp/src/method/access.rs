@@ -27,10 +27,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// access.request
-    pub const ID: MethodId = MethodId {
-        class: 30,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 30, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -56,14 +53,7 @@ impl<'a> Request<'a> {
         let active = bits & 0b100 != 0;
         let write = bits & 0b1000 != 0;
         let read = bits & 0b10000 != 0;
-        Ok(Self {
-            realm,
-            exclusive,
-            passive,
-            active,
-            write,
-            read,
-        })
+        Ok(Self { realm, exclusive, passive, active, write, read })
     }
 }
 
@@ -76,10 +66,7 @@ pub struct RequestOk {
 
 impl RequestOk {
     /// access.request-ok
-    pub const ID: MethodId = MethodId {
-        class: 30,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 30, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

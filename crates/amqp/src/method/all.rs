@@ -153,13 +153,8 @@ impl<'a> Method<'a> {
     /// the method whose arguments cannot be read or have octets after them.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(payload);
-        let id = MethodId {
-            class: reader.short()?,
-            method: reader.short()?,
-        };
-        Self::read(id, &mut reader)
-            .and_then(|method| reader.end().map(|()| method))
-            .map_err(|error| error.within(id))
+        let id = MethodId { class: reader.short()?, method: reader.short()? };
+        Self::read(id, &mut reader).and_then(|method| reader.end().map(|()| method)).map_err(|error| error.within(id))
     }
 
     fn read(id: MethodId, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
@@ -167,9 +162,7 @@ impl<'a> Method<'a> {
             connection::Start::ID => Self::ConnectionStart(connection::Start::read(reader)?),
             connection::StartOk::ID => Self::ConnectionStartOk(connection::StartOk::read(reader)?),
             connection::Secure::ID => Self::ConnectionSecure(connection::Secure::read(reader)?),
-            connection::SecureOk::ID => {
-                Self::ConnectionSecureOk(connection::SecureOk::read(reader)?)
-            }
+            connection::SecureOk::ID => Self::ConnectionSecureOk(connection::SecureOk::read(reader)?),
             connection::Tune::ID => Self::ConnectionTune(connection::Tune::read(reader)?),
             connection::TuneOk::ID => Self::ConnectionTuneOk(connection::TuneOk::read(reader)?),
             connection::Open::ID => Self::ConnectionOpen(connection::Open::read(reader)?),
@@ -178,12 +171,8 @@ impl<'a> Method<'a> {
             connection::CloseOk::ID => Self::ConnectionCloseOk(connection::CloseOk),
             connection::Blocked::ID => Self::ConnectionBlocked(connection::Blocked::read(reader)?),
             connection::Unblocked::ID => Self::ConnectionUnblocked(connection::Unblocked),
-            connection::UpdateSecret::ID => {
-                Self::ConnectionUpdateSecret(connection::UpdateSecret::read(reader)?)
-            }
-            connection::UpdateSecretOk::ID => {
-                Self::ConnectionUpdateSecretOk(connection::UpdateSecretOk)
-            }
+            connection::UpdateSecret::ID => Self::ConnectionUpdateSecret(connection::UpdateSecret::read(reader)?),
+            connection::UpdateSecretOk::ID => Self::ConnectionUpdateSecretOk(connection::UpdateSecretOk),
             channel::Open::ID => Self::ChannelOpen(channel::Open::read(reader)?),
             channel::OpenOk::ID => Self::ChannelOpenOk(channel::OpenOk::read(reader)?),
             channel::Flow::ID => Self::ChannelFlow(channel::Flow::read(reader)?),

@@ -22,10 +22,7 @@ pub struct Qos {
 
 impl Qos {
     /// basic.qos
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -41,11 +38,7 @@ impl Qos {
         let prefetch_count = reader.short()?;
         let bits = reader.octet()?;
         let global = bits & 0b1 != 0;
-        Ok(Self {
-            prefetch_size,
-            prefetch_count,
-            global,
-        })
+        Ok(Self { prefetch_size, prefetch_count, global })
     }
 }
 
@@ -55,10 +48,7 @@ pub struct QosOk;
 
 impl QosOk {
     /// basic.qos-ok
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -87,10 +77,7 @@ pub struct Consume<'a> {
 
 impl<'a> Consume<'a> {
     /// basic.consume
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -120,15 +107,7 @@ impl<'a> Consume<'a> {
         let exclusive = bits & 0b100 != 0;
         let nowait = bits & 0b1000 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            queue,
-            consumer_tag,
-            no_local,
-            no_ack,
-            exclusive,
-            nowait,
-            arguments,
-        })
+        Ok(Self { queue, consumer_tag, no_local, no_ack, exclusive, nowait, arguments })
     }
 }
 
@@ -141,10 +120,7 @@ pub struct ConsumeOk<'a> {
 
 impl<'a> ConsumeOk<'a> {
     /// basic.consume-ok
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -172,10 +148,7 @@ pub struct Cancel<'a> {
 
 impl<'a> Cancel<'a> {
     /// basic.cancel
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 30,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 30 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -191,10 +164,7 @@ impl<'a> Cancel<'a> {
         let consumer_tag = reader.shortstr()?;
         let bits = reader.octet()?;
         let nowait = bits & 0b1 != 0;
-        Ok(Self {
-            consumer_tag,
-            nowait,
-        })
+        Ok(Self { consumer_tag, nowait })
     }
 }
 
@@ -207,10 +177,7 @@ pub struct CancelOk<'a> {
 
 impl<'a> CancelOk<'a> {
     /// basic.cancel-ok
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 31,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 31 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -242,10 +209,7 @@ pub struct Publish<'a> {
 
 impl<'a> Publish<'a> {
     /// basic.publish
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 40,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 40 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -266,12 +230,7 @@ impl<'a> Publish<'a> {
         let bits = reader.octet()?;
         let mandatory = bits & 0b1 != 0;
         let immediate = bits & 0b10 != 0;
-        Ok(Self {
-            exchange,
-            routing_key,
-            mandatory,
-            immediate,
-        })
+        Ok(Self { exchange, routing_key, mandatory, immediate })
     }
 }
 
@@ -290,10 +249,7 @@ pub struct Return<'a> {
 
 impl<'a> Return<'a> {
     /// basic.return
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 50,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 50 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -312,12 +268,7 @@ impl<'a> Return<'a> {
         let reply_text = reader.shortstr()?;
         let exchange = reader.shortstr()?;
         let routing_key = reader.shortstr()?;
-        Ok(Self {
-            reply_code,
-            reply_text,
-            exchange,
-            routing_key,
-        })
+        Ok(Self { reply_code, reply_text, exchange, routing_key })
     }
 }
 
@@ -338,10 +289,7 @@ pub struct Deliver<'a> {
 
 impl<'a> Deliver<'a> {
     /// basic.deliver
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 60,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 60 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -363,13 +311,7 @@ impl<'a> Deliver<'a> {
         let redelivered = bits & 0b1 != 0;
         let exchange = reader.shortstr()?;
         let routing_key = reader.shortstr()?;
-        Ok(Self {
-            consumer_tag,
-            delivery_tag,
-            redelivered,
-            exchange,
-            routing_key,
-        })
+        Ok(Self { consumer_tag, delivery_tag, redelivered, exchange, routing_key })
     }
 }
 
@@ -384,10 +326,7 @@ pub struct Get<'a> {
 
 impl<'a> Get<'a> {
     /// basic.get
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 70,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 70 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -426,10 +365,7 @@ pub struct GetOk<'a> {
 
 impl<'a> GetOk<'a> {
     /// basic.get-ok
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 71,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 71 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -451,13 +387,7 @@ impl<'a> GetOk<'a> {
         let exchange = reader.shortstr()?;
         let routing_key = reader.shortstr()?;
         let message_count = reader.long()?;
-        Ok(Self {
-            delivery_tag,
-            redelivered,
-            exchange,
-            routing_key,
-            message_count,
-        })
+        Ok(Self { delivery_tag, redelivered, exchange, routing_key, message_count })
     }
 }
 
@@ -467,10 +397,7 @@ pub struct GetEmpty;
 
 impl GetEmpty {
     /// basic.get-empty
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 72,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 72 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -496,10 +423,7 @@ pub struct Ack {
 
 impl Ack {
     /// basic.ack
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 80,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 80 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -513,10 +437,7 @@ impl Ack {
         let delivery_tag = reader.longlong()?;
         let bits = reader.octet()?;
         let multiple = bits & 0b1 != 0;
-        Ok(Self {
-            delivery_tag,
-            multiple,
-        })
+        Ok(Self { delivery_tag, multiple })
     }
 }
 
@@ -531,10 +452,7 @@ pub struct Reject {
 
 impl Reject {
     /// basic.reject
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 90,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 90 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -548,10 +466,7 @@ impl Reject {
         let delivery_tag = reader.longlong()?;
         let bits = reader.octet()?;
         let requeue = bits & 0b1 != 0;
-        Ok(Self {
-            delivery_tag,
-            requeue,
-        })
+        Ok(Self { delivery_tag, requeue })
     }
 }
 
@@ -564,10 +479,7 @@ pub struct RecoverAsync {
 
 impl RecoverAsync {
     /// basic.recover-async
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 100,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 100 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -592,10 +504,7 @@ pub struct Recover {
 
 impl Recover {
     /// basic.recover
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 110,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 110 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -617,10 +526,7 @@ pub struct RecoverOk;
 
 impl RecoverOk {
     /// basic.recover-ok
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 111,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 111 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -641,10 +547,7 @@ pub struct Nack {
 
 impl Nack {
     /// basic.nack
-    pub const ID: MethodId = MethodId {
-        class: 60,
-        method: 120,
-    };
+    pub const ID: MethodId = MethodId { class: 60, method: 120 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -659,10 +562,6 @@ impl Nack {
         let bits = reader.octet()?;
         let multiple = bits & 0b1 != 0;
         let requeue = bits & 0b10 != 0;
-        Ok(Self {
-            delivery_tag,
-            multiple,
-            requeue,
-        })
+        Ok(Self { delivery_tag, multiple, requeue })
     }
 }

@@ -14,10 +14,7 @@ pub struct Open;
 
 impl Open {
     /// channel.open
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -38,10 +35,7 @@ pub struct OpenOk;
 
 impl OpenOk {
     /// channel.open-ok
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -65,10 +59,7 @@ pub struct Flow {
 
 impl Flow {
     /// channel.flow
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -93,10 +84,7 @@ pub struct FlowOk {
 
 impl FlowOk {
     /// channel.flow-ok
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -127,10 +115,7 @@ pub struct Close<'a> {
 
 impl<'a> Close<'a> {
     /// channel.close
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 40,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 40 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -149,12 +134,7 @@ impl<'a> Close<'a> {
         let reply_text = reader.shortstr()?;
         let class_id = reader.short()?;
         let method_id = reader.short()?;
-        Ok(Self {
-            reply_code,
-            reply_text,
-            class_id,
-            method_id,
-        })
+        Ok(Self { reply_code, reply_text, class_id, method_id })
     }
 }
 
@@ -164,10 +144,7 @@ pub struct CloseOk;
 
 impl CloseOk {
     /// channel.close-ok
-    pub const ID: MethodId = MethodId {
-        class: 20,
-        method: 41,
-    };
+    pub const ID: MethodId = MethodId { class: 20, method: 41 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

@@ -17,10 +17,7 @@ pub struct Select {
 
 impl Select {
     /// confirm.select
-    pub const ID: MethodId = MethodId {
-        class: 85,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 85, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -42,10 +39,7 @@ pub struct SelectOk;
 
 impl SelectOk {
     /// confirm.select-ok
-    pub const ID: MethodId = MethodId {
-        class: 85,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 85, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

@@ -26,10 +26,7 @@ pub struct Start<'a> {
 
 impl<'a> Start<'a> {
     /// connection.start
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -48,13 +45,7 @@ impl<'a> Start<'a> {
         let server_properties = Table::read(reader)?;
         let mechanisms = reader.longstr()?;
         let locales = reader.longstr()?;
-        Ok(Self {
-            version_major,
-            version_minor,
-            server_properties,
-            mechanisms,
-            locales,
-        })
+        Ok(Self { version_major, version_minor, server_properties, mechanisms, locales })
     }
 }
 
@@ -73,10 +64,7 @@ pub struct StartOk<'a> {
 
 impl<'a> StartOk<'a> {
     /// connection.start-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -95,12 +83,7 @@ impl<'a> StartOk<'a> {
         let mechanism = reader.shortstr()?;
         let response = reader.longstr()?;
         let locale = reader.shortstr()?;
-        Ok(Self {
-            client_properties,
-            mechanism,
-            response,
-            locale,
-        })
+        Ok(Self { client_properties, mechanism, response, locale })
     }
 }
 
@@ -113,10 +96,7 @@ pub struct Secure<'a> {
 
 impl<'a> Secure<'a> {
     /// connection.secure
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -140,10 +120,7 @@ pub struct SecureOk<'a> {
 
 impl<'a> SecureOk<'a> {
     /// connection.secure-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -171,10 +148,7 @@ pub struct Tune {
 
 impl Tune {
     /// connection.tune
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 30,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 30 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -189,11 +163,7 @@ impl Tune {
         let channel_max = reader.short()?;
         let frame_max = reader.long()?;
         let heartbeat = reader.short()?;
-        Ok(Self {
-            channel_max,
-            frame_max,
-            heartbeat,
-        })
+        Ok(Self { channel_max, frame_max, heartbeat })
     }
 }
 
@@ -210,10 +180,7 @@ pub struct TuneOk {
 
 impl TuneOk {
     /// connection.tune-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 31,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 31 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -228,11 +195,7 @@ impl TuneOk {
         let channel_max = reader.short()?;
         let frame_max = reader.long()?;
         let heartbeat = reader.short()?;
-        Ok(Self {
-            channel_max,
-            frame_max,
-            heartbeat,
-        })
+        Ok(Self { channel_max, frame_max, heartbeat })
     }
 }
 
@@ -245,10 +208,7 @@ pub struct Open<'a> {
 
 impl<'a> Open<'a> {
     /// connection.open
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 40,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 40 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -275,10 +235,7 @@ pub struct OpenOk;
 
 impl OpenOk {
     /// connection.open-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 41,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 41 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -308,10 +265,7 @@ pub struct Close<'a> {
 
 impl<'a> Close<'a> {
     /// connection.close
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 50,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 50 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -330,12 +284,7 @@ impl<'a> Close<'a> {
         let reply_text = reader.shortstr()?;
         let class_id = reader.short()?;
         let method_id = reader.short()?;
-        Ok(Self {
-            reply_code,
-            reply_text,
-            class_id,
-            method_id,
-        })
+        Ok(Self { reply_code, reply_text, class_id, method_id })
     }
 }
 
@@ -345,10 +294,7 @@ pub struct CloseOk;
 
 impl CloseOk {
     /// connection.close-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 51,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 51 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -365,10 +311,7 @@ pub struct Blocked<'a> {
 
 impl<'a> Blocked<'a> {
     /// connection.blocked
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 60,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 60 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -391,10 +334,7 @@ pub struct Unblocked;
 
 impl Unblocked {
     /// connection.unblocked
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 61,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 61 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -413,10 +353,7 @@ pub struct UpdateSecret<'a> {
 
 impl<'a> UpdateSecret<'a> {
     /// connection.update-secret
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 70,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 70 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -441,10 +378,7 @@ pub struct UpdateSecretOk;
 
 impl UpdateSecretOk {
     /// connection.update-secret-ok
-    pub const ID: MethodId = MethodId {
-        class: 10,
-        method: 71,
-    };
+    pub const ID: MethodId = MethodId { class: 10, method: 71 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

@@ -32,10 +32,7 @@ pub struct Declare<'a> {
 
 impl<'a> Declare<'a> {
     /// exchange.declare
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -67,16 +64,7 @@ impl<'a> Declare<'a> {
         let internal = bits & 0b1000 != 0;
         let nowait = bits & 0b10000 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            exchange,
-            kind,
-            passive,
-            durable,
-            auto_delete,
-            internal,
-            nowait,
-            arguments,
-        })
+        Ok(Self { exchange, kind, passive, durable, auto_delete, internal, nowait, arguments })
     }
 }
 
@@ -86,10 +74,7 @@ pub struct DeclareOk;
 
 impl DeclareOk {
     /// exchange.declare-ok
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -110,10 +95,7 @@ pub struct Delete<'a> {
 
 impl<'a> Delete<'a> {
     /// exchange.delete
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -132,11 +114,7 @@ impl<'a> Delete<'a> {
         let bits = reader.octet()?;
         let if_unused = bits & 0b1 != 0;
         let nowait = bits & 0b10 != 0;
-        Ok(Self {
-            exchange,
-            if_unused,
-            nowait,
-        })
+        Ok(Self { exchange, if_unused, nowait })
     }
 }
 
@@ -146,10 +124,7 @@ pub struct DeleteOk;
 
 impl DeleteOk {
     /// exchange.delete-ok
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -174,10 +149,7 @@ pub struct Bind<'a> {
 
 impl<'a> Bind<'a> {
     /// exchange.bind
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 30,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 30 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -201,13 +173,7 @@ impl<'a> Bind<'a> {
         let bits = reader.octet()?;
         let nowait = bits & 0b1 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            destination,
-            source,
-            routing_key,
-            nowait,
-            arguments,
-        })
+        Ok(Self { destination, source, routing_key, nowait, arguments })
     }
 }
 
@@ -217,10 +183,7 @@ pub struct BindOk;
 
 impl BindOk {
     /// exchange.bind-ok
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 31,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 31 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -245,10 +208,7 @@ pub struct Unbind<'a> {
 
 impl<'a> Unbind<'a> {
     /// exchange.unbind
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 40,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 40 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -272,13 +232,7 @@ impl<'a> Unbind<'a> {
         let bits = reader.octet()?;
         let nowait = bits & 0b1 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            destination,
-            source,
-            routing_key,
-            nowait,
-            arguments,
-        })
+        Ok(Self { destination, source, routing_key, nowait, arguments })
     }
 }
 
@@ -288,10 +242,7 @@ pub struct UnbindOk;
 
 impl UnbindOk {
     /// exchange.unbind-ok
-    pub const ID: MethodId = MethodId {
-        class: 40,
-        method: 51,
-    };
+    pub const ID: MethodId = MethodId { class: 40, method: 51 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

@@ -30,10 +30,7 @@ pub struct Declare<'a> {
 
 impl<'a> Declare<'a> {
     /// queue.declare
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -63,15 +60,7 @@ impl<'a> Declare<'a> {
         let auto_delete = bits & 0b1000 != 0;
         let nowait = bits & 0b10000 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            queue,
-            passive,
-            durable,
-            exclusive,
-            auto_delete,
-            nowait,
-            arguments,
-        })
+        Ok(Self { queue, passive, durable, exclusive, auto_delete, nowait, arguments })
     }
 }
 
@@ -88,10 +77,7 @@ pub struct DeclareOk<'a> {
 
 impl<'a> DeclareOk<'a> {
     /// queue.declare-ok
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -108,11 +94,7 @@ impl<'a> DeclareOk<'a> {
         let queue = reader.shortstr()?;
         let message_count = reader.long()?;
         let consumer_count = reader.long()?;
-        Ok(Self {
-            queue,
-            message_count,
-            consumer_count,
-        })
+        Ok(Self { queue, message_count, consumer_count })
     }
 }
 
@@ -133,10 +115,7 @@ pub struct Bind<'a> {
 
 impl<'a> Bind<'a> {
     /// queue.bind
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -160,13 +139,7 @@ impl<'a> Bind<'a> {
         let bits = reader.octet()?;
         let nowait = bits & 0b1 != 0;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            queue,
-            exchange,
-            routing_key,
-            nowait,
-            arguments,
-        })
+        Ok(Self { queue, exchange, routing_key, nowait, arguments })
     }
 }
 
@@ -176,10 +149,7 @@ pub struct BindOk;
 
 impl BindOk {
     /// queue.bind-ok
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -198,10 +168,7 @@ pub struct Purge<'a> {
 
 impl<'a> Purge<'a> {
     /// queue.purge
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 30,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 30 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -232,10 +199,7 @@ pub struct PurgeOk {
 
 impl PurgeOk {
     /// queue.purge-ok
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 31,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 31 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -265,10 +229,7 @@ pub struct Delete<'a> {
 
 impl<'a> Delete<'a> {
     /// queue.delete
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 40,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 40 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -277,11 +238,7 @@ impl<'a> Delete<'a> {
         wire::put_method(out, channel, Self::ID, |out| {
             out.put_u16(0);
             wire::put_shortstr(out, self.queue);
-            out.put_u8(
-                u8::from(self.if_unused)
-                    | (u8::from(self.if_empty) << 1)
-                    | (u8::from(self.nowait) << 2),
-            );
+            out.put_u8(u8::from(self.if_unused) | (u8::from(self.if_empty) << 1) | (u8::from(self.nowait) << 2));
         });
     }
 
@@ -292,12 +249,7 @@ impl<'a> Delete<'a> {
         let if_unused = bits & 0b1 != 0;
         let if_empty = bits & 0b10 != 0;
         let nowait = bits & 0b100 != 0;
-        Ok(Self {
-            queue,
-            if_unused,
-            if_empty,
-            nowait,
-        })
+        Ok(Self { queue, if_unused, if_empty, nowait })
     }
 }
 
@@ -310,10 +262,7 @@ pub struct DeleteOk {
 
 impl DeleteOk {
     /// queue.delete-ok
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 41,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 41 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -343,10 +292,7 @@ pub struct Unbind<'a> {
 
 impl<'a> Unbind<'a> {
     /// queue.unbind
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 50,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 50 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     ///
@@ -367,12 +313,7 @@ impl<'a> Unbind<'a> {
         let exchange = reader.shortstr()?;
         let routing_key = reader.shortstr()?;
         let arguments = Table::read(reader)?;
-        Ok(Self {
-            queue,
-            exchange,
-            routing_key,
-            arguments,
-        })
+        Ok(Self { queue, exchange, routing_key, arguments })
     }
 }
 
@@ -382,10 +323,7 @@ pub struct UnbindOk;
 
 impl UnbindOk {
     /// queue.unbind-ok
-    pub const ID: MethodId = MethodId {
-        class: 50,
-        method: 51,
-    };
+    pub const ID: MethodId = MethodId { class: 50, method: 51 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

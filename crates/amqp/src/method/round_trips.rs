@@ -14,9 +14,7 @@ fn methods_without_arguments() {
     assert_round_trip(&Method::ConnectionOpenOk(connection::OpenOk));
     assert_round_trip(&Method::ConnectionCloseOk(connection::CloseOk));
     assert_round_trip(&Method::ConnectionUnblocked(connection::Unblocked));
-    assert_round_trip(&Method::ConnectionUpdateSecretOk(
-        connection::UpdateSecretOk,
-    ));
+    assert_round_trip(&Method::ConnectionUpdateSecretOk(connection::UpdateSecretOk));
     assert_round_trip(&Method::ChannelOpen(channel::Open));
     assert_round_trip(&Method::ChannelOpenOk(channel::OpenOk));
     assert_round_trip(&Method::ChannelCloseOk(channel::CloseOk));

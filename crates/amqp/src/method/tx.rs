@@ -14,10 +14,7 @@ pub struct Select;
 
 impl Select {
     /// tx.select
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 10,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 10 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -31,10 +28,7 @@ pub struct SelectOk;
 
 impl SelectOk {
     /// tx.select-ok
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 11,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 11 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -48,10 +42,7 @@ pub struct Commit;
 
 impl Commit {
     /// tx.commit
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 20,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 20 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -65,10 +56,7 @@ pub struct CommitOk;
 
 impl CommitOk {
     /// tx.commit-ok
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 21,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 21 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -82,10 +70,7 @@ pub struct Rollback;
 
 impl Rollback {
     /// tx.rollback
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 30,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 30 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {
@@ -99,10 +84,7 @@ pub struct RollbackOk;
 
 impl RollbackOk {
     /// tx.rollback-ok
-    pub const ID: MethodId = MethodId {
-        class: 90,
-        method: 31,
-    };
+    pub const ID: MethodId = MethodId { class: 90, method: 31 };
 
     /// Appends it to `out` as a whole frame on `channel`.
     pub fn encode(&self, channel: ChannelId, out: &mut BytesMut) {

@@ -1,9 +1,6 @@
 //! What every store promises, run against each of them.
 
-use store::{
-    FileDisk, Link, Lsn, MemoryDisk, MemoryStore, Opened, SegmentLog, Store, StoreEvent, Urgency,
-    Writer,
-};
+use store::{FileDisk, Link, Lsn, MemoryDisk, MemoryStore, Opened, SegmentLog, Store, StoreEvent, Urgency, Writer};
 use tempfile::TempDir;
 
 use crate::kept::{self, Kept, Replayed};
@@ -67,8 +64,7 @@ impl Bench for OnMemory {
     fn restart(self) -> (OnMemory, Replayed) {
         let disk = self.disk;
         disk.crash(&mut |_| 1);
-        let (Opened { log, writer, .. }, replayed) =
-            kept::open(disk.clone(), SEGMENT_BYTES).unwrap();
+        let (Opened { log, writer, .. }, replayed) = kept::open(disk.clone(), SEGMENT_BYTES).unwrap();
         (OnMemory { disk, log, writer }, replayed)
     }
 }
@@ -86,11 +82,7 @@ impl Bench for OnFiles {
         let directory = tempfile::tempdir().unwrap();
         let disk = FileDisk::open(directory.path()).unwrap();
         let Opened { log, writer, .. } = kept::open(disk, SEGMENT_BYTES).unwrap().0;
-        OnFiles {
-            directory,
-            log,
-            writer,
-        }
+        OnFiles { directory, log, writer }
     }
 
     fn store(&mut self) -> &mut SegmentLog {
@@ -102,22 +94,11 @@ impl Bench for OnFiles {
     }
 
     fn restart(self) -> (OnFiles, Replayed) {
-        let OnFiles {
-            directory,
-            log,
-            writer,
-        } = self;
+        let OnFiles { directory, log, writer } = self;
         drop((log, writer));
         let disk = FileDisk::open(directory.path()).unwrap();
         let (Opened { log, writer, .. }, replayed) = kept::open(disk, SEGMENT_BYTES).unwrap();
-        (
-            OnFiles {
-                directory,
-                log,
-                writer,
-            },
-            replayed,
-        )
+        (OnFiles { directory, log, writer }, replayed)
     }
 }
 
@@ -125,13 +106,10 @@ impl Bench for OnFiles {
 const SEGMENT_BYTES: u64 = 1000;
 
 fn durable<S: Store>(store: &mut S) -> Option<Lsn> {
-    kept::events(store)
-        .into_iter()
-        .rev()
-        .find_map(|event| match event {
-            StoreEvent::Durable(lsn) => Some(lsn),
-            StoreEvent::Failed(_) => None,
-        })
+    kept::events(store).into_iter().rev().find_map(|event| match event {
+        StoreEvent::Durable(lsn) => Some(lsn),
+        StoreEvent::Failed(_) => None,
+    })
 }
 
 fn what_was_flushed_is_replayed_in_order_as_it_was<B: Bench>() {
@@ -148,9 +126,7 @@ fn what_was_flushed_is_replayed_in_order_as_it_was<B: Bench>() {
 
 fn a_lazy_flush_becomes_durable_too<B: Bench>() {
     let mut bench = B::new();
-    let lsn = bench
-        .store()
-        .append(kept::message(1, 1, b"lazy").record(), Link::Alone);
+    let lsn = bench.store().append(kept::message(1, 1, b"lazy").record(), Link::Alone);
     bench.store().flush(Urgency::Lazy);
     bench.settle();
     assert_eq!(durable(bench.store()), Some(lsn));
@@ -159,9 +135,7 @@ fn a_lazy_flush_becomes_durable_too<B: Bench>() {
 
 fn what_was_not_flushed_is_never_durable<B: Bench>() {
     let mut bench = B::new();
-    bench
-        .store()
-        .append(kept::message(1, 1, b"never flushed").record(), Link::Alone);
+    bench.store().append(kept::message(1, 1, b"never flushed").record(), Link::Alone);
     bench.settle();
     assert_eq!(durable(bench.store()), None);
     let (_, replayed) = bench.restart();
@@ -170,30 +144,15 @@ fn what_was_not_flushed_is_never_durable<B: Bench>() {
 
 fn a_chain_takes_effect_whole_or_not_at_all<B: Bench>() {
     let mut bench = B::new();
-    let first = bench
-        .store()
-        .append(kept::message(1, 1, b"alone").record(), Link::Alone);
-    bench
-        .store()
-        .append(kept::message(1, 2, b"first").record(), Link::WithNext);
+    let first = bench.store().append(kept::message(1, 1, b"alone").record(), Link::Alone);
+    bench.store().append(kept::message(1, 2, b"first").record(), Link::WithNext);
     bench.store().flush(Urgency::Sync);
     bench.settle();
-    assert!(
-        durable(bench.store()).is_none_or(|lsn| lsn == first),
-        "an open chain is not durable"
-    );
-    let last = bench
-        .store()
-        .append(kept::settled(1, 1).record(), Link::Alone);
+    assert!(durable(bench.store()).is_none_or(|lsn| lsn == first), "an open chain is not durable");
+    let last = bench.store().append(kept::settled(1, 1).record(), Link::Alone);
     bench.settle();
-    assert_eq!(
-        durable(bench.store()),
-        Some(last),
-        "the flush took effect when the chain ended"
-    );
-    bench
-        .store()
-        .append(kept::message(1, 3, b"never ended").record(), Link::WithNext);
+    assert_eq!(durable(bench.store()), Some(last), "the flush took effect when the chain ended");
+    bench.store().append(kept::message(1, 3, b"never ended").record(), Link::WithNext);
     bench.store().flush(Urgency::Sync);
     bench.settle();
     let (_, replayed) = bench.restart();
@@ -203,9 +162,7 @@ fn a_chain_takes_effect_whole_or_not_at_all<B: Bench>() {
 fn the_log_goes_on_after_a_restart<B: Bench>() {
     let mut bench = B::new();
     for round in 0..5 {
-        let lsn = bench
-            .store()
-            .append(kept::message(1, round, b"round").record(), Link::Alone);
+        let lsn = bench.store().append(kept::message(1, round, b"round").record(), Link::Alone);
         bench.store().flush(Urgency::Sync);
         bench.settle();
         let replayed;
@@ -217,13 +174,8 @@ fn the_log_goes_on_after_a_restart<B: Bench>() {
 
 fn released_space_comes_back_oldest_first<B: Bench>() {
     let mut bench = B::new();
-    let lsns: Vec<_> = (0..100)
-        .map(|seq| {
-            bench
-                .store()
-                .append(kept::message(1, seq, &[7; 90]).record(), Link::Alone)
-        })
-        .collect();
+    let lsns: Vec<_> =
+        (0..100).map(|seq| bench.store().append(kept::message(1, seq, &[7; 90]).record(), Link::Alone)).collect();
     bench.store().flush(Urgency::Sync);
     bench.settle();
     bench.store().poll(&mut Vec::new());
@@ -232,18 +184,10 @@ fn released_space_comes_back_oldest_first<B: Bench>() {
         bench.store().release(lsn);
     }
     bench.store().poll(&mut Vec::new());
-    assert_eq!(
-        bench.store().log_bytes(),
-        full,
-        "the oldest message holds all that came after it"
-    );
+    assert_eq!(bench.store().log_bytes(), full, "the oldest message holds all that came after it");
     bench.store().release(lsns[0]);
     bench.store().poll(&mut Vec::new());
-    assert!(
-        bench.store().log_bytes() < full / 4,
-        "{} of {full}",
-        bench.store().log_bytes()
-    );
+    assert!(bench.store().log_bytes() < full / 4, "{} of {full}", bench.store().log_bytes());
     bench.settle();
     let (_, replayed) = bench.restart();
     assert!(replayed.len() < 25, "{} records came back", replayed.len());
@@ -251,20 +195,13 @@ fn released_space_comes_back_oldest_first<B: Bench>() {
 
 fn space_is_kept_until_what_replaced_it_is_durable<B: Bench>() {
     let mut bench = B::new();
-    let old: Vec<_> = (0..50)
-        .map(|seq| {
-            bench
-                .store()
-                .append(kept::message(1, seq, &[7; 90]).record(), Link::Alone)
-        })
-        .collect();
+    let old: Vec<_> =
+        (0..50).map(|seq| bench.store().append(kept::message(1, seq, &[7; 90]).record(), Link::Alone)).collect();
     bench.store().flush(Urgency::Sync);
     bench.settle();
     bench.store().poll(&mut Vec::new());
     let full = bench.store().log_bytes();
-    bench
-        .store()
-        .append(kept::message(1, 0, b"again").record(), Link::Alone);
+    bench.store().append(kept::message(1, 0, b"again").record(), Link::Alone);
     for lsn in old {
         bench.store().release(lsn);
     }
@@ -283,22 +220,14 @@ fn a_message_is_kept_for_each_of_its_places<B: Bench>() {
     let mut bench = B::new();
     let mut places = Vec::new();
     for queue in 0..3 {
-        let Kept::Message { places: place, .. } = kept::message(queue, 1, b"") else {
-            unreachable!()
-        };
+        let Kept::Message { places: place, .. } = kept::message(queue, 1, b"") else { unreachable!() };
         places.extend(place);
     }
-    let fan_out = Kept::Message {
-        places,
-        moved_from: None,
-        payload: b"three places".to_vec(),
-    };
+    let fan_out = Kept::Message { places, moved_from: None, payload: b"three places".to_vec() };
     let lsn = bench.store().append(fan_out.record(), Link::Alone);
     for _ in 0..2 {
         bench.store().release(lsn);
-        let filler = bench
-            .store()
-            .append(kept::message(9, 9, &[0; 2000]).record(), Link::Alone);
+        let filler = bench.store().append(kept::message(9, 9, &[0; 2000]).record(), Link::Alone);
         bench.store().release(filler);
         bench.store().flush(Urgency::Sync);
         bench.settle();
@@ -312,38 +241,21 @@ fn a_message_is_kept_for_each_of_its_places<B: Bench>() {
 fn a_bloated_log_asks_for_its_oldest_survivors<B: Bench>() {
     let mut bench = B::new();
     let payload = [7; 400];
-    let survivor = bench
-        .store()
-        .append(kept::message(1, 0, &payload).record(), Link::Alone);
-    let dead: Vec<_> = (1..200)
-        .map(|seq| {
-            bench
-                .store()
-                .append(kept::message(1, seq, &payload).record(), Link::Alone)
-        })
-        .collect();
+    let survivor = bench.store().append(kept::message(1, 0, &payload).record(), Link::Alone);
+    let dead: Vec<_> =
+        (1..200).map(|seq| bench.store().append(kept::message(1, seq, &payload).record(), Link::Alone)).collect();
     bench.store().flush(Urgency::Sync);
     bench.settle();
     bench.store().poll(&mut Vec::new());
-    assert_eq!(
-        bench.store().evacuate(80_000),
-        None,
-        "everything may be alive"
-    );
+    assert_eq!(bench.store().evacuate(80_000), None, "everything may be alive");
     for lsn in dead {
         bench.store().release(lsn);
     }
     let end = bench.store().evacuate(400).unwrap();
     assert!(survivor < end);
-    bench
-        .store()
-        .append(kept::message(1, 0, &payload).record(), Link::Alone);
+    bench.store().append(kept::message(1, 0, &payload).record(), Link::Alone);
     bench.store().release(survivor);
-    assert_eq!(
-        bench.store().evacuate(400),
-        None,
-        "its oldest part is already dead"
-    );
+    assert_eq!(bench.store().evacuate(400), None, "its oldest part is already dead");
     bench.store().flush(Urgency::Lazy);
     bench.settle();
     bench.store().poll(&mut Vec::new());
@@ -357,14 +269,10 @@ fn a_bloated_log_asks_for_its_oldest_survivors<B: Bench>() {
 fn unwritten_bytes_are_those_that_wait<B: Bench>() {
     let mut bench = B::new();
     assert_eq!(bench.store().unwritten_bytes(), 0);
-    bench
-        .store()
-        .append(kept::message(1, 1, &[1; 500]).record(), Link::Alone);
+    bench.store().append(kept::message(1, 1, &[1; 500]).record(), Link::Alone);
     assert!(bench.store().unwritten_bytes() >= 500);
     bench.store().flush(Urgency::Lazy);
-    bench
-        .store()
-        .append(kept::message(1, 2, &[1; 500]).record(), Link::Alone);
+    bench.store().append(kept::message(1, 2, &[1; 500]).record(), Link::Alone);
     bench.store().flush(Urgency::Lazy);
     assert!(bench.store().unwritten_bytes() >= 1000);
     bench.settle();
@@ -374,9 +282,7 @@ fn unwritten_bytes_are_those_that_wait<B: Bench>() {
 
 fn close_makes_everything_durable<B: Bench>() {
     let mut bench = B::new();
-    let lsn = bench
-        .store()
-        .append(kept::fact("key", "value").record(), Link::Alone);
+    let lsn = bench.store().append(kept::fact("key", "value").record(), Link::Alone);
     bench.store().close();
     bench.settle();
     assert_eq!(durable(bench.store()), Some(lsn));

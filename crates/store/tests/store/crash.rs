@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use store::{
-    Fault, Link, Lsn, MemoryDisk, Opened, QueueId, SegmentLog, Seq, SeqRange, Step, Store,
-    StoreEvent,
-};
+use store::{Fault, Link, Lsn, MemoryDisk, Opened, QueueId, SegmentLog, Seq, SeqRange, Step, Store, StoreEvent};
 use store::{Urgency, Writer};
 
 use crate::kept::{self, Kept};
@@ -60,11 +57,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let urgency = prop_oneof![Just(Urgency::Sync), Just(Urgency::Lazy)];
-    let fault = prop_oneof![
-        Just(Fault::Error),
-        Just(Fault::Short),
-        Just(Fault::ErrorAfter)
-    ];
+    let fault = prop_oneof![Just(Fault::Error), Just(Fault::Short), Just(Fault::ErrorAfter)];
     prop_oneof![
         8 => (1..4u64, 0..400usize).prop_map(|(queues, bytes)| Op::Publish { queues, bytes }),
         6 => (any::<usize>(), 0..6u64).prop_map(|(nth, and_more)| Op::Settle { nth, and_more }),
@@ -126,43 +119,26 @@ impl World {
             Op::Publish { queues, bytes } => {
                 self.seq += 1;
                 let places = (0..queues).flat_map(|queue| self.places(queue)).collect();
-                self.append(&Kept::Message {
-                    places,
-                    moved_from: None,
-                    payload: vec![self.seq as u8; bytes],
-                });
+                self.append(&Kept::Message { places, moved_from: None, payload: vec![self.seq as u8; bytes] });
             }
             Op::Settle { nth, and_more } => {
                 if let Some((queue, first)) = self.ledger.nth(nth) {
-                    let ranges = vec![SeqRange {
-                        first,
-                        last: Seq(first.0 + and_more),
-                    }];
+                    let ranges = vec![SeqRange { first, last: Seq(first.0 + and_more) }];
                     self.append(&Kept::Settled { queue, ranges });
                 }
             }
             Op::Move { nth } => {
                 self.seq += 1;
                 let (places, moved_from) = (self.places(9), self.ledger.nth(nth));
-                self.append(&Kept::Message {
-                    places,
-                    moved_from,
-                    payload: b"moved".to_vec(),
-                });
+                self.append(&Kept::Message { places, moved_from, payload: b"moved".to_vec() });
             }
             Op::Return { nth } => {
                 if let Some((queue, seq)) = self.ledger.nth(nth) {
-                    self.append(&Kept::Returned {
-                        queue,
-                        seq,
-                        attempts: nth as u32 % 5,
-                    });
+                    self.append(&Kept::Returned { queue, seq, attempts: nth as u32 % 5 });
                 }
             }
             Op::Declare { key } => self.append(&kept::fact(&key.to_string(), "declared")),
-            Op::Forget { key } => self.append(&Kept::Forget {
-                key: key.to_string().into(),
-            }),
+            Op::Forget { key } => self.append(&Kept::Forget { key: key.to_string().into() }),
             Op::Chain { records } => self.chain = self.chain.max(records),
             Op::Flush(urgency) => self.log.flush(urgency),
             Op::Evacuate => self.evacuate(),
@@ -176,21 +152,12 @@ impl World {
     }
 
     fn places(&self, queue: u64) -> Vec<store::Place> {
-        vec![store::Place {
-            queue: QueueId(queue),
-            seq: Seq(self.seq),
-            expires_at_ms: 0,
-            priority: 0,
-        }]
+        vec![store::Place { queue: QueueId(queue), seq: Seq(self.seq), expires_at_ms: 0, priority: 0 }]
     }
 
     fn append(&mut self, kept: &Kept) {
         self.chain = self.chain.saturating_sub(1);
-        let link = if self.chain > 0 {
-            Link::WithNext
-        } else {
-            Link::Alone
-        };
+        let link = if self.chain > 0 { Link::WithNext } else { Link::Alone };
         self.append_linked(kept, link);
     }
 
@@ -242,17 +209,9 @@ impl World {
         if choose(4) > 0 {
             self.disk.crash(&mut choose);
         }
-        let (
-            Opened {
-                log,
-                writer,
-                report,
-            },
-            replayed,
-        ) = loop {
+        let (Opened { log, writer, report }, replayed) = loop {
             if choose(3) == 0 {
-                self.disk
-                    .inject(self.disk.operations() + choose(8) + 1, Fault::Error);
+                self.disk.inject(self.disk.operations() + choose(8) + 1, Fault::Error);
             }
             match kept::open(self.disk.clone(), SEGMENT_BYTES) {
                 Ok(opened) => break opened,
@@ -265,41 +224,23 @@ impl World {
         let last = replayed.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
         assert!(last >= self.durable, "durable records are gone");
         if let Some((first, _)) = replayed.first() {
-            let start = self
-                .history
-                .iter()
-                .position(|(lsn, ..)| lsn == first)
-                .unwrap();
-            let lived: Vec<_> = self.history[start..]
-                .iter()
-                .map(|(lsn, kept, _)| (*lsn, kept.clone()))
-                .take(replayed.len())
-                .collect();
-            assert_eq!(
-                replayed, lived,
-                "what comes back is what was appended, without a gap"
-            );
+            let start = self.history.iter().position(|(lsn, ..)| lsn == first).unwrap();
+            let lived: Vec<_> =
+                self.history[start..].iter().map(|(lsn, kept, _)| (*lsn, kept.clone())).take(replayed.len()).collect();
+            assert_eq!(replayed, lived, "what comes back is what was appended, without a gap");
         }
         let kept_records = self.history.partition_point(|(lsn, ..)| *lsn <= last);
         self.history.truncate(kept_records);
-        assert!(
-            self.history
-                .last()
-                .is_none_or(|(.., link)| *link == Link::Alone),
-            "a chain is whole"
-        );
+        assert!(self.history.last().is_none_or(|(.., link)| *link == Link::Alone), "a chain is whole");
         assert_eq!(report.records, replayed.len() as u64);
 
         let mut expected = Ledger::default();
-        self.history
-            .iter()
-            .for_each(|(lsn, kept, _)| expected.apply(*lsn, kept, &mut |_| {}));
+        self.history.iter().for_each(|(lsn, kept, _)| expected.apply(*lsn, kept, &mut |_| {}));
         self.log = log;
         self.writer = writer;
         self.ledger = Ledger::default();
         for (lsn, kept) in &replayed {
-            self.ledger
-                .apply(*lsn, kept, &mut |dead| self.log.release(dead));
+            self.ledger.apply(*lsn, kept, &mut |dead| self.log.release(dead));
         }
         assert_eq!(self.ledger.visible(), expected.visible());
         self.durable = last;

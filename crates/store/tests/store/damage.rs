@@ -18,43 +18,24 @@ struct Sample {
 
 fn sample() -> Sample {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 300).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 300).unwrap().0;
     let mut records = kept::one_of_each();
     kept::commit(&mut log, &mut writer, &records[..4]);
     kept::commit(&mut log, &mut writer, &records[4..]);
     kept::commit(&mut log, &mut writer, &[kept::message(1, 1, b"proven")]);
     records.push(kept::message(1, 1, b"proven"));
     let proven = records.len();
-    let last = [
-        kept::message(1, 2, b"last"),
-        kept::message(1, 3, b"chained"),
-        kept::settled(1, 2),
-    ];
+    let last = [kept::message(1, 2, b"last"), kept::message(1, 3, b"chained"), kept::settled(1, 2)];
     log.append(last[0].record(), Link::Alone);
     log.append(last[1].record(), Link::WithNext);
     log.append(last[2].record(), Link::Alone);
     log.flush(Urgency::Sync);
     assert_eq!(writer.step(Duration::ZERO), Step::Synced);
     records.extend(last);
-    let whole = (0..=records.len())
-        .filter(|count| *count != records.len() - 1)
-        .collect();
-    let files: Vec<_> = disk
-        .names()
-        .into_iter()
-        .map(|name| (name.clone(), disk.file(&name).unwrap()))
-        .collect();
+    let whole = (0..=records.len()).filter(|count| *count != records.len() - 1).collect();
+    let files: Vec<_> = disk.names().into_iter().map(|name| (name.clone(), disk.file(&name).unwrap())).collect();
     assert!(files.len() >= 3, "{} segments", files.len());
-    Sample {
-        files,
-        records,
-        proven,
-        whole,
-    }
+    Sample { files, records, proven, whole }
 }
 
 impl Sample {
@@ -79,35 +60,19 @@ impl Sample {
             Ok(opened) => opened,
             Err(error) => {
                 assert!(error.to_string().contains("memory:"), "{what}: {error}");
-                assert!(
-                    error.to_string().contains("nothing was changed"),
-                    "{what}: {error}"
-                );
+                assert!(error.to_string().contains("nothing was changed"), "{what}: {error}");
                 let after: Vec<_> = disk.names().iter().map(|name| disk.file(name)).collect();
                 assert_eq!(before, after, "{what}");
                 return false;
             }
         };
         let mut replayed: Vec<_> = replayed.into_iter().map(|(_, kept)| kept).collect();
-        assert!(
-            self.records.starts_with(&replayed),
-            "{what}: something else came back"
-        );
-        assert!(
-            self.whole.contains(&replayed.len()),
-            "{what}: half a chain came back"
-        );
-        assert!(
-            may_end_early || opened.report.cut.is_some(),
-            "{what}: nothing was reported"
-        );
+        assert!(self.records.starts_with(&replayed), "{what}: something else came back");
+        assert!(self.whole.contains(&replayed.len()), "{what}: half a chain came back");
+        assert!(may_end_early || opened.report.cut.is_some(), "{what}: nothing was reported");
         assert!(!opened.report.clean, "{what}");
 
-        let Opened {
-            mut log,
-            mut writer,
-            ..
-        } = opened;
+        let Opened { mut log, mut writer, .. } = opened;
         kept::commit(&mut log, &mut writer, &[kept::message(5, 5, b"after")]);
         replayed.push(kept::message(5, 5, b"after"));
         let (report, again) = kept::reopen(disk.clone()).unwrap();
@@ -125,14 +90,10 @@ fn every_bit_that_turns_over_is_noticed() {
             for bit in 0..8 {
                 let disk = sample.disk_with(index, whole.clone());
                 disk.flip(name, offset, bit);
-                let is_opened =
-                    sample.check(&format!("{name}: bit {bit} of byte {offset}"), &disk, false);
+                let is_opened = sample.check(&format!("{name}: bit {bit} of byte {offset}"), &disk, false);
                 if is_opened {
                     let (_, replayed) = kept::reopen(disk).unwrap();
-                    assert!(
-                        replayed.len() > sample.proven,
-                        "{name}, byte {offset}: proven records are gone"
-                    );
+                    assert!(replayed.len() > sample.proven, "{name}, byte {offset}: proven records are gone");
                 }
             }
         }
@@ -156,13 +117,7 @@ fn zeros_and_noise_at_the_end_are_cut() {
     let sample = sample();
     let index = sample.files.len() - 1;
     let whole = &sample.files[index].1;
-    for extra in [
-        vec![0; 1],
-        vec![0; 5000],
-        vec![0xff; 5000],
-        b"\n".to_vec(),
-        whole.clone(),
-    ] {
+    for extra in [vec![0; 1], vec![0; 5000], vec![0xff; 5000], b"\n".to_vec(), whole.clone()] {
         let mut bytes = whole.clone();
         bytes.extend_from_slice(&extra);
         let disk = sample.disk_with(index, bytes);
@@ -183,11 +138,7 @@ fn zeros_from_anywhere_in_the_last_segment_are_cut_or_refused() {
                 continue;
             }
             bytes[from..to].fill(0);
-            sample.check(
-                &format!("{name}: zeros in {from}..{to}"),
-                &sample.disk_with(index, bytes),
-                false,
-            );
+            sample.check(&format!("{name}: zeros in {from}..{to}"), &sample.disk_with(index, bytes), false);
         }
     }
 }
@@ -195,11 +146,7 @@ fn zeros_from_anywhere_in_the_last_segment_are_cut_or_refused() {
 #[test]
 fn a_log_that_was_closed_proves_all_of_itself() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     kept::append_all(&mut log, &kept::one_of_each());
     log.close();
     assert_eq!(writer.step(Duration::ZERO), Step::Closed);
@@ -215,11 +162,7 @@ fn a_log_that_was_closed_proves_all_of_itself() {
                 assert_eq!(replayed, kept::one_of_each());
                 assert!(!report.clean && report.cut.is_some());
             }
-            Err(
-                OpenError::Corrupt { .. }
-                | OpenError::NotALog { .. }
-                | OpenError::NewerFormat { .. },
-            ) => {
+            Err(OpenError::Corrupt { .. } | OpenError::NotALog { .. } | OpenError::NewerFormat { .. }) => {
                 assert!(offset < closed_at, "byte {offset} proves nothing");
             }
             Err(other) => panic!("byte {offset}: {other}"),
@@ -233,11 +176,7 @@ const CLOSING_BYTES: usize = 42 + 10;
 #[test]
 fn a_clean_stop_is_told_from_a_crash() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        report,
-    } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+    let Opened { mut log, mut writer, report } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     assert!(report.clean, "a new log is");
     assert_eq!((report.epoch, log.epoch()), (1, 1));
     log.close();
@@ -262,10 +201,7 @@ fn a_missing_segment_is_damage() {
             }
         }
         let error = kept::reopen(disk).unwrap_err();
-        assert!(
-            error.to_string().contains(&sample.files[missing].0),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&sample.files[missing].0), "{error}");
     }
 }
 
@@ -273,22 +209,12 @@ fn a_missing_segment_is_damage() {
 fn segments_of_two_logs_are_not_mixed() {
     let sample = sample();
     let other = MemoryDisk::new();
-    let options = store::Options {
-        salt: 99,
-        ..kept::options(300)
-    };
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = store::SegmentLog::open(other.clone(), options, &mut |_, _| {}).unwrap();
+    let options = store::Options { salt: 99, ..kept::options(300) };
+    let Opened { mut log, mut writer, .. } = store::SegmentLog::open(other.clone(), options, &mut |_, _| {}).unwrap();
     kept::commit(&mut log, &mut writer, &kept::one_of_each());
     let disk = sample.disk_with(1, other.file(&sample.files[1].0).unwrap());
     let error = kept::reopen(disk).unwrap_err();
-    assert!(
-        matches!(&error, OpenError::Corrupt { why, .. } if why.contains("another log")),
-        "{error}"
-    );
+    assert!(matches!(&error, OpenError::Corrupt { why, .. } if why.contains("another log")), "{error}");
 }
 
 #[test]
@@ -298,12 +224,7 @@ fn a_newer_format_is_refused_with_a_sentence() {
         let mut bytes = sample.files[index].1.clone();
         bytes[8] = 2;
         let error = kept::reopen(sample.disk_with(index, bytes)).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("newer version of Leveret (storage format 2;"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("newer version of Leveret (storage format 2;"), "{error}");
     }
 }
 
@@ -316,21 +237,14 @@ fn a_strangers_file_is_left_alone() {
     assert!(matches!(error, OpenError::NotALog { .. }), "{error}");
     disk.put("0000000000000001.log", Vec::new());
     let (report, replayed) = kept::reopen(disk.clone()).unwrap();
-    assert!(
-        replayed.is_empty() && report.cut.is_none(),
-        "an empty file is a log that was never begun"
-    );
+    assert!(replayed.is_empty() && report.cut.is_none(), "an empty file is a log that was never begun");
     assert_eq!(disk.file("notes.txt").unwrap(), b"mine");
 }
 
 #[test]
 fn a_deposed_owners_batch_is_ignored() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     let mine = kept::message(1, 1, b"mine");
     kept::commit(&mut log, &mut writer, std::slice::from_ref(&mine));
     let name = disk.names()[0].clone();
@@ -339,11 +253,7 @@ fn a_deposed_owners_batch_is_ignored() {
     let late = disk.file(&name).unwrap()[before.len()..].to_vec();
 
     disk.put(&name, before);
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     let theirs = kept::message(1, 2, b"theirs");
     kept::commit(&mut log, &mut writer, std::slice::from_ref(&theirs));
     let mut bytes = disk.file(&name).unwrap();
@@ -360,26 +270,15 @@ fn a_deposed_owners_batch_is_ignored() {
 #[test]
 fn a_proof_that_somebody_forged_inside_a_message_is_none() {
     let other = MemoryDisk::new();
-    let options = store::Options {
-        salt: 99,
-        ..kept::options(1 << 20)
-    };
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = store::SegmentLog::open(other.clone(), options, &mut |_, _| {}).unwrap();
+    let options = store::Options { salt: 99, ..kept::options(1 << 20) };
+    let Opened { mut log, mut writer, .. } = store::SegmentLog::open(other.clone(), options, &mut |_, _| {}).unwrap();
     kept::commit(&mut log, &mut writer, &vec![kept::message(1, 1, b""); 50]);
     log.close();
     assert_eq!(writer.step(Duration::ZERO), Step::Closed);
     let forged = other.file(&other.names()[0]).unwrap();
 
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     kept::commit(&mut log, &mut writer, &[kept::message(1, 1, b"first")]);
     let name = &disk.names()[0];
     let torn_at = disk.file(name).unwrap().len();
@@ -394,15 +293,8 @@ fn a_proof_that_somebody_forged_inside_a_message_is_none() {
 fn an_open_that_failed_proves_nothing_about_what_it_read() {
     for operation in 1..12 {
         let disk = MemoryDisk::new();
-        let Opened {
-            mut log,
-            mut writer,
-            ..
-        } = kept::open(disk.clone(), 1 << 20).unwrap().0;
-        log.append(
-            kept::message(1, 1, b"written, never synced").record(),
-            Link::Alone,
-        );
+        let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
+        log.append(kept::message(1, 1, b"written, never synced").record(), Link::Alone);
         log.flush(Urgency::Lazy);
         assert_eq!(writer.step(Duration::ZERO), Step::Wrote);
         drop((log, writer));
@@ -415,9 +307,6 @@ fn an_open_that_failed_proves_nothing_about_what_it_read() {
             u64::from(writes == 1)
         });
         let (_, replayed) = kept::reopen(disk).unwrap();
-        assert!(
-            !first_open || replayed.len() == 1,
-            "what an open replays is durable"
-        );
+        assert!(!first_open || replayed.len() == 1, "what an open replays is durable");
     }
 }

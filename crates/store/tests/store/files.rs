@@ -20,10 +20,7 @@ fn directories_and_files_are_for_their_owner_only() {
     let _lock = DirectoryLock::acquire(&directory, "now").unwrap();
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o700);
-    let files: Vec<_> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 2);
     assert!(files.iter().all(|file| mode(file) == 0o600));
     drop(opened);
@@ -54,30 +51,16 @@ fn a_path_that_is_no_directory_is_refused_with_its_name() {
     fs::write(&file, "").unwrap();
     for path in [file.clone(), file.join("below")] {
         let refusal = FileDisk::open(&path).unwrap_err().to_string();
-        assert!(
-            refusal.starts_with("cannot use the data directory") && refusal.contains("file"),
-            "{refusal}"
-        );
-        let refusal = DirectoryLock::acquire(&path, "now")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refusal.starts_with("cannot lock the data directory"),
-            "{refusal}"
-        );
+        assert!(refusal.starts_with("cannot use the data directory") && refusal.contains("file"), "{refusal}");
+        let refusal = DirectoryLock::acquire(&path, "now").unwrap_err().to_string();
+        assert!(refusal.starts_with("cannot lock the data directory"), "{refusal}");
     }
 }
 
 #[test]
 fn files_of_others_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let others = [
-        "lock",
-        "notes.log",
-        "1.log",
-        "00000000000000001.log",
-        "0000000000000001.log.bak",
-    ];
+    let others = ["lock", "notes.log", "1.log", "00000000000000001.log", "0000000000000001.log.bak"];
     for name in others {
         fs::write(directory.path().join(name), "theirs").unwrap();
     }
@@ -87,10 +70,7 @@ fn files_of_others_are_left_alone() {
     for name in others {
         assert_eq!(fs::read(directory.path().join(name)).unwrap(), b"theirs");
     }
-    assert_eq!(
-        fs::read_dir(directory.path()).unwrap().count(),
-        others.len() + 1
-    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), others.len() + 1);
 }
 
 #[test]
@@ -105,8 +85,5 @@ fn a_log_whose_directory_is_gone_fails_and_says_so() {
     store::Store::flush(&mut opened.log, store::Urgency::Sync);
     assert_eq!(kept::drain(&mut opened.writer), store::Step::Failed);
     let events = kept::events(&mut opened.log);
-    assert!(
-        matches!(&events[..], [store::StoreEvent::Failed(why)] if why.starts_with("cannot create")),
-        "{events:?}"
-    );
+    assert!(matches!(&events[..], [store::StoreEvent::Failed(why)] if why.starts_with("cannot create")), "{events:?}");
 }

@@ -11,9 +11,7 @@ use store::{Link, MemoryDisk, Opened, Step, Store, Urgency};
 use crate::kept::{self, Kept};
 
 fn fixture(version: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(version)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(version)
 }
 
 /// What the fixture of version 1 holds, in order.
@@ -32,11 +30,7 @@ fn records() -> Vec<Kept> {
 fn write() -> MemoryDisk {
     let records = records();
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 800).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 800).unwrap().0;
     kept::commit(&mut log, &mut writer, &records[..10]);
     log.append(records[10].record(), Link::WithNext);
     log.append(records[11].record(), Link::Alone);
@@ -45,11 +39,7 @@ fn write() -> MemoryDisk {
     kept::commit(&mut log, &mut writer, &records[12..13]);
     log.close();
     assert_eq!(writer.step(Duration::ZERO), Step::Closed);
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 800).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 800).unwrap().0;
     kept::commit(&mut log, &mut writer, &records[13..]);
     disk
 }
@@ -59,10 +49,7 @@ fn version_1_opens() {
     let disk = MemoryDisk::new();
     for entry in fs::read_dir(fixture("v1")).unwrap() {
         let entry = entry.unwrap();
-        disk.put(
-            entry.file_name().to_str().unwrap(),
-            fs::read(entry.path()).unwrap(),
-        );
+        disk.put(entry.file_name().to_str().unwrap(), fs::read(entry.path()).unwrap());
     }
     let (report, replayed) = kept::reopen(disk).unwrap();
     assert_eq!(replayed, records());
@@ -74,10 +61,6 @@ fn version_1_is_what_is_written() {
     let disk = write();
     assert_eq!(disk.names().len(), 3);
     for name in disk.names() {
-        assert_eq!(
-            disk.file(&name).unwrap(),
-            fs::read(fixture("v1").join(&name)).unwrap(),
-            "{name}"
-        );
+        assert_eq!(disk.file(&name).unwrap(), fs::read(fixture("v1").join(&name)).unwrap(), "{name}");
     }
 }

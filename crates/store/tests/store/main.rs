@@ -1,9 +1,6 @@
 //! The store's tests, one module for each promise. They use the crate as its owner does.
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests look at real files and use real threads"
-)]
+#![allow(clippy::disallowed_methods, reason = "tests look at real files and use real threads")]
 
 mod conformance;
 mod crash;

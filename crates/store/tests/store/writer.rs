@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use store::{
-    Fault, FileDisk, LAZY_SYNC_AFTER, Link, Lsn, MemoryDisk, Opened, SegmentLog, Step, Store,
-    StoreEvent, Urgency, Writer,
+    Fault, FileDisk, LAZY_SYNC_AFTER, Link, Lsn, MemoryDisk, Opened, SegmentLog, Step, Store, StoreEvent, Urgency,
+    Writer,
 };
 
 use crate::kept::{self, Kept};
@@ -19,10 +19,7 @@ fn open() -> (MemoryDisk, SegmentLog, Writer<MemoryDisk>) {
 }
 
 fn publish(log: &mut SegmentLog, seq: u64, urgency: Urgency) -> Lsn {
-    let lsn = log.append(
-        kept::message(1, seq, b"payload of a job").record(),
-        Link::Alone,
-    );
+    let lsn = log.append(kept::message(1, seq, b"payload of a job").record(), Link::Alone);
     log.flush(urgency);
     lsn
 }
@@ -35,10 +32,7 @@ fn last_file(disk: &MemoryDisk) -> Vec<u8> {
 fn one_write_and_one_sync_serve_every_flush_before_them() {
     let (disk, mut log, mut writer) = open();
     let (syncs, operations) = (disk.syncs(), disk.operations());
-    let last = (0..1000)
-        .map(|seq| publish(&mut log, seq, Urgency::Sync))
-        .last()
-        .unwrap();
+    let last = (0..1000).map(|seq| publish(&mut log, seq, Urgency::Sync)).last().unwrap();
     assert_eq!(writer.step(Duration::ZERO), Step::Synced);
     assert_eq!(disk.syncs() - syncs, 1);
     assert_eq!(disk.operations() - operations, 2);
@@ -70,11 +64,7 @@ fn what_nobody_waits_for_is_written_now_and_synced_in_time() {
     assert_eq!(log.unwritten_bytes(), 0);
     let last = publish(&mut log, 2, Urgency::Lazy);
     let almost = start + LAZY_SYNC_AFTER - Duration::from_millis(1);
-    assert_eq!(
-        writer.step(almost),
-        Step::Wrote,
-        "later data does not make the first older"
-    );
+    assert_eq!(writer.step(almost), Step::Wrote, "later data does not make the first older");
     assert_eq!(disk.syncs(), syncs);
     assert_eq!(writer.step(start + LAZY_SYNC_AFTER), Step::Synced);
     assert_eq!(kept::events(&mut log), [StoreEvent::Durable(last)]);
@@ -94,14 +84,8 @@ fn a_sync_covers_what_was_flushed_lazily_before() {
 #[test]
 fn a_record_longer_than_a_segment_has_one_of_its_own() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1000).unwrap().0;
-    let records: Vec<_> = [10, 5_000_000, 10]
-        .map(|bytes| kept::message(1, bytes as u64, &vec![3; bytes]))
-        .into();
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1000).unwrap().0;
+    let records: Vec<_> = [10, 5_000_000, 10].map(|bytes| kept::message(1, bytes as u64, &vec![3; bytes])).into();
     kept::commit(&mut log, &mut writer, &records);
     assert_eq!(disk.names().len(), 3);
     assert_eq!(kept::reopen(disk).unwrap().1, records);
@@ -110,11 +94,7 @@ fn a_record_longer_than_a_segment_has_one_of_its_own() {
 #[test]
 fn a_long_chain_stays_in_one_segment() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1000).unwrap().0;
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1000).unwrap().0;
     for seq in 0..99 {
         log.append(kept::message(1, seq, &[9; 100]).record(), Link::WithNext);
     }
@@ -131,11 +111,7 @@ fn every_failure_is_said_once_and_nothing_is_written_after_it() {
     for fault in [Fault::Error, Fault::ErrorAfter] {
         for operation in 1..20 {
             let disk = MemoryDisk::new();
-            let Opened {
-                mut log,
-                mut writer,
-                ..
-            } = kept::open(disk.clone(), 300).unwrap().0;
+            let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 300).unwrap().0;
             disk.inject(disk.operations() + operation, fault);
             let mut lsns = Vec::new();
             let mut durable = Lsn::ZERO;
@@ -160,9 +136,7 @@ fn every_failure_is_said_once_and_nothing_is_written_after_it() {
             assert_eq!(failures.len(), 1, "operation {operation}");
             let why = &failures[0];
             assert!(
-                why.starts_with("cannot ")
-                    && why.contains("memory:0")
-                    && why.contains("restart recovers"),
+                why.starts_with("cannot ") && why.contains("memory:0") && why.contains("restart recovers"),
                 "{why}"
             );
             let operations = disk.operations();
@@ -199,10 +173,7 @@ fn a_full_disk_is_a_failure_that_a_restart_with_room_gets_over() {
     kept::append_all(&mut log, &[kept::message(1, 2, &[0; 500])]);
     log.flush(Urgency::Sync);
     assert_eq!(writer.step(Duration::ZERO), Step::Failed);
-    assert!(matches!(
-        &kept::events(&mut log)[..],
-        [StoreEvent::Failed(_)]
-    ));
+    assert!(matches!(&kept::events(&mut log)[..], [StoreEvent::Failed(_)]));
     disk.set_capacity(None);
     let (report, replayed) = kept::reopen(disk).unwrap();
     assert_eq!(replayed, first);
@@ -210,9 +181,7 @@ fn a_full_disk_is_a_failure_that_a_restart_with_room_gets_over() {
 }
 
 /// Starts the writer on a thread; the receiver hears of each round with news.
-fn spawn<D: store::Disk + Send + 'static>(
-    writer: Writer<D>,
-) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
+fn spawn<D: store::Disk + Send + 'static>(writer: Writer<D>) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
     let (news, heard) = mpsc::channel();
     let start = Instant::now();
     let thread = thread::spawn(move || {
@@ -236,22 +205,10 @@ fn wait_for(log: &mut SegmentLog, heard: &mpsc::Receiver<()>, lsn: Lsn) {
 #[test]
 fn a_thread_writes_syncs_and_ends_with_the_log() {
     let directory = tempfile::tempdir().unwrap();
-    let Opened {
-        mut log, writer, ..
-    } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000)
-        .unwrap()
-        .0;
+    let Opened { mut log, writer, .. } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000).unwrap().0;
     let (thread, heard) = spawn(writer);
     for seq in 0..200 {
-        let lsn = publish(
-            &mut log,
-            seq,
-            if seq % 3 == 0 {
-                Urgency::Sync
-            } else {
-                Urgency::Lazy
-            },
-        );
+        let lsn = publish(&mut log, seq, if seq % 3 == 0 { Urgency::Sync } else { Urgency::Lazy });
         if seq % 50 == 0 {
             log.flush(Urgency::Sync);
             wait_for(&mut log, &heard, lsn);
@@ -259,13 +216,7 @@ fn a_thread_writes_syncs_and_ends_with_the_log() {
     }
     log.close();
     thread.join().unwrap();
-    let Opened {
-        mut log,
-        writer,
-        report,
-    } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000)
-        .unwrap()
-        .0;
+    let Opened { mut log, writer, report } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000).unwrap().0;
     assert!(report.clean);
     assert_eq!(report.records, 200);
 
@@ -289,42 +240,23 @@ fn a_thread_ends_after_a_failure() {
     thread.join().unwrap();
     heard.recv_timeout(Duration::from_secs(30)).unwrap();
     let events = kept::events(&mut log);
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(event, StoreEvent::Failed(_))),
-        "{events:?}"
-    );
+    assert!(events.iter().any(|event| matches!(event, StoreEvent::Failed(_))), "{events:?}");
 }
 
 #[test]
 fn progress_is_told_to_the_end() {
     let disk = MemoryDisk::new();
-    let Opened {
-        mut log,
-        mut writer,
-        ..
-    } = kept::open(disk.clone(), 1000).unwrap().0;
-    kept::commit(
-        &mut log,
-        &mut writer,
-        &vec![kept::message(1, 1, &[0; 500]); 10],
-    );
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1000).unwrap().0;
+    kept::commit(&mut log, &mut writer, &vec![kept::message(1, 1, &[0; 500]); 10]);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let progress = move |progress: store::Progress| {
         counted.fetch_add(1, Ordering::Relaxed);
         assert!(progress.read_bytes <= progress.total_bytes && progress.total_bytes > 5000);
     };
-    let options = store::Options {
-        progress: Some(Box::new(progress)),
-        ..kept::options(1000)
-    };
+    let options = store::Options { progress: Some(Box::new(progress)), ..kept::options(1000) };
     let mut records: Vec<Kept> = Vec::new();
-    store::SegmentLog::open(disk.clone(), options, &mut |_, record| {
-        records.push(record.into())
-    })
-    .unwrap();
+    store::SegmentLog::open(disk.clone(), options, &mut |_, record| records.push(record.into())).unwrap();
     assert_eq!(records.len(), 10);
     assert_eq!(calls.load(Ordering::Relaxed), disk.names().len());
 }
