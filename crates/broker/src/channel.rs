@@ -9,8 +9,10 @@ mod publish;
 mod transaction;
 mod unacked;
 
-use crate::command::{CallId, CatalogAsk, Command, DeclareQueue, Delivery, DestinationKind, Fault, Now, Outcome, QueueRef};
 use crate::command::BindingSpec;
+use crate::command::{
+    CallId, CatalogAsk, Command, DeclareQueue, Delivery, DestinationKind, Fault, Now, Outcome, QueueRef,
+};
 use crate::connection::{Connection, Effects, Failure, Notice, NoticeLevel, Then};
 use crate::inspect::{ChannelCounters, ChannelView};
 use crate::resource;
@@ -57,7 +59,10 @@ pub(crate) struct Channel {
 pub(crate) enum ChannelState {
     Open,
     /// We closed it and wait for channel.close-ok; the answers to this call say that all it held is back.
-    Closing { call: CallId, answers: u32 },
+    Closing {
+        call: CallId,
+        answers: u32,
+    },
 }
 
 impl Channel {
@@ -168,9 +173,7 @@ impl Connection {
             // The answer to a basic.cancel of ours.
             Method::BasicCancelOk(_) => Ok(()),
             Method::BasicQos(qos) => self.basic_qos(number, qos, fx),
-            Method::BasicRecover(recover) => {
-                self.basic_recover(now, number, recover.requeue, basic::Recover::ID, fx)
-            }
+            Method::BasicRecover(recover) => self.basic_recover(now, number, recover.requeue, basic::Recover::ID, fx),
             Method::BasicRecoverAsync(recover) => {
                 self.basic_recover(now, number, recover.requeue, basic::RecoverAsync::ID, fx)
             }
@@ -227,10 +230,7 @@ impl Connection {
         if !self.is_open(number) {
             return;
         }
-        fx.notices.push(Notice {
-            level: NoticeLevel::Info,
-            text: format!("closing channel {number}: {}", reply.text),
-        });
+        fx.notices.push(Notice { level: NoticeLevel::Info, text: format!("closing channel {number}: {}", reply.text) });
         let answers = self.release_channel(number, fx);
         let call = self.upcoming_call();
         let serial = self.open_channel(number).serial;
@@ -291,7 +291,13 @@ impl Connection {
     // --- answers --------------------------------------------------------------------------------------------------
 
     /// The last answer to a question has come, and it is no fault.
-    pub(crate) fn finish_call(&mut self, now: Now, waiting: crate::connection::Waiting, outcome: Outcome, fx: &mut Effects) {
+    pub(crate) fn finish_call(
+        &mut self,
+        now: Now,
+        waiting: crate::connection::Waiting,
+        outcome: Outcome,
+        fx: &mut Effects,
+    ) {
         let number = waiting.channel;
         if matches!(waiting.then, Then::CloseConnection | Then::CloseChannel | Then::Commit { .. }) {
             self.all_answered(now, waiting, fx);
@@ -329,10 +335,14 @@ impl Connection {
             (Then::Purge { nowait: false, .. }, Outcome::Purged { messages }) => {
                 queue::PurgeOk { message_count: saturated(messages) }.encode(number, out);
             }
-            (Then::Consume { consumer, tag, queue, nowait, .. }, _) => self.consuming(number, consumer, tag, queue, nowait, fx),
+            (Then::Consume { consumer, tag, queue, nowait, .. }, _) => {
+                self.consuming(number, consumer, tag, queue, nowait, fx)
+            }
             (Then::ConsumeReplies { tag, nowait }, _) => self.consuming_replies(number, tag, nowait, fx),
             (Then::Cancel { consumer, tag, nowait }, _) => self.cancelled(number, consumer, &tag, nowait, fx),
-            (Then::Get { no_ack, .. }, Outcome::Got { delivery, left }) => self.got(number, &delivery, left, no_ack, fx),
+            (Then::Get { no_ack, .. }, Outcome::Got { delivery, left }) => {
+                self.got(number, &delivery, left, no_ack, fx)
+            }
             (Then::Get { .. }, _) => {
                 basic::GetEmpty.encode(number, out);
                 self.open_channel(number).counters.get_empty += 1;

@@ -7,8 +7,8 @@ use crate::inspect::QueueView;
 use crate::message::Message;
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
-pub use store::{QueueId, Seq};
 use std::sync::Arc;
+pub use store::{QueueId, Seq};
 
 /// The time a step happens at: machines never read a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

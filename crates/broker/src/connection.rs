@@ -17,8 +17,8 @@ pub use outbuf::OutBuffer;
 use crate::access::Users;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
-    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber, DeclareQueue, Fault, Now,
-    Outcome, QueueRef, ShardId, VhostId,
+    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
+    DeclareQueue, Fault, Now, Outcome, QueueRef, ShardId, VhostId,
 };
 use crate::inspect::{ChannelCounters, ConnectionView};
 use crate::topology::{Routes, Topology};
@@ -126,11 +126,15 @@ enum Phase {
     AwaitOpen,
     Running,
     /// The login was refused and the client cannot be told.
-    Refused { until_ms: u64 },
+    Refused {
+        until_ms: u64,
+    },
     /// The client closed; connection.close-ok follows when everything it had is given back.
     ClosingByClient,
     /// We closed and wait for connection.close-ok.
-    ClosingByServer { until_ms: u64 },
+    ClosingByServer {
+        until_ms: u64,
+    },
     /// Nothing is owed any more but what is in the out-buffer.
     Ended,
 }
@@ -171,14 +175,40 @@ pub(crate) enum Then {
     GoOn,
     /// Encode this reply.
     Reply(fn(ChannelId, &mut BytesMut)),
-    DeclareQueue { declare: Box<DeclareQueue>, nowait: bool },
-    DeleteQueue { nowait: bool },
-    Purge { nowait: bool, name: String },
-    Consume { consumer: ConsumerNumber, tag: Arc<str>, queue: QueueRef, name: String, nowait: bool },
-    ConsumeReplies { tag: Arc<str>, nowait: bool },
-    Cancel { consumer: Option<ConsumerNumber>, tag: Arc<str>, nowait: bool },
-    Get { name: String, no_ack: bool },
-    Commit { refused: bool },
+    DeclareQueue {
+        declare: Box<DeclareQueue>,
+        nowait: bool,
+    },
+    DeleteQueue {
+        nowait: bool,
+    },
+    Purge {
+        nowait: bool,
+        name: String,
+    },
+    Consume {
+        consumer: ConsumerNumber,
+        tag: Arc<str>,
+        queue: QueueRef,
+        name: String,
+        nowait: bool,
+    },
+    ConsumeReplies {
+        tag: Arc<str>,
+        nowait: bool,
+    },
+    Cancel {
+        consumer: Option<ConsumerNumber>,
+        tag: Arc<str>,
+        nowait: bool,
+    },
+    Get {
+        name: String,
+        no_ack: bool,
+    },
+    Commit {
+        refused: bool,
+    },
     CloseChannel,
     CloseConnection,
 }
@@ -279,7 +309,9 @@ impl Ledger {
     /// The next publish of this channel goes to this shard.
     pub(crate) fn publish(&mut self, channel: ChannelId, serial: u32, number: u64) {
         match self.open.last_mut() {
-            Some(run) if run.channel == channel && run.serial == serial && run.first + u64::from(run.count) == number => {
+            Some(run)
+                if run.channel == channel && run.serial == serial && run.first + u64::from(run.count) == number =>
+            {
                 run.count += 1;
             }
             _ => self.open.push(Run { channel, serial, first: number, count: 1 }),
@@ -580,7 +612,9 @@ impl Connection {
                 let method = Method::decode(frame.payload).map_err(|error| error.reply())?;
                 self.channel_method(now, number, method, topology, fx)
             }
-            (Some(ChannelState::Open), FrameKind::Header) => self.content_header(now, number, frame.payload, topology, fx),
+            (Some(ChannelState::Open), FrameKind::Header) => {
+                self.content_header(now, number, frame.payload, topology, fx)
+            }
             (Some(ChannelState::Open), _) => self.content_body(now, number, frame.payload, topology, fx),
             (Some(ChannelState::Closing { .. }), FrameKind::Method) => {
                 match Method::decode(frame.payload) {

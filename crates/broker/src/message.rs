@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn parts_come_back_from_the_bytes() {
         let long = "k".repeat(255);
-        for (exchange, key, body) in [("", "hello", &b"body"[..]), ("logs", "", b""), (long.as_str(), long.as_str(), b"\0\xff")] {
+        for (exchange, key, body) in
+            [("", "hello", &b"body"[..]), ("logs", "", b""), (long.as_str(), long.as_str(), b"\0\xff")]
+        {
             let made = Message::new(parts(exchange, key), body);
             let read = Message::parse(made.bytes().clone()).unwrap();
             assert_eq!(made, read);

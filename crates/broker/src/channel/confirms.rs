@@ -107,9 +107,15 @@ mod tests {
     #[test]
     fn a_refused_publish_is_told_alone() {
         let mut confirms = Confirms::new();
-        (1..=4).for_each(|_| { confirms.published(1); });
+        (1..=4).for_each(|_| {
+            confirms.published(1);
+        });
         (1..=4).for_each(|number| confirms.stored(number, number == 3));
-        let told = [Confirm::Ack { tag: 2, multiple: true }, Confirm::Nack { tag: 3 }, Confirm::Ack { tag: 4, multiple: false }];
+        let told = [
+            Confirm::Ack { tag: 2, multiple: true },
+            Confirm::Nack { tag: 3 },
+            Confirm::Ack { tag: 4, multiple: false },
+        ];
         assert_eq!(drained(&mut confirms), told);
         assert_eq!(confirms.unconfirmed(), 0);
     }

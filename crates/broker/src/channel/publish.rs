@@ -9,7 +9,7 @@ use crate::message::{Message, MessageParts, PartLengths, parse_expiration};
 use crate::resource;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::method::basic;
-use amqp::{ChannelId, ContentHeader, MethodId, Properties, PropertyList, Reply, ReplyCode, Value, content};
+use amqp::{ChannelId, ContentHeader, MethodId, Properties, PropertyList, Reply, ReplyCode, Table, Value, content};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -240,25 +240,10 @@ impl Connection {
         let mut more_keys = Vec::new();
         if properties.has_headers() {
             let headers = properties.headers().unwrap_or_default();
-            for name in ["CC", "BCC"] {
-                match headers.get(name) {
-                    None => {}
-                    Some(Value::Array(keys)) => {
-                        more_keys.extend(keys.iter().filter_map(Value::as_str).map(str::to_owned));
-                    }
-                    Some(other) => {
-                        let word = other.type_word();
-                        let text = format!("invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{word}}}");
-                        return Err(precondition(text));
-                    }
-                }
-            }
+            more_keys = keys_in_headers(&headers)?;
             if headers.get("BCC").is_some() {
                 let list = edited_list(&mut edited, properties);
-                list.headers = list.headers.take().map(|mut headers| {
-                    headers.remove("BCC");
-                    headers
-                });
+                list.headers.get_or_insert_default().remove("BCC");
             }
         }
         if let Some(user_id) = properties.user_id().filter(|user_id| *user_id != self.user) {
@@ -419,11 +404,14 @@ fn find_targets(
         let to = topology.reply_consumer(&envelope.routing_key);
         return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
     }
-    let keys: Vec<&str> = std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
+    let keys: Vec<&str> =
+        std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
     let properties = Properties::parse(message.properties()).map_err(|_| ())?;
     topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
     let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
-    Ok(Targets::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()))
+    Ok(Targets::Queues(
+        by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect(),
+    ))
 }
 
 /// Nothing takes this message: it goes back to its publisher if that asked for it.
@@ -449,6 +437,23 @@ pub(super) fn return_unroutable(
     returned.encode(number, fx.out.tail());
     let properties = routed.original.as_deref().unwrap_or(message.properties());
     encode_content(number, properties, message, frame_max, &mut fx.out);
+}
+
+/// Further routing keys: RabbitMQ's CC and BCC headers. Elements that are not strings are passed over.
+fn keys_in_headers(headers: &Table) -> Result<Vec<String>, Fault> {
+    let mut more_keys = Vec::new();
+    for name in ["CC", "BCC"] {
+        match headers.get(name) {
+            None => {}
+            Some(Value::Array(keys)) => more_keys.extend(keys.iter().filter_map(Value::as_str).map(str::to_owned)),
+            Some(other) => {
+                let word = other.type_word();
+                let text = format!("invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{word}}}");
+                return Err(precondition(text));
+            }
+        }
+    }
+    Ok(more_keys)
 }
 
 fn edited_list<'a>(edited: &'a mut Option<PropertyList>, properties: &Properties<'_>) -> &'a mut PropertyList {

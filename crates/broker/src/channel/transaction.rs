@@ -57,7 +57,8 @@ impl Connection {
                 let runs = std::mem::take(&mut ledger.open);
                 ledger.mark(Marked::Publishes(runs), commands);
             }
-            let (replies, transaction) = transaction.into_iter().partition(|command| matches!(command, Command::Reply { .. }));
+            let (replies, transaction) =
+                transaction.into_iter().partition(|command| matches!(command, Command::Reply { .. }));
             commands.extend::<Vec<_>>(replies);
             commands.push(Command::Transaction(transaction));
             ledger.mark(Marked::Commit, commands);

@@ -10,7 +10,8 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(entropy: [u8; 32]) -> Self {
-        let words: Vec<u64> = entropy.chunks_exact(8).map(|word| word.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))).collect();
+        let words: Vec<u64> =
+            entropy.chunks_exact(8).map(|word| word.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))).collect();
         Self { seed: [words[0], words[1]], made: 0, secret: join(words[2], words[3]) }
     }
 

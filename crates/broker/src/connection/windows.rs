@@ -74,10 +74,13 @@ mod tests {
             windows.sent(end - 50, &mut shards);
         }
         windows.sent(end, &mut shards);
-        let reported: u64 = shards[1].iter().map(|command| match command {
-            Command::Drained { bytes } => *bytes,
-            other => panic!("{other:?}"),
-        }).sum();
+        let reported: u64 = shards[1]
+            .iter()
+            .map(|command| match command {
+                Command::Drained { bytes } => *bytes,
+                other => panic!("{other:?}"),
+            })
+            .sum();
         assert!(reported <= end && end - reported < REPORT_BYTES, "{reported} of {end}");
         assert!(shards[0].is_empty());
         assert_eq!(windows.undelivered, 0);
