@@ -15,7 +15,6 @@ use broker::command::{Command, Now, ShardId};
 use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
 use bytes::BytesMut;
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -28,48 +27,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Sleep;
 
-/// Serves one client until its connection has ended and nobody is owed anything.
-pub(crate) async fn serve(
-    board: Arc<Switchboard>,
-    seat: Seat,
-    mailbox: UnboundedReceiver<ConnectionMail>,
-    socket: TcpStream,
-) {
-    // A peer that is gone already has no address; there is nothing to serve then.
-    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
-    let (peer, local) = (canonical(peer), canonical(local));
-    let mut entropy = [0; 32];
-    if let Err(error) = getrandom::fill(&mut entropy) {
-        tracing::error!("cannot accept a connection from {peer}: the system gives no random bytes ({error})");
-        return;
-    }
-    let now = board.clock().now();
-    let (settings, users) = (Arc::clone(board.settings()), Arc::clone(board.users()));
-    let machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
-    let mut host = ConnectionHost {
-        name: machine.name().into(),
-        machine,
-        fx: Effects::new(board.shards()),
-        socket,
-        phase: Phase::Open,
-        input: BytesMut::new(),
-        unread: false,
-        mailbox,
-        room: None,
-        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        timer_ms: u64::MAX,
-        seat,
-        board,
-    };
-    poll_fn(|cx| host.poll(cx)).await;
-}
-
 /// The address as IPv4 where it is: a listener on `[::]` sees 127.0.0.1 as `::ffff:127.0.0.1`, which is not loopback.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-struct ConnectionHost {
+/// Serves one client: a future that is ready when its connection has ended and nobody is owed anything. One value and
+/// no `async` function around it, since ten thousand of them wait and each byte counts.
+pub(crate) struct ConnectionHost {
     machine: Connection,
     fx: Effects,
     socket: TcpStream,
@@ -98,15 +63,59 @@ enum Phase {
     Open,
     /// The machine is done with the socket; what it wrote is still being sent, until then.
     Flushing { until_ms: u64 },
-    /// Everything is sent, and the client told that no more comes unless it is to close first. Until it closes its end, or then, what it still
-    /// sends is thrown away: closing with bytes unread would send a reset, which can overtake the close frame.
+    /// Everything is sent, and the client told that no more comes unless it is to close first. Until it closes its end,
+    /// or then, what it still sends is thrown away: closing with bytes unread would send a reset, which can overtake
+    /// the close frame.
     Draining { until_ms: u64, bytes_left: usize },
     /// No socket any more.
     Gone,
 }
 
+impl Future for ConnectionHost {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().advance(cx)
+    }
+}
+
 impl ConnectionHost {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Makes the machine for a socket that was just accepted; `None` if there is nothing to serve.
+    pub(crate) fn new(
+        board: Arc<Switchboard>,
+        seat: Seat,
+        mailbox: UnboundedReceiver<ConnectionMail>,
+        socket: TcpStream,
+    ) -> Option<Self> {
+        // A peer that is gone already has no address.
+        let (peer, local) = (canonical(socket.peer_addr().ok()?), canonical(socket.local_addr().ok()?));
+        let mut entropy = [0; 32];
+        if let Err(error) = getrandom::fill(&mut entropy) {
+            tracing::error!("cannot accept a connection from {peer}: the system gives no random bytes ({error})");
+            return None;
+        }
+        let now = board.clock().now();
+        let (settings, users) = (Arc::clone(board.settings()), Arc::clone(board.users()));
+        let machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
+        Some(Self {
+            name: machine.name().into(),
+            machine,
+            fx: Effects::new(board.shards()),
+            socket,
+            phase: Phase::Open,
+            input: BytesMut::new(),
+            unread: false,
+            mailbox,
+            room: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_ms: u64::MAX,
+            seat,
+            board,
+        })
+    }
+
+    /// Goes as far as it can now.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let now = self.board.clock().now();
             let mut moved = self.take_mail(cx, now);

@@ -2,7 +2,7 @@
 //!
 //! A failed accept never ends a listener: when the process has no file descriptors left it waits for some.
 
-use crate::connection_host;
+use crate::connection_host::ConnectionHost;
 use crate::switchboard::Switchboard;
 use std::fmt::Display;
 use std::io;
@@ -115,7 +115,7 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, conne
                 // Small frames go out at once; the host writes whole batches anyway.
                 let _gone_already = socket.set_nodelay(true);
                 let (seat, mailbox) = board.connect();
-                tokio::spawn(connection_host::serve(Arc::clone(&board), seat, mailbox, socket));
+                ConnectionHost::new(Arc::clone(&board), seat, mailbox, socket).map(tokio::spawn);
             }
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
