@@ -3,6 +3,7 @@
 //! Under the name `rabbitmqctl` or `leveretctl` (a link to it, say) it is `leveret ctl`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod bench;
 mod ctl;
 mod serve;
 
@@ -25,6 +26,8 @@ struct CommandLine {
 enum Command {
     /// Run the server (as `leveret` alone does)
     Serve(serve::Flags),
+    /// Load any AMQP 0-9-1 broker and measure it
+    Bench(bench::Flags),
     /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)
     #[command(disable_help_flag = true)]
     Ctl {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     match line.command {
         Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
         Some(Command::Serve(flags)) => serve::run(flags),
+        Some(Command::Bench(flags)) => bench::run(&flags),
         None => serve::run(line.serve),
     }
 }

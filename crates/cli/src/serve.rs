@@ -141,7 +141,7 @@ fn count(number: u64, noun: &str) -> String {
 }
 
 /// `3400` as `3,400`.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     match number / 1000 {
         0 => number.to_string(),
         more => format!("{},{:03}", thousands(more), number % 1000),

@@ -1,0 +1,76 @@
+//! What a run cost: processor time per message of the broker and of the load generator, and the broker's memory.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::figures::{cpu_us, megabytes};
+use super::processes::{Footprint, Processes};
+
+/// Measures from its start to its reading.
+#[derive(Debug)]
+pub(super) struct Meter {
+    broker: Option<(Processes, Footprint)>,
+    own: Option<(Processes, Footprint)>,
+}
+
+/// What a run cost. `None` is what was not measured.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    /// The broker's processor time per message in µs, user and system.
+    broker_cpu_us: Option<f64>,
+    /// The load generator's own.
+    own_cpu_us: Option<f64>,
+    /// The broker's memory at the end.
+    resident_bytes: Option<u64>,
+}
+
+impl Meter {
+    /// Starts to measure the broker's processes, if they are known, and this one.
+    ///
+    /// # Errors
+    /// When one of the broker's processes is not there.
+    pub(super) fn start(broker: Option<Processes>) -> Result<Self> {
+        let broker = broker.map(|broker| broker.footprint().map(|before| (broker, before))).transpose()?;
+        let own = Processes::own();
+        // Nobody asked for it, so it may be missing where there is no /proc.
+        let own = own.footprint().ok().map(|before| (own, before));
+        Ok(Self { broker, own })
+    }
+
+    /// What it cost since then, divided by `messages`.
+    pub(super) fn read(&self, messages: u64) -> Result<Cost> {
+        let cpu = |before: &Footprint, after: Footprint| cpu_us(after.cpu.saturating_sub(before.cpu), messages);
+        let mut cost = Cost::default();
+        if let Some((broker, before)) = &self.broker {
+            let after = broker.footprint()?;
+            cost.broker_cpu_us = cpu(before, after);
+            cost.resident_bytes = Some(after.resident_bytes);
+        }
+        if let Some((own, before)) = &self.own {
+            cost.own_cpu_us = cpu(before, own.footprint()?);
+        }
+        Ok(cost)
+    }
+}
+
+impl Cost {
+    /// As rows of a table.
+    pub(super) fn rows(&self) -> Vec<Vec<String>> {
+        let per_message = |cpu_us: f64| format!("{cpu_us:.2} µs/message");
+        let rows = [
+            ("broker CPU", self.broker_cpu_us.map(per_message)),
+            ("generator CPU", self.own_cpu_us.map(per_message)),
+            ("broker memory", self.resident_bytes.map(megabytes)),
+        ];
+        rows.into_iter().filter_map(|(name, shown)| shown.map(|shown| vec![name.to_owned(), shown])).collect()
+    }
+
+    /// As an object.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "broker_cpu_us_per_message": self.broker_cpu_us,
+            "generator_cpu_us_per_message": self.own_cpu_us,
+            "broker_resident_bytes": self.resident_bytes,
+        })
+    }
+}
