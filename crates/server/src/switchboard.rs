@@ -473,9 +473,9 @@ fn ask_connection(line: &ConnectionLine) -> oneshot::Receiver<ConnectionView> {
     answered
 }
 
-/// The room that commands take in a mailbox: one, and one more for each 64 KiB of messages.
+/// The room that commands take in a mailbox: one, and one more for each 4 KiB of messages.
 fn weight(commands: &[Command]) -> u32 {
-    let units = 1 + message_bytes(commands) / 65_536;
+    let units = 1 + message_bytes(commands) / 4096;
     u32::try_from(units).unwrap_or(ROOM).min(ROOM)
 }
 
@@ -488,7 +488,9 @@ fn message_bytes(commands: &[Command]) -> u64 {
     commands.iter().map(bytes).sum()
 }
 
-/// What the connections' batches in one shard's mailbox may weigh together: 256 small ones, or 16 MiB.
+/// What the connections' batches in one shard's mailbox may weigh together: 256 small ones, or 1 MiB of messages. Enough
+/// to keep the shard busy while connections read on, and little enough that what waits behind them (a question, the
+/// word that a consumer has room again) waits for milliseconds: with 16 MiB, consumers starved behind publishers.
 const ROOM: u32 = 256;
 
 /// How long shards may take to describe their queues.
