@@ -106,6 +106,23 @@ fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[test]
+fn it_listens_on_both_ip_versions_at_one_port() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // a machine without IPv6
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind(EPHEMERAL).unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    command.env_clear().env("LEVERET_AMQP", format!("0.0.0.0:{free},[::]:{free}"));
+    command.args(["--http", EPHEMERAL, "--metrics", EPHEMERAL, "--data-dir"]).arg(directory.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running::start(command);
+    assert!(running.ready.contains(&format!("AMQP on 0.0.0.0:{free} and [::]:{free}, ")), "{}", running.ready);
+    TcpStream::connect(("127.0.0.1", free)).unwrap();
+    TcpStream::connect(("::1", free)).unwrap();
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("leveret.toml");

@@ -210,7 +210,7 @@ impl Server {
 fn bind_all(listen: &Listen, flag: &'static str) -> Result<Vec<Bound>, ListenError> {
     let mut bound = Vec::new();
     for &address in &listen.addresses {
-        match Bound::bind(address, flag) {
+        match Bound::bind(address, &listen.addresses, flag) {
             Ok(one) => bound.push(one),
             Err(error) if listen.by_default && listener::is_missing_ip_version(&error) => {
                 tracing::info!("this machine has no IPv6: not listening on {address}");

@@ -4,6 +4,7 @@
 
 use crate::connection_host::ConnectionHost;
 use crate::switchboard::Switchboard;
+use socket2::SockRef;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -56,10 +57,15 @@ impl ListenError {
 }
 
 impl Bound {
-    /// Takes an address.
-    pub(crate) fn bind(address: SocketAddr, flag: &'static str) -> Result<Self, ListenError> {
+    /// Takes an address, one of `all`.
+    pub(crate) fn bind(address: SocketAddr, all: &[SocketAddr], flag: &'static str) -> Result<Self, ListenError> {
+        // `[::]` takes IPv4 clients too, unless 0.0.0.0 does.
+        let any_v4 = SocketAddr::from(([0, 0, 0, 0], address.port()));
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if address.is_ipv6() && all.contains(&any_v4) {
+                SockRef::from(&socket).set_only_v6(true)?;
+            }
             // A server that was just stopped leaves its connections' ends behind; they keep nobody from the port.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
