@@ -20,5 +20,5 @@ sim:
 FUZZ_SECONDS ?= 600
 fuzz:
 	for target in frame method table connection recovery; do \
-		cargo run --release -p leveret-fuzz -- $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+		cargo run --profile fuzz -p leveret-fuzz -- $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
