@@ -47,6 +47,13 @@ pub enum RecoveryError {
         /// Its record.
         lsn: Lsn,
     },
+    /// A place lies beyond any that a queue comes to.
+    Place {
+        /// The queue.
+        queue: QueueId,
+        /// The record that names it.
+        lsn: Lsn,
+    },
     /// A queue cannot be read.
     Fact(CorruptFact),
 }
@@ -56,6 +63,9 @@ impl fmt::Display for RecoveryError {
         match self {
             Self::Message { queue, lsn } => {
                 write!(f, "a message of the queue with id {} cannot be read (its record is {lsn:?})", queue.0)
+            }
+            Self::Place { queue, lsn } => {
+                write!(f, "the queue with id {} has no such place as a record says (it is {lsn:?})", queue.0)
             }
             Self::Fact(corrupt) => corrupt.fmt(f),
         }
@@ -71,6 +81,10 @@ impl Recovery {
 
     /// Takes the log's next record.
     pub fn replay(&mut self, lsn: Lsn, record: Record<'_>) {
+        if let Some(queue) = out_of_place(&record) {
+            self.error.get_or_insert(RecoveryError::Place { queue, lsn });
+            return;
+        }
         match record {
             Record::Message { places, moved_from, payload } => {
                 self.message(lsn, places, payload);
@@ -173,6 +187,18 @@ impl Recovery {
     }
 }
 
+/// The queue that the record gives a place which leaves none for later messages.
+fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
+    match record {
+        Record::Message { places, moved_from, .. } => {
+            let placed = places.iter().map(|place| (place.queue, place.seq)).chain(*moved_from);
+            placed.into_iter().find(|(_, seq)| *seq > LAST_PLACE).map(|(queue, _)| queue)
+        }
+        Record::Settled { queue, ranges } => ranges.iter().any(|range| range.last > LAST_PLACE).then_some(*queue),
+        Record::Returned { .. } | Record::Fact { .. } | Record::Forget { .. } => None,
+    }
+}
+
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, clean: bool, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
     let Some(found) = found else { return queue };
@@ -184,3 +210,6 @@ fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, clean: bool, now: 
     queue.pass(found.last);
     queue
 }
+
+/// Half of all: more than a queue can count to, and as many are left for what comes after a start.
+const LAST_PLACE: Seq = Seq(u64::MAX / 2);

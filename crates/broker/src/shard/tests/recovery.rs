@@ -171,6 +171,24 @@ fn a_message_that_makes_no_sense_is_an_error_that_names_its_queue() {
 }
 
 #[test]
+fn a_place_that_leaves_none_for_later_messages_is_an_error() {
+    let settled = [store::SeqRange { first: Seq(1), last: Seq(u64::MAX) }];
+    let places = [store::Place { queue: Q, seq: Seq(u64::MAX), expires_at_ms: 0, priority: 0 }];
+    for record in [
+        Record::Settled { queue: Q, ranges: &settled },
+        Record::Message { places: &places, moved_from: None, payload: b"" },
+        Record::Message { places: &[], moved_from: Some((Q, Seq(u64::MAX))), payload: b"" },
+    ] {
+        let mut store = MemoryStore::new();
+        let lsn = store.append(record, Link::Alone);
+        let mut recovery = Shard::<MemoryStore>::recover(ShardId(0), ShardSettings::default(), Now::default());
+        recovery.replay(lsn, record);
+        let refused = recovery.finish(store, true).err();
+        assert_eq!(refused, Some(crate::shard::RecoveryError::Place { queue: Q, lsn }));
+    }
+}
+
+#[test]
 fn a_transaction_is_all_or_nothing_on_disk() {
     let mut world = World::new();
     world.durable_queue(1, QueueSettings::default());
