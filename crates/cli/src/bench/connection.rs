@@ -62,7 +62,8 @@ impl Connection {
         self.write_all(&frame::PROTOCOL_HEADER, || false)?;
         if let Method::ConnectionStart(start) = self.expect(connection::Start::ID)? {
             let named = |key| start.server_properties.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
-            self.broker = format!("{} {}", named("product"), named("version"));
+            // Brokers may say that they are RabbitMQ, so that clients trust them; the platform tells.
+            self.broker = format!("{} {} ({})", named("product"), named("version"), named("platform"));
         }
         let response = format!("\0{}\0{}", url.user, url.password);
         let start_ok = connection::StartOk {
@@ -81,7 +82,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What the broker says it is: product and version.
+    /// What the broker says it is: product, version and platform.
     pub(super) fn broker(&self) -> &str {
         &self.broker
     }

@@ -1,6 +1,9 @@
 //! What a run cost: processor time per message of the broker and of the load generator, and the broker's memory.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::figures::{cpu_us, megabytes};
@@ -10,7 +13,7 @@ use super::processes::{Footprint, Processes};
 #[derive(Debug)]
 pub(super) struct Meter {
     broker: Option<(Processes, Footprint)>,
-    own: Option<(Processes, Footprint)>,
+    own_cpu: Duration,
 }
 
 /// What a run cost. `None` is what was not measured.
@@ -31,26 +34,25 @@ impl Meter {
     /// When one of the broker's processes is not there.
     pub(super) fn start(broker: Option<Processes>) -> Result<Self> {
         let broker = broker.map(|broker| broker.footprint().map(|before| (broker, before))).transpose()?;
-        let own = Processes::own();
-        // Nobody asked for it, so it may be missing where there is no /proc.
-        let own = own.footprint().ok().map(|before| (own, before));
-        Ok(Self { broker, own })
+        Ok(Self { broker, own_cpu: own_cpu() })
     }
 
     /// What it cost since then, divided by `messages`.
     pub(super) fn read(&self, messages: u64) -> Result<Cost> {
-        let cpu = |before: &Footprint, after: Footprint| cpu_us(after.cpu.saturating_sub(before.cpu), messages);
-        let mut cost = Cost::default();
+        let mut cost = Cost { own_cpu_us: cpu_us(own_cpu().saturating_sub(self.own_cpu), messages), ..Cost::default() };
         if let Some((broker, before)) = &self.broker {
             let after = broker.footprint()?;
-            cost.broker_cpu_us = cpu(before, after);
+            cost.broker_cpu_us = cpu_us(after.cpu.saturating_sub(before.cpu), messages);
             cost.resident_bytes = Some(after.resident_bytes);
-        }
-        if let Some((own, before)) = &self.own {
-            cost.own_cpu_us = cpu(before, own.footprint()?);
         }
         Ok(cost)
     }
+}
+
+/// The processor time that this process has taken so far.
+fn own_cpu() -> Duration {
+    let taken = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(taken).unwrap_or_default()
 }
 
 impl Cost {

@@ -29,11 +29,6 @@ impl Processes {
         (!roots.is_empty()).then(|| Self { roots: roots.to_vec() })
     }
 
-    /// The load generator itself.
-    pub(super) fn own() -> Self {
-        Self { roots: vec![std::process::id()] }
-    }
-
     /// What they take now.
     ///
     /// # Errors
@@ -122,6 +117,6 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_takes_memory() {
-        assert!(Processes::own().footprint().unwrap().resident_bytes > 100_000);
+        assert!(Processes::new(&[std::process::id()]).unwrap().footprint().unwrap().resident_bytes > 100_000);
     }
 }
