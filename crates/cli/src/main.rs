@@ -12,6 +12,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Gives memory back when a backlog is gone, at no more CPU per message than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A work-queue server that speaks AMQP 0-9-1
 #[derive(Parser, Debug)]
 #[command(name = "leveret", version, args_conflicts_with_subcommands = true)]
