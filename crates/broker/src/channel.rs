@@ -188,7 +188,7 @@ impl Connection {
             Method::ExchangeUnbind(unbind) => self.exchange_unbind(number, unbind, fx),
             Method::ConfirmSelect(select) => self.confirm_select(number, select, fx),
             Method::TxSelect(_) => self.tx_select(number, fx),
-            Method::TxCommit(_) => self.tx_commit(now, number, fx),
+            Method::TxCommit(_) => self.tx_commit(now, number, topology, fx),
             Method::TxRollback(_) => self.tx_rollback(number, fx),
             Method::ChannelFlow(flow) => channel_flow(number, flow, fx),
             Method::ChannelClose(_) => {
@@ -236,7 +236,7 @@ impl Connection {
         let serial = self.open_channel(number).serial;
         let mut closing = Channel::new(serial, now);
         closing.state = ChannelState::Closing { call, answers };
-        self.channels.insert(number, closing);
+        self.channels.insert(number, Box::new(closing));
         channel::Close {
             reply_code: reply.code.code(),
             reply_text: &reply.text,
@@ -270,7 +270,8 @@ impl Connection {
 
     /// The client has answered our channel.close: its number is free when all that it held is back.
     pub(crate) fn channel_closed_by_server(&mut self, number: ChannelId) {
-        if let Some(Channel { state: ChannelState::Closing { call, answers }, .. }) = self.channels.remove(&number)
+        let closed = self.channels.remove(&number).map(|channel| channel.state);
+        if let Some(ChannelState::Closing { call, answers }) = closed
             && answers > 0
         {
             self.wait_for(call, answers, number);

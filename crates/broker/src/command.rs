@@ -531,7 +531,7 @@ pub enum ShardInput {
         ticket: CatalogTicket,
     },
     /// From the catalog, on behalf of a connection: answer with the queue's counts ([`Outcome::QueueDeclared`]), not
-    /// before the queue itself is durable. Counts as use of it (`x-expires`) unless passive.
+    /// before the queue itself is durable. Counts as use of it (`x-expires`).
     Count {
         /// The queue.
         queue: QueueId,
@@ -539,8 +539,6 @@ pub enum ShardInput {
         connection: ConnectionId,
         /// The question.
         call: CallId,
-        /// Only a look.
-        passive: bool,
     },
     /// From the catalog: log a durable fact. The ticket is answered when it is fsynced.
     PutFact {

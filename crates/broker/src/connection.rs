@@ -230,7 +230,8 @@ pub struct Connection {
     channel_max: u16,
     heartbeat_s: u16,
 
-    pub(crate) channels: FxHashMap<ChannelId, Channel>,
+    /// Boxed: a table keeps room for several, and most connections have one.
+    pub(crate) channels: FxHashMap<ChannelId, Box<Channel>>,
     /// Tells a channel from an earlier one of the same number.
     next_serial: u32,
     pub(crate) consumers: FxHashMap<ConsumerNumber, Consumer>,
@@ -646,7 +647,8 @@ impl Connection {
             Method::ChannelCloseOk(_) => return Ok(()),
             other => return Err(Reply::new(ReplyCode::ChannelError, "expected 'channel.open'", other.id())),
         }
-        if number.0 > self.channel_max {
+        // RabbitMQ counts open channels; their numbers may be higher.
+        if self.channels.len() >= usize::from(self.channel_max) {
             let text = format!(
                 "number of channels opened ({}) has reached the negotiated channel_max ({})",
                 self.channels.len(),
@@ -655,7 +657,7 @@ impl Connection {
             return Err(Reply::new(ReplyCode::NotAllowed, text, method.id()));
         }
         self.next_serial += 1;
-        self.channels.insert(number, Channel::new(self.next_serial, now));
+        self.channels.insert(number, Box::new(Channel::new(self.next_serial, now)));
         amqp::method::channel::OpenOk.encode(number, fx.out.tail());
         Ok(())
     }

@@ -134,6 +134,11 @@ impl Holder {
     pub(crate) fn is_full(&self) -> bool {
         !self.no_ack && self.prefetch != 0 && self.held.len() >= self.prefetch
     }
+
+    /// What a channel gets message by message does not count towards its limit.
+    pub(crate) fn counts_for_channel(&self) -> bool {
+        self.number != ConsumerNumber::GET
+    }
 }
 
 impl Queue {

@@ -8,14 +8,16 @@ use std::fmt::Write as _;
 enum Rule {
     /// `classic` or `quorum`, or nothing at all, which is classic.
     QueueType,
-    /// An integer from here to there.
-    Within(i64, i64),
+    /// An integer from here to there, and what a greater one is called.
+    Within(i64, i64, &'static str),
     /// Any integer.
     Integer,
     /// Any string.
     Text,
-    /// One of these strings.
-    OneOf(&'static [&'static str]),
+    /// The name of an exchange.
+    Exchange,
+    /// One of these strings, and how RabbitMQ words the refusal of others, `~` standing for the value.
+    OneOf(&'static [&'static str], &'static str),
     /// True or false.
     Flag,
     /// Only streams have it.
@@ -26,29 +28,32 @@ enum Rule {
 /// alike; what is not here is kept and listed, and otherwise ignored.
 const KNOWN: [(&str, Rule); 28] = [
     (QUEUE_TYPE, Rule::QueueType),
-    (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS)),
-    (EXPIRES, Rule::Within(1, TEN_YEARS_MS)),
-    (LENGTH_MAX, Rule::Within(0, i64::MAX)),
-    (BYTES_MAX, Rule::Within(0, i64::MAX)),
-    (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"])),
-    (DEAD_LETTER_EXCHANGE, Rule::Text),
+    (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
+    (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
+    (LENGTH_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (BYTES_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    (DEAD_LETTER_EXCHANGE, Rule::Exchange),
     (DEAD_LETTER_KEY, Rule::Text),
-    ("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"])),
-    (PRIORITY_MAX, Rule::Within(0, 255)),
+    ("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
+    (PRIORITY_MAX, Rule::Within(0, 255, "max_value_exceeded")),
     (SINGLE_ACTIVE, Rule::Flag),
     (DELIVERY_LIMIT, Rule::Integer),
-    (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX)),
-    ("x-consumer-disconnected-timeout", Rule::Within(0, i64::MAX)),
-    ("x-delayed-retry-type", Rule::OneOf(&["disabled", "all", "failed", "returned"])),
-    ("x-delayed-retry-min", Rule::Within(0, i64::MAX)),
-    ("x-delayed-retry-max", Rule::Within(0, i64::MAX)),
-    ("x-queue-leader-locator", Rule::OneOf(&["client-local", "balanced", "random", "least-leaders"])),
+    (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-consumer-disconnected-timeout", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-delayed-retry-type", Rule::OneOf(&["disabled", "all", "failed", "returned"], "invalid_delayed_retry_type")),
+    ("x-delayed-retry-min", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-delayed-retry-max", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (
+        "x-queue-leader-locator",
+        Rule::OneOf(&["client-local", "balanced", "random", "least-leaders"], "invalid_queue_locator_arg"),
+    ),
     ("x-queue-master-locator", Rule::Text),
-    ("x-queue-mode", Rule::OneOf(&["default", "lazy"])),
-    ("x-queue-version", Rule::Within(1, 2)),
-    ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX)),
-    ("x-max-in-memory-length", Rule::Within(0, i64::MAX)),
-    ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX)),
+    ("x-queue-mode", Rule::OneOf(&["default", "lazy"], "\"unsupported queue mode '~'\"")),
+    ("x-queue-version", Rule::Within(1, 2, TOO_LARGE)),
+    ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX, TOO_LARGE)),
+    ("x-max-in-memory-length", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX, TOO_LARGE)),
     ("x-max-age", Rule::StreamOnly),
     ("x-stream-max-segment-size-bytes", Rule::StreamOnly),
     ("x-stream-filter-size-bytes", Rule::StreamOnly),
@@ -65,6 +70,7 @@ impl QueueSettings {
             if let Some(value) = arguments.get(name) {
                 rule.check(value).map_err(|flaw| match flaw {
                     Flaw::Value(why) => refused(format!("invalid arg '{name}' for {title}: {why}")),
+                    Flaw::Name => refused(format!("invalid type '{}' for arg '{name}' in {title}", value.type_word())),
                     Flaw::QueueType => {
                         refused(format!("invalid arg '{name}' for {title} of queue type {}", type_module(arguments)))
                     }
@@ -216,6 +222,8 @@ fn inequivalent(name: &str, title: &str, wanted: &str, current: &str) -> Fault {
 enum Flaw {
     /// Its type or value.
     Value(String),
+    /// Its type, where it has to be a name.
+    Name,
     /// The queue's type has no such argument.
     QueueType,
 }
@@ -223,6 +231,7 @@ enum Flaw {
 impl Rule {
     fn check(&self, value: &Value) -> Result<(), Flaw> {
         let unacceptable = || Flaw::Value(format!("{{unacceptable_type,{}}}", value.type_word()));
+        let no_integer = || Flaw::Value(format!("\"expected integer, got {}\"", value.type_word()));
         match self {
             // Streams are another thing than a work queue; RabbitMQ would make one.
             Self::QueueType => match value {
@@ -231,17 +240,18 @@ impl Rule {
                 Value::Str(_) => Err(Flaw::Value(format!("unsupported queue type '{}'", bare(value)))),
                 _ => Err(unacceptable()),
             },
-            Self::Within(least, most) => match value.as_i64().ok_or_else(unacceptable)? {
+            Self::Within(least, most, beyond) => match value.as_i64().ok_or_else(no_integer)? {
                 number if number < 0 => Err(Flaw::Value(format!("{{value_negative,{number}}}"))),
                 0 if *least > 0 => Err(Flaw::Value("{value_zero,0}".to_owned())),
-                number if number > *most => Err(Flaw::Value(format!("{{value_too_big,{number}}}"))),
+                number if number > *most => Err(Flaw::Value(format!("{{{beyond},{number}}}"))),
                 _ => Ok(()),
             },
-            Self::Integer => value.as_i64().map(drop).ok_or_else(unacceptable),
+            Self::Integer => value.as_i64().map(drop).ok_or_else(no_integer),
             Self::Text => value.as_str().map(drop).ok_or_else(unacceptable),
-            Self::OneOf(choices) => match value.as_str() {
+            Self::Exchange => value.as_str().map(drop).ok_or(Flaw::Name),
+            Self::OneOf(choices, refusal) => match value.as_str() {
                 Some(text) if choices.contains(&text) => Ok(()),
-                Some(_) => Err(Flaw::Value(format!("{{unacceptable_value,{}}}", term(value)))),
+                Some(text) => Err(Flaw::Value(refusal.replace('~', text))),
                 None => Err(unacceptable()),
             },
             Self::Flag => value.as_bool().map(drop).ok_or_else(unacceptable),
@@ -279,6 +289,9 @@ const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+
+/// What RabbitMQ says of a number beyond its bound.
+const TOO_LARGE: &str = "value_too_large";
 
 /// RabbitMQ's bound for times to live.
 const TEN_YEARS_MS: i64 = 315_360_000_000;

@@ -190,9 +190,9 @@ impl<S: Store> Shard<S> {
                 self.serve_queue(queue, topology);
                 self.delete_on_request(queue, if_unused, if_empty, ticket);
             }
-            ShardInput::Count { queue, connection, call, passive } => {
+            ShardInput::Count { queue, connection, call } => {
                 self.serve_queue(queue, topology);
-                self.count(queue, connection, call, passive);
+                self.count(queue, connection, call);
             }
             ShardInput::PutFact { key, value, ticket } => {
                 let lsn = self.log.put_fact(key, value);
@@ -304,14 +304,12 @@ impl<S: Store> Shard<S> {
         self.touch(slot);
     }
 
-    fn count(&mut self, queue: QueueId, connection: ConnectionId, call: CallId, passive: bool) {
+    fn count(&mut self, queue: QueueId, connection: ConnectionId, call: CallId) {
         let Some(&slot) = self.queue_slots.get(&queue) else {
             return self.tell(connection, ConnectionEvent::Done { call, outcome: Outcome::Missed });
         };
         let queue = &mut self.queues[slot];
-        if !passive {
-            queue.last_used_ms = self.now.ms;
-        }
+        queue.last_used_ms = self.now.ms;
         let (messages, consumers) = (queue.ready.len() as u64, queue.consumers);
         let created = queue.created;
         let outcome = Outcome::QueueDeclared { messages, consumers };

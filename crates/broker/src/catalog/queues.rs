@@ -40,8 +40,8 @@ impl Step<'_> {
             check_equivalent(queue, &wanted)?;
         }
         let QueueRef { id: queue, shard } = queue.queue;
-        let (connection, call, passive) = (asker.connection, asker.call, wanted.passive);
-        self.send(shard, ShardInput::Count { queue, connection, call, passive });
+        let (connection, call) = (asker.connection, asker.call);
+        self.send(shard, ShardInput::Count { queue, connection, call });
         Ok(Progress::Underway)
     }
 

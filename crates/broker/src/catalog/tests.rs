@@ -548,7 +548,7 @@ fn wrong_arguments_are_refused_when_the_queue_is_made() {
     let with = |arguments: Table| CatalogAsk::DeclareQueue(DeclareQueue { arguments, ..queue("q") });
     assert_eq!(
         world.refusal(A, with([("x-message-ttl", "5")].into_iter().collect())),
-        refused(406, "invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {unacceptable_type,longstr}")
+        refused(406, "invalid arg 'x-message-ttl' for queue 'q' in vhost '/': \"expected integer, got longstr\"")
     );
     assert_eq!(world.queue("q"), None);
     world.ok(A, with([("x-unheard-of", "5")].into_iter().collect()));

@@ -392,6 +392,17 @@ impl Connection {
             return Err(Fault::new(ReplyCode::NotImplemented, "requeue=false"));
         }
         let channel = self.open_channel(number);
+        if channel.transaction.as_ref().is_some_and(|transaction| transaction.settlements() > 0) {
+            // What the transaction has settled stays so; each of the others goes back by itself.
+            for unacked in channel.unacked.take_all() {
+                send_settlement(unacked, Settlement::Requeue, fx);
+            }
+            self.send_held(number, fx);
+            if method == basic::Recover::ID {
+                basic::RecoverOk.encode(number, fx.out.tail());
+            }
+            return Ok(());
+        }
         channel.unacked.take_all();
         for delivery in std::mem::take(&mut channel.held) {
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
@@ -421,7 +432,8 @@ impl Channel {
         let tag = self.next_tag();
         self.counters.redeliver += u64::from(delivery.redelivered);
         if !delivery.no_ack {
-            self.unacked.push(Unacked { tag, queue: delivery.queue, seq: delivery.seq });
+            let by_get = delivery.consumer == ConsumerNumber::GET;
+            self.unacked.push(Unacked { tag, queue: delivery.queue, seq: delivery.seq, by_get });
         }
         tag
     }
@@ -430,16 +442,17 @@ impl Channel {
         self.counters.ack += u64::from(how == Settlement::Ack);
         match &mut self.transaction {
             Some(transaction) => transaction.settle(unacked, how),
-            None => {
-                let Unacked { queue, seq, .. } = unacked;
-                fx.shards[usize::from(queue.shard.0)].push(Command::Settle(Settle { queue: queue.id, seq, how }));
-            }
+            None => send_settlement(unacked, how, fx),
         }
     }
 
     fn is_over_limit(&self) -> bool {
-        self.limit > 0 && self.unacked.len() >= self.limit as usize
+        self.limit > 0 && self.unacked.consumed() >= self.limit as usize
     }
+}
+
+fn send_settlement(Unacked { queue, seq, .. }: Unacked, how: Settlement, fx: &mut Effects) {
+    fx.shards[usize::from(queue.shard.0)].push(Command::Settle(Settle { queue: queue.id, seq, how }));
 }
 
 fn requeue_or_discard(requeue: bool) -> Settlement {

@@ -119,6 +119,20 @@ impl Routed {
         }
     }
 
+    /// A transaction's message goes to those of its queues that still exist at the commit.
+    pub(super) fn forget_deleted_queues(&mut self, topology: &Topology) {
+        let Targets::Queues(targets) = &self.targets else { return };
+        let exists = |queue: &QueueId| topology.queue_by_id(*queue).is_some();
+        if targets.iter().all(|(_, queues)| queues.iter().all(exists)) {
+            return;
+        }
+        let left = targets.iter().filter_map(|(shard, queues)| {
+            let queues: Arc<[QueueId]> = queues.iter().copied().filter(exists).collect();
+            (!queues.is_empty()).then_some((*shard, queues))
+        });
+        self.targets = Targets::Queues(left.collect());
+    }
+
     pub(super) fn is_unroutable(&self) -> bool {
         matches!(&self.targets, Targets::Queues(targets) if targets.is_empty())
     }

@@ -4,6 +4,7 @@ use super::publish::{Routed, return_unroutable};
 use super::unacked::Unacked;
 use crate::command::{Command, Fault, Now, Settle, Settlement};
 use crate::connection::{Connection, Effects, Failure, Marked, Then};
+use crate::topology::Topology;
 use amqp::ChannelId;
 use amqp::ReplyCode;
 use amqp::method::tx;
@@ -34,10 +35,17 @@ impl Transaction {
 }
 
 impl Connection {
-    pub(super) fn tx_commit(&mut self, now: Now, number: ChannelId, fx: &mut Effects) -> Result<(), Fault> {
+    pub(super) fn tx_commit(
+        &mut self,
+        now: Now,
+        number: ChannelId,
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Result<(), Fault> {
         let frame_max = self.frame_max as usize;
         let channel = self.open_channel(number);
-        let transaction = channel.transaction.as_mut().map(std::mem::take).ok_or_else(not_transactional)?;
+        let mut transaction = channel.transaction.as_mut().map(std::mem::take).ok_or_else(not_transactional)?;
+        transaction.publishes.iter_mut().for_each(|routed| routed.forget_deleted_queues(topology));
         for routed in transaction.publishes.iter().filter(|routed| routed.is_unroutable()) {
             return_unroutable(routed, number, channel, frame_max, fx);
         }

@@ -9,6 +9,8 @@ pub(crate) struct Unacked {
     pub(crate) tag: u64,
     pub(crate) queue: QueueRef,
     pub(crate) seq: Seq,
+    /// By basic.get, and not by a consumer.
+    pub(crate) by_get: bool,
 }
 
 /// Unacked deliveries in the order of their tags. One that is never settled costs its own size and nothing else,
@@ -16,8 +18,16 @@ pub(crate) struct Unacked {
 #[derive(Debug, Default)]
 pub(crate) struct UnackedList {
     /// Ascending by tag; `None` where one in the middle was settled. The first and the last are never `None`.
-    entries: VecDeque<(u64, Option<(QueueRef, Seq)>)>,
+    entries: VecDeque<(u64, Option<Place>)>,
     holes: usize,
+    by_get: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    queue: QueueRef,
+    seq: Seq,
+    by_get: bool,
 }
 
 impl UnackedList {
@@ -25,10 +35,17 @@ impl UnackedList {
         self.entries.len() - self.holes
     }
 
+    /// How many of them consumers have.
+    pub(crate) fn consumed(&self) -> usize {
+        self.len() - self.by_get
+    }
+
     /// Adds a delivery; its tag is the highest so far.
     pub(crate) fn push(&mut self, unacked: Unacked) {
         assert!(self.entries.back().is_none_or(|(last, _)| *last < unacked.tag), "tags only grow");
-        self.entries.push_back((unacked.tag, Some((unacked.queue, unacked.seq))));
+        let Unacked { tag, queue, seq, by_get } = unacked;
+        self.entries.push_back((tag, Some(Place { queue, seq, by_get })));
+        self.by_get += usize::from(by_get);
     }
 
     /// Takes the one with this tag.
@@ -37,10 +54,11 @@ impl UnackedList {
             Some((first, _)) if *first == tag => 0,
             _ => self.entries.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?,
         };
-        let (queue, seq) = self.entries[at].1.take()?;
+        let place = self.entries[at].1.take()?;
         self.holes += 1;
+        self.by_get -= usize::from(place.by_get);
         self.trim();
-        Some(Unacked { tag, queue, seq })
+        present((tag, Some(place)))
     }
 
     /// Takes all up to and including this tag, which must be outstanding itself (`None` otherwise).
@@ -49,6 +67,7 @@ impl UnackedList {
         self.entries[at].1?;
         let taken: Vec<_> = self.entries.drain(..=at).filter_map(present).collect();
         self.holes -= at + 1 - taken.len();
+        self.by_get -= taken.iter().filter(|unacked| unacked.by_get).count();
         self.trim();
         Some(taken)
     }
@@ -56,6 +75,7 @@ impl UnackedList {
     /// Takes all.
     pub(crate) fn take_all(&mut self) -> Vec<Unacked> {
         self.holes = 0;
+        self.by_get = 0;
         std::mem::take(&mut self.entries).into_iter().filter_map(present).collect()
     }
 
@@ -85,8 +105,8 @@ impl UnackedList {
     }
 }
 
-fn present((tag, place): (u64, Option<(QueueRef, Seq)>)) -> Option<Unacked> {
-    place.map(|(queue, seq)| Unacked { tag, queue, seq })
+fn present((tag, place): (u64, Option<Place>)) -> Option<Unacked> {
+    place.map(|Place { queue, seq, by_get }| Unacked { tag, queue, seq, by_get })
 }
 
 /// Below this many, closing the holes is not worth the move.
@@ -102,7 +122,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn unacked(tag: u64) -> Unacked {
-        Unacked { tag, queue: QueueRef { id: QueueId(1), shard: ShardId(0) }, seq: Seq(tag * 10) }
+        Unacked {
+            tag,
+            queue: QueueRef { id: QueueId(1), shard: ShardId(0) },
+            seq: Seq(tag * 10),
+            by_get: tag.is_multiple_of(3),
+        }
     }
 
     #[test]
@@ -147,6 +172,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(list.len(), model.len());
+                prop_assert_eq!(list.consumed(), model.iter().filter(|tag| !tag.is_multiple_of(3)).count());
             }
             prop_assert_eq!(list.take_all(), model.into_iter().map(unacked).collect::<Vec<_>>());
         }

@@ -1,9 +1,13 @@
 //! What a connection does by itself: handshake, frames, heartbeats, and errors that need no shard.
 
 use super::*;
-use amqp::method::{basic, channel, connection, queue};
+use crate::command::{Delivery, QueueSettings, Settlement};
+use crate::message::{Message, MessageParts};
+use crate::queue::tests::spec;
+use amqp::method::{basic, channel, connection, queue, tx};
 use amqp::{Table, Value, content};
 use bytes::BytesMut;
+use store::Seq;
 
 /// A connection and the world around it.
 struct Client {
@@ -249,14 +253,18 @@ fn frames_out_of_place_close_the_connection_with_their_code() {
 }
 
 #[test]
-fn a_second_channel_open_and_a_number_too_high_are_refused() {
+fn a_second_channel_open_and_a_channel_too_many_are_refused() {
     let mut client = Client::with_channel();
     client.method(1, &Method::ChannelOpen(channel::Open));
     assert_eq!(client.closed(), (504, "CHANNEL_ERROR - second 'channel.open' seen".to_owned()));
 
     let mut client = Client::running();
-    client.method(2048, &Method::ChannelOpen(channel::Open));
-    assert_eq!(client.closed().0, 530);
+    let numbers = (1..2047).chain([65_535]);
+    numbers.for_each(|number| client.method(number, &Method::ChannelOpen(channel::Open)));
+    assert_eq!(client.sent().len(), 2047, "open channels are counted, whatever their numbers");
+    client.method(2047, &Method::ChannelOpen(channel::Open));
+    let text = "NOT_ALLOWED - number of channels opened (2047) has reached the negotiated channel_max (2047)";
+    assert_eq!(client.closed(), (530, text.to_owned()));
 }
 
 #[test]
@@ -304,6 +312,57 @@ fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
     assert_eq!(sent[2].1, b"body");
     let ack = basic::Ack { delivery_tag: 1, multiple: false };
     assert_eq!(Method::decode(&sent[3].1), Ok(Method::BasicAck(ack)));
+}
+
+#[test]
+fn a_commit_returns_the_message_whose_queue_was_deleted_meanwhile() {
+    let mut client = Client::with_channel();
+    let queue = Arc::new(spec(1, QueueSettings::default()));
+    client.topology.add_queue(Arc::clone(&queue));
+    client.method(1, &Method::TxSelect(tx::Select));
+    let mut bytes = BytesMut::new();
+    let publish = basic::Publish { exchange: "", routing_key: &queue.name, mandatory: true, immediate: false };
+    publish.encode(ChannelId(1), &mut bytes);
+    content::encode_content(ChannelId(1), &[0, 0], b"body", 4096, &mut bytes);
+    client.bytes(&bytes);
+    client.topology.remove_queue(&queue);
+    client.sent();
+    client.method(1, &Method::TxCommit(tx::Commit));
+    let sent = client.sent();
+    assert_eq!(sent.len(), 4, "return, header, body, commit-ok");
+    assert!(matches!(Method::decode(&sent[0].1), Ok(Method::BasicReturn(_))));
+    assert!(matches!(Method::decode(&sent[3].1), Ok(Method::TxCommitOk(_))));
+}
+
+#[test]
+fn recover_leaves_what_the_transaction_has_acknowledged() {
+    let mut client = Client::with_channel();
+    let queue = Arc::new(spec(1, QueueSettings::default()));
+    client.topology.add_queue(Arc::clone(&queue));
+    client.method(1, &Method::TxSelect(tx::Select));
+    let parts = MessageParts { exchange: "", routing_key: "q1", properties: &[0, 0], died_here: false };
+    for seq in 1..=2 {
+        client.method(1, &Method::BasicGet(basic::Get { queue: &queue.name, no_ack: false }));
+        let Some(Command::Get { call, .. }) = client.fx.shards[0].pop() else { panic!("{:?}", client.fx.shards) };
+        let delivery = Delivery {
+            channel: ChannelId(1),
+            consumer: ConsumerNumber::GET,
+            queue: queue.queue,
+            seq: Seq(seq),
+            redelivered: false,
+            attempts: 0,
+            no_ack: false,
+            message: Message::new(parts, b"body"),
+        };
+        let outcome = Outcome::Got { delivery, left: 0 };
+        client.machine.apply(client.now, ConnectionEvent::Done { call, outcome }, &mut client.fx);
+    }
+    client.method(1, &Method::BasicAck(basic::Ack { delivery_tag: 1, multiple: false }));
+    client.sent();
+    client.method(1, &Method::BasicRecover(basic::Recover { requeue: true }));
+    assert!(matches!(decoded(&client.sent())[..], [Method::BasicRecoverOk(_)]));
+    let [Command::Settle(settle)] = client.fx.shards[0][..] else { panic!("{:?}", client.fx.shards) };
+    assert_eq!((settle.seq, settle.how), (Seq(2), Settlement::Requeue));
 }
 
 #[test]

@@ -61,7 +61,9 @@ impl<S: Store> Shard<S> {
             let mut timer_ms = holder.timer_ms;
             self.timers.set(&mut timer_ms, 0, id, Due::Acknowledgement(holder_slot));
             let channel = &mut self.channels[holder.channel];
-            channel.unacked -= holder.held.len();
+            if holder.counts_for_channel() {
+                channel.unacked -= holder.held.len();
+            }
             channel.holders.remove(&(slot, holder_slot));
             channel.waiting.retain(|waiting| *waiting != (slot, holder_slot));
             if !channel.waiting.is_empty() {

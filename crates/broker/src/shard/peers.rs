@@ -83,8 +83,9 @@ impl Peer {
 pub(crate) struct Channel {
     pub(crate) id: ChannelId,
     pub(crate) peer: Slot<Peer>,
-    /// How many unacked messages its holders may have together for a consumer to get one more; 0 = any number.
+    /// How many unacked messages its consumers may have together for one of them to get one more; 0 = any number.
     pub(crate) limit: u32,
+    /// Those that count towards the limit.
     pub(crate) unacked: u32,
     pub(crate) holders: FxHashSet<HolderRef>,
     /// Who holds what was taken by `basic.get`.
@@ -109,7 +110,8 @@ impl Channel {
         }
     }
 
-    /// Whether a consumer with acknowledgements may get one more.
+    /// Whether a consumer may get one more. One without acknowledgements waits as well, as in RabbitMQ, but what it
+    /// gets takes no room.
     pub(crate) fn has_room(&self) -> bool {
         self.limit == 0 || self.unacked < self.limit
     }

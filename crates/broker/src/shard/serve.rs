@@ -77,7 +77,7 @@ impl<S: Store> Shard<S> {
         let peer = &mut self.peers[channel.peer];
         if holder.is_full() {
             holder.turn = Turn::Full;
-        } else if !holder.no_ack && !channel.has_room() {
+        } else if !channel.has_room() {
             holder.turn = Turn::Channel;
             channel.waiting.push_back((slot, consumer));
         } else if peer.is_over() {
@@ -131,7 +131,7 @@ impl<S: Store> Shard<S> {
         if holder.no_ack {
             self.retire(slot, &entry);
         } else {
-            self.channels[holder.channel].unacked += 1;
+            self.channels[holder.channel].unacked += u32::from(holder.counts_for_channel());
             queue.hold(entry, to, self.now.ms);
             let holder = &mut queue.holders[to];
             debug_assert!(

@@ -64,7 +64,7 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let holder = &queue.holders[holder_slot];
         let channel = &mut self.channels[holder.channel];
-        channel.unacked -= 1;
+        channel.unacked -= u32::from(holder.counts_for_channel());
         if !channel.waiting.is_empty() {
             self.freed_channels.push(holder.channel);
         }

@@ -61,7 +61,7 @@ fn a_priority_that_is_no_integer_is_refused() {
 }
 
 #[test]
-fn the_channel_limit_is_shared_by_consumers_and_counts_gets() {
+fn the_channel_limit_is_shared_by_consumers() {
     let mut world = World::new();
     world.queue(1, QueueSettings::default());
     world.queue(2, QueueSettings::default());
@@ -75,6 +75,40 @@ fn the_channel_limit_is_shared_by_consumers_and_counts_gets() {
     assert_eq!(world.deliveries().len(), 1, "one came free, wherever it goes");
     world.command(1, Command::ChannelLimit { channel: ChannelId(1), limit: 3 });
     assert_eq!(world.deliveries().len(), 1);
+}
+
+#[test]
+fn gets_do_not_count_for_the_channel_limit() {
+    let mut world = World::new();
+    world.queue(1, QueueSettings::default());
+    world.command(1, Command::ChannelLimit { channel: ChannelId(1), limit: 1 });
+    world.publish(1, "got");
+    world.get(1, 1).unwrap();
+    world.consume(1, 1, 1, 0);
+    world.publish(1, "a");
+    world.publish(1, "b");
+    assert_eq!(world.bodies(), ["a"]);
+    world.settle(1, 1, Settlement::Ack);
+    assert!(world.bodies().is_empty());
+    world.settle(1, 2, Settlement::Ack);
+    assert_eq!(world.bodies(), ["b"]);
+}
+
+#[test]
+fn a_consumer_without_acknowledgements_waits_for_the_channel_limit_and_takes_none_of_it() {
+    let mut world = World::new();
+    world.queue(1, QueueSettings::default());
+    world.queue(2, QueueSettings::default());
+    world.command(1, Command::ChannelLimit { channel: ChannelId(1), limit: 1 });
+    world.consume(1, 1, 1, 0);
+    world.consume_as(1, Consume { no_ack: true, ..consumer_of(2, 2) });
+    world.commands(9, vec![publish(&[2], "a"), publish(&[2], "b")]);
+    assert_eq!(world.bodies(), ["a", "b"]);
+    world.publish(1, "c");
+    world.publish(2, "d");
+    assert_eq!(world.bodies(), ["c"]);
+    world.settle(1, 1, Settlement::Ack);
+    assert_eq!(world.bodies(), ["d"]);
 }
 
 #[test]
@@ -231,11 +265,13 @@ fn an_auto_delete_queue_goes_with_its_last_consumer_and_the_catalog_answers() {
 }
 
 #[test]
-fn an_unused_queue_expires_but_a_consumer_or_a_get_keeps_it() {
+fn an_unused_queue_expires_but_a_consumer_a_get_or_a_declaration_keeps_it() {
     let mut world = World::new();
     world.queue(1, QueueSettings { expires_ms: Some(100), ..QueueSettings::default() });
     world.pass(60);
     world.get(1, 1);
+    world.pass(60);
+    world.step(vec![ShardInput::Count { queue: Q, connection: ConnectionId(1), call: CallId(7) }]);
     world.pass(60);
     assert!(world.out.catalog.is_empty());
     world.consume(1, 1, 1, 0);

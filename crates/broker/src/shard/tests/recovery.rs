@@ -31,7 +31,7 @@ fn a_declared_queue_and_its_count_wait_for_its_record() {
     let spec = Arc::new(spec(1, QueueSettings::default()));
     world.step(vec![
         ShardInput::CreateQueue { spec, ticket: Some(CatalogTicket(7)) },
-        ShardInput::Count { queue: Q, connection: ConnectionId(3), call: CallId(4), passive: true },
+        ShardInput::Count { queue: Q, connection: ConnectionId(3), call: CallId(4) },
     ]);
     assert!(world.out.catalog.is_empty() && world.out.connections.is_empty());
     world.step(vec![]);
