@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 enum Rule {
     /// `classic` or `quorum`, or nothing at all, which is classic.
     QueueType,
-    /// An integer from here to there, and what a greater one is called.
+    /// An integer from here to there, and how RabbitMQ words the refusal of a greater one, `~` standing for it.
     Within(i64, i64, &'static str),
     /// Any integer.
     Integer,
@@ -36,7 +36,7 @@ const KNOWN: [(&str, Rule); 28] = [
     (DEAD_LETTER_EXCHANGE, Rule::Exchange),
     (DEAD_LETTER_KEY, Rule::Text),
     ("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
-    (PRIORITY_MAX, Rule::Within(0, 255, "max_value_exceeded")),
+    (PRIORITY_MAX, Rule::Within(0, 255, "{max_value_exceeded,~}")),
     (SINGLE_ACTIVE, Rule::Flag),
     (DELIVERY_LIMIT, Rule::Integer),
     (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX, TOO_LARGE)),
@@ -50,7 +50,7 @@ const KNOWN: [(&str, Rule); 28] = [
     ),
     ("x-queue-master-locator", Rule::Text),
     ("x-queue-mode", Rule::OneOf(&["default", "lazy"], "\"unsupported queue mode '~'\"")),
-    ("x-queue-version", Rule::Within(1, 2, TOO_LARGE)),
+    ("x-queue-version", Rule::Within(1, 2, "\"unsupported queue version '~'\"")),
     ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX, TOO_LARGE)),
     ("x-max-in-memory-length", Rule::Within(0, i64::MAX, TOO_LARGE)),
     ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX, TOO_LARGE)),
@@ -243,7 +243,7 @@ impl Rule {
             Self::Within(least, most, beyond) => match value.as_i64().ok_or_else(no_integer)? {
                 number if number < 0 => Err(Flaw::Value(format!("{{value_negative,{number}}}"))),
                 0 if *least > 0 => Err(Flaw::Value("{value_zero,0}".to_owned())),
-                number if number > *most => Err(Flaw::Value(format!("{{{beyond},{number}}}"))),
+                number if number > *most => Err(Flaw::Value(beyond.replace('~', &number.to_string()))),
                 _ => Ok(()),
             },
             Self::Integer => value.as_i64().map(drop).ok_or_else(no_integer),
@@ -290,8 +290,8 @@ const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 
-/// What RabbitMQ says of a number beyond its bound.
-const TOO_LARGE: &str = "value_too_large";
+/// What RabbitMQ says of most numbers beyond their bound.
+const TOO_LARGE: &str = "{value_too_large,~}";
 
 /// RabbitMQ's bound for times to live.
 const TEN_YEARS_MS: i64 = 315_360_000_000;

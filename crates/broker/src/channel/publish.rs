@@ -462,7 +462,7 @@ fn keys_in_headers(headers: &Table) -> Result<Vec<String>, Fault> {
             Some(Value::Array(keys)) => more_keys.extend(keys.iter().filter_map(Value::as_str).map(str::to_owned)),
             Some(other) => {
                 let word = other.type_word();
-                let text = format!("invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{word}}}");
+                let text = format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{word}}}");
                 return Err(precondition(text));
             }
         }

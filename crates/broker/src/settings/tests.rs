@@ -101,7 +101,7 @@ fn wrong_types_and_values_are_refused_by_name() {
         ("x-delivery-limit", text("3"), "\"expected integer, got longstr\""),
         ("x-consumer-timeout", Value::I32(-1), "{value_negative,-1}"),
         ("x-queue-mode", text("eager"), "\"unsupported queue mode 'eager'\""),
-        ("x-queue-version", Value::I32(3), "{value_too_large,3}"),
+        ("x-queue-version", Value::I32(3), "\"unsupported queue version '3'\""),
         ("x-queue-leader-locator", Value::Void, "{unacceptable_type,void}"),
         ("x-delayed-retry-type", text("some"), "invalid_delayed_retry_type"),
         ("x-max-in-memory-length", Value::I32(-5), "{value_negative,-5}"),

@@ -199,7 +199,7 @@ impl<S: Store> Shard<S> {
 fn integer(queue: &QueueSpec, arguments: &Table, key: &str) -> Result<Option<i64>, Fault> {
     let Some(value) = arguments.get(key) else { return Ok(None) };
     let found = Value::as_i64(value);
-    found.map(Some).ok_or_else(|| invalid(queue, key, &format!("expected an integer, got {}", value.type_word())))
+    found.map(Some).ok_or_else(|| invalid(queue, key, &format!("\"expected integer, got {}\"", value.type_word())))
 }
 
 fn invalid(queue: &QueueSpec, key: &str, why: &str) -> Fault {
