@@ -76,8 +76,7 @@ struct Ran {
 }
 
 fn run(program: &Path, data_dir: &Path, arguments: &[&str]) -> Ran {
-    let output =
-        Command::new(program).env_clear().env("LEVERET_DATA_DIR", data_dir).args(arguments).output().unwrap();
+    let output = Command::new(program).env_clear().env("LEVERET_DATA_DIR", data_dir).args(arguments).output().unwrap();
     Ran {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
@@ -125,8 +124,15 @@ impl Client {
     }
 
     fn declare(&mut self, name: &str, durable: bool, exclusive: bool, arguments: Table) {
-        let declare =
-            queue::Declare { queue: name, passive: false, durable, exclusive, auto_delete: exclusive, nowait: false, arguments };
+        let declare = queue::Declare {
+            queue: name,
+            passive: false,
+            durable,
+            exclusive,
+            auto_delete: exclusive,
+            nowait: false,
+            arguments,
+        };
         self.send(CHANNEL, &Method::QueueDeclare(declare));
         self.expect(|method| matches!(method, Method::QueueDeclareOk(_)).then_some(()));
     }
@@ -315,7 +321,10 @@ fn purge_queue_prints_what_rabbitmqctl_prints() {
     let _client = with_queues(&desk);
     assert_eq!(desk.say("purge_queue task_queue"), printed("Purging queue 'task_queue' in vhost '/' ...\n"));
     assert_eq!(desk.ctl(&["purge_queue", "-q", "tab\tname"]), printed(""));
-    assert_eq!(desk.ctl(&["purge_queue", "ünï \"q\" \\ b"]), printed("Purging queue 'ünï \"q\" \\ b' in vhost '/' ...\n"));
+    assert_eq!(
+        desk.ctl(&["purge_queue", "ünï \"q\" \\ b"]),
+        printed("Purging queue 'ünï \"q\" \\ b' in vhost '/' ...\n")
+    );
     assert!(desk.say("list_queues -q").out.contains("task_queue\t0\n"));
     let missing = "Object (queue, stream, exchange, etc) was not found\n";
     assert_eq!(desk.say("purge_queue nope"), failed(65, "Purging queue 'nope' in vhost '/' ...\n", missing));
@@ -329,7 +338,8 @@ fn delete_queue_prints_what_rabbitmqctl_prints() {
     let desk = Desk::open();
     let _client = with_queues(&desk);
     let gone = |messages: u32| format!("Queue was successfully deleted with {messages} ready messages\n");
-    let in_use = failed(64, "Deleting queue 'hello' on vhost '/' if queue is unused ...\n", "Error:\nThe queue is in use\n");
+    let in_use =
+        failed(64, "Deleting queue 'hello' on vhost '/' if queue is unused ...\n", "Error:\nThe queue is in use\n");
     assert_eq!(desk.say("delete_queue hello --if-unused"), in_use);
     let both = "Deleting queue 'task_queue' on vhost '/' if queue is empty and if queue is unused ...\n";
     assert_eq!(desk.say("delete_queue task_queue -e -u"), failed(64, both, "Error:\nThe queue is not empty\n"));
@@ -356,11 +366,16 @@ hello\t<leveret.1.1>\tctag1\ttrue\t1\ttrue\t[{\"x-priority\",3},{\"x\",\"y\"}]
     assert_eq!(desk.say("list_consumers"), printed(consumers));
     let connections = "pid\tuser\tpeer_host\tstate\tchannels\tprotocol\tauth_mechanism\tvhost\tclient_properties\n\
         <leveret.1.0>\tguest\t127.0.0.1\trunning\t1\t{0,9,1}\tPLAIN\t/\t[{\"product\",\"Golden\"}]\n";
-    let columns = "-q list_connections pid user peer_host state channels protocol auth_mechanism vhost client_properties";
+    let columns =
+        "-q list_connections pid user peer_host state channels protocol auth_mechanism vhost client_properties";
     assert_eq!(desk.say(columns), printed(connections));
     let plain = desk.say("list_connections").out;
-    assert!(plain.starts_with("Listing connections ...\nuser\tpeer_host\tpeer_port\tstate\nguest\t127.0.0.1\t"), "{plain}");
-    let channels = "Listing channels ...\npid\tuser\tconsumer_count\tmessages_unacknowledged\n<leveret.1.1>\tguest\t1\t1\n";
+    assert!(
+        plain.starts_with("Listing connections ...\nuser\tpeer_host\tpeer_port\tstate\nguest\t127.0.0.1\t"),
+        "{plain}"
+    );
+    let channels =
+        "Listing channels ...\npid\tuser\tconsumer_count\tmessages_unacknowledged\n<leveret.1.1>\tguest\t1\t1\n";
     assert_eq!(desk.say("list_channels"), printed(channels));
     let exchanges = "\
 Listing exchanges for vhost / ...

@@ -29,8 +29,8 @@ mod serving;
 mod values;
 mod vhosts;
 
-pub use local::{LocalError, SOCKET_NAME};
 pub(crate) use local::LocalSocket;
+pub use local::{LocalError, SOCKET_NAME};
 
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
@@ -116,10 +116,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/bindings", get(bindings::list))
         .route("/bindings/{vhost}", get(bindings::list_in))
         .route("/bindings/{vhost}/e/{source}/{kind}/{destination}", get(bindings::list_between).post(bindings::bind))
-        .route(
-            "/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}",
-            get(bindings::show).delete(bindings::unbind),
-        )
+        .route("/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}", get(bindings::show).delete(bindings::unbind))
         .route("/aliveness-test/{vhost}", get(health::aliveness_test))
         .nest("/health/checks", health::routes())
         .fallback(async || Refusal::no_object());

@@ -60,8 +60,7 @@ impl Desk {
     }
 
     async fn publish(&self, queue: &str, payload: &str) {
-        let message =
-            json!({"properties": {}, "routing_key": queue, "payload": payload, "payload_encoding": "string"});
+        let message = json!({"properties": {}, "routing_key": queue, "payload": payload, "payload_encoding": "string"});
         let answer = self.send("POST", "/exchanges/%2F/amq.default/publish", message, 200).await;
         assert_eq!(answer.json(), json!({"routed": true}));
     }
@@ -211,8 +210,10 @@ async fn lists_come_in_pages() {
 async fn exchanges_and_bindings_come_and_go() {
     let desk = Desk::open().await;
     desk.send("PUT", "/queues/%2F/q", json!({}), 201).await;
-    desk.send("PUT", "/exchanges/%2F/x", json!({"type": "headers", "arguments": {"alternate-exchange": "y"}}), 201).await;
-    desk.send("PUT", "/exchanges/%2F/x", json!({"type": "headers", "arguments": {"alternate-exchange": "y"}}), 204).await;
+    desk.send("PUT", "/exchanges/%2F/x", json!({"type": "headers", "arguments": {"alternate-exchange": "y"}}), 201)
+        .await;
+    desk.send("PUT", "/exchanges/%2F/x", json!({"type": "headers", "arguments": {"alternate-exchange": "y"}}), 204)
+        .await;
     let reason = desk.send("PUT", "/exchanges/%2F/z", json!({"type": "nope"}), 400).await.json()["reason"].clone();
     assert_eq!(reason, "unknown exchange type 'nope'");
     assert_eq!(desk.get("/exchanges/%2F/amq.default").await["name"], "");
@@ -233,7 +234,10 @@ async fn exchanges_and_bindings_come_and_go() {
     assert!(key.starts_with("a+b%2F%C3%A9~"), "{key}");
     let location = keyed.header("location").unwrap().strip_prefix("q/").unwrap();
     assert_eq!(desk.get(&format!("/bindings/%2F/e/x/q/q/{location}")).await["routing_key"], "a b/é");
-    assert_eq!(desk.get("/queues/%2F/q/bindings?columns=source").await, json!([{"source": ""}, {"source": "x"}, {"source": "x"}]));
+    assert_eq!(
+        desk.get("/queues/%2F/q/bindings?columns=source").await,
+        json!([{"source": ""}, {"source": "x"}, {"source": "x"}])
+    );
     assert_eq!(desk.get("/exchanges/%2F/x/bindings/source").await.as_array().unwrap().len(), 2);
 
     desk.delete("/exchanges/%2F/x?if-unused=true", 400).await;
@@ -284,7 +288,10 @@ async fn a_message_is_published_and_got() {
     assert_eq!((&again[0]["redelivered"], &again[1]["redelivered"]), (&json!(true), &json!(true)));
     let none = desk.send("POST", "/queues/%2F/q/get", get("ack_requeue_false"), 200).await.json();
     assert_eq!(none, json!([]));
-    assert_eq!(desk.get("/queues/%2F/copy?columns=messages,messages_persistent").await, json!({"messages": 1, "messages_persistent": 1}));
+    assert_eq!(
+        desk.get("/queues/%2F/copy?columns=messages,messages_persistent").await,
+        json!({"messages": 1, "messages_persistent": 1})
+    );
     // As old clients ask.
     let old = json!({"count": 1, "requeue": false, "encoding": "base64"});
     assert_eq!(desk.send("POST", "/queues/%2F/copy/get", old, 200).await.json()[0]["payload"], "aMOp");
@@ -297,29 +304,34 @@ async fn a_message_that_amqp_would_refuse_is_refused() {
     let desk = Desk::open().await;
     desk.send("PUT", "/exchanges/%2F/inside", json!({"internal": true}), 201).await;
     let publish = async |exchange: &str, properties: Value| {
-        let message = json!({"properties": properties, "routing_key": "q", "payload": "", "payload_encoding": "string"});
+        let message =
+            json!({"properties": properties, "routing_key": "q", "payload": "", "payload_encoding": "string"});
         let path = format!("/exchanges/%2F/{exchange}/publish");
         desk.send("POST", &path, message, 400).await.json()["reason"].clone()
     };
     for (exchange, properties, reason) in [
         ("amq.default", json!({"delivery_mode": "x"}), json!(["not_int", "delivery_mode"])),
-        ("amq.default", json!({"expiration": "x"}), json!("406 PRECONDITION_FAILED - invalid expiration 'x': no_integer")),
+        (
+            "amq.default",
+            json!({"expiration": "x"}),
+            json!("406 PRECONDITION_FAILED - invalid expiration 'x': no_integer"),
+        ),
         (
             "amq.default",
             json!({"user_id": "x"}),
             json!("406 PRECONDITION_FAILED - user_id property set to 'x' but authenticated user was 'guest'"),
         ),
-        (
-            "inside",
-            json!({}),
-            json!("403 ACCESS_REFUSED - cannot publish to internal exchange 'inside' in vhost '/'"),
-        ),
+        ("inside", json!({}), json!("403 ACCESS_REFUSED - cannot publish to internal exchange 'inside' in vhost '/'")),
         ("nope", json!({}), json!("404 NOT_FOUND - no exchange 'nope' in vhost '/'")),
     ] {
         assert_eq!(publish(exchange, properties.clone()).await, reason, "{exchange} {properties}");
     }
-    let incomplete = desk.send("POST", "/exchanges/%2F/amq.default/publish", json!({"properties": {}}), 400).await.json();
-    assert_eq!(incomplete["reason"], "[{key_missing,payload},{key_missing,payload_encoding},{key_missing,routing_key}]");
+    let incomplete =
+        desk.send("POST", "/exchanges/%2F/amq.default/publish", json!({"properties": {}}), 400).await.json();
+    assert_eq!(
+        incomplete["reason"],
+        "[{key_missing,payload},{key_missing,payload_encoding},{key_missing,routing_key}]"
+    );
 }
 
 #[tokio::test]
@@ -423,7 +435,12 @@ async fn the_documents_have_what_rabbitmqs_own_client_requires() {
     let desk = Desk::open().await;
     let overview = desk.get("/overview").await;
     for field in [
-        "product_version", "product_name", "rabbitmq_version", "cluster_name", "erlang_version", "erlang_full_version",
+        "product_version",
+        "product_name",
+        "rabbitmq_version",
+        "cluster_name",
+        "erlang_version",
+        "erlang_full_version",
         "node",
     ] {
         assert!(overview[field].is_string(), "{field}");
@@ -432,8 +449,13 @@ async fn the_documents_have_what_rabbitmqs_own_client_requires() {
         assert!(overview["object_totals"][field].is_u64(), "{field}");
     }
     for field in [
-        "connection_created", "connection_closed", "queue_declared", "queue_created", "queue_deleted",
-        "channel_created", "channel_closed",
+        "connection_created",
+        "connection_closed",
+        "queue_declared",
+        "queue_created",
+        "queue_deleted",
+        "channel_created",
+        "channel_closed",
     ] {
         assert!(overview["churn_rates"][field].is_u64(), "{field}");
         assert!(overview["churn_rates"][format!("{field}_details")]["rate"].is_f64(), "{field}");
@@ -443,16 +465,17 @@ async fn the_documents_have_what_rabbitmqs_own_client_requires() {
     assert_eq!(overview["listeners"].as_array().unwrap().len(), 3);
 
     let node = desk.get("/nodes").await[0].clone();
-    for field in [
-        "uptime", "run_queue", "processors", "fd_total", "proc_total", "mem_limit", "disk_free_limit",
-    ] {
+    for field in ["uptime", "run_queue", "processors", "fd_total", "proc_total", "mem_limit", "disk_free_limit"] {
         assert!(node[field].is_u64(), "{field}");
     }
     for field in ["mem_alarm", "disk_free_alarm", "being_drained", "running"] {
         assert!(node[field].is_boolean(), "{field}");
     }
     assert!(node["os_pid"].is_string() && node["rates_mode"].is_string() && node["enabled_plugins"].is_array());
-    assert_eq!(desk.get(&format!("/nodes/{}?columns=name", node["name"].as_str().unwrap())).await["name"], node["name"]);
+    assert_eq!(
+        desk.get(&format!("/nodes/{}?columns=name", node["name"].as_str().unwrap())).await["name"],
+        node["name"]
+    );
 
     let vhosts = desk.get("/vhosts").await;
     assert_eq!((&vhosts[0]["name"], &vhosts[0]["messages"]), (&json!("/"), &json!(0)));

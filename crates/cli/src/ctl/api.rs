@@ -203,10 +203,8 @@ impl Api {
         let is_late = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
         if let (true, Some(timeout)) = (is_late, self.timeout) {
             let (command, ms) = (&self.command, timeout.as_millis());
-            let text = format!(
-                "Error: operation {command} on {} timed out. Timeout value used: {ms}",
-                self.place.shown()
-            );
+            let text =
+                format!("Error: operation {command} on {} timed out. Timeout value used: {ms}", self.place.shown());
             return Failure { code: failure::TIMEOUT, text };
         }
         let advice = match &self.place {
@@ -219,7 +217,9 @@ impl Api {
                  directory with --data-dir DIR (or LEVERET_DATA_DIR), or name its HTTP API with \
                  --url http://USER:PASSWORD@HOST:15672 (or LEVERET_URL)"
             }
-            Place::Remote { .. } => "Is the server running there, and does it listen on that address (its flag --http)?",
+            Place::Remote { .. } => {
+                "Is the server running there, and does it listen on that address (its flag --http)?"
+            }
         };
         let text = format!("Error: unable to reach the server at {}: {error}. {advice}", self.place.shown());
         Failure { code: failure::UNAVAILABLE, text }

@@ -250,7 +250,8 @@ fn close_connection(_program: &str, line: &Line, screen: &mut Screen) -> Result<
     let connections = connections(&api)?;
     let is_wanted = |connection: &&Value| connection["pid"] == **wanted || connection["name"] == **wanted;
     let connection = connections.iter().find(is_wanted);
-    let missing = || Failure::error(failure::DATA, format!("there is no connection {wanted}; see list_connections pid name"));
+    let missing =
+        || Failure::error(failure::DATA, format!("there is no connection {wanted}; see list_connections pid name"));
     close(&api, connection.ok_or_else(missing)?, reason)?;
     done(&api, options, screen)
 }
@@ -330,7 +331,10 @@ fn await_startup(_program: &str, line: &Line, _screen: &mut Screen) -> Result<()
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a server that is not there announces nothing; a delay is what was asked for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server that is not there announces nothing; a delay is what was asked for"
+)]
 fn pause(time: Duration) {
     thread::sleep(time);
 }

@@ -205,7 +205,8 @@ mod tests {
         let arguments = json!({
             "x-max-priority": 5, "x-foo": true, "x-bar": -5_000_000_000_i64, "x-baz": ["a", 1], "x-tab": {"k": "v"},
         });
-        let expected = r#"[{"x-max-priority",5},{"x-foo",true},{"x-bar",-5000000000},{"x-baz",["a",1]},{"x-tab",[{"k","v"}]}]"#;
+        let expected =
+            r#"[{"x-max-priority",5},{"x-foo",true},{"x-bar",-5000000000},{"x-baz",["a",1]},{"x-tab",[{"k","v"}]}]"#;
         assert_eq!(cell(&arguments), expected);
         assert_eq!(cell(&json!({})), "[]");
         assert_eq!(cell(&json!({"x-dead-letter-exchange": ""})), r#"[{"x-dead-letter-exchange",[]}]"#);
@@ -214,7 +215,11 @@ mod tests {
 
     #[test]
     fn in_json_arguments_have_types_and_nothing_is_an_empty_string() {
-        let row = [json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-long": 5_000_000_000_i64}), Value::Null, json!(0)];
+        let row = [
+            json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-long": 5_000_000_000_i64}),
+            Value::Null,
+            json!(0),
+        ];
         let expected = r#"{"arguments":[["x-max-length","signedint",10],["x-overflow","longstr","reject-publish"],["x-long","long",5000000000]],"policy":"","messages":0}"#;
         assert_eq!(json_object(&["arguments", "policy", "messages"], &row), expected);
     }

@@ -6,7 +6,8 @@ use std::io::IsTerminal as _;
 
 /// All commands.
 pub(super) fn overview(program: &str) -> String {
-    let mut text = format!("\n{}\n\n{program} {GENERAL} <command> [<command options>]\n\nAvailable commands:\n", head("Usage"));
+    let mut text =
+        format!("\n{}\n\n{program} {GENERAL} <command> [<command options>]\n\nAvailable commands:\n", head("Usage"));
     let mut section = "";
     for command in COMMANDS {
         if command.section != section {

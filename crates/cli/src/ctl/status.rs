@@ -1,10 +1,10 @@
 //! `status`: what the server is and takes, in sections.
 
+use super::Screen;
 use super::api::{Api, encoded};
 use super::arguments::Line;
 use super::failure::Failure;
 use super::formats::{BOLD, Formatter, PLAIN, cell};
-use super::Screen;
 use serde_json::{Value, json};
 use std::io::IsTerminal as _;
 

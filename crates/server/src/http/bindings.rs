@@ -76,11 +76,7 @@ fn list_to(
     answer(api, listing, |binding| binding.vhost == vhost && binding.kind == kind && binding.destination == name)
 }
 
-fn answer(
-    api: &Api,
-    listing: &Listing,
-    is_wanted: impl Fn(&BindingView<'_>) -> bool,
-) -> Result<Json<Value>, Refusal> {
+fn answer(api: &Api, listing: &Listing, is_wanted: impl Fn(&BindingView<'_>) -> bool) -> Result<Json<Value>, Refusal> {
     let objects = {
         let topology = api.board.topology();
         topology.bindings().filter(is_wanted).map(|binding| describe(&topology, &binding)).collect()

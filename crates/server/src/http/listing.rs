@@ -165,7 +165,11 @@ fn dotted<'a>(object: &'a Value, field: &str) -> Option<&'a Value> {
 }
 
 fn by_fields(a: &Value, b: &Value, fields: &[&str]) -> Ordering {
-    fields.iter().map(|field| compare(dotted(a, field), dotted(b, field))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    fields
+        .iter()
+        .map(|field| compare(dotted(a, field), dotted(b, field)))
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
 }
 
 /// Numbers come before truth values, those before texts; what is missing counts as 0.

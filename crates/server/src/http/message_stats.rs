@@ -25,7 +25,8 @@ pub(super) fn of_queue(counters: &QueueCounters) -> Named {
 
 /// What happened on a channel, or on several.
 pub(super) fn of_channel(counters: &ChannelCounters) -> Named {
-    let ChannelCounters { publish, confirm, return_unroutable, drop_unroutable, deliver, deliver_no_ack, .. } = *counters;
+    let ChannelCounters { publish, confirm, return_unroutable, drop_unroutable, deliver, deliver_no_ack, .. } =
+        *counters;
     let ChannelCounters { get, get_no_ack, get_empty, redeliver, ack, .. } = *counters;
     vec![
         ("publish", publish),

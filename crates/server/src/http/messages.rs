@@ -11,9 +11,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use broker::command::{
-    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Settle, Settlement, VhostId,
-};
+use broker::command::{Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Settle, Settlement, VhostId};
 use broker::message::{Message, MessageParts, parse_expiration};
 use broker::resource;
 use broker::topology::Routes;
@@ -37,18 +35,15 @@ pub(super) async fn publish(
     let draft = Draft::read(&document.object("properties")?)?;
     let exchange = real_name(&exchange);
     let place = Place { vhost: vhost_id, vhost_name: &vhost, exchange, routing_key };
-    let (message, targets) = prepare(&api, &caller, &place, draft, &body).map_err(|fault| Refusal::from_channel(&fault))?;
+    let (message, targets) =
+        prepare(&api, &caller, &place, draft, &body).map_err(|fault| Refusal::from_channel(&fault))?;
     let routed = !targets.is_empty();
     send(&mut api.operator(), &message, &targets).await?;
     Ok(Json(json!({"routed": routed})))
 }
 
 /// Puts a transient message into a queue.
-pub(super) async fn publish_to_queue(
-    operator: &mut Operator,
-    queue: &QueueSpec,
-    body: &[u8],
-) -> Result<(), Refusal> {
+pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec, body: &[u8]) -> Result<(), Refusal> {
     let mut properties = BytesMut::new();
     PropertyList::default().encode(&mut properties);
     let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &properties, died_here: false };
@@ -122,7 +117,9 @@ impl Draft {
             for name in ["CC", "BCC"] {
                 match headers.get(name) {
                     None => {}
-                    Some(Amqp::Array(keys)) => more_keys.extend(keys.iter().filter_map(Amqp::as_str).map(str::to_owned)),
+                    Some(Amqp::Array(keys)) => {
+                        more_keys.extend(keys.iter().filter_map(Amqp::as_str).map(str::to_owned))
+                    }
                     Some(_) => return Err(Refusal::bad_request(format!("the header {name} must be a list"))),
                 }
             }

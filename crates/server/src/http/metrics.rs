@@ -143,7 +143,11 @@ impl Look {
             ("queue_messages_unacked", "Messages delivered and not acknowledged", sum(|queue| queue.unacked)),
             ("queue_messages", "Messages ready and unacknowledged", sum(|queue| queue.ready + queue.unacked)),
             ("queue_messages_persistent", "Persistent messages", sum(|queue| queue.persistent)),
-            ("queue_messages_bytes", "Size in bytes of all messages", sum(|queue| queue.ready_bytes + queue.unacked_bytes)),
+            (
+                "queue_messages_bytes",
+                "Size in bytes of all messages",
+                sum(|queue| queue.ready_bytes + queue.unacked_bytes),
+            ),
             ("queue_messages_ready_bytes", "Size in bytes of ready messages", sum(|queue| queue.ready_bytes)),
             ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", sum(|queue| queue.unacked_bytes)),
         ] {
@@ -165,8 +169,12 @@ impl Look {
         ];
         let counters: [Metric<QueueView>; 12] = [
             ("queue_messages_published_total", "Messages published to a queue", |queue| queue.counters.publish),
-            ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| queue.counters.deliver),
-            ("queue_messages_delivered_total", "Messages delivered, acknowledged at once", |queue| queue.counters.deliver_no_ack),
+            ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| {
+                queue.counters.deliver
+            }),
+            ("queue_messages_delivered_total", "Messages delivered, acknowledged at once", |queue| {
+                queue.counters.deliver_no_ack
+            }),
             ("queue_get_ack_total", "Messages polled, to be acknowledged", |queue| queue.counters.get),
             ("queue_get_total", "Messages polled, acknowledged at once", |queue| queue.counters.get_no_ack),
             ("queue_get_empty_total", "Polls of an empty queue", |queue| queue.counters.get_empty),
@@ -176,7 +184,9 @@ impl Look {
             ("queue_messages_expired_total", "Messages that expired", |queue| queue.counters.expired),
             ("queue_messages_rejected_total", "Messages that consumers rejected", |queue| queue.counters.rejected),
             ("queue_messages_maxlen_total", "Messages that a full queue dropped", |queue| queue.counters.maxlen),
-            ("queue_messages_delivery_limit_total", "Messages that failed too often", |queue| queue.counters.delivery_limit),
+            ("queue_messages_delivery_limit_total", "Messages that failed too often", |queue| {
+                queue.counters.delivery_limit
+            }),
         ];
         for (kind, families) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
             for (name, help, of) in families {

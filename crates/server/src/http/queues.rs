@@ -47,12 +47,7 @@ pub(super) async fn list_in(
     answer(&api, Some(vhost), Detail::Usual, &listing).await
 }
 
-async fn answer(
-    api: &Api,
-    vhost: Option<VhostId>,
-    detail: Detail,
-    listing: &Listing,
-) -> Result<Json<Value>, Refusal> {
+async fn answer(api: &Api, vhost: Option<VhostId>, detail: Detail, listing: &Listing) -> Result<Json<Value>, Refusal> {
     let detail = match listing.disables_stats() {
         true => Detail::Declared { counts: listing.enables_queue_totals() },
         false => detail,

@@ -49,7 +49,11 @@ impl Refusal {
 
     /// 408: the request did not come whole in time.
     pub(super) fn too_slow() -> Self {
-        Self { status: StatusCode::REQUEST_TIMEOUT, error: "timeout", reason: "The request took too long to arrive".into() }
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            error: "timeout",
+            reason: "The request took too long to arrive".into(),
+        }
     }
 
     /// As RabbitMQ words the faults of the AMQP client inside its API: `406 PRECONDITION_FAILED - TEXT`.

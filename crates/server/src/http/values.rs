@@ -128,9 +128,13 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_is_said_otherwise() {
-        let table: Table = [("nan", Value::F64(f64::NAN)), ("bin", Value::Str(vec![0xff])), ("d", Value::Decimal { scale: 2, value: 150 })]
-            .into_iter()
-            .collect();
+        let table: Table = [
+            ("nan", Value::F64(f64::NAN)),
+            ("bin", Value::Str(vec![0xff])),
+            ("d", Value::Decimal { scale: 2, value: 150 }),
+        ]
+        .into_iter()
+        .collect();
         assert_eq!(table_to_json(&table), json!({"nan": "NaN", "bin": "/w==", "d": 1.5}));
     }
 
