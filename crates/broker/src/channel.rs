@@ -173,9 +173,9 @@ impl Connection {
             // The answer to a basic.cancel of ours.
             Method::BasicCancelOk(_) => Ok(()),
             Method::BasicQos(qos) => self.basic_qos(number, qos, fx),
-            Method::BasicRecover(recover) => self.basic_recover(now, number, recover.requeue, basic::Recover::ID, fx),
+            Method::BasicRecover(recover) => self.basic_recover(number, recover.requeue, basic::Recover::ID, fx),
             Method::BasicRecoverAsync(recover) => {
-                self.basic_recover(now, number, recover.requeue, basic::RecoverAsync::ID, fx)
+                self.basic_recover(number, recover.requeue, basic::RecoverAsync::ID, fx)
             }
             Method::QueueDeclare(declare) => self.queue_declare(number, declare, fx),
             Method::QueueBind(bind) => self.queue_bind(number, bind, fx),

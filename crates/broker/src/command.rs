@@ -136,14 +136,6 @@ pub enum Command {
         /// The queue.
         queue: QueueId,
     },
-    /// Every unacked message of the channel goes back to its place. Answered by [`Outcome::Recovered`], before any of
-    /// them is delivered anew. The channel's consumers go on.
-    Recover {
-        /// The question.
-        call: CallId,
-        /// The channel.
-        channel: ChannelId,
-    },
     /// The channel ends: its consumers are gone, its unacked messages go back. Answered by [`Outcome::ChannelClosed`].
     CloseChannel {
         /// The question.
@@ -379,8 +371,6 @@ pub enum Outcome {
         /// How many.
         messages: u64,
     },
-    /// Unacked messages of the channel went back.
-    Recovered,
     /// The channel's consumers are gone, its messages back.
     ChannelClosed,
     /// The same for all channels, or the connection's exclusive queues are gone.

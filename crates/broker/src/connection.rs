@@ -722,6 +722,7 @@ impl Connection {
         if std::mem::replace(&mut self.is_released, true) {
             return answers;
         }
+        self.windows.end();
         for (_, channel) in self.channels.drain() {
             self.closed_channels.add(channel.counters());
         }

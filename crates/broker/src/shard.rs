@@ -259,10 +259,6 @@ impl<S: Store> Shard<S> {
                 self.serve_queue(queue, topology);
                 self.purge(peer, call, queue);
             }
-            Command::Recover { call, channel } => {
-                self.recover_channel(peer, channel);
-                self.answer(peer, call, Outcome::Recovered);
-            }
             Command::CloseChannel { call, channel } => {
                 self.close_channel(peer, channel);
                 self.answer(peer, call, Outcome::ChannelClosed);

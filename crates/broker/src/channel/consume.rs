@@ -1,8 +1,8 @@
 //! Deliveries to the client and what it says to them: consume, cancel, get, qos, ack, nack, reject, recover
 //! (amqp-0-9-1 §1.8.3, with RabbitMQ's extensions).
 
+use super::Channel;
 use super::unacked::Unacked;
-use super::{Channel, reply_unless};
 use crate::command::{
     CatalogAsk, Command, Consume, ConsumerNumber, Delivery, Fault, Now, QueueRef, Settle, Settlement,
 };
@@ -155,6 +155,10 @@ impl Connection {
     /// The consumer's queue is gone; clients that can be told are.
     pub(crate) fn consumer_gone(&mut self, consumer: ConsumerNumber, fx: &mut Effects) {
         let Some(gone) = self.consumers.remove(&consumer) else { return };
+        let held = self.channels.get_mut(&gone.channel).map(|channel| channel.take_held(consumer));
+        for delivery in held.into_iter().flatten() {
+            self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
+        }
         if self.client.consumer_cancel_notify && self.is_open(gone.channel) {
             basic::Cancel { consumer_tag: &gone.tag, nowait: true }.encode(gone.channel, fx.out.tail());
         }
@@ -269,10 +273,7 @@ impl Connection {
 
     /// What was held for a consumer that is cancelled goes back, as if it never left its queue.
     fn unsend_held(&mut self, number: ChannelId, consumer: ConsumerNumber, fx: &mut Effects) {
-        let held = std::mem::take(&mut self.open_channel(number).held);
-        let (back, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|delivery| delivery.consumer == consumer);
-        self.open_channel(number).held = held.into();
-        for delivery in back {
+        for delivery in self.open_channel(number).take_held(consumer) {
             let settle = Settle { queue: delivery.queue.id, seq: delivery.seq, how: Settlement::Unsent };
             fx.shards[usize::from(delivery.queue.shard.0)].push(Command::Settle(settle));
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
@@ -382,7 +383,6 @@ impl Connection {
 
     pub(super) fn basic_recover(
         &mut self,
-        now: Now,
         number: ChannelId,
         requeue: bool,
         method: MethodId,
@@ -391,27 +391,14 @@ impl Connection {
         if !requeue {
             return Err(Fault::new(ReplyCode::NotImplemented, "requeue=false"));
         }
-        let channel = self.open_channel(number);
-        if channel.transaction.as_ref().is_some_and(|transaction| transaction.settlements() > 0) {
-            // What the transaction has settled stays so; each of the others goes back by itself.
-            for unacked in channel.unacked.take_all() {
-                send_settlement(unacked, Settlement::Requeue, fx);
-            }
-            self.send_held(number, fx);
-            if method == basic::Recover::ID {
-                basic::RecoverOk.encode(number, fx.out.tail());
-            }
-            return Ok(());
+        // What the client has not been sent yet is not meant, nor what a transaction has settled.
+        for unacked in self.open_channel(number).unacked.take_all() {
+            send_settlement(unacked, Settlement::Requeue, fx);
         }
-        channel.unacked.take_all();
-        for delivery in std::mem::take(&mut channel.held) {
-            self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
+        if method == basic::Recover::ID {
+            basic::RecoverOk.encode(number, fx.out.tail());
         }
-        let call = self.next_call();
-        let answers = self.tell_shards(fx, || Command::Recover { call, channel: number });
-        let then = reply_unless(method != basic::Recover::ID, |number, out| basic::RecoverOk.encode(number, out));
-        self.wait(answers, number, method, then);
-        self.go_on_if_answered(now, fx);
+        self.send_held(number, fx);
         Ok(())
     }
 
@@ -444,6 +431,14 @@ impl Channel {
             Some(transaction) => transaction.settle(unacked, how),
             None => send_settlement(unacked, how, fx),
         }
+    }
+
+    /// Takes out what is held for one consumer.
+    fn take_held(&mut self, consumer: ConsumerNumber) -> Vec<Delivery> {
+        let held = std::mem::take(&mut self.held);
+        let (taken, left): (Vec<_>, Vec<_>) = held.into_iter().partition(|delivery| delivery.consumer == consumer);
+        self.held = left.into();
+        taken
     }
 
     fn is_over_limit(&self) -> bool {

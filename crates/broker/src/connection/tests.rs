@@ -1,7 +1,7 @@
 //! What a connection does by itself: handshake, frames, heartbeats, and errors that need no shard.
 
 use super::*;
-use crate::command::{Delivery, QueueSettings, Settlement};
+use crate::command::{Delivery, QueueSettings, QueueSpec, Settle, Settlement};
 use crate::message::{Message, MessageParts};
 use crate::queue::tests::spec;
 use amqp::method::{basic, channel, connection, queue, tx};
@@ -334,27 +334,76 @@ fn a_commit_returns_the_message_whose_queue_was_deleted_meanwhile() {
     assert!(matches!(Method::decode(&sent[3].1), Ok(Method::TxCommitOk(_))));
 }
 
+fn delivery(consumer: ConsumerNumber, queue: &QueueSpec, seq: u64, body: &[u8]) -> Delivery {
+    let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &[0, 0], died_here: false };
+    Delivery {
+        channel: ChannelId(1),
+        consumer,
+        queue: queue.queue,
+        seq: Seq(seq),
+        redelivered: false,
+        attempts: 0,
+        no_ack: false,
+        message: Message::new(parts, body),
+    }
+}
+
+#[test]
+fn what_was_held_for_a_consumer_that_is_gone_takes_no_room_in_the_window() {
+    let mut client = Client::with_channel();
+    let queue = Arc::new(spec(1, QueueSettings::default()));
+    client.topology.add_queue(Arc::clone(&queue));
+    client.method(1, &Method::BasicQos(basic::Qos { prefetch_size: 0, prefetch_count: 1, global: true }));
+    client.method(1, &Method::BasicConsume(basic::Consume { queue: &queue.name, ..Default::default() }));
+    let Some(Command::Consume(consume)) = client.fx.shards[0].pop() else { panic!("{:?}", client.fx.shards) };
+    let consuming = ConnectionEvent::Done { call: consume.call, outcome: Outcome::Consuming };
+    client.machine.apply(client.now, consuming, &mut client.fx);
+    client.fx.shards[0].clear();
+    for (seq, body) in [(1, vec![0; 10]), (2, vec![0; 300_000])] {
+        let delivery = delivery(consume.consumer, &queue, seq, &body);
+        client.machine.apply(client.now, ConnectionEvent::Deliver(delivery), &mut client.fx);
+    }
+    assert!(client.sent().len() < 10, "the channel's limit is one");
+    assert!(client.fx.shards[0].is_empty());
+    client.machine.apply(client.now, ConnectionEvent::ConsumerGone { consumer: consume.consumer }, &mut client.fx);
+    assert!(matches!(client.fx.shards[0][..], [Command::Drained { bytes: 300_000.. }]), "{:?}", client.fx.shards);
+}
+
+#[test]
+fn recover_is_answered_at_once_and_returns_what_the_client_was_sent() {
+    let mut client = Client::with_channel();
+    let queue = Arc::new(spec(1, QueueSettings::default()));
+    client.topology.add_queue(Arc::clone(&queue));
+    client.method(1, &Method::BasicConsume(basic::Consume { queue: &queue.name, ..Default::default() }));
+    let Some(Command::Consume(consume)) = client.fx.shards[0].pop() else { panic!("{:?}", client.fx.shards) };
+    let consuming = ConnectionEvent::Done { call: consume.call, outcome: Outcome::Consuming };
+    client.machine.apply(client.now, consuming, &mut client.fx);
+    let first = ConnectionEvent::Deliver(delivery(consume.consumer, &queue, 1, b"first"));
+    client.machine.apply(client.now, first, &mut client.fx);
+    client.sent();
+    client.method(1, &Method::BasicRecover(basic::Recover { requeue: true }));
+    // On its way when the client asked: it stays with the channel.
+    let second = ConnectionEvent::Deliver(delivery(consume.consumer, &queue, 2, b"second"));
+    client.machine.apply(client.now, second, &mut client.fx);
+    let sent = client.sent();
+    assert!(matches!(Method::decode(&sent[0].1), Ok(Method::BasicRecoverOk(_))));
+    assert!(matches!(Method::decode(&sent[1].1), Ok(Method::BasicDeliver(_))));
+    let [Command::Settle(settle)] = client.fx.shards[0][..] else { panic!("{:?}", client.fx.shards) };
+    assert_eq!((settle.seq, settle.how), (Seq(1), Settlement::Requeue));
+    client.method(1, &Method::BasicAck(basic::Ack { delivery_tag: 2, multiple: false }));
+    assert!(matches!(client.fx.shards[0][..], [_, Command::Settle(Settle { how: Settlement::Ack, .. })]));
+}
+
 #[test]
 fn recover_leaves_what_the_transaction_has_acknowledged() {
     let mut client = Client::with_channel();
     let queue = Arc::new(spec(1, QueueSettings::default()));
     client.topology.add_queue(Arc::clone(&queue));
     client.method(1, &Method::TxSelect(tx::Select));
-    let parts = MessageParts { exchange: "", routing_key: "q1", properties: &[0, 0], died_here: false };
     for seq in 1..=2 {
         client.method(1, &Method::BasicGet(basic::Get { queue: &queue.name, no_ack: false }));
         let Some(Command::Get { call, .. }) = client.fx.shards[0].pop() else { panic!("{:?}", client.fx.shards) };
-        let delivery = Delivery {
-            channel: ChannelId(1),
-            consumer: ConsumerNumber::GET,
-            queue: queue.queue,
-            seq: Seq(seq),
-            redelivered: false,
-            attempts: 0,
-            no_ack: false,
-            message: Message::new(parts, b"body"),
-        };
-        let outcome = Outcome::Got { delivery, left: 0 };
+        let outcome = Outcome::Got { delivery: delivery(ConsumerNumber::GET, &queue, seq, b"body"), left: 0 };
         client.machine.apply(client.now, ConnectionEvent::Done { call, outcome }, &mut client.fx);
     }
     client.method(1, &Method::BasicAck(basic::Ack { delivery_tag: 1, multiple: false }));

@@ -12,11 +12,13 @@ pub(crate) struct Windows {
     drained: Vec<u64>,
     /// Bytes of deliveries that wait.
     pub(crate) undelivered: u64,
+    /// The shards were told that the connection ends: they want to hear nothing more of it.
+    is_over: bool,
 }
 
 impl Windows {
     pub(crate) fn new(shards: u16) -> Self {
-        Self { waiting: VecDeque::new(), drained: vec![0; usize::from(shards)], undelivered: 0 }
+        Self { waiting: VecDeque::new(), drained: vec![0; usize::from(shards)], undelivered: 0, is_over: false }
     }
 
     /// A delivery is encoded; it has left when `end` bytes were sent in all.
@@ -44,10 +46,15 @@ impl Windows {
         }
     }
 
+    /// From now on nothing is reported.
+    pub(crate) fn end(&mut self) {
+        self.is_over = true;
+    }
+
     fn add(&mut self, shard: ShardId, bytes: u64, shards: &mut [Vec<Command>]) {
         let at = usize::from(shard.0);
         self.drained[at] += bytes;
-        if self.drained[at] >= REPORT_BYTES {
+        if self.drained[at] >= REPORT_BYTES && !self.is_over {
             shards[at].push(Command::Drained { bytes: self.drained[at] });
             self.drained[at] = 0;
         }
@@ -62,6 +69,16 @@ const REPORT_BYTES: u64 = WINDOW_BYTES / 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_reported_after_the_end() {
+        let mut windows = Windows::new(1);
+        let mut shards = vec![vec![]];
+        windows.encoded(ShardId(0), WINDOW_BYTES, 10);
+        windows.end();
+        windows.sent(10, &mut shards);
+        assert!(shards[0].is_empty(), "a shard would take it for a new connection");
+    }
 
     #[test]
     fn everything_sent_is_reported_but_for_less_than_a_quarter() {

@@ -90,14 +90,6 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// basic.recover
-    pub(super) fn recover_channel(&mut self, peer: Slot<Peer>, id: ChannelId) {
-        let Some(&channel) = self.peers[peer].channels.get(&id) else { return };
-        for (slot, holder) in self.channels[channel].holders.iter().copied().collect::<Vec<_>>() {
-            self.requeue_all(slot, holder);
-        }
-    }
-
     fn requeue_all(&mut self, slot: Slot<Queue>, holder: Slot<Holder>) {
         // The last of a cancelled consumer's messages takes the holder with it.
         while let Some(seq) = self.queues[slot].holders.get(holder).and_then(|holder| holder.held.first()) {

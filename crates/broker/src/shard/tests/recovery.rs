@@ -222,7 +222,7 @@ fn an_old_message_does_not_hold_the_log_up() {
         if world.view(2).ready > 1 {
             world.get(1, 2).unwrap();
             world.ask(1, purge);
-            world.ask(1, |call| Command::Recover { call, channel: ChannelId(1) });
+            world.ask(1, |call| Command::CloseChannel { call, channel: ChannelId(1) });
             world.get(1, 1).unwrap();
         }
         world.pass(1_100);

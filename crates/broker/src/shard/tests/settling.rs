@@ -59,15 +59,6 @@ fn a_closed_connection_returns_what_gets_and_cancelled_consumers_held() {
 }
 
 #[test]
-fn recover_returns_all_and_keeps_the_consumers() {
-    let mut world = three_held();
-    world.settle(1, 2, Settlement::Ack);
-    assert!(matches!(world.ask(1, |call| Command::Recover { call, channel: ChannelId(1) }), Outcome::Recovered));
-    let got: Vec<_> = world.deliveries().into_iter().map(|got| (got.body, got.redelivered)).collect();
-    assert_eq!(got, [("a".to_owned(), true), ("c".to_owned(), true)]);
-}
-
-#[test]
 fn nobody_settles_for_another_connection_or_twice() {
     let mut world = three_held();
     world.command(2, settle(1, 1, Settlement::Ack));
