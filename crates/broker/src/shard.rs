@@ -418,6 +418,9 @@ impl<S: Store> Shard<S> {
             self.leave_all_channels(peer);
             self.bury(topology);
         }
+        for moving in self.moving.values().filter(|moving| moving.entry.redelivered) {
+            self.log.append_returned(moving.queue, moving.entry.seq, moving.entry.attempts);
+        }
         self.write_settled();
         self.log.close();
         self.is_closed = true;

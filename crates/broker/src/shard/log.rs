@@ -126,6 +126,12 @@ impl<S: Store> Log<S> {
         self.append(Record::Returned { queue, seq, attempts });
     }
 
+    /// Every message whose record comes before may have been delivered.
+    pub(crate) fn append_doubt(&mut self) {
+        let (queue, seq) = EVERY_PLACE;
+        self.append_returned(queue, seq, 0);
+    }
+
     pub(crate) fn put_fact(&mut self, key: Bytes, value: Bytes) -> Lsn {
         let lsn = self.append(Record::Fact { key: &key, value: &value });
         self.live_bytes += fact_cost(&key, &value);
@@ -267,3 +273,5 @@ fn fact_cost(key: &Bytes, value: &Bytes) -> u64 {
 }
 
 const RECORD_BYTES: u64 = 40;
+/// No queue has this id: what is said of it is meant for all messages before.
+pub(crate) const EVERY_PLACE: (QueueId, Seq) = (QueueId(0), Seq(0));

@@ -1,6 +1,6 @@
 //! Makes a shard of what its log holds: facts, and the messages that still have a place.
 
-use super::log::Log;
+use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
 use crate::fact::CorruptFact;
@@ -97,6 +97,9 @@ impl Recovery {
                     self.settle(queue, *range);
                 }
             }
+            Record::Returned { queue, seq, .. } if (queue, seq) == EVERY_PLACE => {
+                self.doubt();
+            }
             Record::Returned { queue, seq, attempts } => {
                 let place = self.queues.get_mut(&queue).and_then(|found| found.places.get_mut(&seq));
                 if let Some(entry) = place {
@@ -114,6 +117,12 @@ impl Recovery {
                 self.dead.extend(forgotten.map(|(_, lsn)| lsn));
             }
         }
+    }
+
+    /// Everything found so far may have been delivered.
+    fn doubt(&mut self) {
+        let entries = self.queues.values_mut().flat_map(|found| found.places.values_mut());
+        entries.for_each(|entry| entry.redelivered = true);
     }
 
     fn message(&mut self, lsn: Lsn, places: &[Place], payload: &[u8]) {
@@ -165,12 +174,17 @@ impl Recovery {
             return Err(error);
         }
         let mut log = Log::new(store);
+        if !clean {
+            self.doubt();
+            // The next stop may be clean.
+            log.append_doubt();
+        }
         let mut facts = Vec::with_capacity(self.facts.len());
         let mut queues = Vec::new();
         for (key, (value, lsn)) in self.facts {
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
                 let found = self.queues.remove(&spec.queue.id);
-                queues.push(recovered(spec, found, clean, self.now, &mut log));
+                queues.push(recovered(spec, found, self.now, &mut log));
             }
             log.recover_fact(key.clone(), value.clone(), lsn);
             facts.push((key, value));
@@ -199,12 +213,11 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
     }
 }
 
-fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, clean: bool, now: Now, log: &mut Log<S>) -> Queue {
+fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
     let Some(found) = found else { return queue };
-    for (_, mut entry) in found.places {
+    for (_, entry) in found.places {
         log.recover_message(entry.message.bytes());
-        entry.redelivered |= !clean;
         queue.enter(entry);
     }
     queue.pass(found.last);

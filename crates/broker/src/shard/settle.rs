@@ -22,7 +22,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         let Some(held) = queue.take_unacked(settle.seq) else { return };
-        let entry = held.entry;
+        let mut entry = held.entry;
         queue.last_busy_unix_ms = self.now.unix_ms;
         match settle.how {
             Settlement::Ack => {
@@ -31,6 +31,8 @@ impl<S: Store> Shard<S> {
             }
             Settlement::Discard => {
                 queue.counters.rejected += 1;
+                // Should it come back after all: its dead letter may be on its way to another shard when this one stops.
+                entry.redelivered = true;
                 self.lose(slot, entry, Reason::Rejected);
             }
             Settlement::Requeue => self.requeue(slot, entry),

@@ -89,6 +89,23 @@ fn after_a_crash_everything_may_have_been_delivered_after_a_stop_only_what_was()
 }
 
 #[test]
+fn what_a_crash_left_in_doubt_stays_so_after_a_clean_stop() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings::default());
+    world.command(9, persistent(&[1], "before"));
+    world.get(1, 1).unwrap();
+    world.settle_down();
+    let mut world = world.restart();
+    world.command(9, persistent(&[1], "after"));
+    world.step(vec![ShardInput::Close]);
+    world.settle_down();
+    assert!(world.out.closed);
+    let mut world = world.restart();
+    let told = [world.get(1, 1).unwrap(), world.get(1, 1).unwrap()].map(|delivery| delivery.redelivered);
+    assert_eq!(told, [true, false]);
+}
+
+#[test]
 fn failed_deliveries_are_remembered() {
     let mut world = World::new();
     world.durable_queue(1, QueueSettings { quorum: true, ..QueueSettings::default() });
