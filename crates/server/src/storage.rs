@@ -131,8 +131,9 @@ fn open_shard(
     let opened = SegmentLog::open(disk, options, &mut |lsn, record| recovery.replay(lsn, record))?;
     if let Some(cut) = &opened.report.cut {
         tracing::warn!(
-            "the end of {} was not whole, as after a power cut: {} bytes from byte {} on, none of them ever confirmed, \
-             were cut off",
+            "the end of {} was not whole: {} bytes from byte {} on were cut off. After a crash or power cut these are \
+             writes that nobody was told are durable; if there was none, the disk damaged the file and messages may be \
+             lost",
             cut.file,
             cut.bytes,
             cut.offset

@@ -230,7 +230,11 @@ impl fmt::Display for LockError {
                 write!(f, "{directory} is in use by {holder}; stop it or choose another --data-dir")
             }
             LockError::Io { directory, error } => {
-                write!(f, "cannot lock the data directory {directory}: {error}")
+                write!(
+                    f,
+                    "cannot use the data directory {directory}: {error}; check its permissions or choose another \
+                     --data-dir"
+                )
             }
         }
     }
@@ -258,7 +262,12 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         make_directory(parent)?;
     }
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Another process made it meanwhile, or something else has its name.
+            if !directory.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+        }
         other => other?,
     }
     sync_directory(parent)
