@@ -473,20 +473,25 @@ fn ask_connection(line: &ConnectionLine) -> oneshot::Receiver<ConnectionView> {
     answered
 }
 
-/// The room that commands take in a mailbox: one, and one more for each 4 KiB of messages.
+/// The room that commands take in a mailbox: one, and one more for each 4 KiB of messages and of what it costs to queue
+/// them.
 fn weight(commands: &[Command]) -> u32 {
-    let units = 1 + message_bytes(commands) / 4096;
+    let units = 1 + publish_bytes(commands) / 4096;
     u32::try_from(units).unwrap_or(ROOM).min(ROOM)
 }
 
-fn message_bytes(commands: &[Command]) -> u64 {
+fn publish_bytes(commands: &[Command]) -> u64 {
     let bytes = |command: &Command| match command {
-        Command::Publish(publish) => publish.message.bytes().len() as u64,
-        Command::Transaction(commands) => message_bytes(commands),
+        Command::Publish(publish) => PUBLISH_BYTES + publish.message.bytes().len() as u64,
+        Command::Transaction(commands) => publish_bytes(commands),
         _ => 0,
     };
     commands.iter().map(bytes).sum()
 }
+
+/// What a publish weighs beside its message: even an empty one takes about the time of so many copied bytes, and many
+/// of them fit into one read.
+const PUBLISH_BYTES: u64 = 256;
 
 /// What the connections' batches in one shard's mailbox may weigh together: 256 small ones, or 1 MiB of messages. Enough
 /// to keep the shard busy while connections read on, and little enough that what waits behind them (a question, the
@@ -498,3 +503,35 @@ const INSPECT_QUEUES: Duration = Duration::from_secs(5);
 
 /// How long connections may take to describe themselves.
 const INSPECT_CONNECTIONS: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::command::{Publish, QueueId};
+    use broker::message::{Message, MessageParts};
+
+    fn publish(body_bytes: usize) -> Command {
+        let parts = MessageParts { exchange: "", routing_key: "work", properties: &[0, 0], died_here: false };
+        Command::Publish(Publish {
+            queues: [QueueId(1)].into(),
+            message: Message::new(parts, &vec![0; body_bytes]),
+            persistent: false,
+            expiration_ms: None,
+            priority: None,
+            confirm: false,
+        })
+    }
+
+    #[test]
+    fn what_keeps_a_shard_busy_weighs_accordingly() {
+        assert_eq!(weight(&[]), 1);
+        assert_eq!(weight(&[publish(1)]), 1);
+        assert_eq!(weight(&[publish(1 << 20)]), ROOM, "never more than all the room: it would wait for ever");
+        let smallest: Vec<_> = (0..900).map(|_| publish(0)).collect();
+        assert!(
+            (ROOM / 8..ROOM).contains(&weight(&smallest)),
+            "a read of empty messages keeps a shard for a millisecond"
+        );
+        assert!(weight(&[Command::Transaction(smallest)]) > ROOM / 8, "also when they are committed together");
+    }
+}
