@@ -84,14 +84,17 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let refused = |text: &str| Err(Fault::new(ReplyCode::PreconditionFailed, text));
-        if self.open_channel(number).reply_tag.is_some() {
+        let channel = self.open_channel(number);
+        if channel.reply_tag.is_some() {
             return refused("reply consumer already set");
         }
         if !consume.no_ack {
             return refused("reply consumer cannot acknowledge");
         }
+        // Not of its number: a late reply to a channel that is closed must miss the next one of that number.
+        let serial = channel.serial;
         self.has_catalog_ties = true;
-        let secret = format!("{}.{number}", self.names.secret());
+        let secret = format!("{}.{serial}", self.names.secret());
         let ask = CatalogAsk::AddReplyConsumer { channel: number, secret };
         self.ask(ask, number, basic::Consume::ID, Then::ConsumeReplies { tag, nowait: consume.nowait }, fx);
         Ok(())

@@ -31,6 +31,12 @@ pub(super) struct Envelope {
     immediate: bool,
 }
 
+impl Envelope {
+    fn is_reply(&self) -> bool {
+        self.exchange.is_empty() && is_reply_address(&self.routing_key)
+    }
+}
+
 /// A message of which the body is missing, in whole or in part.
 #[derive(Debug)]
 pub(super) struct Assembly {
@@ -311,7 +317,8 @@ impl Connection {
             None => {
                 let found = find_targets(envelope, &assembly.more_keys, &message, topology, vhost, &mut self.routes);
                 let found = found.map_err(|()| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
-                if !assembly.has_headers {
+                // Reply addresses come and go without a change of the topology's generation.
+                if !assembly.has_headers && !envelope.is_reply() {
                     channel.route_cache.put(assembly.envelope.clone(), found.clone(), topology);
                 }
                 found
@@ -414,7 +421,7 @@ fn find_targets(
     vhost: VhostId,
     routes: &mut Routes,
 ) -> Result<Targets, ()> {
-    if envelope.exchange.is_empty() && is_reply_address(&envelope.routing_key) {
+    if envelope.is_reply() {
         let to = topology.reply_consumer(&envelope.routing_key);
         return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
     }

@@ -415,6 +415,46 @@ fn recover_leaves_what_the_transaction_has_acknowledged() {
 }
 
 #[test]
+fn a_reply_address_is_looked_up_for_each_reply() {
+    let mut client = Client::with_channel();
+    let requester = ChannelKey { connection: ConnectionId(2), channel: ChannelId(1) };
+    let mut bytes = BytesMut::new();
+    let routing_key = "amq.rabbitmq.reply-to.secret";
+    basic::Publish { routing_key, ..Default::default() }.encode(ChannelId(1), &mut bytes);
+    content::encode_content(ChannelId(1), &[0, 0], b"answer", 4096, &mut bytes);
+    client.bytes(&bytes);
+    assert!(client.fx.shards[0].is_empty());
+    client.topology.reply_consumers_mut().add(requester, "secret");
+    client.bytes(&bytes);
+    assert!(matches!(client.fx.shards[0][..], [Command::Reply { to, .. }] if to == requester));
+    client.topology.reply_consumers_mut().remove(requester);
+    client.bytes(&bytes);
+    assert_eq!(client.fx.shards[0].len(), 1);
+}
+
+#[test]
+fn a_channel_of_the_same_number_has_another_reply_address() {
+    let mut client = Client::running();
+    let mut secrets = vec![];
+    for _opening in 0..2 {
+        client.method(1, &Method::ChannelOpen(channel::Open));
+        let consume = basic::Consume { queue: "amq.rabbitmq.reply-to", no_ack: true, ..Default::default() };
+        client.method(1, &Method::BasicConsume(consume));
+        let CatalogRequest { call, ask: CatalogAsk::AddReplyConsumer { secret, .. }, .. } =
+            client.fx.catalog.pop().unwrap()
+        else {
+            panic!("it asks for an address")
+        };
+        secrets.push(secret);
+        client.machine.apply(client.now, ConnectionEvent::Done { call, outcome: Outcome::Applied }, &mut client.fx);
+        client.method(1, &Method::ChannelClose(channel::Close::default()));
+        let CatalogRequest { call, .. } = client.fx.catalog.pop().unwrap();
+        client.machine.apply(client.now, ConnectionEvent::Done { call, outcome: Outcome::Applied }, &mut client.fx);
+    }
+    assert_ne!(secrets[0], secrets[1]);
+}
+
+#[test]
 fn a_message_that_is_too_large_is_refused_before_its_body() {
     let mut client = Client::with_channel();
     let mut bytes = BytesMut::new();
