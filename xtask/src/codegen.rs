@@ -28,7 +28,7 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails if a generated file is missing or is not what [`write`] would write.
+/// Fails if a generated file is missing or is not what [`write()`] would write.
 pub(crate) fn check(root: &Path) -> Result<()> {
     for (path, text) in files(root)? {
         let found = std::fs::read_to_string(&path).unwrap_or_default();

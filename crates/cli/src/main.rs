@@ -2,6 +2,7 @@
 //!
 //! Under the name `rabbitmqctl` or `leveretctl` (a link to it, say) it is `leveret ctl`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+#![allow(rustdoc::broken_intra_doc_links, reason = "the flags' comments are their help, where [::1] is an address")]
 
 mod bench;
 mod ctl;
