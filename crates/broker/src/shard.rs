@@ -168,7 +168,9 @@ impl<S: Store> Shard<S> {
         if !self.touched.is_empty() || self.evacuation.is_running() {
             return Some(self.now.ms);
         }
-        self.timers.next_ms()
+        // A log that is to shrink must not wait for somebody to come along.
+        let evacuation_ms = self.log.evacuation_bound().map(|_| self.evacuation.may_start_ms());
+        [self.timers.next_ms(), evacuation_ms].into_iter().flatten().min()
     }
 
     /// The disk cannot follow: no more input, please, until this changes. The store's news change it.

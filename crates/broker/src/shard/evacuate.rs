@@ -42,6 +42,11 @@ impl Evacuation {
     pub(super) fn is_running(&self) -> bool {
         self.pass.is_some()
     }
+
+    /// When the next pass may start, by `Now::ms`.
+    pub(super) fn may_start_ms(&self) -> u64 {
+        self.not_before_ms
+    }
 }
 
 impl<S: Store> Shard<S> {

@@ -251,6 +251,27 @@ fn an_old_message_does_not_hold_the_log_up() {
     assert_eq!(world.drain(2)[0], "old");
 }
 
+#[test]
+fn a_log_that_has_to_shrink_wakes_its_shard() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings::default());
+    world.durable_queue(2, QueueSettings::default());
+    world.command(9, persistent(&[1], "old"));
+    for _ in 0..2 {
+        (0..50).for_each(|_| world.command(9, persistent(&[2], &"x".repeat(1000))));
+        world.ask(1, |call| Command::Purge { call, queue: QueueId(2) });
+        world.settle_down();
+    }
+    let long = world.shard.log.log_bytes();
+    assert!(long > 50_000, "the first pass was just done");
+    assert_eq!(world.shard.deadline(), Some(world.now.ms + 1_000));
+    while let Some(due_ms) = world.shard.deadline() {
+        world.pass(due_ms - world.now.ms);
+        world.settle_down();
+    }
+    assert!(world.shard.log.log_bytes() < 10_000, "{long}, and still {}", world.shard.log.log_bytes());
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Publish { both: bool, persistent: bool },
