@@ -1,0 +1,207 @@
+//! One message in one queue, and wherever it goes from there when it dies.
+
+use super::{Ledger, index};
+use crate::trace;
+use broker::command::{ChannelKey, Publish, QueueId, Seq, Settlement, ShardId};
+
+/// Names a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) message: usize,
+    pub(super) copy: usize,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Copy {
+    /// The queue that it was published to.
+    pub(super) root: QueueId,
+    pub(super) state: State,
+    /// Its key in the queue's `waiting`.
+    pub(super) order: (u8, u64),
+    /// Survives a crash once it is stored.
+    pub(super) is_logged: bool,
+    /// The same for what becomes of it when it dies.
+    pub(super) is_logged_in_death: bool,
+    /// The shard has said that it is stored.
+    pub(super) is_stored: bool,
+    /// Its publisher's mark was answered, for good or ill.
+    pub(super) is_answered: bool,
+    pub(super) was_refused: bool,
+    /// It can go without anybody's doing, and without a trace.
+    pub(super) can_vanish: bool,
+    /// It can be elsewhere than in its root: it died, or may have.
+    pub(super) may_have_died: bool,
+    /// The dead letter may exist beside its source.
+    pub(super) may_be_twice: bool,
+    /// Was never handed out, and later ones were: it must have left its root.
+    pub(super) is_passed: bool,
+    /// What the flag has to be at the next delivery from its root.
+    pub(super) is_redelivered: bool,
+    /// Failed deliveries in its root, …
+    pub(super) attempts: u32,
+    /// … or fewer, after a crash.
+    pub(super) attempts_are_exact: bool,
+}
+
+/// Where a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has to be in a queue.
+    Ready,
+    /// It is delivered and not settled.
+    Held {
+        /// To this channel.
+        channel: ChannelKey,
+    },
+    /// It may be in a queue, or not.
+    Unsure,
+    /// It is gone, but a crash may undo that.
+    Gone,
+    /// It must never be seen again.
+    Final,
+}
+
+impl Ledger {
+    /// A publish reaches its shard.
+    pub(super) fn arrive(&mut self, shard: ShardId, number: u64, publish: &Publish) {
+        let message = &self.messages[index(number)];
+        assert!(!message.is_returned, "m{number} was returned, and comes to a queue");
+        assert!(!message.is_rolled_back, "m{number} was rolled back, and comes to a queue");
+        assert_eq!(message.persistent, publish.persistent, "the delivery mode of m{number}");
+        let (persistent, expires, channel) = (message.persistent, message.expires, message.channel);
+        for &root in publish.queues.iter() {
+            let Some(queue) = self.queues.get_mut(&root).filter(|queue| queue.is_there()) else { continue };
+            assert_eq!(queue.spec.queue.shard, shard, "a publish went to the wrong shard");
+            let settings = &queue.spec.settings;
+            let level = settings.priority_max.map_or(0, |max| publish.priority.unwrap_or(0).min(max));
+            let order = (u8::MAX - level, queue.next_order);
+            queue.next_order += 1;
+            let is_logged = queue.spec.durable && (persistent || settings.quorum);
+            let drops = queue.drops() || expires;
+            let is_doomed = queue.deletion.is_some();
+            let place = Place { message: index(number), copy: self.messages[index(number)].copies.len() };
+            if let Some(last) = self.last_of(root, channel).filter(|last| *last >= place.message) {
+                panic!("m{number} comes after m{last}, which its channel published later");
+            }
+            self.queues.get_mut(&root).expect("just seen").waiting.insert(order, place);
+            let copy = Copy {
+                root,
+                state: if is_doomed { State::Unsure } else { State::Ready },
+                order,
+                is_logged,
+                is_logged_in_death: is_logged && self.keeps_letters_of(root, persistent),
+                is_stored: false,
+                is_answered: false,
+                was_refused: false,
+                can_vanish: is_doomed || drops && self.is_lost_by_death_in(root),
+                may_have_died: drops,
+                may_be_twice: false,
+                is_passed: false,
+                is_redelivered: false,
+                attempts: 0,
+                attempts_are_exact: true,
+            };
+            assert!(
+                self.messages[place.message].copies.iter().all(|copy| copy.root != root),
+                "m{number} comes twice to one queue"
+            );
+            self.messages[place.message].copies.push(copy);
+            self.alive.insert(place);
+            self.counts.copies += 1;
+        }
+    }
+
+    /// The last message that this channel published to this queue.
+    fn last_of(&mut self, root: QueueId, channel: u64) -> Option<usize> {
+        let waiting = &self.queues.get(&root)?.waiting;
+        let last = waiting.values().rev().take(LOOK_BACK).map(|place| place.message);
+        last.filter(|message| self.messages[*message].channel == channel).max()
+    }
+
+    /// A delivery is settled.
+    pub(super) fn settle(&mut self, key: (QueueId, Seq), how: Settlement) {
+        let Some(place) = self.held.remove(&key) else { return };
+        let State::Held { channel } = self.copy(place).state else { return };
+        if let Some(held) = self.by_channel.get_mut(&channel) {
+            held.remove(&key);
+            if held.is_empty() {
+                self.by_channel.remove(&channel);
+            }
+        }
+        let queue = key.0;
+        trace::note(format_args!("  m{} of {:x} is settled: {how:?}", place.message, queue.0));
+        match how {
+            Settlement::Ack => self.end(place),
+            Settlement::Discard => {
+                // Should it come back after all: it was delivered.
+                self.copy(place).is_redelivered = true;
+                self.die(place, queue);
+            }
+            Settlement::Unsent => self.copy(place).state = State::Ready,
+            Settlement::Requeue => self.requeue(place, queue),
+        }
+    }
+
+    pub(super) fn requeue(&mut self, place: Place, queue: QueueId) {
+        let limit = self.queues.get(&queue).and_then(super::queues::Queue::delivery_limit);
+        let may_be_lost = self.is_lost_by_death_in(queue);
+        let copy = self.copy(place);
+        copy.state = State::Ready;
+        copy.is_redelivered = true;
+        copy.attempts += 1;
+        if limit.is_none_or(|limit| copy.attempts <= limit) {
+            return;
+        }
+        if copy.attempts_are_exact && !copy.may_have_died {
+            self.die(place, queue);
+        } else {
+            // How often it failed is not known for sure.
+            copy.may_have_died = true;
+            copy.can_vanish |= may_be_lost;
+        }
+    }
+
+    /// It died in this queue.
+    pub(super) fn die(&mut self, place: Place, queue: QueueId) {
+        let Some(target) = self.target_of(queue) else { return self.end(place) };
+        let drops = self.queues[&target].drops();
+        let may_be_lost = drops && self.is_lost_by_death_in(target);
+        let copy = self.copy(place);
+        copy.state = State::Ready;
+        copy.may_have_died = true;
+        copy.can_vanish |= may_be_lost;
+        let (root, order) = (copy.root, copy.order);
+        if let Some(queue) = self.queues.get_mut(&root) {
+            queue.waiting.remove(&order);
+        }
+    }
+
+    /// It is gone, until a crash.
+    pub(super) fn end(&mut self, place: Place) {
+        let copy = self.copy(place);
+        copy.state = match copy.is_logged {
+            // One of the two may still be on its way.
+            true if copy.may_be_twice => State::Unsure,
+            true => State::Gone,
+            false => State::Final,
+        };
+        let (root, order, is_final) = (copy.root, copy.order, !copy.is_logged);
+        if let Some(queue) = self.queues.get_mut(&root) {
+            queue.waiting.remove(&order);
+        }
+        if is_final {
+            self.alive.remove(&place);
+        }
+    }
+
+    /// Whether the copy may be among the ready messages of that queue.
+    pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
+        let copy = &self.messages[place.message].copies[place.copy];
+        let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
+        is_waiting && (copy.root == queue || copy.may_have_died && self.leads_to(copy.root, queue))
+    }
+}
+
+/// How far back it is worth to look for a message of the same channel.
+const LOOK_BACK: usize = 8;

@@ -1,0 +1,286 @@
+//! What a run is made of: how many of everything, which queues, what clients like to do, what goes wrong how often.
+//! All of it follows from the seed.
+
+use crate::random::Random;
+use amqp::{Table, Value};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Shards, 1 to 3.
+    pub shards: u16,
+    /// Clients at a time.
+    pub clients: usize,
+    /// Queues that exist from the beginning, or again as soon as the server is back.
+    pub queues: Vec<QueuePlan>,
+    /// How likely each [`Act`] is, by its position in [`Act::ALL`].
+    pub acts: [u32; Act::ALL.len()],
+    /// What goes wrong.
+    pub faults: FaultPlan,
+    /// Size of a log's segments, in bytes.
+    pub segment_bytes: u64,
+    /// The largest usual body, in bytes.
+    pub body_bytes_max: u64,
+    /// How many batches a shard's mailbox holds.
+    pub mailbox_room: usize,
+    /// How far the clock moves at most between two steps, in milliseconds.
+    pub tick_ms: u64,
+    /// The server's acknowledgement timeout, in milliseconds; 0 = none.
+    pub consumer_timeout_ms: u64,
+    /// After the run, every connection has to prove that its windows and limits are whole.
+    pub probes: bool,
+}
+
+/// One queue.
+#[derive(Clone, Debug)]
+pub struct QueuePlan {
+    /// Its name.
+    pub name: String,
+    /// Survives the server.
+    pub durable: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// Belongs to whoever declares it.
+    pub exclusive: bool,
+    /// Clients delete it and declare it again; others are there all the time.
+    pub is_volatile: bool,
+    /// Bound to the fanout exchange.
+    pub in_fanout: bool,
+    /// Its x-arguments.
+    pub arguments: Table,
+}
+
+/// How often what goes wrong: once in so many steps, 0 = never.
+#[derive(Clone, Debug, Default)]
+pub struct FaultPlan {
+    /// Power cut.
+    pub crash: u64,
+    /// An operation on a disk fails, or is cut short.
+    pub disk: u64,
+    /// Clean stop and start.
+    pub stop: u64,
+    /// A connection breaks.
+    pub cut: u64,
+    /// A disk runs full.
+    pub full: u64,
+}
+
+/// What a client can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is a method of the protocol, or says what it is")]
+pub enum Act {
+    OpenChannel,
+    CloseChannel,
+    SelectConfirms,
+    SelectTransactions,
+    Commit,
+    Rollback,
+    Publish,
+    Consume,
+    Cancel,
+    Get,
+    Ack,
+    Nack,
+    Reject,
+    Recover,
+    Qos,
+    Declare,
+    DeclarePassive,
+    Delete,
+    Purge,
+    Unbind,
+    Bind,
+    CloseConnection,
+    Stall,
+    Mischief,
+    Misuse,
+}
+
+impl Act {
+    /// Every act.
+    pub const ALL: [Self; 25] = [
+        Self::OpenChannel,
+        Self::CloseChannel,
+        Self::SelectConfirms,
+        Self::SelectTransactions,
+        Self::Commit,
+        Self::Rollback,
+        Self::Publish,
+        Self::Consume,
+        Self::Cancel,
+        Self::Get,
+        Self::Ack,
+        Self::Nack,
+        Self::Reject,
+        Self::Recover,
+        Self::Qos,
+        Self::Declare,
+        Self::DeclarePassive,
+        Self::Delete,
+        Self::Purge,
+        Self::Unbind,
+        Self::Bind,
+        Self::CloseConnection,
+        Self::Stall,
+        Self::Mischief,
+        Self::Misuse,
+    ];
+
+    fn usual_weight(self) -> u32 {
+        match self {
+            Self::Publish => 300,
+            Self::Ack => 250,
+            Self::Consume => 60,
+            Self::Get => 60,
+            Self::Nack | Self::Reject => 40,
+            Self::OpenChannel | Self::SelectConfirms => 25,
+            Self::Commit | Self::Qos | Self::Cancel | Self::Declare => 20,
+            Self::Stall | Self::Recover => 8,
+            Self::CloseChannel | Self::DeclarePassive | Self::SelectTransactions | Self::Rollback => 6,
+            Self::Delete | Self::Purge | Self::Unbind | Self::Bind => 4,
+            Self::CloseConnection => 2,
+            Self::Mischief | Self::Misuse => 1,
+        }
+    }
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(random: &mut Random) -> Self {
+        let shards = u16::try_from(random.between(1, 3)).expect("three at most");
+        let mut acts = Act::ALL.map(Act::usual_weight);
+        // Each run has likes and dislikes of its own.
+        for weight in &mut acts {
+            match random.below(8) {
+                0 => *weight = 0,
+                1 => *weight *= 5,
+                _ => {}
+            }
+        }
+        let always = |act| Act::ALL.iter().position(|other| *other == act).expect("all acts are listed");
+        for act in [Act::OpenChannel, Act::Publish, Act::Consume, Act::Ack] {
+            acts[always(act)] = acts[always(act)].max(act.usual_weight() / 2);
+        }
+        let often =
+            |random: &mut Random, steps: u64| if random.one_in(3) { 0 } else { random.between(steps / 4, steps * 4) };
+        let faults = FaultPlan {
+            crash: often(random, 6_000),
+            disk: often(random, 12_000),
+            stop: often(random, 12_000),
+            cut: often(random, 3_000),
+            full: often(random, 40_000),
+        };
+        Self {
+            shards,
+            clients: random.index(5) + 1,
+            queues: queues(random),
+            acts,
+            faults,
+            segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
+            body_bytes_max: *random.pick(&[8, 64, 64, 2_000, 20_000]),
+            mailbox_room: random.index(12) + 1,
+            tick_ms: *random.pick(&[0, 1, 1, 5, 50]),
+            consumer_timeout_ms: *random.pick(&[0, 1_800_000, 1_800_000, 20_000]),
+            probes: random.one_in(3),
+        }
+    }
+}
+
+fn queues(random: &mut Random) -> Vec<QueuePlan> {
+    let mut queues = Vec::new();
+    let mut add = |name: &str, durable, arguments: Table| {
+        queues.push(QueuePlan {
+            name: name.to_owned(),
+            durable,
+            auto_delete: false,
+            exclusive: false,
+            is_volatile: false,
+            in_fanout: false,
+            arguments,
+        });
+    };
+    let table =
+        |entries: &[(&str, Value)]| entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let number = Value::I64;
+    let dead_to =
+        |name: &str| [("x-dead-letter-exchange", Value::from("")), ("x-dead-letter-routing-key", Value::from(name))];
+    let with = |entries: &[(&str, Value)], name: &str| -> Table { table(&[entries, &dead_to(name)[..]].concat()) };
+    let length = i64::try_from(random.between(1, 6)).expect("small");
+    let ttl = i64::try_from(random.scaled(3_000)).expect("small");
+
+    add("plain", true, Table::new());
+    add("plain2", true, Table::new());
+    add("memory", false, Table::new());
+    add("quorum", true, table(&[("x-queue-type", "quorum".into()), ("x-delivery-limit", number(3))]));
+    add("quorum2", true, table(&[("x-queue-type", "quorum".into())]));
+    add("priority", true, table(&[("x-max-priority", number(4))]));
+    add("single", true, table(&[("x-single-active-consumer", Value::Bool(true))]));
+    add("ttl", true, table(&[("x-message-ttl", number(ttl))]));
+    add("short", true, table(&[("x-max-length", number(length))]));
+    add("short-bytes", true, table(&[("x-max-length-bytes", number(length * 40))]));
+    add("refusing", true, table(&[("x-max-length", number(length)), ("x-overflow", "reject-publish".into())]));
+    // Dead letters: by rejection, by time, by length, by attempts, and in a ladder that comes back.
+    add("graves", true, Table::new());
+    add("rejected", true, with(&[], "graves"));
+    add("rejected2", true, with(&[], "graves"));
+    add("late", true, with(&[("x-message-ttl", number(ttl))], "graves"));
+    add("crowded", true, with(&[("x-max-length", number(length))], "graves"));
+    add("tried", true, with(&[("x-queue-type", "quorum".into()), ("x-delivery-limit", number(2))], "graves"));
+    add(
+        "refusing-dlx",
+        true,
+        with(&[("x-max-length", number(length)), ("x-overflow", "reject-publish-dlx".into())], "graves"),
+    );
+    add("work", true, with(&[], "retry"));
+    add("retry", true, with(&[("x-message-ttl", number(ttl))], "work"));
+    add("lost-graves", false, with(&[], "nowhere"));
+    add("patient", true, table(&[("x-consumer-timeout", number(60_000))]));
+    // Those that come and go.
+    add("come", true, Table::new());
+    add("go", true, with(&[], "graves"));
+    add("auto", true, Table::new());
+    add("auto-memory", false, Table::new());
+    add("idle", true, table(&[("x-expires", number(ttl + 1))]));
+    add("mine", false, Table::new());
+    for queue in &mut queues {
+        queue.in_fanout = ["plain", "memory", "quorum", "rejected", "graves", "come"].contains(&&*queue.name);
+        queue.is_volatile = ["come", "go", "auto", "auto-memory", "idle", "mine"].contains(&&*queue.name);
+        queue.auto_delete = queue.name.starts_with("auto");
+        queue.exclusive = queue.name == "mine";
+    }
+    // Each run looks at a few of them closely.
+    let kept = random.between(2, 10);
+    while queues.len() as u64 > kept {
+        let at = random.index(queues.len());
+        queues.remove(at);
+    }
+    let missing: Vec<QueuePlan> = ["graves", "work", "retry"]
+        .into_iter()
+        .filter(|name| leads_to(&queues, name) && !queues.iter().any(|queue| queue.name == *name))
+        .map(|name| QueuePlan {
+            name: name.to_owned(),
+            durable: true,
+            auto_delete: false,
+            exclusive: false,
+            is_volatile: false,
+            in_fanout: name == "graves",
+            arguments: match name {
+                "work" => with(&[], "retry"),
+                "retry" => with(&[("x-message-ttl", number(ttl))], "work"),
+                _ => Table::new(),
+            },
+        })
+        .collect();
+    queues.extend(missing);
+    queues
+}
+
+fn leads_to(queues: &[QueuePlan], name: &str) -> bool {
+    let leads =
+        |queue: &QueuePlan| queue.arguments.get("x-dead-letter-routing-key").and_then(Value::as_str) == Some(name);
+    queues.iter().any(leads)
+}
+
+/// The fanout exchange that some queues are bound to.
+pub const FANOUT: &str = "everyone";

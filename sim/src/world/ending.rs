@@ -1,0 +1,213 @@
+//! Queues declared, and, when everything is over, the reckoning.
+
+use super::{Mood, World};
+use crate::ledger::{Draft, Target};
+use crate::trace;
+use amqp::ChannelId;
+use broker::inspect::QueueView;
+
+impl World {
+    /// Somebody declares everything that is to be there, and leaves.
+    pub(super) fn set_up(&mut self) {
+        self.mood = Mood::Resting;
+        let number = self.connect();
+        self.rest_until(|world| world.clients[&number].is_running());
+        let on = self.open(number);
+        let now_ms = self.now_ms;
+        let client = self.clients.get_mut(&number).expect("it does not leave by itself");
+        client.declare_exchange(on, now_ms);
+        for queue in self.plan.queues.iter().filter(|queue| !queue.exclusive) {
+            client.declare(on, queue, now_ms);
+            if queue.in_fanout {
+                client.bind(on, &queue.name, now_ms);
+            }
+        }
+        client.expect_no_errors();
+        self.come_to_rest();
+        let client = self.clients.get_mut(&number).expect("it does not leave by itself");
+        client.check_at_rest();
+        client.close_connection(self.now_ms);
+        self.come_to_rest();
+        assert!(!self.clients.contains_key(&number), "connection.close is answered");
+    }
+
+    fn open(&mut self, number: u64) -> ChannelId {
+        let client = self.clients.get_mut(&number).expect("it is there");
+        client.open_channel(self.now_ms)
+    }
+
+    /// Everything that can happen happens, and time passes, until it is true.
+    fn rest_until(&mut self, is_enough: impl Fn(&Self) -> bool) {
+        let mut steps = 0;
+        while !is_enough(self) {
+            if !self.go_on_resting() {
+                self.pass_time(self.now_ms + 1_000);
+            }
+            steps += 1;
+            assert!(steps < REST_STEPS_MAX, "the world does not come to rest");
+        }
+    }
+
+    /// Everything that can happen happens, until nothing is left to do but to wait, and for a while after that.
+    fn come_to_rest(&mut self) {
+        let until_ms = self.now_ms + 1_500;
+        self.rest_until(|world| world.now_ms >= until_ms);
+        self.finish_what_is_left();
+    }
+
+    fn finish_what_is_left(&mut self) {
+        let mut steps = 0;
+        while self.go_on_resting() {
+            steps += 1;
+            assert!(steps < REST_STEPS_MAX, "the world does not come to rest");
+        }
+    }
+
+    /// Nobody begins anything new; every queue is drained; and then everything must be as it was promised.
+    pub(super) fn come_to_an_end(&mut self) {
+        trace::note(format_args!("the end begins"));
+        self.mood = Mood::Resting;
+        self.disks.iter().for_each(|disk| {
+            disk.heal();
+            disk.set_capacity(None);
+        });
+        for client in self.clients.values_mut() {
+            if client.is_hostile() {
+                client.wire.cut();
+            }
+            client.stalled_until_ms = 0;
+        }
+        self.come_to_rest();
+        let drainer = self.drain();
+        let views = self.all_views();
+        self.ledger.inspect(&views);
+        self.ledger.check_at_rest(&views);
+        self.clients.values().for_each(crate::client::Client::check_at_rest);
+        if self.plan.probes {
+            self.probe();
+        }
+        trace::note(format_args!("everybody leaves ({drainer} drained)"));
+        let now_ms = self.now_ms;
+        for client in self.clients.values_mut().filter(|client| client.is_running()) {
+            client.close_connection(now_ms);
+        }
+        self.come_to_rest();
+        assert!(self.node.connections.is_empty(), "connections remain: {:?}", self.node.connections.keys());
+        let views = self.all_views();
+        let leftover = views.iter().find(|view| view.spec.owner.is_some() || !view.consumers.is_empty());
+        assert!(leftover.is_none(), "remains of connections: {leftover:?}");
+        self.check_room(&views);
+        self.stop();
+        let views = self.all_views();
+        self.ledger.check_at_rest(&views);
+    }
+
+    /// Somebody consumes from every queue until all are empty.
+    fn drain(&mut self) -> u64 {
+        let drainer = self.connect();
+        self.rest_until(|world| world.clients[&drainer].is_running());
+        for view in self.all_views() {
+            let owner = view.spec.owner.map(|owner| self.node.connections[&owner].client);
+            let number = owner.unwrap_or(drainer);
+            if !self.clients[&number].is_running() {
+                continue;
+            }
+            let on = self.open(number);
+            let prefetch = *self.random.pick(&[0, 1, 10]);
+            let client = self.clients.get_mut(&number).expect("just seen");
+            client.qos(on, prefetch, false, self.now_ms);
+            client.consume_plainly(on, &view.spec.name, self.now_ms);
+        }
+        self.mood = Mood::Draining;
+        // A dead letter can take as long as messages live, on each station of its way.
+        (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
+        drainer
+    }
+
+    /// Every connection has to get more than any window holds, and every channel as much as its limit allows, again and
+    /// again: whatever was taken from them before has to be back.
+    fn probe(&mut self) {
+        let numbers: Vec<u64> = self.clients.keys().copied().collect();
+        for number in numbers {
+            if !self.clients[&number].is_running() {
+                continue;
+            }
+            trace::note(format_args!("c{number} is probed"));
+            for round in 0..self.disks.len() {
+                // Queues are dealt out to the shards in turn.
+                self.probe_window(number, &format!("probe-{number}-{round}"));
+            }
+        }
+    }
+
+    fn probe_window(&mut self, number: u64, queue: &str) {
+        let plan = crate::plan::QueuePlan {
+            name: queue.to_owned(),
+            durable: false,
+            auto_delete: true,
+            exclusive: false,
+            is_volatile: true,
+            in_fanout: false,
+            arguments: amqp::Table::new(),
+        };
+        let on = self.open(number);
+        let now_ms = self.now_ms;
+        let client = self.clients.get_mut(&number).expect("it is there");
+        client.declare(on, &plan, now_ms);
+        for body_bytes in [400_000; 6].into_iter().chain([10; 6]) {
+            let draft = Draft {
+                target: Target::Queue(queue.to_owned()),
+                persistent: false,
+                expiration_ms: None,
+                priority: None,
+                mandatory: false,
+                has_headers: false,
+                body_bytes,
+            };
+            client.publish(on, draft, &mut self.ledger, now_ms);
+        }
+        self.come_to_rest();
+        // The older channels of the connection consume, too: one at a time, with a limit of their own.
+        let client = self.clients.get_mut(&number).expect("it is there");
+        let consuming = *self.random.pick(&client.open_channels());
+        client.qos(consuming, 1, self.random.one_in(2), now_ms);
+        client.consume_plainly(consuming, queue, now_ms);
+        self.come_to_rest();
+        let views = self.all_views();
+        let left = views.iter().find(|view| *view.spec.name == *queue).map_or(0, |view| view.ready + view.unacked);
+        assert_eq!(left, 0, "c{number} does not get what waits in {queue}");
+        let client = self.clients.get_mut(&number).expect("it is there");
+        client.cancel_all(consuming, self.now_ms);
+        self.come_to_rest();
+    }
+
+    /// Nothing is left but facts: the logs must not be much longer than those.
+    fn check_room(&mut self, views: &[QueueView]) {
+        for _ in 0..10 {
+            self.come_to_rest();
+        }
+        let segment_bytes = self.plan.segment_bytes;
+        for (at, disk) in self.disks.iter().enumerate() {
+            let used: usize = disk.names().iter().filter_map(|name| disk.file(name)).map(|bytes| bytes.len()).sum();
+            let facts = (views.len() + self.plan.queues.len() + 2) as u64 * FACT_BYTES;
+            // A segment is as long as its longest record at least.
+            let allowed = 2 * facts + 4 * segment_bytes.max(160_000);
+            assert!(used as u64 <= allowed, "the log of s{at} keeps {used} bytes where {allowed} are plenty");
+        }
+    }
+
+    fn all_views(&mut self) -> Vec<QueueView> {
+        let mut views = Vec::new();
+        for at in 0..self.node.shards.len() {
+            views.extend(self.views_of(at).expect("the disks are sound"));
+        }
+        views
+    }
+}
+
+/// More than rest ever takes.
+const REST_STEPS_MAX: u64 = 400_000;
+/// Rounds of consuming and waiting.
+const DRAIN_ROUNDS: usize = 8;
+/// More than any fact of ours takes.
+const FACT_BYTES: u64 = 1_000;

@@ -1,0 +1,176 @@
+//! How a server starts, ends, and starts again.
+
+use super::World;
+use crate::ledger::Ledger;
+use crate::node::{Node, Start};
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::trace;
+use amqp::ReplyCode;
+use broker::command::{ConnectionEvent, ConnectionId, Fault as Refusal, Now, ShardId, ShardInput};
+use broker::shard::ShardSettings;
+use std::collections::BTreeMap;
+use store::{Fault, MemoryDisk};
+
+impl World {
+    pub(super) fn started(mut random: Random, plan: Plan) -> Self {
+        let disks: Vec<MemoryDisk> = (0..plan.shards).map(|_| MemoryDisk::new()).collect();
+        let ahead_ms = random.scaled(1_000_000);
+        let now = Now { ms: ahead_ms, unix_ms: super::STARTED_UNIX_MS };
+        let node = Node::start(&disks, &start_of(&plan, plan.shards, &mut random, false), now);
+        let node = node.unwrap_or_else(|error| panic!("a new server does not start: {error}"));
+        Self {
+            random,
+            plan,
+            ledger: Ledger::default(),
+            disks,
+            node,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            next_connection: 0,
+            now_ms: 0,
+            ahead_ms,
+            is_clean: false,
+            frozen: None,
+            steps: 0,
+            choices: Vec::new(),
+            mood: super::Mood::Resting,
+        }
+    }
+
+    /// The store failed: the process ends itself, and the disk keeps what it was given, or not even that.
+    pub(super) fn fail(&mut self, sentence: &str) {
+        trace::note(format_args!("the server stops: {sentence}"));
+        self.crash();
+    }
+
+    /// The server is gone at once. Starts a new one.
+    pub(super) fn crash(&mut self) {
+        self.break_disks();
+        self.ledger.crash();
+        self.is_clean = false;
+        self.restart();
+    }
+
+    /// What was not synced is kept, lost or torn.
+    fn break_disks(&mut self) {
+        for disk in &self.disks {
+            let how = self.random.below(3);
+            let random = &mut self.random;
+            disk.crash(&mut |bound| match how {
+                0 => 0,
+                1 => 1.min(bound - 1),
+                _ => random.below(bound),
+            });
+        }
+    }
+
+    /// A stop in good order, and a new start.
+    pub(super) fn stop(&mut self) {
+        trace::note(format_args!("the server is told to stop"));
+        self.mood = super::Mood::Resting;
+        let crashes = self.ledger.counts().crashes;
+        let text = "broker forced connection closure with reason 'shutdown'";
+        let ids: Vec<ConnectionId> = self.node.connections.keys().copied().collect();
+        for id in ids {
+            let fault = Refusal::new(ReplyCode::ConnectionForced, text);
+            self.node.post(id, vec![ConnectionEvent::Close(fault)]);
+        }
+        // Some clients take longer than the server waits.
+        let patience = self.random.scaled(2_000);
+        for _ in 0..patience {
+            if !self.is_anyone_leaving() || !self.go_on_resting() {
+                break;
+            }
+        }
+        if self.ledger.counts().crashes > crashes {
+            // A disk failed meanwhile, and the server is back already.
+            return;
+        }
+        for shard in &mut self.node.shards {
+            shard.mailbox.push_back(ShardInput::Close);
+        }
+        let is_closed = |world: &Self| world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written);
+        for _ in 0..STOP_STEPS_MAX {
+            if is_closed(self) || self.ledger.counts().crashes > crashes {
+                break;
+            }
+            if !self.go_on_resting() {
+                self.pass_time(self.now_ms + 1_000);
+            }
+        }
+        if self.ledger.counts().crashes > crashes {
+            // A disk failed meanwhile, and the server is back already.
+            return;
+        }
+        assert!(is_closed(self), "the server does not come to its stop");
+        self.ledger.stopped();
+        self.is_clean = true;
+        self.restart();
+    }
+
+    /// One step of a world in which nobody begins anything; false if there is nothing left to do.
+    pub(super) fn go_on_resting(&mut self) -> bool {
+        self.find_choices();
+        // A writer can always be asked; that it has nothing to do is no news.
+        if self.choices.iter().all(|choice| matches!(choice, super::Choice::Writer(_))) {
+            let choices = self.choices.clone();
+            choices.into_iter().for_each(|choice| self.happen(choice));
+            return self.node.shards.iter().any(|shard| shard.has_news && !shard.is_closed);
+        }
+        let choice = *self.random.pick(&self.choices);
+        self.happen(choice);
+        true
+    }
+
+    fn restart(&mut self) {
+        self.clients.clear();
+        self.frozen = None;
+        self.now_ms += self.random.scaled(5_000);
+        self.ahead_ms = self.random.scaled(1_000_000);
+        if self.random.one_in(20) && self.disks.len() < 3 {
+            self.disks.push(MemoryDisk::new());
+            self.is_clean = false;
+        }
+        let shards = u16::try_from(self.disks.len()).expect("few");
+        let mut start = start_of(&self.plan, shards, &mut self.random, self.is_clean);
+        let mut trials = if self.plan.faults.disk > 0 { self.random.below(3) } else { 0 };
+        self.node = loop {
+            if trials > 0 {
+                let disk = self.random.pick(&self.disks).clone();
+                let fault = *self.random.pick(&[Fault::Error, Fault::ErrorAfter, Fault::Short]);
+                disk.inject(disk.operations() + 1 + self.random.scaled(12), fault);
+            }
+            match Node::start(&self.disks, &start, self.now()) {
+                Ok(node) => break node,
+                Err(error) if trials > 0 => {
+                    trace::note(format_args!("the server does not start: {error}"));
+                    trials -= 1;
+                    start.is_clean = false;
+                    self.break_disks();
+                }
+                Err(error) => panic!("the server does not start: {error}"),
+            }
+        };
+        self.disks.iter().for_each(MemoryDisk::heal);
+        for (at, is_clean) in (0..).zip(&self.node.clean) {
+            self.ledger.opened(ShardId(at), *is_clean);
+        }
+        let mut views = Vec::new();
+        for at in 0..self.node.shards.len() {
+            let Some(found) = self.views_of(at) else { return };
+            views.extend(found);
+        }
+        self.ledger.recovered(&views);
+        self.set_up();
+    }
+}
+
+fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> Start {
+    let settings = ShardSettings { shards, consumer_timeout_ms: plan.consumer_timeout_ms, ..ShardSettings::default() };
+    let salt = u32::try_from(random.below(1 << 32)).expect("below 2^32");
+    Start { settings, segment_bytes: plan.segment_bytes, salt, is_clean }
+}
+
+/// More than any stop takes.
+const STOP_STEPS_MAX: u64 = 200_000;
