@@ -1011,6 +1011,7 @@ def priorities():
     queue = declare(at, max_priority=5)
     for body, priority in (("a", None), ("b", 3), ("c", 5), ("d", 9), ("e", 3), ("f", 0)):
         publish(at, queue, body, priority=priority)
+    at.queue_declare(queue, passive=True)  # all are in the queue when this is answered
     equal(Worker(queue, prefetch=1, acks=True).wait(6).bodies, ["c", "d", "b", "e", "a", "f"])
 
 
