@@ -426,7 +426,7 @@ function define() {
     const channel = await open();
     const queue = await declare(channel, { maxPriority: 5 });
     for (const [body, priority] of [["a", 0], ["b", 3], ["c", 5], ["d", 3]]) send(channel, queue, [body], { priority });
-    equal(await count(channel, queue), 4);
+    await becomesReady(channel, queue, 4);
     equal((await (await Worker.start(queue)).wait(4)).bodies, ["c", "b", "d", "a"]);
   });
 
