@@ -29,10 +29,10 @@ impl Entry {
         self.lsn != Lsn::ZERO
     }
 
-    /// Expired before `unix_ms`. A message that expires this very millisecond may still be delivered: so one with a
-    /// time to live of 0 finds a waiting consumer.
+    /// Expired before `unix_ms`. A message that expires this very millisecond may still be delivered, once: so one with
+    /// a time to live of 0 finds a waiting consumer, and is gone when that gives it back.
     fn expired_before(&self, unix_ms: u64) -> bool {
-        self.expires_at_ms != 0 && self.expires_at_ms < unix_ms
+        self.expires_at_ms != 0 && self.expires_at_ms < unix_ms.saturating_add(u64::from(self.redelivered))
     }
 }
 

@@ -52,6 +52,9 @@ fn a_message_without_time_to_live_goes_to_a_waiting_consumer_or_nowhere() {
     world.commands(9, vec![publish(&[1], "a"), publish(&[1], "b")]);
     assert_eq!(world.bodies(), ["a"]);
     assert_eq!(world.depths(1), (0, 1));
+    world.settle(1, 2, Settlement::Requeue);
+    assert!(world.bodies().is_empty(), "it comes back within its millisecond");
+    assert_eq!(world.depths(1), (0, 0));
 }
 
 #[test]
