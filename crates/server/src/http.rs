@@ -118,6 +118,8 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/bindings/{vhost}/e/{source}/{kind}/{destination}", get(bindings::list_between).post(bindings::bind))
         .route("/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}", get(bindings::show).delete(bindings::unbind))
         .route("/aliveness-test/{vhost}", get(health::aliveness_test))
+        .route("/healthchecks/node", get(health::fine))
+        .route("/healthchecks/node/{node}", get(health::fine))
         .nest("/health/checks", health::routes())
         .fallback(async || Refusal::no_object());
     Router::new()

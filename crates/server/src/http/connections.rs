@@ -57,8 +57,19 @@ pub(super) async fn close(
     let reason = headers.get("x-reason").map(|reason| String::from_utf8_lossy(reason.as_bytes()));
     let reason = reason.as_deref().unwrap_or("Closed via management plugin");
     api.board.close_connection(connection.id, Fault::new(ReplyCode::ConnectionForced, reason));
+    // Answered when the client has been told, so that it is gone for whoever looks next; one that reads nothing is
+    // not waited for.
+    for _look in 0..LOOKS_MAX {
+        match find(&api, &connection.name).await {
+            Ok(still) if still.state != "closing" || still.unsent_bytes > 0 => tokio::task::yield_now().await,
+            _ => break,
+        }
+    }
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// How often a connection that is to close is looked at before it is left to itself.
+const LOOKS_MAX: usize = 20;
 
 /// The connection of a path.
 pub(super) async fn find(api: &Api, name: &str) -> Result<ConnectionView, Refusal> {
