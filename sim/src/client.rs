@@ -16,6 +16,7 @@ use crate::wire::Wire;
 use amqp::frame::{self, FrameKind};
 use amqp::method::{basic, channel as channel_methods, connection};
 use amqp::{ChannelId, ContentHeader, Frame, Method, Table, Value};
+use broker::inspect::ConnectionView;
 use bytes::{Buf, BytesMut};
 use channel::{Channel, Delivered, Expect, Mode};
 use std::collections::BTreeMap;
@@ -179,6 +180,37 @@ impl Client {
             if channel.content.is_some() {
                 self.violate(&format!("channel {number}: a message came without its body"));
             }
+        }
+    }
+
+    /// How many deliveries each consumer holds.
+    pub fn held_by_consumer(&self) -> impl Iterator<Item = (&str, usize)> {
+        let consumers = self.channels.values().flat_map(|channel| &channel.consumers);
+        consumers.map(|(tag, consumer)| (&**tag, consumer.unsettled))
+    }
+
+    /// Compares what the server shows of its connection with what it knows itself. Only at rest.
+    pub fn check_view(&self, view: &ConnectionView) {
+        if !self.is_running() {
+            return;
+        }
+        assert_eq!(view.state, "running", "c{}", self.number);
+        assert_eq!(view.unsent_bytes, 0, "c{}", self.number);
+        assert_eq!(view.channels.len(), self.channels.len(), "c{}: open channels", self.number);
+        for (shown, (number, channel)) in view.channels.iter().zip(&self.channels) {
+            let what = format!("c{} channel {number}, as the server shows it: {shown:?}", self.number);
+            assert_eq!(shown.number.0, *number, "{what}");
+            let going_on = channel.consumers.values().filter(|consumer| !consumer.is_ending).count();
+            // Clients that are not told do not know that a consumer's queue is gone.
+            let is_known = shown.consumers as usize == going_on || !self.wants_cancels;
+            assert!(is_known, "{going_on} consumers: {what}");
+            let settled = match &channel.mode {
+                Mode::Transaction { settled, .. } => settled.len(),
+                _ => 0,
+            };
+            assert_eq!(shown.unacked, channel.unsettled.len() as u64, "{what}");
+            assert_eq!(shown.acks_uncommitted, settled as u64, "{what}");
+            assert_eq!(shown.unconfirmed, 0, "{what}");
         }
     }
 
@@ -380,6 +412,7 @@ impl Client {
         let Some(channel) = self.channels.get_mut(&number.0) else { return };
         let Some(content) = channel.content.take_if(|content| content.is_whole()) else { return };
         let (message, deaths) = ledger.received(self.number, &content);
+        channel.requests.extend(content.reply_address());
         match &content.receipt {
             Receipt::Return => {}
             Receipt::Delivery { consumer, queue, no_ack } if !no_ack => {

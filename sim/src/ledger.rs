@@ -11,7 +11,7 @@ mod outputs;
 mod queues;
 mod restarts;
 
-pub use content::{Confirm, Content, Deaths, Draft, Message, Receipt, Sight, Target};
+pub use content::{Confirm, Content, Deaths, Draft, Message, REPLY_TO, Receipt, Sight, Target};
 
 use crate::trace;
 use amqp::{ChannelId, Properties};
@@ -37,6 +37,8 @@ pub struct Ledger {
     marks: BTreeMap<(ConnectionId, ShardId, u64), Vec<usize>>,
     /// Dead letters between shards that are not known to be stored.
     in_flight: BTreeMap<(ShardId, u64), Place>,
+    /// Whose address for replies it is.
+    addresses: BTreeMap<String, u64>,
     step: Step,
     counts: Counts,
 }
@@ -81,9 +83,9 @@ impl Ledger {
     // --- from clients ---------------------------------------------------------------------------------------------
 
     /// A client is about to publish.
-    pub fn publish(&mut self, draft: Draft, channel: u64) -> &Message {
+    pub fn publish(&mut self, draft: Draft, client: u64, channel: u64) -> &Message {
         let number = self.messages.len() as u64;
-        self.messages.push(Message::new(number, draft, channel));
+        self.messages.push(Message::new(number, draft, (client, channel)));
         self.messages.last().expect("just pushed")
     }
 
@@ -145,7 +147,23 @@ impl Ledger {
                 assert!(message.mandatory, "m{number} is returned, and not mandatory");
                 assert!(message.copies.is_empty(), "m{number} is returned, and is in a queue");
             }
+            Receipt::Delivery { queue, .. } if queue == REPLY_TO => {
+                let Target::Reply(address) = message.target.clone() else {
+                    panic!("m{number} comes as a reply, and is none");
+                };
+                assert!(message.seen.is_empty(), "reply m{number} comes twice");
+                message.seen.insert(Sight { client, queue: queue.clone(), deaths: deaths.clone() });
+                let owner = self.addresses.get(&address).copied();
+                assert_eq!(owner, Some(client), "reply m{number} is somebody else's");
+            }
             Receipt::Delivery { queue, .. } => {
+                // Requests tell whose address it is.
+                if let Some(address) = content.reply_address() {
+                    let publisher = message.client;
+                    let owner = *self.addresses.entry(address).or_insert(publisher);
+                    assert_eq!(owner, publisher, "two clients have one address");
+                }
+                let message = self.message(number);
                 let may_be_twice = deaths.count > 0 && message.copies.iter().any(|copy| copy.may_be_twice);
                 // What different clients get may have waited on its way.
                 let sight = Sight { client, queue: queue.clone(), deaths: deaths.clone() };

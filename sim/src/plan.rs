@@ -86,6 +86,11 @@ pub enum Act {
     Qos,
     Declare,
     DeclarePassive,
+    DeclareTemporary,
+    DeclareSide,
+    DeleteSide,
+    ConsumeReplies,
+    Request,
     Delete,
     Purge,
     Unbind,
@@ -98,7 +103,7 @@ pub enum Act {
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::OpenChannel,
         Self::CloseChannel,
         Self::SelectConfirms,
@@ -116,6 +121,11 @@ impl Act {
         Self::Qos,
         Self::Declare,
         Self::DeclarePassive,
+        Self::DeclareTemporary,
+        Self::DeclareSide,
+        Self::DeleteSide,
+        Self::ConsumeReplies,
+        Self::Request,
         Self::Delete,
         Self::Purge,
         Self::Unbind,
@@ -137,7 +147,10 @@ impl Act {
             Self::Commit | Self::Qos | Self::Cancel | Self::Declare => 20,
             Self::Stall | Self::Recover => 8,
             Self::CloseChannel | Self::DeclarePassive | Self::SelectTransactions | Self::Rollback => 6,
-            Self::Delete | Self::Purge | Self::Unbind | Self::Bind => 4,
+            Self::Request => 10,
+            Self::ConsumeReplies | Self::DeclareSide => 5,
+            Self::DeleteSide => 3,
+            Self::DeclareTemporary | Self::Delete | Self::Purge | Self::Unbind | Self::Bind => 4,
             Self::CloseConnection => 2,
             Self::Mischief | Self::Misuse => 1,
         }
@@ -178,12 +191,32 @@ impl Plan {
             acts,
             faults,
             segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
-            body_bytes_max: *random.pick(&[8, 64, 64, 2_000, 20_000]),
+            body_bytes_max: *random.pick(&[8, 64, 64, 2_000, 20_000, 300_000]),
             mailbox_room: random.index(12) + 1,
             tick_ms: *random.pick(&[0, 1, 1, 5, 50]),
             consumer_timeout_ms: *random.pick(&[0, 1_800_000, 1_800_000, 20_000]),
             probes: random.one_in(3),
         }
+    }
+}
+
+impl Plan {
+    /// One queue, and nothing goes wrong.
+    #[must_use]
+    pub fn fair(random: &mut Random) -> Self {
+        let mut plan = Self::new(random);
+        let queue = QueuePlan {
+            name: "plain".to_owned(),
+            durable: random.one_in(2),
+            auto_delete: false,
+            exclusive: false,
+            is_volatile: false,
+            in_fanout: false,
+            arguments: Table::new(),
+        };
+        plan.queues = vec![queue];
+        plan.faults = FaultPlan::default();
+        plan
     }
 }
 
@@ -282,5 +315,7 @@ fn leads_to(queues: &[QueuePlan], name: &str) -> bool {
     queues.iter().any(leads)
 }
 
+/// A topic exchange that comes and goes, and gets what the fanout exchange gets.
+pub const SIDE: &str = "side";
 /// The fanout exchange that some queues are bound to.
 pub const FANOUT: &str = "everyone";

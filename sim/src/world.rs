@@ -5,6 +5,7 @@
 //! everything come to rest and look whether every promise was kept.
 
 mod ending;
+mod fairness;
 mod restart;
 
 use crate::client::{Client, Surroundings};

@@ -39,6 +39,11 @@ fn seeds_from_1000_on() {
 }
 
 #[test]
+fn equal_consumers_take_turns() {
+    (0..60).for_each(World::run_fairly);
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..8 {
         let [one, other] = [(); 2].map(|()| {

@@ -2,8 +2,8 @@
 
 use super::channel::{Channel, Consumer, Expect, Mode};
 use super::{Client, Stage};
-use crate::ledger::{Draft, Ledger, Target};
-use crate::plan::{Act, FANOUT, Plan, QueuePlan};
+use crate::ledger::{Draft, Ledger, REPLY_TO, Target};
+use crate::plan::{Act, FANOUT, Plan, QueuePlan, SIDE};
 use crate::random::Random;
 use crate::trace;
 use amqp::frame::{self, FrameKind};
@@ -67,6 +67,18 @@ impl Client {
                 let queue = around.random.pick(&around.plan.queues);
                 self.declare(on, queue, around.now_ms);
             }
+            Act::DeclareSide => self.declare_side(on, around),
+            Act::DeleteSide => {
+                let delete = exchange::Delete {
+                    exchange: SIDE,
+                    if_unused: around.random.one_in(2),
+                    nowait: around.random.one_in(4),
+                };
+                self.ask_unless(delete.nowait, on, around.now_ms, Expect::DeleteExchange, |out| delete.encode(on, out));
+            }
+            Act::ConsumeReplies => self.consume_replies(on, around.now_ms),
+            Act::Request => self.request(on, around),
+            Act::DeclareTemporary => self.declare_temporary(on, around),
             Act::DeclarePassive => {
                 let queue = around.random.pick(&around.plan.queues).name.clone();
                 let expect = Expect::Declare { queue: queue.clone() };
@@ -78,8 +90,9 @@ impl Client {
             Act::Delete => self.delete_something(on, around),
             Act::Purge => {
                 let queue = around.random.pick(&around.plan.queues).name.clone();
-                self.ask(on, around.now_ms, Expect::Purge, |out| {
-                    queue::Purge { queue: &queue, nowait: false }.encode(on, out);
+                let nowait = around.random.one_in(4);
+                self.ask_unless(nowait, on, around.now_ms, Expect::Purge, |out| {
+                    queue::Purge { queue: &queue, nowait }.encode(on, out);
                 });
             }
             Act::Unbind => self.bind_something(on, false, around),
@@ -127,6 +140,23 @@ impl Client {
         self.send(now_ms, encode);
     }
 
+    /// The same, but with `nowait` there is nothing to expect.
+    fn ask_unless(
+        &mut self,
+        nowait: bool,
+        on: ChannelId,
+        now_ms: u64,
+        expect: Expect,
+        encode: impl FnOnce(&mut BytesMut),
+    ) {
+        if nowait {
+            trace::note(format_args!("c{} ch{on} orders {expect:?}", self.number));
+            self.send(now_ms, encode);
+        } else {
+            self.ask(on, now_ms, expect, encode);
+        }
+    }
+
     fn channel(&mut self, on: ChannelId) -> &mut Channel {
         self.channels.get_mut(&on.0).expect("acts are done on channels that are there")
     }
@@ -162,6 +192,97 @@ impl Client {
         });
     }
 
+    /// The exchange that comes and goes, with a binding at each end.
+    fn declare_side(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
+        let now_ms = around.now_ms;
+        let queue = around.random.pick(&around.plan.queues).name.clone();
+        self.ask(on, now_ms, Expect::DeclareExchange, |out| {
+            exchange::Declare {
+                exchange: SIDE,
+                kind: "topic",
+                passive: false,
+                durable: true,
+                auto_delete: true,
+                internal: false,
+                nowait: false,
+                arguments: Table::new(),
+            }
+            .encode(on, out);
+        });
+        self.ask(on, now_ms, Expect::Bind, |out| {
+            let arguments = Table::new();
+            queue::Bind { queue: &queue, exchange: SIDE, routing_key: "any.*", nowait: false, arguments }
+                .encode(on, out);
+        });
+        if around.random.one_in(2) {
+            self.ask(on, now_ms, Expect::BindExchange, |out| {
+                let arguments = Table::new();
+                exchange::Bind { destination: SIDE, source: FANOUT, routing_key: "", nowait: false, arguments }
+                    .encode(on, out);
+            });
+        }
+    }
+
+    /// Replies come to this channel from now on.
+    fn consume_replies(&mut self, on: ChannelId, now_ms: u64) {
+        let channel = self.channel(on);
+        if !channel.has_replies {
+            channel.has_replies = true;
+            let wish = Wish {
+                tag: "replies".to_owned(),
+                no_ack: true,
+                exclusive: false,
+                nowait: false,
+                arguments: Table::new(),
+            };
+            self.consume(on, REPLY_TO, wish, now_ms);
+        }
+    }
+
+    /// Publishes a request to some queue.
+    fn request(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
+        let channel = self.channel(on);
+        let is_leaving = channel.expects.iter().any(|expect| matches!(expect, Expect::Cancel { .. }));
+        if channel.consumers.get("replies").is_some_and(|consumer| !consumer.is_ending && !is_leaving) {
+            let draft = Draft {
+                target: Target::Queue(around.random.pick(&around.plan.queues).name.clone()),
+                wants_reply: true,
+                ..plain(around.random)
+            };
+            self.publish(on, draft, around.ledger, around.now_ms);
+        }
+    }
+
+    /// Replies to a request that it has got.
+    fn reply_to_somebody(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
+        if let Some(address) = self.channel(on).requests.pop() {
+            let draft = Draft { target: Target::Reply(address), ..plain(around.random) };
+            self.publish(on, draft, around.ledger, around.now_ms);
+        }
+    }
+
+    /// A queue that the server names, for this connection alone. The empty name stands for it from then on.
+    fn declare_temporary(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
+        let now_ms = around.now_ms;
+        self.ask(on, now_ms, Expect::Declare { queue: String::new() }, |out| {
+            queue::Declare { exclusive: true, auto_delete: true, ..named("") }.encode(on, out);
+        });
+        if around.random.one_in(2) {
+            // An empty key beside the empty name would stand for the queue's name, too.
+            self.ask(on, now_ms, Expect::Bind, |out| {
+                let bind = queue::Bind {
+                    queue: "",
+                    exchange: FANOUT,
+                    routing_key: "any",
+                    nowait: false,
+                    arguments: Table::new(),
+                };
+                bind.encode(on, out);
+            });
+        }
+        self.consume_plainly(on, "", now_ms);
+    }
+
     /// queue.bind to the fanout exchange.
     pub fn bind(&mut self, on: ChannelId, queue: &str, now_ms: u64) {
         self.ask(on, now_ms, Expect::Bind, |out| {
@@ -190,9 +311,9 @@ impl Client {
             queue: &plan.name,
             if_unused: around.random.one_in(6),
             if_empty: around.random.one_in(6),
-            nowait: false,
+            nowait: around.random.one_in(4),
         };
-        self.ask(on, around.now_ms, Expect::Delete, |out| delete.encode(on, out));
+        self.ask_unless(delete.nowait, on, around.now_ms, Expect::Delete, |out| delete.encode(on, out));
         if !around.random.one_in(3) {
             self.declare(on, plan, around.now_ms);
             if plan.in_fanout {
@@ -238,10 +359,12 @@ impl Client {
     // --- publishing -----------------------------------------------------------------------------------------------
 
     fn publish_some(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
+        self.reply_to_somebody(on, around);
         let count = around.random.scaled(12) + 1;
         let favourite = around.random.pick(&around.plan.queues).name.clone();
         for _ in 0..count {
             let target = match around.random.below(8) {
+                0 if around.random.one_in(3) => Target::Side,
                 0 => Target::Fanout,
                 1 => Target::Queue(around.random.pick(&around.plan.queues).name.clone()),
                 _ => Target::Queue(favourite.clone()),
@@ -254,6 +377,7 @@ impl Client {
                 priority: around.random.one_in(3).then(|| u8::try_from(around.random.below(7)).expect("small")),
                 mandatory: around.random.one_in(6),
                 has_headers: around.random.one_in(10),
+                wants_reply: false,
                 body_bytes: usize::try_from(around.random.scaled(body_bytes)).expect("small"),
             };
             self.publish(on, draft, around.ledger, around.now_ms);
@@ -262,9 +386,9 @@ impl Client {
 
     /// basic.publish
     pub fn publish(&mut self, on: ChannelId, draft: Draft, ledger: &mut Ledger, now_ms: u64) {
-        let frame_max = self.frame_max;
+        let (number, frame_max) = (self.number, self.frame_max);
         let channel = self.channel(on);
-        let message = ledger.publish(draft, channel.serial);
+        let message = ledger.publish(draft, number, channel.serial);
         match &mut channel.mode {
             Mode::Plain => {}
             Mode::Confirm { next, waiting } => {
@@ -285,7 +409,8 @@ impl Client {
     // --- consuming ------------------------------------------------------------------------------------------------
 
     fn consume_something(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
-        if self.channel(on).consumers.len() > CONSUMERS_MAX {
+        let going_on = self.channel(on).consumers.values().filter(|consumer| !consumer.is_ending);
+        if going_on.count() > CONSUMERS_MAX {
             return;
         }
         let queue = around.random.pick(&around.plan.queues).name.clone();
@@ -297,39 +422,58 @@ impl Client {
         }
         self.next_tag += 1;
         let tag = if around.random.one_in(5) { String::new() } else { format!("t{}", self.next_tag) };
-        self.consume(on, &queue, Wish { tag, no_ack, exclusive, arguments }, around.now_ms);
+        let nowait = around.random.one_in(4);
+        self.consume(on, &queue, Wish { tag, no_ack, exclusive, nowait, arguments }, around.now_ms);
     }
 
     /// Consumes, with acknowledgements.
     pub fn consume_plainly(&mut self, on: ChannelId, queue: &str, now_ms: u64) {
         self.next_tag += 1;
         let tag = format!("t{}", self.next_tag);
-        self.consume(on, queue, Wish { tag, no_ack: false, exclusive: false, arguments: Table::new() }, now_ms);
+        self.consume(
+            on,
+            queue,
+            Wish { tag, no_ack: false, exclusive: false, nowait: false, arguments: Table::new() },
+            now_ms,
+        );
     }
 
     fn consume(&mut self, on: ChannelId, queue: &str, wish: Wish, now_ms: u64) {
-        let Wish { tag, no_ack, exclusive, arguments } = wish;
+        let Wish { tag, no_ack, exclusive, nowait, arguments } = wish;
         let prefetch = self.channel(on).prefetch;
-        let consumer = Consumer { queue: queue.to_owned(), no_ack, prefetch, unsettled: 0 };
-        self.ask(on, now_ms, Expect::Consume { tag: tag.clone(), consumer }, |out| {
-            basic::Consume { queue, consumer_tag: &tag, no_local: false, no_ack, exclusive, nowait: false, arguments }
+        let known_as = if queue.is_empty() { format!("what {tag} consumes") } else { queue.to_owned() };
+        let consumer = Consumer { queue: known_as, no_ack, prefetch, unsettled: 0, is_ending: false };
+        let expect = Expect::Consume { tag: tag.clone(), consumer: consumer.clone() };
+        // Without an answer, only a name of its own tells it what is delivered to it.
+        let nowait = nowait && !tag.is_empty();
+        if nowait {
+            self.channel(on).consumers.insert(tag.clone(), consumer);
+        }
+        self.ask_unless(nowait, on, now_ms, expect, |out| {
+            basic::Consume { queue, consumer_tag: &tag, no_local: false, no_ack, exclusive, nowait, arguments }
                 .encode(on, out);
         });
     }
 
     fn cancel_something(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
-        let tags: Vec<String> = self.channel(on).consumers.keys().cloned().collect();
+        let going_on = self.channel(on).consumers.iter().filter(|(_, consumer)| !consumer.is_ending);
+        let tags: Vec<String> = going_on.map(|(tag, _)| tag.clone()).collect();
         if !tags.is_empty() {
             let tag = around.random.pick(&tags).clone();
-            self.ask(on, around.now_ms, Expect::Cancel { tag: tag.clone() }, |out| {
-                basic::Cancel { consumer_tag: &tag, nowait: false }.encode(on, out);
+            let nowait = around.random.one_in(4);
+            if let Some(consumer) = self.channel(on).consumers.get_mut(&tag).filter(|_| nowait) {
+                consumer.is_ending = true;
+            }
+            self.ask_unless(nowait, on, around.now_ms, Expect::Cancel { tag: tag.clone() }, |out| {
+                basic::Cancel { consumer_tag: &tag, nowait }.encode(on, out);
             });
         }
     }
 
     /// Cancels all consumers of a channel.
     pub fn cancel_all(&mut self, on: ChannelId, now_ms: u64) {
-        for tag in self.channel(on).consumers.keys().cloned().collect::<Vec<_>>() {
+        let going_on = self.channel(on).consumers.iter().filter(|(_, consumer)| !consumer.is_ending);
+        for tag in going_on.map(|(tag, _)| tag.clone()).collect::<Vec<_>>() {
             self.ask(on, now_ms, Expect::Cancel { tag: tag.clone() }, |out| {
                 basic::Cancel { consumer_tag: &tag, nowait: false }.encode(on, out);
             });
@@ -519,7 +663,21 @@ struct Wish {
     tag: String,
     no_ack: bool,
     exclusive: bool,
+    nowait: bool,
     arguments: Table,
+}
+
+fn plain(random: &mut Random) -> Draft {
+    Draft {
+        target: Target::Fanout,
+        persistent: random.one_in(2),
+        expiration_ms: None,
+        priority: None,
+        mandatory: random.one_in(4),
+        has_headers: false,
+        wants_reply: false,
+        body_bytes: random.index(30),
+    }
 }
 
 fn named(queue: &str) -> queue::Declare<'_> {

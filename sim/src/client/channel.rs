@@ -17,6 +17,10 @@ pub(super) struct Channel {
     pub(super) mode: Mode,
     /// The message that is coming in.
     pub(super) content: Option<Content>,
+    /// It consumes replies, or has asked to.
+    pub(super) has_replies: bool,
+    /// Addresses that it may reply to.
+    pub(super) requests: Vec<String>,
     /// For consumers to come.
     pub(super) prefetch: u16,
     /// For all consumers together; 0 = any number.
@@ -29,6 +33,8 @@ pub(super) enum Expect {
     OpenChannel,
     CloseChannel,
     DeclareExchange,
+    DeleteExchange,
+    BindExchange,
     Declare { queue: String },
     Delete,
     Purge,
@@ -54,6 +60,8 @@ pub(super) struct Consumer {
     pub(super) prefetch: u16,
     /// Deliveries not settled.
     pub(super) unsettled: usize,
+    /// It was cancelled, and no answer will say when.
+    pub(super) is_ending: bool,
 }
 
 /// A delivery to be settled.
@@ -100,6 +108,8 @@ impl Channel {
             consumers: BTreeMap::new(),
             mode: Mode::Plain,
             content: None,
+            has_replies: false,
+            requests: Vec::new(),
             prefetch: 0,
             limit: 0,
         }
@@ -122,6 +132,8 @@ impl Channel {
             (Expect::OpenChannel, Method::ChannelOpenOk(_))
             | (Expect::CloseChannel, Method::ChannelCloseOk(_))
             | (Expect::DeclareExchange, Method::ExchangeDeclareOk(_))
+            | (Expect::DeleteExchange, Method::ExchangeDeleteOk(_))
+            | (Expect::BindExchange, Method::ExchangeBindOk(_))
             | (Expect::Delete, Method::QueueDeleteOk(_))
             | (Expect::Purge, Method::QueuePurgeOk(_))
             | (Expect::Bind, Method::QueueBindOk(_))
@@ -134,7 +146,9 @@ impl Channel {
                 self.consumers.values_mut().for_each(|consumer| consumer.unsettled = 0);
                 true
             }
-            (Expect::Declare { queue }, Method::QueueDeclareOk(declared)) => declared.queue == queue,
+            (Expect::Declare { queue }, Method::QueueDeclareOk(declared)) => {
+                declared.queue == queue || queue.is_empty() && declared.queue.starts_with("amq.gen-")
+            }
             (Expect::Consume { tag, consumer }, Method::BasicConsumeOk(consuming)) => {
                 let is_right = tag.is_empty() || tag == consuming.consumer_tag;
                 let former = self.consumers.insert(consuming.consumer_tag.to_owned(), consumer);
@@ -142,6 +156,7 @@ impl Channel {
             }
             (Expect::Cancel { tag }, Method::BasicCancelOk(cancelled)) => {
                 self.consumers.remove(&tag);
+                self.has_replies &= tag != "replies";
                 tag == cancelled.consumer_tag
             }
             (Expect::Qos { count, global }, Method::BasicQosOk(_)) => {

@@ -16,6 +16,7 @@ pub struct Draft {
     pub priority: Option<u8>,
     pub mandatory: bool,
     pub has_headers: bool,
+    pub wants_reply: bool,
     pub body_bytes: usize,
 }
 
@@ -26,6 +27,10 @@ pub enum Target {
     Queue(String),
     /// To all queues that are bound to the fanout exchange.
     Fanout,
+    /// To whatever is bound to the exchange that comes and goes.
+    Side,
+    /// To the client that waits for replies at this address.
+    Reply(String),
 }
 
 /// What a client is told about a publish.
@@ -47,6 +52,7 @@ pub struct Message {
     pub mandatory: bool,
     /// As they go over the wire.
     pub properties: BytesMut,
+    pub(super) client: u64,
     pub(super) channel: u64,
     pub(super) persistent: bool,
     pub(super) expires: bool,
@@ -62,12 +68,13 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(number: u64, draft: Draft, channel: u64) -> Self {
+    pub(super) fn new(number: u64, draft: Draft, (client, channel): (u64, u64)) -> Self {
         let list = PropertyList {
             message_id: Some(number.to_string().into_bytes()),
             delivery_mode: draft.persistent.then_some(2),
             expiration: draft.expiration_ms.map(|ms| ms.to_string().into_bytes()),
             priority: draft.priority,
+            reply_to: draft.wants_reply.then(|| REPLY_TO.as_bytes().to_vec()),
             headers: draft.has_headers.then(|| [("of", Value::I64(1))].into_iter().collect()),
             ..PropertyList::default()
         };
@@ -78,6 +85,7 @@ impl Message {
             target: draft.target,
             mandatory: draft.mandatory,
             properties,
+            client,
             channel,
             persistent: draft.persistent,
             expires: draft.expiration_ms.is_some(),
@@ -105,6 +113,8 @@ impl Target {
         match self {
             Self::Queue(name) => ("", name),
             Self::Fanout => (crate::plan::FANOUT, "any"),
+            Self::Side => (crate::plan::SIDE, "any.way"),
+            Self::Reply(address) => ("", address),
         }
     }
 }
@@ -211,9 +221,24 @@ impl Content {
             for headers in [&mut list, &mut original].into_iter().map(|list| list.headers.get_or_insert_default()) {
                 headers.remove("x-delivery-count");
             }
+            if let Some(asked) = original.reply_to.as_mut().filter(|_| !matches!(self.receipt, Receipt::Return)) {
+                let address = list.reply_to.clone().unwrap_or_default();
+                assert!(address.starts_with(b"amq.rabbitmq.reply-to."), "m{number} has no address for replies");
+                *asked = address;
+            }
             assert_eq!(list, original, "the properties of m{number} were changed");
         }
         (number, deaths)
+    }
+}
+
+impl Content {
+    /// Where to reply to.
+    #[must_use]
+    pub fn reply_address(&self) -> Option<String> {
+        let (_, raw) = self.header.as_ref()?;
+        let address = Properties::parse(raw).ok()?.reply_to()?.to_owned();
+        (address != REPLY_TO).then_some(address)
     }
 }
 
@@ -248,3 +273,6 @@ pub struct Sight {
     /// How it came there.
     pub deaths: Deaths,
 }
+
+/// What stands for a client's own address in what it publishes and consumes.
+pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";

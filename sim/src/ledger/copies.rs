@@ -148,6 +148,9 @@ impl Ledger {
         let may_be_lost = self.is_lost_by_death_in(queue);
         let copy = self.copy(place);
         copy.state = State::Ready;
+        if copy.root != queue {
+            return;
+        }
         copy.is_redelivered = true;
         copy.attempts += 1;
         if limit.is_none_or(|limit| copy.attempts <= limit) {

@@ -66,6 +66,7 @@ impl Ledger {
             if copy.is_logged {
                 copy.state = State::Unsure;
                 copy.may_be_twice = true;
+                copy.is_passed = false;
                 self.alive.insert(place);
             }
         }
@@ -230,8 +231,10 @@ impl Ledger {
             if copy.may_have_died {
                 for id in self.queues.keys().filter(|id| **id == copy.root || self.leads_to(copy.root, **id)) {
                     let elsewhere = expected.entry(*id).or_default();
-                    elsewhere.ready_maybe += 1;
-                    elsewhere.held_maybe += 1;
+                    // Each restart may have left one more of it.
+                    let times = if copy.may_be_twice { 1 + self.counts.crashes + self.counts.stops } else { 1 };
+                    elsewhere.ready_maybe += times;
+                    elsewhere.held_maybe += times;
                 }
             }
         }

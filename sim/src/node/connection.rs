@@ -6,6 +6,7 @@ use crate::wire::Wire;
 use broker::access::Users;
 use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
+use broker::inspect::ConnectionView;
 use broker::topology::Topology;
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -64,6 +65,12 @@ impl ConnectionNode {
             last_tick_ms: 0,
             released: vec![false; usize::from(shards)],
         }
+    }
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn view(&self) -> ConnectionView {
+        self.machine.view(&self.fx)
     }
 
     /// Whether its host can end.

@@ -31,13 +31,13 @@ impl World {
         assert!(!self.clients.contains_key(&number), "connection.close is answered");
     }
 
-    fn open(&mut self, number: u64) -> ChannelId {
+    pub(super) fn open(&mut self, number: u64) -> ChannelId {
         let client = self.clients.get_mut(&number).expect("it is there");
         client.open_channel(self.now_ms)
     }
 
     /// Everything that can happen happens, and time passes, until it is true.
-    fn rest_until(&mut self, is_enough: impl Fn(&Self) -> bool) {
+    pub(super) fn rest_until(&mut self, is_enough: impl Fn(&Self) -> bool) {
         let mut steps = 0;
         while !is_enough(self) {
             if !self.go_on_resting() {
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// Everything that can happen happens, until nothing is left to do but to wait, and for a while after that.
-    fn come_to_rest(&mut self) {
+    pub(super) fn come_to_rest(&mut self) {
         let until_ms = self.now_ms + 1_500;
         self.rest_until(|world| world.now_ms >= until_ms);
         self.finish_what_is_left();
@@ -78,11 +78,12 @@ impl World {
             client.stalled_until_ms = 0;
         }
         self.come_to_rest();
+        self.check_connections();
         let drainer = self.drain();
         let views = self.all_views();
         self.ledger.inspect(&views);
         self.ledger.check_at_rest(&views);
-        self.clients.values().for_each(crate::client::Client::check_at_rest);
+        self.check_connections();
         if self.plan.probes {
             self.probe();
         }
@@ -100,6 +101,17 @@ impl World {
         self.stop();
         let views = self.all_views();
         self.ledger.check_at_rest(&views);
+    }
+
+    /// What clients and server know of each other is the same.
+    fn check_connections(&self) {
+        for connection in self.node.connections.values() {
+            let client = &self.clients[&connection.client];
+            if !client.is_hostile() && !client.is_over() {
+                client.check_at_rest();
+                client.check_view(&connection.view());
+            }
+        }
     }
 
     /// Somebody consumes from every queue until all are empty.
@@ -162,6 +174,7 @@ impl World {
                 priority: None,
                 mandatory: false,
                 has_headers: false,
+                wants_reply: false,
                 body_bytes,
             };
             client.publish(on, draft, &mut self.ledger, now_ms);

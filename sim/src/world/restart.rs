@@ -136,7 +136,9 @@ impl World {
         let mut start = start_of(&self.plan, shards, &mut self.random, self.is_clean);
         let mut trials = if self.plan.faults.disk > 0 { self.random.below(3) } else { 0 };
         self.node = loop {
-            if trials > 0 {
+            if trials == 0 {
+                self.disks.iter().for_each(MemoryDisk::heal);
+            } else {
                 let disk = self.random.pick(&self.disks).clone();
                 let fault = *self.random.pick(&[Fault::Error, Fault::ErrorAfter, Fault::Short]);
                 disk.inject(disk.operations() + 1 + self.random.scaled(12), fault);
