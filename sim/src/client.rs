@@ -10,6 +10,7 @@ mod channel;
 pub use acts::Surroundings;
 
 use crate::ledger::{Confirm, Content, Ledger, Receipt};
+use crate::plan::Plan;
 use crate::random::Random;
 use crate::trace;
 use crate::wire::Wire;
@@ -61,8 +62,10 @@ enum Stage {
 impl Client {
     /// A client that has just connected.
     #[must_use]
-    pub fn new(number: u64, random: &mut Random) -> Self {
-        let capacity = *random.pick(&[500, 4_000, 64_000, 1 << 20, 4 << 20]);
+    pub fn new(number: u64, plan: &Plan, random: &mut Random) -> Self {
+        // Small ones make many steps of large bodies.
+        let capacity_min = if plan.body_bytes_max > 100_000 { 1 << 16 } else { 0 };
+        let capacity = (*random.pick(&[500, 4_000, 64_000, 1 << 20, 4 << 20])).max(capacity_min);
         let mut wire = Wire::new(capacity);
         wire.to_server.extend_from_slice(&frame::PROTOCOL_HEADER);
         Self {

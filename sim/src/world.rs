@@ -230,7 +230,8 @@ impl World {
             Choice::Mail(id) => self.node.connection(id).0.take_mail(now),
             Choice::ClientRead(number) => {
                 let client = self.clients.get_mut(&number).expect("chosen from those that are there");
-                let bytes = cut(&mut self.random, client.wire.to_client.len());
+                let length = client.wire.to_client.len();
+                let bytes = if self.mood == Mood::Busy { cut(&mut self.random, length) } else { length };
                 client.read(bytes, self.now_ms, &mut self.ledger);
             }
             Choice::Settle(number) => {
@@ -248,11 +249,12 @@ impl World {
         let wire = &mut self.clients.get_mut(&connection.client).expect("as long as its connection").wire;
         match choice {
             Choice::Read(_) => {
-                let bytes = cut(&mut self.random, wire.to_server.len());
+                let length = wire.to_server.len();
+                let bytes = if self.mood == Mood::Busy { cut(&mut self.random, length) } else { length };
                 connection.read(bytes, now, wire, topology);
             }
             Choice::Write(_) => {
-                let bytes = self.random.scaled(1 << 20) + 1;
+                let bytes = if self.mood == Mood::Busy { self.random.scaled(1 << 20) + 1 } else { 1 << 20 };
                 connection.write(usize::try_from(bytes).expect("a million"), wire);
             }
             Choice::End(_) => connection.end(now, wire),
@@ -290,7 +292,7 @@ impl World {
         self.next_connection += 1;
         let (number, id) = (self.next_client, ConnectionId(self.next_connection));
         trace::note(format_args!("c{number} connects as {id:?}"));
-        self.clients.insert(number, Client::new(number, &mut self.random));
+        self.clients.insert(number, Client::new(number, &self.plan, &mut self.random));
         let shards = u16::try_from(self.disks.len()).expect("few");
         let now = self.now();
         let connection = ConnectionNode::new(id, number, shards, &mut self.random, now);

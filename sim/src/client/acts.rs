@@ -225,9 +225,7 @@ impl Client {
 
     /// Replies come to this channel from now on.
     fn consume_replies(&mut self, on: ChannelId, now_ms: u64) {
-        let channel = self.channel(on);
-        if !channel.has_replies {
-            channel.has_replies = true;
+        if !self.channel(on).has_replies() {
             let wish = Wish {
                 tag: "replies".to_owned(),
                 no_ack: true,
@@ -518,7 +516,8 @@ impl Client {
         let channel = self.channel(on);
         let last = if tag == 0 { u64::MAX } else { tag };
         // The server may have delivered more by then: to settle "all" is to settle what is not known here yet.
-        if tag == 0 && !(channel.expects.is_empty() && channel.consumers.is_empty()) {
+        let is_quiet = channel.expects.is_empty() && channel.consumers.is_empty() && channel.content.is_none();
+        if tag == 0 && !is_quiet {
             return;
         }
         let first = if multiple { 0 } else { tag };

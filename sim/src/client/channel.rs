@@ -17,8 +17,6 @@ pub(super) struct Channel {
     pub(super) mode: Mode,
     /// The message that is coming in.
     pub(super) content: Option<Content>,
-    /// It consumes replies, or has asked to.
-    pub(super) has_replies: bool,
     /// Addresses that it may reply to.
     pub(super) requests: Vec<String>,
     /// For consumers to come.
@@ -108,7 +106,6 @@ impl Channel {
             consumers: BTreeMap::new(),
             mode: Mode::Plain,
             content: None,
-            has_replies: false,
             requests: Vec::new(),
             prefetch: 0,
             limit: 0,
@@ -156,7 +153,6 @@ impl Channel {
             }
             (Expect::Cancel { tag }, Method::BasicCancelOk(cancelled)) => {
                 self.consumers.remove(&tag);
-                self.has_replies &= tag != "replies";
                 tag == cancelled.consumer_tag
             }
             (Expect::Qos { count, global }, Method::BasicQosOk(_)) => {
@@ -210,6 +206,12 @@ impl Channel {
         if let Some(consumer) = delivered.consumer.and_then(|tag| self.consumers.get_mut(&tag)) {
             consumer.unsettled -= 1;
         }
+    }
+
+    /// It consumes replies, or has asked to.
+    pub(super) fn has_replies(&self) -> bool {
+        let is_asked = |expect: &Expect| matches!(expect, Expect::Consume { tag, .. } if tag == "replies");
+        self.consumers.contains_key("replies") || self.expects.iter().any(is_asked)
     }
 
     /// Between basic.recover and its answer nobody can know which deliveries it takes back; the same goes for
