@@ -48,6 +48,8 @@ pub struct Ledger {
 struct Step {
     /// Copies that a purge of this queue in this step has dropped, unless they were handed out before.
     purged: BTreeSet<(Place, QueueId)>,
+    /// Copies that were handed out and went back in a step with a purge, before or after it.
+    perhaps_purged: BTreeSet<Place>,
     /// How far copies that had never been handed out were handed out, by queue and level.
     passed: BTreeMap<(QueueId, u8), u64>,
     /// The same for each receiver alone.

@@ -86,7 +86,11 @@ impl Ledger {
         let what = format!("m{number} of queue {:x}, delivered from {:x}", self.copy(place).root.0, location.0);
         trace::note(format_args!("  {what} to {connection:?} ch{} seq {}", delivery.channel, delivery.seq.0));
         self.counts.deliveries += 1;
+        let purges = self.step.purged.len();
         self.step.purged.retain(|(purged, _)| *purged != place);
+        if is_transient && self.step.purged.len() < purges {
+            self.step.perhaps_purged.insert(place);
+        }
         let root = self.copy(place).root;
         if first_death.is_some() {
             assert!(self.leads_to(root, location), "{what}: no dead letter goes there");
@@ -232,7 +236,13 @@ impl Ledger {
     }
 
     fn end_step(&mut self) {
-        let Step { purged, passed, .. } = std::mem::take(&mut self.step);
+        let Step { purged, perhaps_purged, passed, .. } = std::mem::take(&mut self.step);
+        for place in perhaps_purged {
+            let copy = self.copy(place);
+            if copy.state == State::Ready {
+                copy.state = State::Unsure;
+            }
+        }
         for (place, queue) in purged {
             let copy = self.copy(place);
             if !matches!(copy.state, State::Ready | State::Unsure) {
