@@ -138,6 +138,8 @@ impl World {
         self.node = loop {
             if trials == 0 {
                 self.disks.iter().for_each(MemoryDisk::heal);
+                // A start says that a disk is full, and the operator makes room.
+                self.disks.iter().for_each(|disk| disk.set_capacity(None));
             } else {
                 let disk = self.random.pick(&self.disks).clone();
                 let fault = *self.random.pick(&[Fault::Error, Fault::ErrorAfter, Fault::Short]);
