@@ -74,16 +74,53 @@ pub struct SeqRange {
     pub last: Seq,
 }
 
+/// Messages of one queue that follow one another without a gap in the queue and in the log, and are alike in all else:
+/// what an index needs to know of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The position in the queue of the first.
+    pub seq: Seq,
+    /// How many messages there are; at least one.
+    pub count: u32,
+    /// The record of the first; the others' follow it one by one.
+    pub lsn: Lsn,
+    /// The length of each one's payload.
+    pub payload_bytes: u32,
+    /// How much of that comes before the body, whatever the owner means by it.
+    pub header_bytes: u32,
+    /// When they expire, in milliseconds since the Unix epoch; 0 means never.
+    pub expires_at_ms: u64,
+    /// Their priority.
+    pub priority: u8,
+    /// How many deliveries of each have failed so far.
+    pub attempts: u32,
+    /// They may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// Records that follow one another in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LsnRange {
+    /// The first record.
+    pub first: Lsn,
+    /// How many; at least one.
+    pub count: u32,
+}
+
 /// One durable fact. Facts are stated as outcomes ("seq 7 of queue 3 is settled"), never as commands, so that replaying
-/// them needs no old version of the code that once decided them.
+/// them needs no old version of the code that once decided them. Each says what holds from now on, so that a replay
+/// that begins with a state some of them have already made ends with the same state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A message, its bytes once, with every place where it waits.
+    /// A message, its bytes once, with every place where it waits. The same place again replaces the earlier record of
+    /// it. Each place is one reference to this record.
     Message {
-        /// Every place; each is one reference to this record.
+        /// Every place, at least one.
         places: &'a [Place],
         /// The place that this same record empties, so that a dead letter moves in one step.
         moved_from: Option<(QueueId, Seq)>,
+        /// Survives a restart. One that does not is here to take no memory: it is never replayed.
+        kept: bool,
         /// The message, in the owner's own encoding.
         payload: &'a [u8],
     },
@@ -94,13 +131,13 @@ pub enum Record<'a> {
         /// The positions in it, in any order.
         ranges: &'a [SeqRange],
     },
-    /// A delivered message came back: it is redelivered from now on.
+    /// Delivered messages came back: they are redelivered from now on.
     Returned {
         /// The queue.
         queue: QueueId,
-        /// The position in it.
-        seq: Seq,
-        /// How many deliveries have failed so far.
+        /// The positions in it; those that are empty stay so.
+        range: SeqRange,
+        /// How many deliveries of each have failed so far.
         attempts: u32,
     },
     /// A named durable fact (topology). It replaces an earlier fact of the same key.
@@ -115,19 +152,20 @@ pub enum Record<'a> {
         /// The key.
         key: &'a [u8],
     },
-}
-
-impl Record<'_> {
-    /// How many references to itself a record starts with: the calls of [`Store::release`] that it takes until the
-    /// record is dead. A message has one for each place, a fact one, the others none.
-    #[must_use]
-    pub fn references(&self) -> u64 {
-        match self {
-            Record::Message { places, .. } => places.len() as u64,
-            Record::Fact { .. } => 1,
-            Record::Settled { .. } | Record::Returned { .. } | Record::Forget { .. } => 0,
-        }
-    }
+    /// No message of the queue will get a position below `next`. In checkpoints only.
+    Queue {
+        /// The queue.
+        queue: QueueId,
+        /// The lowest position that is free for ever.
+        next: Seq,
+    },
+    /// These messages wait in the queue. In checkpoints only, in any order.
+    Waiting {
+        /// The queue.
+        queue: QueueId,
+        /// The messages.
+        runs: &'a [Run],
+    },
 }
 
 /// Whether a record stands alone or takes effect only together with the next one.
@@ -148,29 +186,69 @@ pub enum Urgency {
     Sync,
 }
 
+/// A message record of a segment that is to be emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldMessage {
+    /// The record.
+    pub lsn: Lsn,
+    /// All its places.
+    pub places: Vec<Place>,
+    /// As in [`Record::Message`].
+    pub kept: bool,
+    /// The message. It may share its memory with others: who keeps it for long copies it.
+    pub payload: Bytes,
+}
+
 /// What a store tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreEvent {
     /// Everything appended up to and including this record survives a power cut.
     Durable(Lsn),
+    /// What [`Store::read`] asked for, in that order. The payloads share memory: who keeps one for long copies it.
+    Read {
+        /// The number that the owner gave.
+        ticket: u64,
+        /// Each message's record and payload.
+        messages: Vec<(Lsn, Bytes)>,
+    },
+    /// What [`Store::reclaim`] asked for: messages that may still live and lie in a segment which mostly does not. The
+    /// owner appends those again that do live there, with [`Record::Message`], and releases their old records.
+    Old(Vec<OldMessage>),
+    /// The disk has no room (`true`): nothing is written until there is some. Then `false`.
+    Full(bool),
     /// The disk failed, in a sentence for the operator. The store writes nothing any more, and the owner has to stop
     /// without confirming anything: what it holds in memory may no longer match the disk. A restart recovers.
     Failed(String),
 }
 
 /// An ordered log of records, one owner, no waiting.
+///
+/// The owner keeps an index of the messages that live. A *checkpoint* is that index and all facts, written aside piece
+/// by piece while the log goes on: a restart reads the last checkpoint and then the log from where the log was when
+/// that checkpoint was begun. Since every record says what holds from then on, the pieces need not be of one moment:
+/// each piece has to be true when it is written, and a message that lives from the first piece to the last has to be
+/// in one of them. Segments from before that can go as soon as nothing refers to their messages, in any order.
 pub trait Store {
     /// Adds a record after all earlier ones. It is buffered; it becomes durable some time after the next
     /// [`flush`](Store::flush). The encoded record may have up to [`RECORD_BYTES_MAX`] bytes; the owner has to keep
-    /// within it.
+    /// within it. A message starts with a reference for each of its places. `Queue` and `Waiting` are not for the log.
     fn append(&mut self, record: Record<'_>, link: Link) -> Lsn;
 
     /// Hands what was appended over to be written. A flush inside a chain takes effect when the chain ends.
     fn flush(&mut self, urgency: Urgency);
 
-    /// Says that one reference to that record is gone; see [`Record::references`]. The last one may make disk space
-    /// free, but only once everything appended before this call is durable.
-    fn release(&mut self, at: Lsn);
+    /// Counts one reference to each of these message records, found by a recovery to live. After an open no record has
+    /// references until this is called, for each place of each message that lives, before anything is appended.
+    fn retain(&mut self, messages: LsnRange, payload_bytes: u32);
+
+    /// Says that one reference to each of these message records is gone. A segment without references goes, once
+    /// everything appended before the last release is durable and no restart would have to read it.
+    fn release(&mut self, messages: LsnRange, payload_bytes: u32);
+
+    /// Asks for the payloads of message records that have references and keep them until the answer, a
+    /// [`StoreEvent::Read`], or that are released meanwhile: those may be missing from the answer. The records may be
+    /// of any age, even not yet written. Many reads may be under way; they are answered in any order.
+    fn read(&mut self, ticket: u64, wanted: &[LsnRange]);
 
     /// Adds what happened since the last call to `events`.
     fn poll(&mut self, events: &mut Vec<StoreEvent>);
@@ -181,10 +259,29 @@ pub trait Store {
     /// The size of the log in bytes, appended records included.
     fn log_bytes(&self) -> u64;
 
-    /// When the log holds much more than the `live_bytes` that its owner knows to be alive (more than twice that and
-    /// two segments), the end of its oldest part: the owner appends again what still lives *before* that position,
-    /// releases the old records, and the space comes back.
-    fn evacuate(&self, live_bytes: u64) -> Option<Lsn>;
+    /// Asks for the next messages of a segment that is worth emptying: one that mostly is dead, in a log that mostly
+    /// holds more than what lives. `false`, and nothing happens, if there is none. The answer is a [`StoreEvent::Old`],
+    /// which is to be dealt with before the next call.
+    fn reclaim(&mut self) -> bool;
+
+    /// Whether [`reclaim`](Store::reclaim) would find something to do.
+    fn wants_reclaim(&self) -> bool;
+
+    /// How many bytes of the log a restart would have to read.
+    fn replay_bytes(&self) -> u64;
+
+    /// Whether a restart would have to read so much that a checkpoint is worth its cost.
+    fn wants_checkpoint(&self) -> bool;
+
+    /// Begins a checkpoint, and drops an unfinished one.
+    fn begin_checkpoint(&mut self);
+
+    /// Adds a piece: a `Fact`, `Queue` or `Waiting` that is true now. A fact that holds all the time has to be in it,
+    /// and a queue before what waits in it.
+    fn checkpoint(&mut self, piece: Record<'_>);
+
+    /// The checkpoint is complete. It counts once it is durable.
+    fn end_checkpoint(&mut self);
 
     /// Flushes, and notes at the end that the stop was clean, which the next open is told. Nothing may be appended
     /// after it.
