@@ -16,7 +16,10 @@ mod memory_disk;
 mod record;
 mod recover;
 mod segment;
+mod space;
 mod writer;
+
+use bytes::Bytes;
 
 pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError};
 pub use log::{Opened, Options, SegmentLog};
@@ -42,6 +45,12 @@ pub struct Lsn(u64);
 impl Lsn {
     /// Before the first record of any log.
     pub const ZERO: Lsn = Lsn(0);
+
+    /// The position so many records later.
+    #[must_use]
+    pub fn plus(self, records: u64) -> Lsn {
+        Lsn(self.0.saturating_add(records))
+    }
 
     fn next(self) -> Lsn {
         Lsn(self.0 + 1)
@@ -117,7 +126,8 @@ pub enum Record<'a> {
     Message {
         /// Every place, at least one.
         places: &'a [Place],
-        /// The place that this same record empties, so that a dead letter moves in one step.
+        /// The place that this same record empties, so that a dead letter moves in one step. Of a message that is not
+        /// kept, this is replayed as a `Settled`.
         moved_from: Option<(QueueId, Seq)>,
         /// Survives a restart. One that does not is here to take no memory: it is never replayed.
         kept: bool,

@@ -10,7 +10,7 @@ use crate::record::{self, BATCH_BYTES};
 use crate::recover::{self, OpenError, OpenReport, Progress};
 use crate::segment::HEADER_BYTES;
 use crate::writer::{Chunk, Inbox, Shared, Writer};
-use crate::{Disk, Link, Lsn, Record, Store, StoreEvent, Urgency};
+use crate::{Disk, Link, Lsn, LsnRange, Record, Store, StoreEvent, Urgency};
 
 /// What may be chosen about a log.
 pub struct Options {
@@ -221,7 +221,7 @@ impl Store for SegmentLog {
         self.log_bytes += added;
         let segment = self.active();
         segment.bytes += added;
-        segment.references += record.references();
+        segment.references += record.references().0;
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;
         if !self.chain_is_open
@@ -261,7 +261,25 @@ impl Store for SegmentLog {
         shared.wake();
     }
 
-    fn release(&mut self, at: Lsn) {
+    fn retain(&mut self, _: LsnRange, _: u32) {}
+    fn read(&mut self, _: u64, _: &[LsnRange]) {}
+    fn reclaim(&mut self) -> bool {
+        false
+    }
+    fn wants_reclaim(&self) -> bool {
+        false
+    }
+    fn replay_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+    fn begin_checkpoint(&mut self) {}
+    fn checkpoint(&mut self, _: Record<'_>) {}
+    fn end_checkpoint(&mut self) {}
+    fn release(&mut self, messages: LsnRange, _: u32) {
+        let at = messages.first;
         let last = self.next.previous();
         let index = self.segments.partition_point(|segment| segment.first <= at).checked_sub(1);
         let segment = index.and_then(|index| self.segments.get_mut(index)).expect("a released record is still kept");
@@ -291,12 +309,6 @@ impl Store for SegmentLog {
 
     fn log_bytes(&self) -> u64 {
         self.log_bytes
-    }
-
-    fn evacuate(&self, live_bytes: u64) -> Option<Lsn> {
-        let allowed = live_bytes.saturating_mul(2).saturating_add(self.segment_bytes.saturating_mul(2));
-        let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);
-        (oldest.references > 0 && self.log_bytes > allowed).then_some(next.first)
     }
 
     fn close(&mut self) {

@@ -3,7 +3,7 @@
 //! Decoding takes any bytes and answers with a record or with what is wrong; it never panics and allocates no more
 //! than the bytes at hand can hold.
 
-use crate::{Link, Lsn, Place, QueueId, Record, Seq, SeqRange};
+use crate::{Link, Lsn, Place, QueueId, Record, Run, Seq, SeqRange};
 
 /// Length, checksum, kind and flags.
 pub(crate) const HEAD_BYTES: usize = 10;
@@ -13,6 +13,8 @@ pub(crate) const BATCH_BYTES: usize = HEAD_BYTES + BATCH_BODY;
 pub(crate) const CLAIM_BYTES: usize = HEAD_BYTES + 8;
 /// The longest encoded record: 1 GiB. A longer one in a file is damage.
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
+/// The most runs that one record may have: what they take in memory is many times what they take on disk.
+pub(crate) const RUNS_MAX: usize = 16 << 10;
 
 const BATCH_BODY: usize = 32;
 /// The most bytes that a number takes.
@@ -21,11 +23,18 @@ const VARINT_MAX: usize = 10;
 const BATCH: u8 = 1;
 const CLAIM: u8 = 2;
 const CLOSED: u8 = 3;
+const FOOTER: u8 = 4;
+const BEGIN: u8 = 5;
+const END: u8 = 6;
 const MESSAGE: u8 = 16;
 const SETTLED: u8 = 17;
-const RETURNED: u8 = 18;
+const RETURNED_ONE: u8 = 18;
 const FACT: u8 = 19;
 const FORGET: u8 = 20;
+const TRANSIENT: u8 = 21;
+const RETURNED: u8 = 22;
+const QUEUE: u8 = 23;
+const WAITING: u8 = 24;
 
 const WITH_NEXT: u8 = 1;
 const MOVED: u8 = 2;
@@ -47,9 +56,26 @@ pub(crate) struct Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
     Batch(Batch),
-    Claim { epoch: u64 },
+    Claim {
+        epoch: u64,
+    },
     Closed,
+    /// What ends a segment, as `footer.rs` reads it.
+    Footer(&'a [u8]),
+    /// What begins a checkpoint, as `checkpoint.rs` reads it.
+    Begin(&'a [u8]),
+    /// What ends a checkpoint.
+    End(End),
     Record(Record<'a>, Link),
+}
+
+/// What shows that a checkpoint is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// How many pieces it has.
+    pub(crate) pieces: u64,
+    /// The log was durable up to here, and has to be, before the checkpoint counts.
+    pub(crate) needs: Lsn,
 }
 
 /// The first bytes of a record.
@@ -66,6 +92,7 @@ pub(crate) struct Head {
 pub(crate) struct Lists {
     places: Vec<Place>,
     ranges: Vec<SeqRange>,
+    runs: Vec<Run>,
 }
 
 /// The most bytes that the record takes when it is encoded.
@@ -76,9 +103,11 @@ pub(crate) fn encoded_bytes_max(record: &Record<'_>) -> usize {
                 VARINT_MAX * 3 + places.len() * (VARINT_MAX * 3 + 1) + payload.len()
             }
             Record::Settled { ranges, .. } => VARINT_MAX * 2 + ranges.len() * VARINT_MAX * 2,
-            Record::Returned { .. } => VARINT_MAX * 3,
+            Record::Returned { .. } => VARINT_MAX * 4,
             Record::Fact { key, value } => VARINT_MAX + key.len() + value.len(),
             Record::Forget { key } => key.len(),
+            Record::Queue { .. } => VARINT_MAX * 2,
+            Record::Waiting { runs, .. } => VARINT_MAX + runs.len() * RUN_BYTES_MAX,
         }
 }
 
@@ -91,7 +120,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
         Link::WithNext => WITH_NEXT,
     };
     let kind = match *record {
-        Record::Message { places, moved_from, payload } => {
+        Record::Message { places, moved_from, kept, payload } => {
             put(out, places.len() as u64);
             for place in places {
                 put(out, place.queue.0);
@@ -105,7 +134,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
                 put(out, seq.0);
             }
             out.extend_from_slice(payload);
-            MESSAGE
+            if kept { MESSAGE } else { TRANSIENT }
         }
         Record::Settled { queue, ranges } => {
             put(out, queue.0);
@@ -116,9 +145,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
             }
             SETTLED
         }
-        Record::Returned { queue, seq, attempts } => {
+        Record::Returned { queue, range, attempts } => {
             put(out, queue.0);
-            put(out, seq.0);
+            put(out, range.first.0);
+            put(out, range.last.0 - range.first.0);
             put(out, u64::from(attempts));
             RETURNED
         }
@@ -131,6 +161,21 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
         Record::Forget { key } => {
             out.extend_from_slice(key);
             FORGET
+        }
+        Record::Queue { queue, next } => {
+            put(out, queue.0);
+            put(out, next.0);
+            QUEUE
+        }
+        Record::Waiting { queue, runs } => {
+            assert!(runs.len() <= RUNS_MAX, "{} runs in one record", runs.len());
+            put(out, queue.0);
+            let mut before = BEFORE_RUNS;
+            for run in runs {
+                put_run(out, &before, run);
+                before = *run;
+            }
+            WAITING
         }
     };
     seal(&mut out[start..], salt, kind, flags);
@@ -147,17 +192,37 @@ pub(crate) fn encode_batch(out: &mut [u8], salt: u32, batch: Batch) {
 
 /// Appends the note that the owner of `epoch` has opened the log.
 pub(crate) fn encode_claim(out: &mut Vec<u8>, salt: u32, epoch: u64) {
-    let start = out.len();
-    out.extend_from_slice(&[0; HEAD_BYTES]);
-    out.extend_from_slice(&epoch.to_le_bytes());
-    seal(&mut out[start..], salt, CLAIM, 0);
+    encode_note(out, salt, CLAIM, |out| out.extend_from_slice(&epoch.to_le_bytes()));
 }
 
 /// Appends the note that the log was closed on purpose.
 pub(crate) fn encode_closed(out: &mut Vec<u8>, salt: u32) {
+    encode_note(out, salt, CLOSED, |_| {});
+}
+
+/// Appends the note that ends a segment.
+pub(crate) fn encode_footer(out: &mut Vec<u8>, salt: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    encode_note(out, salt, FOOTER, body);
+}
+
+/// Appends the note that begins a checkpoint.
+pub(crate) fn encode_begin(out: &mut Vec<u8>, salt: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    encode_note(out, salt, BEGIN, body);
+}
+
+/// Appends the note that ends a checkpoint.
+pub(crate) fn encode_end(out: &mut Vec<u8>, salt: u32, end: End) {
+    encode_note(out, salt, END, |out| {
+        out.extend_from_slice(&end.pieces.to_le_bytes());
+        out.extend_from_slice(&end.needs.0.to_le_bytes());
+    });
+}
+
+fn encode_note(out: &mut Vec<u8>, salt: u32, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
-    seal(&mut out[start..], salt, CLOSED, 0);
+    body(out);
+    seal(&mut out[start..], salt, kind, 0);
 }
 
 impl Head {
@@ -189,7 +254,7 @@ impl Head {
     /// Takes an intact body apart.
     pub(crate) fn decode<'a>(&self, body: &'a [u8], lists: &'a mut Lists) -> Result<Entry<'a>, &'static str> {
         let mut rest = Fields(body);
-        let known = if self.kind == MESSAGE { WITH_NEXT | MOVED } else { WITH_NEXT };
+        let known = if matches!(self.kind, MESSAGE | TRANSIENT) { WITH_NEXT | MOVED } else { WITH_NEXT };
         if self.flags & !known != 0 || (self.kind < MESSAGE && self.flags != 0) {
             return Err("a record has flags that this format does not know");
         }
@@ -214,13 +279,22 @@ impl Head {
                 rest.end()?;
                 return Ok(Entry::Closed);
             }
-            MESSAGE => rest.message(self.flags & MOVED != 0, &mut lists.places)?,
-            SETTLED => rest.settled(&mut lists.ranges)?,
-            RETURNED => {
-                let (queue, seq) = rest.position()?;
-                let attempts = u32::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;
+            FOOTER => return Ok(Entry::Footer(body)),
+            BEGIN => return Ok(Entry::Begin(body)),
+            END => {
+                let end = End { pieces: rest.fixed()?, needs: Lsn(rest.fixed()?) };
                 rest.end()?;
-                Record::Returned { queue, seq, attempts }
+                return Ok(Entry::End(end));
+            }
+            MESSAGE | TRANSIENT => rest.message(self, &mut lists.places)?,
+            SETTLED => rest.settled(&mut lists.ranges)?,
+            RETURNED_ONE | RETURNED => {
+                let (queue, first) = rest.position()?;
+                let more = if self.kind == RETURNED { rest.varint()? } else { 0 };
+                let range = SeqRange { first, last: Seq(first.0.checked_add(more).ok_or(TOO_LARGE)?) };
+                let attempts = rest.small()?;
+                rest.end()?;
+                Record::Returned { queue, range, attempts }
             }
             FACT => {
                 let key_bytes = usize::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;
@@ -228,6 +302,12 @@ impl Head {
                 Record::Fact { key, value }
             }
             FORGET => Record::Forget { key: rest.0 },
+            QUEUE => {
+                let (queue, next) = rest.position()?;
+                rest.end()?;
+                Record::Queue { queue, next }
+            }
+            WAITING => rest.waiting(&mut lists.runs)?,
             _ => return Err("a record is of a kind that this format does not know"),
         };
         Ok(Entry::Record(record, link))
@@ -235,10 +315,10 @@ impl Head {
 }
 
 /// The fields of a body that are still to be read.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn message<'l>(&mut self, moved: bool, places: &'l mut Vec<Place>) -> Result<Record<'l>, &'static str>
+    fn message<'l>(&mut self, head: &Head, places: &'l mut Vec<Place>) -> Result<Record<'l>, &'static str>
     where
         'a: 'l,
     {
@@ -249,8 +329,8 @@ impl<'a> Fields<'a> {
             let priority = self.byte()?;
             places.push(Place { queue, seq, expires_at_ms, priority });
         }
-        let moved_from = if moved { Some(self.position()?) } else { None };
-        Ok(Record::Message { places, moved_from, payload: self.0 })
+        let moved_from = if head.flags & MOVED != 0 { Some(self.position()?) } else { None };
+        Ok(Record::Message { places, moved_from, kept: head.kind == MESSAGE, payload: self.0 })
     }
 
     fn settled<'l>(&mut self, ranges: &'l mut Vec<SeqRange>) -> Result<Record<'l>, &'static str> {
@@ -265,12 +345,78 @@ impl<'a> Fields<'a> {
         Ok(Record::Settled { queue, ranges })
     }
 
+    fn waiting<'l>(&mut self, runs: &'l mut Vec<Run>) -> Result<Record<'l>, &'static str>
+    where
+        'a: 'l,
+    {
+        runs.clear();
+        let queue = QueueId(self.varint()?);
+        let mut before = BEFORE_RUNS;
+        while !self.0.is_empty() {
+            if runs.len() == RUNS_MAX {
+                return Err("a record has more runs than any can have");
+            }
+            before = self.run(&before)?;
+            runs.push(before);
+        }
+        Ok(Record::Waiting { queue, runs })
+    }
+
+    fn run(&mut self, before: &Run) -> Result<Run, &'static str> {
+        let changed = self.byte()?;
+        if changed & !RUN_CHANGES != 0 {
+            return Err("a run has flags that this format does not know");
+        }
+        let mut run = Run { seq: before.end_seq(), lsn: before.end_lsn(), ..*before };
+        if changed & NEW_SEQ != 0 {
+            run.seq = Seq(self.apart(run.seq.0)?);
+        }
+        if changed & NEW_LSN != 0 {
+            run.lsn = Lsn(self.apart(run.lsn.0)?);
+        }
+        if changed & NEW_COUNT != 0 {
+            run.count = self.small()?;
+        }
+        if changed & NEW_PAYLOAD != 0 {
+            run.payload_bytes = self.small()?;
+        }
+        if changed & NEW_HEADER != 0 {
+            run.header_bytes = self.small()?;
+        }
+        if changed & NEW_EXPIRY != 0 {
+            run.expires_at_ms = self.apart(run.expires_at_ms)?;
+        }
+        if changed & NEW_STATE != 0 {
+            run.priority = self.byte()?;
+            run.redelivered = match self.byte()? {
+                0 => false,
+                1 => true,
+                _ => return Err(TOO_LARGE),
+            };
+            run.attempts = self.small()?;
+        }
+        let more = u64::from(run.count);
+        let is_sound = run.count > 0 && run.seq.0.checked_add(more).is_some() && run.lsn.0.checked_add(more).is_some();
+        if is_sound { Ok(run) } else { Err("a run has no messages, or more than can be") }
+    }
+
+    /// A number that is that far from `expected`.
+    fn apart(&mut self, expected: u64) -> Result<u64, &'static str> {
+        let zigzag = self.varint()?;
+        let distance = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+        Ok(expected.wrapping_add_signed(distance))
+    }
+
+    fn small(&mut self) -> Result<u32, &'static str> {
+        u32::try_from(self.varint()?).map_err(|_| TOO_LARGE)
+    }
+
     fn position(&mut self) -> Result<(QueueId, Seq), &'static str> {
         Ok((QueueId(self.varint()?), Seq(self.varint()?)))
     }
 
     /// How many items follow, of which each takes at least `item_bytes`.
-    fn count(&mut self, item_bytes: usize) -> Result<usize, &'static str> {
+    pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, &'static str> {
         let count = usize::try_from(self.varint()?).map_err(|_| TOO_LARGE)?;
         if count > self.0.len() / item_bytes {
             return Err(TOO_SHORT);
@@ -290,7 +436,7 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(*bytes))
     }
 
-    fn varint(&mut self) -> Result<u64, &'static str> {
+    pub(crate) fn varint(&mut self) -> Result<u64, &'static str> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte()?;
@@ -306,12 +452,74 @@ impl<'a> Fields<'a> {
         Err(TOO_LARGE)
     }
 
-    fn end(&self) -> Result<(), &'static str> {
+    pub(crate) fn end(&self) -> Result<(), &'static str> {
         if self.0.is_empty() { Ok(()) } else { Err("a record is longer than what it holds") }
     }
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+/// Appends what of `run` does not follow from the run before it.
+fn put_run(out: &mut Vec<u8>, before: &Run, run: &Run) {
+    let at = out.len();
+    out.push(0);
+    let mut changed = 0;
+    let (seq, lsn) = (before.end_seq().0, before.end_lsn().0);
+    if run.seq.0 != seq {
+        changed |= NEW_SEQ;
+        put_apart(out, seq, run.seq.0);
+    }
+    if run.lsn.0 != lsn {
+        changed |= NEW_LSN;
+        put_apart(out, lsn, run.lsn.0);
+    }
+    for (bit, old, new) in [
+        (NEW_COUNT, before.count, run.count),
+        (NEW_PAYLOAD, before.payload_bytes, run.payload_bytes),
+        (NEW_HEADER, before.header_bytes, run.header_bytes),
+    ] {
+        if old != new {
+            changed |= bit;
+            put(out, u64::from(new));
+        }
+    }
+    if run.expires_at_ms != before.expires_at_ms {
+        changed |= NEW_EXPIRY;
+        put_apart(out, before.expires_at_ms, run.expires_at_ms);
+    }
+    let state = |run: &Run| (run.priority, run.redelivered, run.attempts);
+    if state(run) != state(before) {
+        changed |= NEW_STATE;
+        out.extend_from_slice(&[run.priority, u8::from(run.redelivered)]);
+        put(out, u64::from(run.attempts));
+    }
+    out[at] = changed;
+}
+
+impl Record<'_> {
+    /// How many references the record starts with, and the size of what they refer to.
+    pub(crate) fn references(&self) -> (u64, usize) {
+        match self {
+            Record::Message { places, payload, .. } => (places.len() as u64, payload.len()),
+            _ => (0, 0),
+        }
+    }
+}
+
+impl Run {
+    fn end_seq(&self) -> Seq {
+        Seq(self.seq.0.wrapping_add(u64::from(self.count)))
+    }
+
+    fn end_lsn(&self) -> Lsn {
+        Lsn(self.lsn.0.wrapping_add(u64::from(self.count)))
+    }
+}
+
+fn put_apart(out: &mut Vec<u8>, expected: u64, value: u64) {
+    let distance = value.wrapping_sub(expected) as i64;
+    put(out, ((distance << 1) ^ (distance >> 63)) as u64);
+}
+
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -335,6 +543,29 @@ fn checksum(salt: u32, kind: u8, flags: u8, body: &[u8]) -> u32 {
     let [l0, l1, l2, l3] = (body.len() as u32).to_le_bytes();
     crc32c::crc32c_append(crc32c::crc32c_append(salt, &[l0, l1, l2, l3, kind, flags]), body)
 }
+
+/// What the first run of a record is told apart from.
+const BEFORE_RUNS: Run = Run {
+    seq: Seq(0),
+    count: 0,
+    lsn: Lsn::ZERO,
+    payload_bytes: 0,
+    header_bytes: 0,
+    expires_at_ms: 0,
+    priority: 0,
+    attempts: 0,
+    redelivered: false,
+};
+// What of a run does not follow from the one before it, in the order of the fields.
+const NEW_SEQ: u8 = 1;
+const NEW_LSN: u8 = 2;
+const NEW_COUNT: u8 = 4;
+const NEW_PAYLOAD: u8 = 8;
+const NEW_HEADER: u8 = 16;
+const NEW_EXPIRY: u8 = 32;
+const NEW_STATE: u8 = 64;
+const RUN_CHANGES: u8 = 127;
+const RUN_BYTES_MAX: usize = 1 + 3 * VARINT_MAX + 4 * 5 + 2;
 
 const PLACE_BYTES_MIN: usize = 4;
 const RANGE_BYTES_MIN: usize = 2;

@@ -286,7 +286,7 @@ impl<D: Disk> Reading<D> {
         let mut at = Cursor::new(self.state.next);
         let mut references = 0;
         let mut replay = |lsn, record: Record<'_>| {
-            references += record.references();
+            references += record.references().0;
             replay(lsn, record);
         };
         let why = loop {
@@ -455,6 +455,7 @@ impl State {
                 }
             }
             (Entry::Closed, InBatch::Current) => self.is_closed = true,
+            (Entry::Footer(_) | Entry::Begin(_) | Entry::End(_), _) => {}
             (Entry::Record(_, Link::WithNext), InBatch::Current) => {
                 at.chain.get_or_insert(at.offset);
                 at.lsn = at.lsn.next();
