@@ -689,6 +689,8 @@ pub struct Outbox {
     pub views: Vec<(u64, Vec<QueueView>)>,
     /// The log is closed and everything durable.
     pub closed: bool,
+    /// The disk has no room (`true`), or has some again: nothing becomes durable meanwhile.
+    pub full: Option<bool>,
     /// The store failed: memory can no longer be trusted to match the disk. The server must stop with this sentence.
     pub failed: Option<String>,
 }

@@ -70,6 +70,15 @@ impl Message {
     /// # Errors
     /// [`Malformed`] when a length points outside the bytes or a name is not UTF-8.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        let (properties_at, body_at) = Self::measure(&bytes)?;
+        Ok(Self { bytes, properties_at, body_at })
+    }
+
+    /// Where in a message from the log its properties begin, and its body.
+    ///
+    /// # Errors
+    /// As [`Message::parse`].
+    pub fn measure(bytes: &[u8]) -> Result<(u32, u32), Malformed> {
         let mut at = 1;
         for _name in 0..2 {
             let length = usize::from(*bytes.get(at).ok_or(Malformed)?);
@@ -83,7 +92,8 @@ impl Message {
         if body_at > bytes.len() {
             return Err(Malformed);
         }
-        Ok(Self { bytes, properties_at: offset(properties_at), body_at: offset(body_at) })
+        let offset = |at: usize| u32::try_from(at).map_err(|_| Malformed);
+        Ok((offset(properties_at)?, offset(body_at)?))
     }
 
     /// All bytes: the payload of the log record.
@@ -126,6 +136,18 @@ impl Message {
     #[must_use]
     pub fn body_bytes(&self) -> u64 {
         (self.bytes.len() - self.body_at as usize) as u64
+    }
+
+    /// How many bytes it has in all.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u32 {
+        offset(self.bytes.len())
+    }
+
+    /// How many of them come before the body.
+    #[must_use]
+    pub fn header_bytes(&self) -> u32 {
+        self.body_at
     }
 
     /// Whether this broker wrote its `x-death` header.

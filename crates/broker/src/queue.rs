@@ -2,25 +2,30 @@
 //!
 //! A queue decides about messages and consumers, and writes nothing: what a decision means for the log, for other
 //! queues and for connections is the shard's business. Every message is in one place: ready, unacked, or moving
-//! (a dead letter that another shard has not stored yet).
+//! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
 
+#[path = "/tmp/backlog_tmp.rs"]
+pub(crate) mod backlog;
 pub(crate) mod dead_letter;
 pub(crate) mod ready;
 pub(crate) mod rotation;
+mod run;
 pub(crate) mod unacked;
 mod utilisation;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::command::{ConsumerNumber, Now, Overflow, QueueSpec};
+use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueSpec};
 use crate::inspect::QueueCounters;
 use crate::message::Message;
+use crate::queue::backlog::Run;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use amqp::{ChannelId, Table};
-use ready::{Entry, Ready};
+use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Lsn, Seq, SeqRange};
 use unacked::{Held, HeldList, Unacked};
@@ -32,8 +37,14 @@ pub(crate) struct Queue {
     pub(crate) spec: Arc<QueueSpec>,
     pub(crate) ready: Ready,
     pub(crate) unacked: Unacked,
-    /// Dead letters on their way to another shard.
-    pub(crate) moving: usize,
+    /// Dead letters on their way to another shard, or from the log.
+    pub(crate) moving: Sums,
+    /// Far messages are being read; this is the number that the answer will have.
+    pub(crate) reading: Option<u64>,
+    /// Who asked for a message while the first one was far.
+    pub(crate) getters: VecDeque<Getter>,
+    /// What the shard's budget counts for this queue.
+    pub(crate) counted_bytes: u64,
     pub(crate) holders: Slots<Holder>,
     pub(crate) rotation: Rotation,
     /// Consumers, not counting what gets and the cancelled hold.
@@ -57,22 +68,19 @@ pub(crate) struct Queue {
     /// Like that, but traffic counts too, and by the wall clock.
     pub(crate) last_busy_unix_ms: u64,
     pub(crate) utilisation: Utilisation,
-    pub(crate) totals: Totals,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
-    depth: usize,
+    depth: u64,
 }
 
-/// Sums over messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) unacked_body_bytes: u64,
-    /// Messages in the log.
-    pub(crate) logged: u64,
-    pub(crate) logged_body_bytes: u64,
-    /// All bytes of all messages.
-    pub(crate) message_bytes: u64,
+/// A `basic.get` that waits for its message to be read.
+#[derive(Debug)]
+pub(crate) struct Getter {
+    pub(crate) connection: ConnectionId,
+    pub(crate) channel: ChannelId,
+    pub(crate) call: CallId,
+    pub(crate) no_ack: bool,
 }
 
 /// Who holds unacked messages: a consumer, one that was cancelled, or the gets of a channel.
@@ -147,7 +155,10 @@ impl Queue {
             spec,
             ready: Ready::default(),
             unacked: Unacked::default(),
-            moving: 0,
+            moving: Sums::default(),
+            reading: None,
+            getters: VecDeque::new(),
+            counted_bytes: 0,
             holders: Slots::default(),
             rotation: Rotation::default(),
             consumers: 0,
@@ -162,7 +173,6 @@ impl Queue {
             last_used_ms: now.ms,
             last_busy_unix_ms: now.unix_ms,
             utilisation: Utilisation::default(),
-            totals: Totals::default(),
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -185,9 +195,9 @@ impl Queue {
         Stamp { seq, expires_at_ms, priority }
     }
 
-    #[cfg(test)]
-    pub(crate) fn next_seq(&self) -> u64 {
-        self.next_seq
+    /// What the next message will be.
+    pub(crate) fn next_seq(&self) -> Seq {
+        Seq(self.next_seq)
     }
 
     /// No message gets this seq, or a lower one.
@@ -196,56 +206,73 @@ impl Queue {
     }
 
     /// Adds a new message.
-    pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn) {
+    pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
         let Stamp { seq, expires_at_ms, priority } = stamp;
-        self.enter(Entry { message, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false });
+        let body = Body::Here(message);
+        self.depth += 1;
+        self.ready.push(Entry { body, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false, is_kept });
         self.counters.publish += 1;
     }
 
-    /// Adds a message, new or recovered.
-    pub(crate) fn enter(&mut self, entry: Entry) {
-        self.count_in(&entry);
-        self.ready.push(entry);
+    /// Adds a new message that stays in the log until somebody wants it.
+    pub(crate) fn push_far(&mut self, message: &Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
+        let Stamp { seq, expires_at_ms, priority } = stamp;
+        self.enter(Run {
+            seq,
+            count: 1,
+            lsn,
+            payload_bytes: message.payload_bytes(),
+            header_bytes: message.header_bytes(),
+            expires_at_ms,
+            priority,
+            attempts: 0,
+            redelivered: false,
+            kept: is_kept,
+            holder: 0,
+            since_ms: 0,
+        });
+        self.counters.publish += 1;
     }
 
-    /// A dead letter left, but another shard has yet to store it.
+    /// Adds messages that the log has.
+    pub(crate) fn enter(&mut self, run: Run) {
+        self.depth += u64::from(run.count);
+        self.ready.push_far(run);
+    }
+
+    /// Whether a new message had better stay in the log.
+    pub(crate) fn is_better_far(&self, priority: u8, near_bytes_max: u64) -> bool {
+        self.ready.has_far(priority) || self.ready.near_bytes() >= near_bytes_max
+    }
+
+    /// A dead letter left, but it has yet to be read, or stored by another shard.
     pub(crate) fn begin_move(&mut self, entry: &Entry) {
-        self.moving += 1;
-        self.count_in(entry);
-    }
-
-    /// It has.
-    pub(crate) fn end_move(&mut self, entry: &Entry) {
-        self.moving -= 1;
-        self.leave(entry);
-    }
-
-    fn count_in(&mut self, entry: &Entry) {
-        let body_bytes = entry.message.body_bytes();
         self.depth += 1;
-        self.totals.message_bytes += entry.message.bytes().len() as u64;
-        if entry.is_logged() {
-            self.totals.logged += 1;
-            self.totals.logged_body_bytes += body_bytes;
-        }
+        self.moving.add(&entry.run());
     }
 
-    /// A message, taken out of its place before, is gone for good.
-    pub(crate) fn leave(&mut self, entry: &Entry) {
+    /// It has been.
+    pub(crate) fn end_move(&mut self, entry: &Entry) {
         self.depth -= 1;
-        self.totals.message_bytes -= entry.message.bytes().len() as u64;
-        if entry.is_logged() {
-            self.totals.logged -= 1;
-            self.totals.logged_body_bytes -= entry.message.body_bytes();
+        self.moving.subtract(&entry.run());
+    }
+
+    /// Messages, taken out of their places before, are gone for good.
+    pub(crate) fn leave(&mut self, count: u64) {
+        self.depth -= count;
+    }
+
+    /// Notes that these places are empty, for the log.
+    pub(crate) fn note_settled_range(&mut self, range: SeqRange) {
+        match self.settled.last_mut() {
+            Some(last) if last.last.0 + 1 == range.first.0 => last.last = range.last,
+            _ => self.settled.push(range),
         }
     }
 
     /// Notes that this place is empty, for the log.
     pub(crate) fn note_settled(&mut self, seq: Seq) {
-        match self.settled.last_mut() {
-            Some(range) if range.last.0 + 1 == seq.0 => range.last = seq,
-            _ => self.settled.push(SeqRange { first: seq, last: seq }),
-        }
+        self.note_settled_range(SeqRange { first: seq, last: seq });
     }
 
     /// Whether one more message of this size would not fit.
@@ -258,13 +285,9 @@ impl Queue {
         self.spec.settings.overflow != Overflow::DropHead
     }
 
-    /// Takes the head if the queue is too long and drops from there.
-    pub(crate) fn pop_excess(&mut self) -> Option<Entry> {
-        let is_too_long = self.exceeds(self.ready.len() as u64, self.ready.body_bytes());
-        if !is_too_long || self.rejects_when_full() {
-            return None;
-        }
-        self.ready.pop()
+    /// Whether the queue is too long and drops from its head.
+    pub(crate) fn has_excess(&self) -> bool {
+        !self.rejects_when_full() && self.exceeds(self.ready.len() as u64, self.ready.body_bytes())
     }
 
     fn exceeds(&self, length: u64, body_bytes: u64) -> bool {
@@ -281,17 +304,49 @@ impl Queue {
 
     /// A message goes to this holder, until it is settled.
     pub(crate) fn hold(&mut self, entry: Entry, slot: Slot<Holder>, now_ms: u64) {
-        let holder = &mut self.holders[slot];
-        self.totals.unacked_body_bytes += entry.message.body_bytes();
-        self.unacked.hold(entry, slot, &mut holder.held, now_ms);
+        self.unacked.hold(entry, slot, &mut self.holders[slot].held, now_ms);
+    }
+
+    /// An unacked message stays in the log, which has it, until somebody wants it.
+    pub(crate) fn send_unacked_far(&mut self, seq: Seq) {
+        if let Some(slot) = self.unacked.holder_of(seq) {
+            self.unacked.send_far(seq, &mut self.holders[slot].held);
+        }
     }
 
     /// Takes an unacked message from its holder.
     pub(crate) fn take_unacked(&mut self, seq: Seq) -> Option<Held> {
-        let slot = self.unacked.get(seq)?.holder;
-        let held = self.unacked.take(seq, &mut self.holders[slot].held)?;
-        self.totals.unacked_body_bytes -= held.entry.message.body_bytes();
-        Some(held)
+        let slot = self.unacked.holder_of(seq)?;
+        self.unacked.take(seq, &mut self.holders[slot].held)
+    }
+
+    /// Takes some of the messages from this holder that are in the log only.
+    pub(crate) fn take_far_unacked(&mut self, slot: Slot<Holder>) -> Vec<Run> {
+        self.unacked.take_far(slot, &mut self.holders[slot].held)
+    }
+
+    /// What is known of a message that is ready or unacked.
+    pub(crate) fn find(&self, priority: u8, seq: Seq) -> Option<Run> {
+        self.ready.find((priority, seq)).or_else(|| self.unacked.find(seq))
+    }
+
+    /// The record of such a message is elsewhere now.
+    pub(crate) fn relocate(&mut self, priority: u8, seq: Seq, lsn: Lsn) {
+        if self.ready.find((priority, seq)).is_some() {
+            self.ready.relocate((priority, seq), lsn);
+        } else {
+            self.unacked.relocate(seq, lsn);
+        }
+    }
+
+    /// What the index of the others takes.
+    pub(crate) fn far_heap_bytes(&self) -> u64 {
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes()
+    }
+
+    /// What its messages take in memory that are near.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        self.ready.near_bytes() + self.unacked.near_bytes()
     }
 
     /// Takes a consumer in. It gets its first turn after those who wait.
@@ -357,6 +412,7 @@ impl Queue {
 
     /// The invariant of the module.
     pub(crate) fn check(&self) {
-        debug_assert_eq!(self.depth, self.ready.len() + self.unacked.len() + self.moving, "a message is in one place");
+        let found = self.ready.sums().count + self.unacked.sums().count + self.moving.count;
+        debug_assert_eq!(self.depth, found, "a message is in one place");
     }
 }

@@ -36,6 +36,11 @@ impl QueueSpec {
         queue_title(&self.name, &self.vhost_name)
     }
 
+    /// Whether messages that die in it go on elsewhere.
+    pub(crate) fn mourns(&self) -> bool {
+        self.settings.dead_letter_exchange.is_some()
+    }
+
     /// Whether this connection may use the queue: anyone may, unless it is exclusive.
     ///
     /// # Errors

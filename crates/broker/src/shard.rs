@@ -10,13 +10,16 @@
 //!                └── records ─┴──► log ──► durable ─ answers┘
 //! ```
 
+mod checkpoint;
 mod consume;
 mod dead_letter;
 mod delete;
-mod evacuate;
+mod discard;
 mod log;
 pub(crate) mod peers;
 mod publish;
+mod read;
+mod reclaim;
 mod recovery;
 mod serve;
 mod settle;
@@ -35,17 +38,19 @@ use crate::command::{
 };
 use crate::message::Message;
 use crate::queue::Queue;
+use crate::queue::backlog::Backlog;
 use crate::topology::{Routes, Topology};
 use amqp::ChannelId;
 use dead_letter::{Dead, Moving};
-use evacuate::Evacuation;
 use log::{Log, Waiter};
 use peers::{Channel, Peer};
+use read::Reading;
+use reclaim::Reclaim;
 use rustc_hash::FxHashMap;
 use slots::{Slot, Slots};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use store::{Lsn, QueueId, Store};
+use store::{Lsn, QueueId, SeqRange, Store, StoreEvent};
 use timers::Timers;
 
 /// What a shard is told once.
@@ -57,11 +62,30 @@ pub struct ShardSettings {
     pub consumer_timeout_ms: u64,
     /// How many failed deliveries a quorum queue's message may have unless the queue says otherwise. RabbitMQ: 20.
     pub quorum_delivery_limit: u32,
+    /// What stays in memory.
+    pub near: Near,
+}
+
+/// How much of the messages stays in memory; of the others the log has the bytes, and memory an index.
+#[derive(Clone, Copy, Debug)]
+pub struct Near {
+    /// About how many bytes the ready messages of one queue may take, and its unacked ones.
+    pub queue_bytes: u64,
+    /// How many unacked messages of one queue there may be.
+    pub queue_unacked: usize,
+    /// About how many bytes all of them may take in this shard.
+    pub bytes: u64,
+}
+
+impl Default for Near {
+    fn default() -> Self {
+        Self { queue_bytes: 4 << 20, queue_unacked: 4096, bytes: 256 << 20 }
+    }
 }
 
 impl Default for ShardSettings {
     fn default() -> Self {
-        Self { shards: 1, consumer_timeout_ms: 1_800_000, quorum_delivery_limit: 20 }
+        Self { shards: 1, consumer_timeout_ms: 1_800_000, quorum_delivery_limit: 20, near: Near::default() }
     }
 }
 
@@ -88,7 +112,15 @@ pub struct Shard<S: Store> {
     dead: VecDeque<Dead>,
     moving: FxHashMap<u64, Moving>,
     last_transfer: u64,
-    evacuation: Evacuation,
+    /// Reads that are under way, by ticket.
+    readings: FxHashMap<u64, Reading>,
+    last_read: u64,
+    /// What all near messages take in memory.
+    near_bytes: u64,
+    /// Messages that are gone, and whose records are still to be released.
+    discarded: VecDeque<Backlog>,
+    checkpoint: Option<checkpoint::Pass>,
+    reclaim: Reclaim,
     /// Peers with events.
     addressed: Vec<Slot<Peer>>,
     /// Nothing may be appended to the log any more.
@@ -97,6 +129,7 @@ pub struct Shard<S: Store> {
     /// Room to work in, kept for the next time.
     accepted: Vec<publish::Accepted>,
     places: Vec<store::Place>,
+    spilled_places: Vec<store::Place>,
     routes: Routes,
 }
 
@@ -126,12 +159,18 @@ impl<S: Store> Shard<S> {
             dead: VecDeque::new(),
             moving: FxHashMap::default(),
             last_transfer: 0,
-            evacuation: Evacuation::default(),
+            readings: FxHashMap::default(),
+            last_read: 0,
+            near_bytes: 0,
+            discarded: VecDeque::new(),
+            checkpoint: None,
+            reclaim: Reclaim::default(),
             addressed: Vec::new(),
             is_closed: false,
             out: Outbox::default(),
             accepted: Vec::new(),
             places: Vec::new(),
+            spilled_places: Vec::new(),
             routes: Routes::default(),
         }
     }
@@ -143,12 +182,14 @@ impl<S: Store> Shard<S> {
         for input in inbox.drain(..) {
             self.execute(input, topology);
         }
-        self.hear_store();
+        self.hear_store(topology);
         if !self.is_closed {
             self.run_timers();
             self.serve(topology);
             self.write_settled();
-            self.evacuate();
+            self.release_discarded();
+            self.reclaim();
+            self.write_checkpoint();
         }
         self.log.flush();
         for peer in self.addressed.drain(..) {
@@ -165,12 +206,11 @@ impl<S: Store> Shard<S> {
         if self.is_closed {
             return None;
         }
-        if !self.touched.is_empty() || self.evacuation.is_running() {
+        if !self.touched.is_empty() || self.checkpoint.is_some() || !self.discarded.is_empty() {
             return Some(self.now.ms);
         }
         // A log that is to shrink must not wait for somebody to come along.
-        let evacuation_ms = self.log.evacuation_bound().map(|_| self.evacuation.may_start_ms());
-        [self.timers.next_ms(), evacuation_ms].into_iter().flatten().min()
+        [self.timers.next_ms(), self.reclaim_at_ms()].into_iter().flatten().min()
     }
 
     /// The disk cannot follow: no more input, please, until this changes. The store's news change it.
@@ -367,10 +407,21 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    fn hear_store(&mut self) {
-        if let Err(sentence) = self.log.poll() {
-            self.out.failed = Some(sentence);
-            return;
+    fn hear_store(&mut self, topology: &Topology) {
+        for event in self.log.poll() {
+            match event {
+                StoreEvent::Durable(_) => {}
+                StoreEvent::Read { ticket, messages } => {
+                    self.hear_read(ticket, messages);
+                    self.bury(topology);
+                }
+                StoreEvent::Old(messages) => self.hear_old(messages),
+                StoreEvent::Full(is_full) => self.out.full = Some(is_full),
+                StoreEvent::Failed(sentence) => {
+                    self.out.failed = Some(sentence);
+                    return;
+                }
+            }
         }
         while let Some(waiter) = self.log.next_served() {
             self.report(waiter);
@@ -420,10 +471,16 @@ impl<S: Store> Shard<S> {
             self.leave_all_channels(peer);
             self.bury(topology);
         }
-        for moving in self.moving.values().filter(|moving| moving.entry.redelivered) {
-            self.log.append_returned(moving.queue, moving.entry.seq, moving.entry.attempts);
+        let died = self.moving.values().map(|moving| (moving.queue, &moving.entry));
+        let read = self.readings.values().filter_map(|reading| match reading {
+            Reading::Dead(dead) => Some((dead.queue.queue.id, &dead.entry)),
+            Reading::Ahead { .. } => None,
+        });
+        for (queue, entry) in died.chain(read).filter(|(_, entry)| entry.is_kept && entry.redelivered) {
+            self.log.append_returned(queue, SeqRange { first: entry.seq, last: entry.seq }, entry.attempts);
         }
         self.write_settled();
+        self.write_last_checkpoint();
         self.log.close();
         self.is_closed = true;
     }

@@ -1,9 +1,11 @@
 //! The messages of a queue that wait for a consumer, in the order in which they leave.
 //!
 //! Each priority has its own level, the highest goes first; a queue without priorities has one level. Within a level
-//! the order is that of `seq`. New messages join at the tail; those that come back were taken from the head, so that
-//! every one of them stands before what never left: they wait in a small tree that is asked first.
+//! the order is that of `seq`. A few messages are *near*: their bodies are in memory. The others are *far*: the log has
+//! their bodies, and memory a few bytes for each. What is first in line may be far; then it has to be read before it
+//! can be delivered. New near messages join at the tail; those that come back, or are read, wait in a small tree.
 
+use super::backlog::{Backlog, Run};
 use crate::message::Message;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Lsn, Seq};
@@ -11,7 +13,7 @@ use store::{Lsn, Seq};
 /// A message in its place of a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    pub(crate) message: Message,
+    pub(crate) body: Body,
     pub(crate) seq: Seq,
     /// Its record in the log; [`Lsn::ZERO`] for a message that is only in memory.
     pub(crate) lsn: Lsn,
@@ -21,19 +23,116 @@ pub(crate) struct Entry {
     pub(crate) attempts: u32,
     pub(crate) priority: u8,
     pub(crate) redelivered: bool,
+    /// Survives the server.
+    pub(crate) is_kept: bool,
+}
+
+/// Where the bytes of a message are.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// In memory.
+    Here(Message),
+    /// In the log only.
+    Away {
+        /// Of the message as the log has it.
+        payload_bytes: u32,
+        /// How many of them come before the body.
+        header_bytes: u32,
+    },
+}
+
+impl Body {
+    pub(crate) fn payload_bytes(&self) -> u32 {
+        match self {
+            Self::Here(message) => message.payload_bytes(),
+            Self::Away { payload_bytes, .. } => *payload_bytes,
+        }
+    }
+
+    pub(crate) fn header_bytes(&self) -> u32 {
+        match self {
+            Self::Here(message) => message.header_bytes(),
+            Self::Away { header_bytes, .. } => *header_bytes,
+        }
+    }
 }
 
 impl Entry {
-    /// Survives the server.
+    /// The log has a record of it, which it refers to.
     pub(crate) fn is_logged(&self) -> bool {
         self.lsn != Lsn::ZERO
+    }
+
+    /// Length of the body in bytes.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        u64::from(self.body.payload_bytes() - self.body.header_bytes())
+    }
+
+    pub(crate) fn message(&self) -> Option<&Message> {
+        match &self.body {
+            Body::Here(message) => Some(message),
+            Body::Away { .. } => None,
+        }
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Here(message) => u64::from(message.payload_bytes()) + NEAR_BYTES,
+            Body::Away { .. } => NEAR_BYTES,
+        }
+    }
+
+    /// Forgets the bytes, which the log has.
+    pub(crate) fn send_away(&mut self) {
+        debug_assert!(self.is_logged(), "only what the log has is forgotten");
+        let (payload_bytes, header_bytes) = (self.body.payload_bytes(), self.body.header_bytes());
+        self.body = Body::Away { payload_bytes, header_bytes };
+    }
+
+    /// What is to be known of it while its body is away.
+    pub(crate) fn run(&self) -> Run {
+        Run {
+            seq: self.seq,
+            count: 1,
+            lsn: self.lsn,
+            payload_bytes: self.body.payload_bytes(),
+            header_bytes: self.body.header_bytes(),
+            expires_at_ms: self.expires_at_ms,
+            priority: self.priority,
+            attempts: self.attempts,
+            redelivered: self.redelivered,
+            kept: self.is_kept,
+            holder: 0,
+            since_ms: 0,
+        }
     }
 
     /// Expired before `unix_ms`. A message that expires this very millisecond may still be delivered, once: so one with
     /// a time to live of 0 finds a waiting consumer, and is gone when that gives it back.
     fn expired_before(&self, unix_ms: u64) -> bool {
-        self.expires_at_ms != 0 && self.expires_at_ms < unix_ms.saturating_add(u64::from(self.redelivered))
+        has_expired(self.expires_at_ms, self.redelivered, unix_ms)
     }
+}
+
+impl From<Run> for Entry {
+    /// The first message of the run.
+    fn from(run: Run) -> Self {
+        Self {
+            body: Body::Away { payload_bytes: run.payload_bytes, header_bytes: run.header_bytes },
+            seq: run.seq,
+            lsn: run.lsn,
+            expires_at_ms: run.expires_at_ms,
+            attempts: run.attempts,
+            priority: run.priority,
+            redelivered: run.redelivered,
+            is_kept: run.kept,
+        }
+    }
+}
+
+fn has_expired(expires_at_ms: u64, redelivered: bool, unix_ms: u64) -> bool {
+    expires_at_ms != 0 && expires_at_ms < unix_ms.saturating_add(u64::from(redelivered))
 }
 
 /// See the module.
@@ -43,105 +142,321 @@ pub(crate) struct Ready {
     levels: Vec<Level>,
     /// No level above this one has messages.
     top: usize,
-    count: usize,
-    body_bytes: u64,
+    sums: Sums,
+    /// What the near ones take in memory.
+    near_bytes: u64,
+}
+
+/// Sums over messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) count: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) payload_bytes: u64,
+    /// How many survive the server, …
+    pub(crate) kept: u64,
+    /// … and the sum of their bodies.
+    pub(crate) kept_body_bytes: u64,
     /// How many can expire.
-    expiring: usize,
+    pub(crate) expiring: u64,
+}
+
+impl Sums {
+    pub(crate) fn add(&mut self, run: &Run) {
+        let [count, body_bytes, payload_bytes, kept, expiring] = Self::parts(run);
+        self.count += count;
+        self.body_bytes += body_bytes;
+        self.payload_bytes += payload_bytes;
+        self.kept += kept * count;
+        self.kept_body_bytes += kept * body_bytes;
+        self.expiring += expiring * count;
+    }
+
+    pub(crate) fn subtract(&mut self, run: &Run) {
+        let [count, body_bytes, payload_bytes, kept, expiring] = Self::parts(run);
+        self.count -= count;
+        self.body_bytes -= body_bytes;
+        self.payload_bytes -= payload_bytes;
+        self.kept -= kept * count;
+        self.kept_body_bytes -= kept * body_bytes;
+        self.expiring -= expiring * count;
+    }
+
+    fn parts(run: &Run) -> [u64; 5] {
+        let count = u64::from(run.count);
+        let payload_bytes = count * u64::from(run.payload_bytes);
+        let body_bytes = payload_bytes - count * u64::from(run.header_bytes);
+        [count, body_bytes, payload_bytes, u64::from(run.kept), u64::from(run.expires_at_ms != 0)]
+    }
+}
+
+/// Who leaves next.
+#[derive(Debug)]
+pub(crate) enum Head<'a> {
+    /// A message that can be delivered.
+    Near(&'a Entry),
+    /// One that has to be read first.
+    Far(Run),
+}
+
+impl Head<'_> {
+    fn has_expired(&self, unix_ms: u64) -> bool {
+        match self {
+            Head::Near(entry) => entry.expired_before(unix_ms),
+            Head::Far(run) => has_expired(run.expires_at_ms, run.redelivered, unix_ms),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Level {
     returned: BTreeMap<Seq, Entry>,
     fresh: VecDeque<Entry>,
+    far: Backlog,
 }
 
 impl Ready {
     pub(crate) fn len(&self) -> usize {
-        self.count
+        self.sums.count as usize
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.sums.count == 0
     }
 
     pub(crate) fn body_bytes(&self) -> u64 {
-        self.body_bytes
+        self.sums.body_bytes
     }
 
-    /// Adds a message that is newer than all others.
+    pub(crate) fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// What the near ones take in memory.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        self.near_bytes
+    }
+
+    /// What the index of the far ones takes.
+    pub(crate) fn far_heap_bytes(&self) -> u64 {
+        self.levels.iter().map(|level| level.far.heap_bytes()).sum()
+    }
+
+    /// Whether any of this priority is far: then new ones are better off there, too.
+    pub(crate) fn has_far(&self, priority: u8) -> bool {
+        self.levels.get(usize::from(priority)).is_some_and(|level| !level.far.is_empty())
+    }
+
+    /// Whether any is far.
+    pub(crate) fn has_any_far(&self) -> bool {
+        self.levels.iter().any(|level| !level.far.is_empty())
+    }
+
+    /// Adds a message that is newer than all others and in memory.
     pub(crate) fn push(&mut self, entry: Entry) {
-        let level = self.joined_by(&entry);
+        self.sums.add(&entry.run());
+        self.near_bytes += entry.near_bytes();
+        let level = self.level(entry.priority);
         debug_assert!(level.fresh.back().is_none_or(|last| last.seq < entry.seq), "seq strictly increases");
         level.fresh.push_back(entry);
     }
 
-    /// Puts a message back that was taken.
-    pub(crate) fn put_back(&mut self, entry: Entry) {
-        let level = self.joined_by(&entry);
-        debug_assert!(level.fresh.front().is_none_or(|first| entry.seq < first.seq), "what was taken was first");
-        level.returned.insert(entry.seq, entry);
+    /// Adds messages that the log has; they may have been here before.
+    pub(crate) fn push_far(&mut self, run: Run) {
+        self.sums.add(&run);
+        self.level(run.priority).far.insert(Run { holder: 0, since_ms: 0, ..run });
     }
 
-    fn joined_by(&mut self, entry: &Entry) -> &mut Level {
-        let at = usize::from(entry.priority);
+    /// Puts a message back that was taken.
+    pub(crate) fn put_back(&mut self, entry: Entry) {
+        if entry.message().is_none() {
+            return self.push_far(entry.run());
+        }
+        self.sums.add(&entry.run());
+        self.near_bytes += entry.near_bytes();
+        self.level(entry.priority).returned.insert(entry.seq, entry);
+    }
+
+    fn level(&mut self, priority: u8) -> &mut Level {
+        let at = usize::from(priority);
         if at >= self.levels.len() {
             self.levels.resize_with(at + 1, Level::default);
         }
         self.top = self.top.max(at);
-        self.count += 1;
-        self.body_bytes += entry.message.body_bytes();
-        self.expiring += usize::from(entry.expires_at_ms != 0);
         &mut self.levels[at]
     }
 
-    fn left_by(&mut self, entry: Entry) -> Entry {
-        self.count -= 1;
-        self.body_bytes -= entry.message.body_bytes();
-        self.expiring -= usize::from(entry.expires_at_ms != 0);
+    fn left(&mut self, entry: Entry) -> Entry {
+        self.sums.subtract(&entry.run());
+        if entry.message().is_some() {
+            self.near_bytes -= entry.near_bytes();
+        }
         entry
     }
 
     /// The message that leaves next.
-    pub(crate) fn first(&mut self) -> Option<&Entry> {
+    pub(crate) fn first(&mut self) -> Option<Head<'_>> {
         self.find_top();
         self.levels.get(self.top)?.first()
     }
 
-    /// Takes the message that leaves next.
+    /// Takes the message that leaves next, near or far.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         self.find_top();
         let entry = self.levels.get_mut(self.top)?.pop()?;
-        Some(self.left_by(entry))
+        Some(self.left(entry))
     }
 
-    /// Takes a message that expired before this time and stands at the head of its level: others are shielded.
-    pub(crate) fn pop_expired(&mut self, unix_ms: u64) -> Option<Entry> {
-        if self.expiring == 0 {
+    /// Takes the message that leaves next if it is near.
+    pub(crate) fn pop_near(&mut self) -> Option<Entry> {
+        self.find_top();
+        let level = self.levels.get_mut(self.top)?;
+        if !level.far.is_empty() && matches!(level.first(), Some(Head::Far(_))) {
             return None;
         }
-        let expired = |level: &&mut Level| level.first().is_some_and(|entry| entry.expired_before(unix_ms));
-        let entry = self.levels.iter_mut().rev().find(expired)?.pop()?;
-        Some(self.left_by(entry))
+        let entry = level.pop_near()?;
+        Some(self.left(entry))
+    }
+
+    /// Takes a message that expired before this time and stands at the head of its level: others are shielded. One
+    /// that is far is taken only if its body is of no interest; then, too, the answer may be that there is one.
+    pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Result<Option<Entry>, Unread> {
+        if self.sums.expiring == 0 {
+            return Ok(None);
+        }
+        let has_expired = |level: &Level| level.first().is_some_and(|head| head.has_expired(unix_ms));
+        let Some(at) = self.levels.iter().rposition(has_expired) else { return Ok(None) };
+        let (level, priority) = (&mut self.levels[at], at as u8);
+        if !takes_far && matches!(level.first(), Some(Head::Far(_))) {
+            return Err(Unread { priority });
+        }
+        let entry = level.pop();
+        Ok(entry.map(|entry| self.left(entry)))
     }
 
     /// When the first head of a level expires (unix ms).
     pub(crate) fn next_expiry(&self) -> Option<u64> {
-        if self.expiring == 0 {
+        if self.sums.expiring == 0 {
             return None;
         }
         let heads = self.levels.iter().filter_map(Level::first);
-        heads.map(|entry| entry.expires_at_ms).filter(|at| *at != 0).min()
+        let expiries = heads.map(|head| match head {
+            Head::Near(entry) => entry.expires_at_ms,
+            Head::Far(run) => run.expires_at_ms,
+        });
+        expiries.filter(|at| *at != 0).min()
     }
 
-    /// Every message, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.levels.iter().flat_map(|level| level.returned.values().chain(&level.fresh))
+    /// The far messages that leave first, of all or of one priority: up to that many bytes of memory, at least one.
+    pub(crate) fn next_far(&self, priority: Option<u8>, mut bytes: u64) -> Vec<Run> {
+        let mut next: Vec<Run> = Vec::new();
+        let of_priority = |at: usize| priority.is_none_or(|priority| usize::from(priority) == at);
+        let levels = self.levels.iter().enumerate().rev().filter(|(at, _)| of_priority(*at));
+        for run in levels.flat_map(|(_, level)| level.far.range(Seq(0))) {
+            let each = u64::from(run.payload_bytes) + NEAR_BYTES;
+            let fit = (bytes / each).max(u64::from(next.is_empty()));
+            let count = u64::from(run.count).min(fit) as u32;
+            if count > 0 {
+                next.push(Run { count, ..run });
+            }
+            bytes = bytes.saturating_sub(each * u64::from(count));
+            if count < run.count || bytes == 0 || next.len() >= READ_RUNS_MAX {
+                break;
+            }
+        }
+        next
     }
 
-    /// Every message from this priority and seq on, by priority and seq.
-    pub(crate) fn walk(&mut self, (level, seq): (usize, Seq)) -> impl Iterator<Item = &mut Entry> {
-        let levels = self.levels.iter_mut().enumerate().skip(level);
-        levels.flat_map(move |(at, entries)| entries.from(if at == level { seq } else { Seq(0) }))
+    /// A far message was read; false if it has gone, or has been written elsewhere, meanwhile.
+    pub(crate) fn bring_near(&mut self, (priority, seq): (u8, Seq), lsn: Lsn, message: Message) -> bool {
+        let Some(level) = self.levels.get_mut(usize::from(priority)) else { return false };
+        let run = match level.far.first() {
+            Some(first) if first.seq == seq => (first.lsn == lsn).then(|| level.far.pop_first()).flatten(),
+            _ => match level.far.get(seq) {
+                Some(found) if found.lsn == lsn => level.far.remove(seq),
+                _ => None,
+            },
+        };
+        let Some(run) = run else { return false };
+        let entry = Entry { body: Body::Here(message), ..Entry::from(run) };
+        self.near_bytes += entry.near_bytes();
+        match level.fresh.back() {
+            Some(last) if last.seq > seq => {
+                level.returned.insert(seq, entry);
+            }
+            _ => level.fresh.push_back(entry),
+        }
+        true
+    }
+
+    /// Takes all near messages, in no particular order.
+    pub(crate) fn take_near(&mut self) -> Vec<Entry> {
+        let mut near = Vec::new();
+        for level in &mut self.levels {
+            near.extend(std::mem::take(&mut level.returned).into_values());
+            near.extend(std::mem::take(&mut level.fresh));
+        }
+        near.iter().for_each(|entry| self.sums.subtract(&entry.run()));
+        self.near_bytes = 0;
+        near
+    }
+
+    /// Takes all far messages, when the near ones are gone.
+    pub(crate) fn take_far(&mut self) -> Vec<Backlog> {
+        let far = self.levels.iter_mut().map(|level| std::mem::take(&mut level.far)).collect();
+        self.sums = Sums::default();
+        far
+    }
+
+    /// The lowest and the highest seq.
+    pub(crate) fn ends(&self) -> Option<(Seq, Seq)> {
+        let near = self.levels.iter().flat_map(|level| {
+            let returned = level.returned.first_key_value().into_iter().chain(level.returned.last_key_value());
+            let fresh = level.fresh.front().into_iter().chain(level.fresh.back());
+            returned.map(|(seq, _)| *seq).chain(fresh.map(|entry| entry.seq))
+        });
+        let far = self.levels.iter().flat_map(|level| level.far.first_seq().into_iter().chain(level.far.last_seq()));
+        let all: Vec<Seq> = near.chain(far).collect();
+        Some((*all.iter().min()?, *all.iter().max()?))
+    }
+
+    /// Every message from this seq on, as runs, from several sources that are each in order.
+    pub(crate) fn sources(&self, from: Seq) -> impl Iterator<Item = Box<dyn Iterator<Item = Run> + '_>> {
+        self.levels.iter().flat_map(move |level| {
+            let start = level.fresh.partition_point(|entry| entry.seq < from);
+            let returned = level.returned.range(from..).map(|(_, entry)| entry.run());
+            let fresh = level.fresh.range(start..).map(Entry::run);
+            [Box::new(returned) as Box<dyn Iterator<Item = Run>>, Box::new(fresh), Box::new(level.far.range(from))]
+        })
+    }
+
+    /// What is known of a message.
+    pub(crate) fn find(&self, (priority, seq): (u8, Seq)) -> Option<Run> {
+        let level = self.levels.get(usize::from(priority))?;
+        if let Some(entry) = level.returned.get(&seq) {
+            return Some(entry.run());
+        }
+        if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
+            return Some(level.fresh[at].run());
+        }
+        level.far.get(seq)
+    }
+
+    /// The message's record is elsewhere now.
+    pub(crate) fn relocate(&mut self, (priority, seq): (u8, Seq), lsn: Lsn) {
+        let Some(level) = self.levels.get_mut(usize::from(priority)) else { return };
+        if let Some(entry) = level.returned.get_mut(&seq) {
+            entry.lsn = lsn;
+        } else if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
+            level.fresh[at].lsn = lsn;
+        } else {
+            level.far.move_to(seq, lsn);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        self.sources(Seq(0)).flatten().collect()
     }
 
     fn find_top(&mut self) {
@@ -151,21 +466,49 @@ impl Ready {
     }
 }
 
+/// A message that has to be read first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) priority: u8,
+}
+
 impl Level {
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.returned.is_empty()
+        self.fresh.is_empty() && self.returned.is_empty() && self.far.is_empty()
     }
 
-    fn first(&self) -> Option<&Entry> {
+    fn first_near(&self) -> Option<&Entry> {
         if self.returned.is_empty() {
             return self.fresh.front();
         }
-        self.returned.values().next()
+        let returned = self.returned.values().next()?;
+        self.fresh.front().filter(|fresh| fresh.seq < returned.seq).or(Some(returned))
+    }
+
+    fn first(&self) -> Option<Head<'_>> {
+        if self.far.is_empty() {
+            return self.first_near().map(Head::Near);
+        }
+        let far = self.far.first()?;
+        match self.first_near() {
+            Some(near) if near.seq < far.seq => Some(Head::Near(near)),
+            _ => Some(Head::Far(far)),
+        }
     }
 
     fn pop(&mut self) -> Option<Entry> {
-        if let Some((_, entry)) = self.returned.pop_first() {
-            return Some(entry);
+        match self.first()? {
+            Head::Far(_) => self.far.pop_first().map(Entry::from),
+            Head::Near(_) => self.pop_near(),
+        }
+    }
+
+    fn pop_near(&mut self) -> Option<Entry> {
+        if !self.returned.is_empty() {
+            let first = self.returned.first_entry()?;
+            if self.fresh.front().is_none_or(|fresh| *first.key() < fresh.seq) {
+                return Some(first.remove());
+            }
         }
         let entry = self.fresh.pop_front();
         if self.fresh.is_empty() && self.fresh.capacity() > KEPT_CAPACITY {
@@ -173,12 +516,11 @@ impl Level {
         }
         entry
     }
-
-    fn from(&mut self, seq: Seq) -> impl Iterator<Item = &mut Entry> {
-        let start = self.fresh.partition_point(|entry| entry.seq < seq);
-        self.returned.range_mut(seq..).map(|(_, entry)| entry).chain(self.fresh.range_mut(start..))
-    }
 }
 
 /// An emptied level keeps room for this many messages.
 const KEPT_CAPACITY: usize = 1024;
+/// About what a near message takes beside its bytes: its place, and its own allocation.
+const NEAR_BYTES: u64 = 160;
+/// How many runs one read asks for at most.
+const READ_RUNS_MAX: usize = 4096;

@@ -99,18 +99,20 @@ mod model {
     /// Checks the places of all messages against two plain lists.
     fn check(queue: &Queue, ready: &[(u8, u64)], held: &[(usize, u64)], holders: &[Slot<Holder>]) {
         queue.check();
-        let mut found: Vec<_> = queue.ready.iter().map(|entry| (3 - entry.priority, entry.seq.0)).collect();
+        let runs = queue.ready.runs();
+        let singles = runs.iter().flat_map(|run| run.messages());
+        let mut found: Vec<_> = singles.map(|run| (3 - run.priority, run.seq.0)).collect();
         found.sort_unstable();
         assert_eq!(found, ready);
         for (at, slot) in holders.iter().enumerate() {
             let oldest = held.iter().find(|(holder, _)| *holder == at);
             let list = &queue.holders[*slot].held;
-            assert_eq!(list.first(), oldest.map(|(_, seq)| Seq(*seq)));
+            assert_eq!(list.first_near(), oldest.map(|(_, seq)| Seq(*seq)));
             assert_eq!(list.len() as usize, held.iter().filter(|(holder, _)| *holder == at).count());
         }
         assert_eq!(queue.unacked.len(), held.len());
         for (holder, seq) in held {
-            assert_eq!(queue.unacked.get(Seq(*seq)).map(|held| held.holder), Some(holders[*holder]));
+            assert_eq!(queue.unacked.holder_of(Seq(*seq)), Some(holders[*holder]));
         }
     }
 
@@ -132,11 +134,11 @@ mod model {
                 match act {
                     Act::Publish(priority) => {
                         let stamp = queue.stamp(None, Some(priority), Now::default());
-                        queue.push(message.clone(), stamp, Lsn::ZERO);
+                        queue.push(message.clone(), stamp, Lsn::ZERO, false);
                         ready.push((3 - priority, stamp.seq.0));
                         priorities.insert(stamp.seq.0, priority);
                     }
-                    Act::Skip(count) => queue.pass(Seq(queue.next_seq() + count)),
+                    Act::Skip(count) => queue.pass(Seq(queue.next_seq().0 + count)),
                     Act::Take(by) => {
                         let entry = queue.ready.pop();
                         let expected = (!ready.is_empty()).then(|| ready.remove(0));
@@ -150,7 +152,7 @@ mod model {
                         let (_, seq) = held.remove(which % held.len());
                         let taken = queue.take_unacked(Seq(seq)).unwrap();
                         if matches!(act, Act::Settle(_)) {
-                            queue.leave(&taken.entry);
+                            queue.leave(1);
                         } else {
                             ready.push((3 - priorities[&seq], seq));
                             queue.ready.put_back(taken.entry);
@@ -158,7 +160,7 @@ mod model {
                     }
                     Act::Settle(_) | Act::PutBack(_) => {}
                     Act::PutAllBack(of) => {
-                        while let Some(seq) = queue.holders[holders[of]].held.first() {
+                        while let Some(seq) = queue.holders[holders[of]].held.first_near() {
                             let taken = queue.take_unacked(seq).unwrap();
                             queue.ready.put_back(taken.entry);
                             ready.push((3 - priorities[&seq.0], seq.0));
@@ -166,8 +168,8 @@ mod model {
                         held.retain(|(holder, _)| *holder != of);
                     }
                     Act::Purge => {
-                        while let Some(entry) = queue.ready.pop() {
-                            queue.leave(&entry);
+                        while queue.ready.pop().is_some() {
+                            queue.leave(1);
                         }
                         ready.clear();
                     }

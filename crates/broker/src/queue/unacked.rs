@@ -3,21 +3,29 @@
 //! Deliveries come nearly in order and are settled nearly in order, so a window over the recent ones (`recent`, where
 //! a message is found by subtraction) holds almost all. What stays behind when the window thins out, or comes in
 //! beneath it, moves to a tree. The messages of one holder form a list in the order of their delivery.
+//!
+//! Beyond some thousands, which no worker has in hand, the oldest are *far*: their bodies are in the log only, they are
+//! on no list, and they take a few bytes each.
 
-use super::ready::Entry;
+use super::backlog::{Backlog, Run};
+use super::ready::{Entry, Sums};
 use crate::queue::Holder;
 use crate::shard::slots::Slot;
 use std::collections::{BTreeMap, VecDeque};
-use store::Seq;
+use store::{Lsn, Seq};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Unacked {
+    far: Backlog,
     old: BTreeMap<Seq, Held>,
     recent: VecDeque<Option<Held>>,
     /// The seq of `recent`'s first position; all in `old` are below it.
     first: u64,
     in_recent: usize,
+    sums: Sums,
+    /// What those in `old` and `recent` take in memory.
+    near_bytes: u64,
 }
 
 /// A delivered message.
@@ -31,12 +39,16 @@ pub(crate) struct Held {
     next: Option<Seq>,
 }
 
-/// What one holder holds: ends of the list, and its length.
+/// What one holder holds: ends of the list, and how many there are.
 #[derive(Debug, Default)]
 pub(crate) struct HeldList {
     first: Option<Seq>,
     last: Option<Seq>,
     len: u32,
+    /// How many of them are far …
+    far: u32,
+    /// … and when the first of those was delivered, or earlier.
+    far_since_ms: u64,
 }
 
 impl HeldList {
@@ -44,18 +56,49 @@ impl HeldList {
         self.len
     }
 
-    /// What was delivered longest ago.
-    pub(crate) fn first(&self) -> Option<Seq> {
+    /// What was delivered longest ago of those that are near.
+    pub(crate) fn first_near(&self) -> Option<Seq> {
         self.first
+    }
+
+    /// Holds messages that are far.
+    pub(crate) fn has_far(&self) -> bool {
+        self.far > 0
+    }
+
+    /// Notes when the oldest far delivery was made, found by [`Unacked::oldest_since`].
+    pub(crate) fn note_far_since(&mut self, since_ms: u64) {
+        self.far_since_ms = since_ms;
     }
 }
 
 impl Unacked {
     pub(crate) fn len(&self) -> usize {
-        self.old.len() + self.in_recent
+        self.sums.count as usize
     }
 
-    pub(crate) fn get(&self, seq: Seq) -> Option<&Held> {
+    pub(crate) fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    pub(crate) fn near_bytes(&self) -> u64 {
+        self.near_bytes
+    }
+
+    /// What the index of the far ones takes.
+    pub(crate) fn far_heap_bytes(&self) -> u64 {
+        self.far.heap_bytes()
+    }
+
+    /// Who holds a message.
+    pub(crate) fn holder_of(&self, seq: Seq) -> Option<Slot<Holder>> {
+        match self.get(seq) {
+            Some(held) => Some(held.holder),
+            None => self.far.get(seq).map(|run| Slot::from_index(run.holder)),
+        }
+    }
+
+    fn get(&self, seq: Seq) -> Option<&Held> {
         match self.position(seq) {
             Some(at) => self.recent[at].as_ref(),
             None => self.old.get(&seq),
@@ -72,6 +115,8 @@ impl Unacked {
     /// Adds a message that is being delivered to `holder`, whose list this is.
     pub(crate) fn hold(&mut self, entry: Entry, holder: Slot<Holder>, list: &mut HeldList, since_ms: u64) {
         let seq = entry.seq;
+        self.sums.add(&entry.run());
+        self.near_bytes += entry.near_bytes();
         if let Some(last) = list.last {
             self.get_mut(last).expect("a list holds what is held").next = Some(seq);
         }
@@ -84,7 +129,23 @@ impl Unacked {
 
     /// Takes a message out, `list` being that of its holder.
     pub(crate) fn take(&mut self, seq: Seq, list: &mut HeldList) -> Option<Held> {
+        let held = match self.take_near(seq, list) {
+            Some(held) => held,
+            None => {
+                let run = self.far.remove(seq)?;
+                list.far -= 1;
+                let (holder, since_ms) = (Slot::from_index(run.holder), run.since_ms);
+                Held { entry: run.into(), holder, since_ms, previous: None, next: None }
+            }
+        };
+        list.len -= 1;
+        self.sums.subtract(&held.entry.run());
+        Some(held)
+    }
+
+    fn take_near(&mut self, seq: Seq, list: &mut HeldList) -> Option<Held> {
         let held = self.remove(seq)?;
+        self.near_bytes -= held.entry.near_bytes();
         match held.previous {
             Some(previous) => self.get_mut(previous).expect("a list holds what is held").next = held.next,
             None => list.first = held.next,
@@ -93,19 +154,88 @@ impl Unacked {
             Some(next) => self.get_mut(next).expect("a list holds what is held").previous = held.previous,
             None => list.last = held.previous,
         }
-        list.len -= 1;
         Some(held)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Held> {
-        self.old.values().chain(self.recent.iter().flatten())
+    /// The oldest message while more are near than are of use there.
+    pub(crate) fn excess(&mut self, near_max: usize, near_bytes_max: u64) -> Option<&mut Held> {
+        if self.old.len() + self.in_recent <= near_max && self.near_bytes <= near_bytes_max {
+            return None;
+        }
+        match self.old.first_entry() {
+            Some(first) => Some(first.into_mut()),
+            None => self.recent.iter_mut().flatten().next(),
+        }
     }
 
-    /// Every message from this seq on, by seq.
-    pub(crate) fn walk(&mut self, seq: Seq) -> impl Iterator<Item = &mut Entry> {
-        let start = usize::try_from(seq.0.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.recent.len());
-        let old = self.old.range_mut(seq..).map(|(_, held)| held);
-        old.chain(self.recent.range_mut(start..).flatten()).map(|held| &mut held.entry)
+    /// A near message, which the log has, becomes a far one; `list` is that of its holder.
+    pub(crate) fn send_far(&mut self, seq: Seq, list: &mut HeldList) {
+        let Some(held) = self.take_near(seq, list) else { return };
+        debug_assert!(held.entry.is_logged(), "far messages are in the log");
+        // Times are rounded down, so that deliveries of about the same time can be noted as one.
+        let since_ms = held.since_ms - held.since_ms % FAR_SINCE_MS;
+        list.far_since_ms = if list.far == 0 { since_ms } else { list.far_since_ms.min(since_ms) };
+        list.far += 1;
+        self.far.insert(Run { holder: held.holder.index(), since_ms, ..held.entry.run() });
+    }
+
+    /// When the oldest delivery on this list was made.
+    pub(crate) fn oldest_since(&self, list: &HeldList, holder: Slot<Holder>) -> Option<u64> {
+        let near = list.first.and_then(|seq| self.get(seq)).map(|held| held.since_ms);
+        let far = list.has_far().then(|| {
+            let of_holder = self.far.range(Seq(0)).filter(|run| run.holder == holder.index());
+            of_holder.map(|run| run.since_ms).min()
+        });
+        near.into_iter().chain(far.flatten()).min()
+    }
+
+    /// When the oldest delivery on this list may have been made, without much looking: the true time or earlier.
+    pub(crate) fn oldest_since_at_least(&self, list: &HeldList) -> Option<u64> {
+        let near = list.first.and_then(|seq| self.get(seq)).map(|held| held.since_ms);
+        near.into_iter().chain(list.has_far().then_some(list.far_since_ms)).min()
+    }
+
+    /// Takes some of the far messages of this holder.
+    pub(crate) fn take_far(&mut self, holder: Slot<Holder>, list: &mut HeldList) -> Vec<Run> {
+        let of_holder = self.far.range(Seq(0)).filter(|run| run.holder == holder.index());
+        let taken: Vec<Run> = of_holder.take(FAR_AT_ONCE).collect();
+        for run in &taken {
+            let range = store::SeqRange { first: run.seq, last: Seq(run.seq.0 + u64::from(run.count) - 1) };
+            self.far.take_range(range, &mut |_| {});
+            list.far -= run.count;
+            list.len -= run.count;
+            self.sums.subtract(run);
+        }
+        taken
+    }
+
+    /// All of them, as runs; the far ones come packed.
+    pub(crate) fn into_parts(self) -> (Vec<Run>, Backlog) {
+        let near = self.old.into_values().chain(self.recent.into_iter().flatten());
+        (near.map(|held| held.entry.run()).collect(), self.far)
+    }
+
+    /// Every message from this seq on, as runs, from several sources that are each in order.
+    pub(crate) fn sources(&self, from: Seq) -> impl Iterator<Item = Box<dyn Iterator<Item = Run> + '_>> {
+        let start = usize::try_from(from.0.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.recent.len());
+        let old = self.old.range(from..).map(|(_, held)| held.entry.run());
+        let recent = self.recent.range(start..).flatten().map(|held| held.entry.run());
+        [Box::new(old) as Box<dyn Iterator<Item = Run>>, Box::new(recent), Box::new(self.far.range(from))].into_iter()
+    }
+
+    /// What is known of a message.
+    pub(crate) fn find(&self, seq: Seq) -> Option<Run> {
+        self.get(seq).map(|held| held.entry.run()).or_else(|| self.far.get(seq))
+    }
+
+    /// The message's record is elsewhere now.
+    pub(crate) fn relocate(&mut self, seq: Seq, lsn: Lsn) {
+        match self.get_mut(seq) {
+            Some(held) => held.entry.lsn = lsn,
+            None => {
+                self.far.move_to(seq, lsn);
+            }
+        }
     }
 
     fn position(&self, seq: Seq) -> Option<usize> {
@@ -159,3 +289,7 @@ impl Unacked {
 
 /// How many empty positions the window may have beyond three for each message.
 const SPARE: usize = 256;
+/// The times of far deliveries are multiples of this.
+const FAR_SINCE_MS: u64 = 500;
+/// How many runs are taken at once.
+const FAR_AT_ONCE: usize = 4096;

@@ -5,9 +5,10 @@ use super::peers::Peer;
 use super::slots::Slot;
 use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec};
 use crate::queue::unacked::HeldList;
-use crate::queue::{Consumer, Holder, Queue, Turn};
+use crate::queue::ready::Head;
+use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
 use amqp::{ChannelId, ReplyCode, Table, Value};
-use store::{QueueId, Store};
+use store::{QueueId, Seq, SeqRange, Store};
 
 impl<S: Store> Shard<S> {
     pub(super) fn consume(&mut self, peer: Slot<Peer>, consume: Consume) {
@@ -118,14 +119,20 @@ impl<S: Store> Shard<S> {
     /// basic.get
     pub(super) fn take_one(&mut self, peer: Slot<Peer>, call: CallId, from: (ChannelId, QueueId), no_ack: bool) {
         let (channel, queue) = from;
-        let outcome = match self.queue_slots.get(&queue) {
-            None => Outcome::Missed,
-            Some(&slot) => self.take_from(peer, channel, slot, no_ack),
-        };
+        let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
+        let queue = &mut self.queues[slot];
+        if !queue.getters.is_empty() || matches!(queue.ready.first(), Some(Head::Far(_))) {
+            let connection = self.peers[peer].id;
+            queue.getters.push_back(Getter { connection, channel, call, no_ack });
+            // So that the channel's end is noticed.
+            self.channel(peer, channel);
+            return self.read_ahead(slot, None);
+        }
+        let outcome = self.take_from(peer, channel, slot, no_ack);
         self.answer(peer, call, outcome);
     }
 
-    fn take_from(&mut self, peer: Slot<Peer>, channel: ChannelId, slot: Slot<Queue>, no_ack: bool) -> Outcome {
+    pub(super) fn take_from(&mut self, peer: Slot<Peer>, channel: ChannelId, slot: Slot<Queue>, no_ack: bool) -> Outcome {
         let queue = &mut self.queues[slot];
         if queue.spec.settings.quorum && queue.spec.settings.single_active {
             let text = format!(
@@ -136,7 +143,7 @@ impl<S: Store> Shard<S> {
             return Outcome::Fault(Fault::new(ReplyCode::ResourceLocked, text));
         }
         queue.last_used_ms = self.now.ms;
-        let Some(entry) = queue.ready.pop() else {
+        let Some(entry) = queue.ready.pop_near() else {
             queue.counters.get_empty += 1;
             return Outcome::Empty;
         };
@@ -185,13 +192,46 @@ impl<S: Store> Shard<S> {
 
     pub(super) fn purge(&mut self, peer: Slot<Peer>, call: CallId, queue: QueueId) {
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
-        let mut messages = 0;
-        while let Some(entry) = self.queues[slot].ready.pop() {
-            self.retire(slot, &entry);
-            messages += 1;
-        }
+        let messages = self.queues[slot].ready.len() as u64;
         self.queues[slot].counters.purged += messages;
+        for entry in self.queues[slot].ready.take_near() {
+            self.retire(slot, &entry);
+        }
+        if self.queues[slot].ready.has_any_far() {
+            self.purge_far(slot);
+        }
+        self.count_near(slot);
         self.answer(peer, call, Outcome::Purged { messages });
+    }
+
+    /// Everything that is ready and far goes. That is one statement for the log, however much there is; who refers to
+    /// which record is sorted out afterwards.
+    fn purge_far(&mut self, slot: Slot<Queue>) {
+        let id = self.queues[slot].spec.queue.id;
+        // What is still there lies between: unacked, or on its way elsewhere.
+        let mut staying: Vec<SeqRange> = self.moving_places(id);
+        let queue = &mut self.queues[slot];
+        let Some((mut first, last)) = queue.ready.ends() else { return };
+        staying.extend(queue.unacked.sources(first).flatten().map(|run| run.range()));
+        staying.sort_unstable_by_key(|range| range.first);
+        if queue.settled.is_empty() {
+            self.settling.push(slot);
+        }
+        for range in staying {
+            if range.first > first {
+                let end = last.min(Seq(range.first.0 - 1));
+                if end >= first {
+                    queue.note_settled_range(SeqRange { first, last: end });
+                }
+            }
+            first = first.max(Seq(range.last.0 + 1));
+        }
+        if first <= last {
+            queue.note_settled_range(SeqRange { first, last });
+        }
+        queue.leave(queue.ready.sums().count);
+        let far = queue.ready.take_far();
+        self.discard(far);
     }
 }
 

@@ -18,9 +18,9 @@ use store::{Lsn, QueueId, Store};
 /// A message that died and has yet to be dead-lettered. It has left its queue; its place in the log is still taken.
 #[derive(Debug)]
 pub(super) struct Dead {
-    queue: Arc<QueueSpec>,
-    entry: Entry,
-    reason: Reason,
+    pub(super) queue: Arc<QueueSpec>,
+    pub(super) entry: Entry,
+    pub(super) reason: Reason,
 }
 
 /// A message whose dead letter other shards have yet to store.
@@ -39,7 +39,12 @@ impl<S: Store> Shard<S> {
         if queue.spec.settings.dead_letter_exchange.is_none() {
             return self.retire(slot, &entry);
         }
-        queue.leave(&entry);
+        queue.leave(1);
+        if entry.message().is_none() {
+            queue.begin_move(&entry);
+            let queue = Arc::clone(&queue.spec);
+            return self.read_dead(Dead { queue, entry, reason });
+        }
         self.mourn(slot, entry, reason);
     }
 
@@ -53,7 +58,9 @@ impl<S: Store> Shard<S> {
     pub(super) fn bury(&mut self, topology: &Topology) {
         while let Some(Dead { queue, entry, reason }) = self.dead.pop_front() {
             let id = queue.queue.id;
-            match DeadLetter::new(&entry.message, &queue, reason, self.now.unix_ms) {
+            let letter =
+                entry.message().and_then(|message| DeadLetter::new(message, &queue, reason, self.now.unix_ms));
+            match letter {
                 Some(letter) => {
                     let targets = self.targets(&letter, &queue, topology);
                     self.post_letter(letter, targets, id, entry);
@@ -83,10 +90,16 @@ impl<S: Store> Shard<S> {
         shards.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()
     }
 
-    fn post_letter(&mut self, letter: DeadLetter, targets: Vec<(ShardId, Arc<[QueueId]>)>, id: QueueId, entry: Entry) {
+    fn post_letter(
+        &mut self,
+        letter: DeadLetter,
+        targets: Vec<(ShardId, Arc<[QueueId]>)>,
+        id: QueueId,
+        mut entry: Entry,
+    ) {
         let DeadLetter { message, persistent, priority, .. } = letter;
         let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
-        let moved_from = (entry.is_logged() && !is_moving_away).then_some((id, entry.seq));
+        let moved_from = (entry.is_kept && !is_moving_away).then_some((id, entry.seq));
         self.last_transfer += 1;
         let transfer = self.last_transfer;
         let (mut left, mut moved_by) = (0, Lsn::ZERO);
@@ -100,16 +113,17 @@ impl<S: Store> Shard<S> {
                 left += 1;
             }
         }
-        if !entry.is_logged() {
-            return;
+        if !entry.is_kept {
+            return self.settle_place(id, &entry);
         }
         if left > 0 {
+            entry.send_away();
             if let Some(slot) = self.queue_slots.get(&id) {
                 self.queues[*slot].begin_move(&entry);
             }
             self.moving.insert(transfer, Moving { queue: id, entry, left });
         } else if moved_by != Lsn::ZERO {
-            self.log.release_message(entry.lsn, entry.message.bytes());
+            self.log.release(&entry.run());
         } else {
             self.settle_place(id, &entry);
         }
@@ -131,16 +145,10 @@ impl<S: Store> Shard<S> {
 
     /// The place of a message that its queue counts no more is empty in the log, too.
     fn settle_place(&mut self, queue: QueueId, entry: &Entry) {
-        if !entry.is_logged() {
-            return;
+        match self.queue_slots.get(&queue) {
+            Some(&slot) => self.vacate(slot, entry),
+            None if entry.is_logged() => self.log.release(&entry.run()),
+            None => {}
         }
-        if let Some(&slot) = self.queue_slots.get(&queue) {
-            let queue = &mut self.queues[slot];
-            if queue.settled.is_empty() {
-                self.settling.push(slot);
-            }
-            queue.note_settled(entry.seq);
-        }
-        self.log.release_message(entry.lsn, entry.message.bytes());
     }
 }

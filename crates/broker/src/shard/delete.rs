@@ -52,6 +52,10 @@ impl<S: Store> Shard<S> {
     fn delete(&mut self, slot: Slot<Queue>) -> (Vec<(ConnectionId, ConsumerNumber)>, Lsn) {
         let mut consumers = Vec::new();
         let mut queue = self.queues.remove(slot);
+        self.near_bytes -= queue.counted_bytes;
+        for getter in queue.getters.drain(..) {
+            self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome: Outcome::Missed });
+        }
         let id = queue.spec.queue.id;
         self.queue_slots.remove(&id);
         let lsn = if queue.spec.durable { self.log.forget_fact(&queue_key(id)) } else { Lsn::ZERO };
@@ -79,10 +83,14 @@ impl<S: Store> Shard<S> {
                 consumers.push((self.peers[peer].id, holder.number));
             }
         }
-        let unacked = queue.unacked.iter().map(|held| &held.entry);
-        for entry in queue.ready.iter().chain(unacked).filter(|entry| Entry::is_logged(entry)) {
-            self.log.release_message(entry.lsn, entry.message.bytes());
+        let (unacked, far_unacked) = queue.unacked.into_parts();
+        let ready = queue.ready.take_near();
+        for run in ready.iter().map(Entry::run).chain(unacked).filter(|run| run.lsn != Lsn::ZERO) {
+            self.log.release(&run);
         }
+        let mut far = queue.ready.take_far();
+        far.push(far_unacked);
+        self.discard(far);
         (consumers, lsn)
     }
 }

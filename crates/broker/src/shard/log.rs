@@ -1,11 +1,11 @@
 //! The shard's side of its log: what is appended, what of it still counts, and who waits for it to be durable.
 
 use crate::command::{CallId, CatalogTicket, ConnectionId, Outcome, ShardId};
-use crate::queue::ready::Entry;
+use crate::queue::backlog::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use store::{Link, Lsn, Place, QueueId, Record, Seq, SeqRange, Store, StoreEvent, Urgency};
+use store::{Link, Lsn, LsnRange, Place, QueueId, Record, Seq, SeqRange, Store, StoreEvent, Urgency};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,17 +19,8 @@ pub(crate) struct Log<S> {
     /// Somebody came to wait since the last flush.
     is_awaited: bool,
     waiters: VecDeque<(Lsn, Waiter)>,
-    facts: FxHashMap<Bytes, Fact>,
-    /// Bytes of the records that still count; a message's once for each of its places.
-    live_bytes: u64,
+    facts: FxHashMap<Bytes, Bytes>,
     events: Vec<StoreEvent>,
-}
-
-/// A fact that holds, and its record.
-#[derive(Debug)]
-struct Fact {
-    value: Bytes,
-    lsn: Lsn,
 }
 
 /// Who waits for records to be durable.
@@ -54,7 +45,6 @@ impl<S: Store> Log<S> {
             is_awaited: false,
             waiters: VecDeque::new(),
             facts: FxHashMap::default(),
-            live_bytes: 0,
             events: Vec::new(),
         }
     }
@@ -85,113 +75,92 @@ impl<S: Store> Log<S> {
         self.append(Record::Settled { queue: QueueId(0), ranges: &[] })
     }
 
+    /// A message, at all its places. One that is not kept is in the log only to be out of memory.
     pub(crate) fn append_message(
         &mut self,
         places: &[Place],
         moved_from: Option<(QueueId, Seq)>,
-        message: &Bytes,
+        is_kept: bool,
+        payload: &[u8],
     ) -> Lsn {
-        self.live_bytes += places.len() as u64 * message_cost(message);
-        self.append(Record::Message { places, moved_from, payload: message })
+        self.append(Record::Message { places, moved_from, kept: is_kept, payload })
     }
 
-    /// One place of a message's record is empty; that was, or will be, said in the log.
-    pub(crate) fn release_message(&mut self, at: Lsn, message: &Bytes) {
-        self.live_bytes -= message_cost(message);
-        self.store.release(at);
+    /// One place of each of these messages' records is empty; that was, or will be, said in the log.
+    pub(crate) fn release(&mut self, run: &Run) {
+        self.store.release(LsnRange { first: run.lsn, count: run.count }, run.payload_bytes);
+    }
+
+    /// A message that lives was found by a restart.
+    pub(crate) fn retain(&mut self, run: &Run) {
+        self.store.retain(LsnRange { first: run.lsn, count: run.count }, run.payload_bytes);
     }
 
     /// Appends the record of one place again, with what later records said about it, and releases the old one.
-    pub(crate) fn append_again(&mut self, queue: QueueId, entry: &mut Entry) {
-        let Entry { seq, expires_at_ms, priority, .. } = *entry;
-        let message = entry.message.bytes();
-        let places = [Place { queue, seq, expires_at_ms, priority }];
-        if entry.redelivered {
-            self.link = Link::WithNext;
-        }
-        let lsn = self.append_message(&places, None, message);
+    pub(crate) fn append_again(&mut self, queue: QueueId, run: &Run, payload: &[u8]) -> Lsn {
+        let Run { seq, expires_at_ms, priority, attempts, .. } = *run;
+        let was_returned = run.kept && (run.redelivered || attempts > 0);
+        self.link = if was_returned { Link::WithNext } else { Link::Alone };
+        let lsn = self.append_message(&[Place { queue, seq, expires_at_ms, priority }], None, run.kept, payload);
         self.link = Link::Alone;
-        if entry.redelivered {
-            self.append_returned(queue, seq, entry.attempts);
+        if was_returned {
+            self.append_returned(queue, SeqRange { first: seq, last: seq }, attempts);
         }
-        self.release_message(entry.lsn, message);
-        entry.lsn = lsn;
+        self.release(run);
+        lsn
     }
 
     pub(crate) fn append_settled(&mut self, queue: QueueId, ranges: &[SeqRange]) {
         self.append(Record::Settled { queue, ranges });
     }
 
-    pub(crate) fn append_returned(&mut self, queue: QueueId, seq: Seq, attempts: u32) {
-        self.append(Record::Returned { queue, seq, attempts });
+    pub(crate) fn append_returned(&mut self, queue: QueueId, range: SeqRange, attempts: u32) {
+        self.append(Record::Returned { queue, range, attempts });
     }
 
     /// Every message whose record comes before may have been delivered.
     pub(crate) fn append_doubt(&mut self) {
         let (queue, seq) = EVERY_PLACE;
-        self.append_returned(queue, seq, 0);
+        self.append_returned(queue, SeqRange { first: seq, last: seq }, 0);
     }
 
     pub(crate) fn put_fact(&mut self, key: Bytes, value: Bytes) -> Lsn {
         let lsn = self.append(Record::Fact { key: &key, value: &value });
-        self.live_bytes += fact_cost(&key, &value);
-        let replaced = self.facts.insert(key.clone(), Fact { value, lsn });
-        self.release_fact(&key, replaced);
+        self.facts.insert(key, value);
         lsn
     }
 
     /// Where nothing is to be forgotten, what comes back is the last record.
     pub(crate) fn forget_fact(&mut self, key: &Bytes) -> Lsn {
-        let Some(fact) = self.facts.remove(key) else { return self.last };
-        let lsn = self.append(Record::Forget { key });
-        self.release_fact(key, Some(fact));
-        lsn
-    }
-
-    fn release_fact(&mut self, key: &Bytes, fact: Option<Fact>) {
-        if let Some(Fact { value, lsn }) = fact {
-            self.live_bytes -= fact_cost(key, &value);
-            self.store.release(lsn);
+        if self.facts.remove(key).is_none() {
+            return self.last;
         }
+        self.append(Record::Forget { key })
     }
 
-    /// Takes over what a restart found: a fact, …
-    pub(crate) fn recover_fact(&mut self, key: Bytes, value: Bytes, lsn: Lsn) {
-        self.live_bytes += fact_cost(&key, &value);
-        self.facts.insert(key, Fact { value, lsn });
+    /// A fact that holds was found by a restart.
+    pub(crate) fn recover_fact(&mut self, key: Bytes, value: Bytes) {
+        self.facts.insert(key, value);
     }
 
-    /// … a message's place, …
-    pub(crate) fn recover_message(&mut self, message: &Bytes) {
-        self.live_bytes += message_cost(message);
+    /// All facts that hold.
+    pub(crate) fn facts(&self) -> Vec<(Bytes, Bytes)> {
+        self.facts.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// … and a reference to a record that counts no more.
-    pub(crate) fn recover_dead(&mut self, lsn: Lsn) {
-        self.store.release(lsn);
+    /// Asks for the bytes of messages; the answer comes from [`Self::poll`].
+    pub(crate) fn read(&mut self, ticket: u64, wanted: &[LsnRange]) {
+        self.store.read(ticket, wanted);
     }
 
-    /// Facts whose records lie before this position are appended again, until so many bytes were appended; what is left
-    /// of the budget comes back.
-    pub(crate) fn evacuate_facts(&mut self, bound: Lsn, mut budget: usize) -> usize {
-        let old = self.facts.iter().filter(|(_, fact)| fact.lsn < bound);
-        let mut moving = Vec::new();
-        for (key, fact) in old {
-            if budget == 0 {
-                break;
-            }
-            budget = budget.saturating_sub(key.len() + fact.value.len());
-            moving.push((key.clone(), fact.value.clone()));
-        }
-        for (key, value) in moving {
-            self.put_fact(key, value);
-        }
-        budget
+    /// The store: for checkpoints and for emptying old segments.
+    pub(crate) fn store(&mut self) -> &mut S {
+        &mut self.store
     }
 
-    /// Where the log wants to be evacuated up to.
-    pub(crate) fn evacuation_bound(&self) -> Option<Lsn> {
-        self.store.evacuate(self.live_bytes)
+    /// Whether a segment is worth emptying.
+    pub(crate) fn wants_reclaim(&self) -> bool {
+        self.store.wants_reclaim()
     }
 
     /// Whether everything up to there survives a power cut.
@@ -223,16 +192,18 @@ impl<S: Store> Log<S> {
         self.is_dirty = false;
     }
 
-    /// Learns what became durable; comes back with the store's sentence if it failed.
-    pub(crate) fn poll(&mut self) -> Result<(), String> {
+    /// Learns what the store has to say: what became durable is noted, the rest comes back.
+    pub(crate) fn poll(&mut self) -> Vec<StoreEvent> {
         self.store.poll(&mut self.events);
-        for event in self.events.drain(..) {
-            match event {
-                StoreEvent::Durable(lsn) => self.durable = self.durable.max(lsn),
-                StoreEvent::Failed(sentence) => return Err(sentence),
+        let durable = &mut self.durable;
+        self.events.retain(|event| match event {
+            StoreEvent::Durable(lsn) => {
+                *durable = (*durable).max(*lsn);
+                false
             }
-        }
-        Ok(())
+            _ => true,
+        });
+        if self.events.is_empty() { Vec::new() } else { std::mem::take(&mut self.events) }
     }
 
     /// Notes in the log that the stop was clean, and waits for that.
@@ -253,25 +224,10 @@ impl<S: Store> Log<S> {
     }
 
     #[cfg(test)]
-    pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes
-    }
-
-    #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> u64 {
         self.store.log_bytes()
     }
 }
 
-/// About what a message's record takes on disk.
-fn message_cost(message: &Bytes) -> u64 {
-    message.len() as u64 + RECORD_BYTES
-}
-
-fn fact_cost(key: &Bytes, value: &Bytes) -> u64 {
-    (key.len() + value.len()) as u64 + RECORD_BYTES
-}
-
-const RECORD_BYTES: u64 = 40;
 /// No queue has this id: what is said of it is meant for all messages before.
 pub(crate) const EVERY_PLACE: (QueueId, Seq) = (QueueId(0), Seq(0));

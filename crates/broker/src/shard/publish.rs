@@ -7,7 +7,7 @@ use super::slots::Slot;
 use crate::command::{Command, Overflow, Publish};
 use crate::message::Message;
 use crate::queue::dead_letter::Reason;
-use crate::queue::ready::Entry;
+use crate::queue::ready::{Body, Entry};
 use crate::queue::{Queue, Stamp};
 use crate::topology::Topology;
 use store::{Lsn, Place, QueueId, Seq, Store};
@@ -18,6 +18,8 @@ pub(super) struct Accepted {
     queue: Slot<Queue>,
     stamp: Stamp,
     is_kept: bool,
+    /// Stays in the log until somebody wants it.
+    is_far: bool,
 }
 
 /// What became of a message.
@@ -83,31 +85,46 @@ impl<S: Store> Shard<S> {
             let queue = &mut self.queues[slot];
             let stamp = queue.stamp(expiration_ms, priority, self.now);
             let is_kept = queue.keeps(persistent);
+            let is_far = self.near_bytes >= self.settings.near.bytes && !queue.ready.is_empty()
+                || queue.is_better_far(stamp.priority, self.settings.near.queue_bytes);
+            let Stamp { seq, expires_at_ms, priority } = stamp;
+            let place = Place { queue: *id, seq, expires_at_ms, priority };
             if is_kept {
-                let Stamp { seq, expires_at_ms, priority } = stamp;
-                self.places.push(Place { queue: *id, seq, expires_at_ms, priority });
+                self.places.push(place);
+            } else if is_far {
+                self.spilled_places.push(place);
             }
-            accepted.push(Accepted { queue: slot, stamp, is_kept });
+            accepted.push(Accepted { queue: slot, stamp, is_kept, is_far });
         }
         let logged = match &self.places[..] {
             [] => Lsn::ZERO,
-            places => self.log.append_message(places, moved_from, message.bytes()),
+            places => self.log.append_message(places, moved_from, true, message.bytes()),
+        };
+        let spilled = match &self.spilled_places[..] {
+            [] => Lsn::ZERO,
+            places => self.log.append_message(places, None, false, message.bytes()),
         };
         self.places.clear();
-        let last = accepted.pop();
-        for Accepted { queue, stamp, is_kept } in accepted.drain(..) {
-            self.put(queue, message.clone(), stamp, if is_kept { logged } else { Lsn::ZERO });
-        }
-        if let Some(Accepted { queue, stamp, is_kept }) = last {
-            self.put(queue, message, stamp, if is_kept { logged } else { Lsn::ZERO });
+        self.spilled_places.clear();
+        let mut message = Some(message);
+        let mut left = accepted.len();
+        for Accepted { queue: slot, stamp, is_kept, is_far } in accepted.drain(..) {
+            left -= 1;
+            // The last one gets the message itself, and not one more reference to it.
+            let copy = if left == 0 { message.take() } else { message.clone() };
+            let Some(copy) = copy else { break };
+            let queue = &mut self.queues[slot];
+            let lsn = if is_kept { logged } else { spilled };
+            if is_far {
+                queue.push_far(&copy, stamp, lsn, is_kept);
+            } else {
+                queue.push(copy, stamp, if is_kept { lsn } else { Lsn::ZERO }, is_kept);
+            }
+            self.count_near(slot);
+            self.touch(slot);
         }
         self.accepted = accepted;
         Stored { logged, is_refused }
-    }
-
-    fn put(&mut self, slot: Slot<Queue>, message: Message, stamp: Stamp, lsn: Lsn) {
-        self.queues[slot].push(message, stamp, lsn);
-        self.touch(slot);
     }
 
     /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.
@@ -126,13 +143,14 @@ impl<S: Store> Shard<S> {
         if queue.spec.settings.overflow == Overflow::RejectPublishDlx {
             // Never had a place here: there is nothing to be settled.
             let entry = Entry {
-                message: message.clone(),
+                body: Body::Here(message.clone()),
                 seq: Seq(0),
                 lsn: Lsn::ZERO,
                 expires_at_ms: 0,
                 attempts: 0,
                 priority: 0,
                 redelivered: false,
+                is_kept: false,
             };
             self.mourn(slot, entry, Reason::MaxLength);
         }

@@ -6,7 +6,7 @@ use crate::command::{Now, QueueSpec, ShardId};
 use crate::fact::CorruptFact;
 use crate::message::Message;
 use crate::queue::Queue;
-use crate::queue::ready::Entry;
+use crate::queue::backlog::{Backlog, Run};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -20,10 +20,8 @@ pub struct Recovery {
     id: ShardId,
     settings: ShardSettings,
     now: Now,
-    facts: BTreeMap<Bytes, (Bytes, Lsn)>,
+    facts: BTreeMap<Bytes, Bytes>,
     queues: FxHashMap<QueueId, Found>,
-    /// References to records that mean nothing any more.
-    dead: Vec<Lsn>,
     error: Option<RecoveryError>,
 }
 
@@ -33,8 +31,10 @@ pub type Facts = Vec<(Bytes, Bytes)>;
 /// What was found of one queue.
 #[derive(Debug)]
 struct Found {
-    places: BTreeMap<Seq, Entry>,
+    places: Backlog,
     last: Seq,
+    /// All up to here may have been delivered.
+    doubted: Seq,
 }
 
 /// A record that is whole and means nothing.
@@ -76,17 +76,17 @@ impl std::error::Error for RecoveryError {}
 
 impl Recovery {
     pub(super) fn new(id: ShardId, settings: ShardSettings, now: Now) -> Self {
-        Self { id, settings, now, facts: BTreeMap::new(), queues: FxHashMap::default(), dead: Vec::new(), error: None }
+        Self { id, settings, now, facts: BTreeMap::new(), queues: FxHashMap::default(), error: None }
     }
 
-    /// Takes the log's next record.
+    /// Takes the next record of the checkpoint or the log.
     pub fn replay(&mut self, lsn: Lsn, record: Record<'_>) {
         if let Some(queue) = out_of_place(&record) {
             self.error.get_or_insert(RecoveryError::Place { queue, lsn });
             return;
         }
         match record {
-            Record::Message { places, moved_from, payload } => {
+            Record::Message { places, moved_from, payload, .. } => {
                 self.message(lsn, places, payload);
                 if let Some((queue, seq)) = moved_from {
                     self.settle(queue, SeqRange { first: seq, last: seq });
@@ -97,51 +97,70 @@ impl Recovery {
                     self.settle(queue, *range);
                 }
             }
-            Record::Returned { queue, seq, .. } if (queue, seq) == EVERY_PLACE => {
-                self.doubt();
-            }
-            Record::Returned { queue, seq, attempts } => {
-                let place = self.queues.get_mut(&queue).and_then(|found| found.places.get_mut(&seq));
-                if let Some(entry) = place {
-                    entry.attempts = attempts;
-                    entry.redelivered = true;
+            Record::Returned { queue, range, .. } if (queue, range.first) == EVERY_PLACE => self.doubt(),
+            Record::Returned { queue, range, attempts } => {
+                let found = self.found(queue);
+                let mut returned = Vec::new();
+                found.places.take_range(range, &mut |run| returned.push(run));
+                for run in returned {
+                    found.places.insert(Run { attempts, redelivered: true, ..run });
                 }
             }
             Record::Fact { key, value } => {
-                let fact = (Bytes::copy_from_slice(value), lsn);
-                let replaced = self.facts.insert(Bytes::copy_from_slice(key), fact);
-                self.dead.extend(replaced.map(|(_, lsn)| lsn));
+                self.facts.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             }
             Record::Forget { key } => {
-                let forgotten = self.facts.remove(key);
-                self.dead.extend(forgotten.map(|(_, lsn)| lsn));
+                self.facts.remove(key);
+            }
+            Record::Queue { queue, next } => {
+                let found = self.found(queue);
+                found.last = found.last.max(Seq(next.0.saturating_sub(1)));
+            }
+            Record::Waiting { queue, runs } => {
+                let found = self.found(queue);
+                for run in runs {
+                    let run = Run::from(*run);
+                    found.last = found.last.max(run.range().last);
+                    found.places.take_range(run.range(), &mut |_| {});
+                    found.places.insert(run);
+                }
             }
         }
     }
 
     /// Everything found so far may have been delivered.
     fn doubt(&mut self) {
-        let entries = self.queues.values_mut().flat_map(|found| found.places.values_mut());
-        entries.for_each(|entry| entry.redelivered = true);
+        self.queues.values_mut().for_each(|found| found.doubted = found.last);
     }
 
     fn message(&mut self, lsn: Lsn, places: &[Place], payload: &[u8]) {
-        let message = match Message::parse(Bytes::copy_from_slice(payload)) {
-            Ok(message) => message,
-            Err(_) => {
-                let queue = places.first().map_or(QueueId(0), |place| place.queue);
-                self.error.get_or_insert(RecoveryError::Message { queue, lsn });
-                return;
-            }
+        let measured = Message::measure(payload).ok().zip(u32::try_from(payload.len()).ok());
+        let Some(((_, header_bytes), payload_bytes)) = measured else {
+            let queue = places.first().map_or(QueueId(0), |place| place.queue);
+            self.error.get_or_insert(RecoveryError::Message { queue, lsn });
+            return;
         };
         for Place { queue, seq, expires_at_ms, priority } in places.iter().copied() {
-            let message = message.clone();
-            let entry = Entry { message, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false };
             let found = self.found(queue);
+            if seq <= found.last {
+                // The same place again is a survivor that was appended again, or is in the checkpoint, too.
+                found.places.remove(seq);
+            }
             found.last = found.last.max(seq);
-            // The same place again is a survivor that was appended again: its old record counts no more.
-            let replaced = found.places.insert(seq, entry);
-            self.dead.extend(replaced.map(|entry| entry.lsn));
+            found.places.insert(Run {
+                seq,
+                count: 1,
+                lsn,
+                payload_bytes,
+                header_bytes,
+                expires_at_ms,
+                priority,
+                attempts: 0,
+                redelivered: false,
+                kept: true,
+                holder: 0,
+                since_ms: 0,
+            });
         }
     }
 
@@ -151,17 +170,12 @@ impl Recovery {
         }
         let found = self.found(queue);
         found.last = found.last.max(range.last);
-        let mut dead = Vec::new();
-        while let Some((seq, entry)) = found.places.range(range.first..=range.last).next() {
-            let seq = *seq;
-            dead.push(entry.lsn);
-            found.places.remove(&seq);
-        }
-        self.dead.append(&mut dead);
+        found.places.take_range(range, &mut |_| {});
     }
 
     fn found(&mut self, queue: QueueId) -> &mut Found {
-        self.queues.entry(queue).or_insert_with(|| Found { places: BTreeMap::new(), last: Seq(0) })
+        let nothing = || Found { places: Backlog::default(), last: Seq(0), doubted: Seq(0) };
+        self.queues.entry(queue).or_insert_with(nothing)
     }
 
     /// The shard as it was, and all facts of its log. After a stop that was not clean every message may have been
@@ -176,22 +190,20 @@ impl Recovery {
         let mut log = Log::new(store);
         if !clean {
             self.doubt();
-            // The next stop may be clean.
-            log.append_doubt();
         }
         let mut facts = Vec::with_capacity(self.facts.len());
         let mut queues = Vec::new();
-        for (key, (value, lsn)) in self.facts {
+        for (key, value) in self.facts {
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
                 let found = self.queues.remove(&spec.queue.id);
                 queues.push(recovered(spec, found, self.now, &mut log));
             }
-            log.recover_fact(key.clone(), value.clone(), lsn);
+            log.recover_fact(key.clone(), value.clone());
             facts.push((key, value));
         }
-        let orphans = self.queues.into_values().flat_map(|found| found.places.into_values());
-        for lsn in self.dead.into_iter().chain(orphans.map(|entry| entry.lsn)) {
-            log.recover_dead(lsn);
+        if !clean {
+            // The next stop may be clean.
+            log.append_doubt();
         }
         let mut shard = Shard::new(self.id, self.settings, self.now, log);
         for queue in queues {
@@ -209,18 +221,26 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
             placed.into_iter().find(|(_, seq)| *seq > LAST_PLACE).map(|(queue, _)| queue)
         }
         Record::Settled { queue, ranges } => ranges.iter().any(|range| range.last > LAST_PLACE).then_some(*queue),
-        Record::Returned { .. } | Record::Fact { .. } | Record::Forget { .. } => None,
+        Record::Returned { queue, range, .. } => (range.last > LAST_PLACE).then_some(*queue),
+        Record::Queue { queue, next } => (*next > LAST_PLACE).then_some(*queue),
+        Record::Waiting { queue, runs } => {
+            let is_out = |run: &store::Run| run.seq.0.saturating_add(u64::from(run.count)) > LAST_PLACE.0;
+            runs.iter().any(is_out).then_some(*queue)
+        }
+        Record::Fact { .. } | Record::Forget { .. } => None,
     }
 }
 
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
-    let Some(found) = found else { return queue };
-    for (_, entry) in found.places {
-        log.recover_message(entry.message.bytes());
-        queue.enter(entry);
-    }
-    queue.pass(found.last);
+    let Some(Found { mut places, last, doubted }) = found else { return queue };
+    let mut enter = |run: Run, redelivered: bool| {
+        log.retain(&run);
+        queue.enter(Run { redelivered: run.redelivered || redelivered, ..run });
+    };
+    places.take_range(SeqRange { first: Seq(0), last: doubted }, &mut |run| enter(run, true));
+    places.take_range(SeqRange { first: Seq(0), last: LAST_PLACE }, &mut |run| enter(run, false));
+    queue.pass(last);
     queue
 }
 

@@ -5,10 +5,10 @@ use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{ConnectionEvent, ConsumerNumber, Delivery};
 use crate::queue::dead_letter::Reason;
-use crate::queue::ready::Entry;
+use crate::queue::ready::{Entry, Head, Unread};
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
-use store::{QueueId, Store};
+use store::{Place, QueueId, Store};
 
 impl<S: Store> Shard<S> {
     /// Serves all queues that were touched, and those that this touches.
@@ -41,19 +41,25 @@ impl<S: Store> Shard<S> {
         self.queues[slot].is_touched = false;
         self.expire(slot, self.now.unix_ms);
         while !self.queues[slot].ready.is_empty() {
+            if self.queues[slot].rotation.is_empty() {
+                break;
+            }
+            if matches!(self.queues[slot].ready.first(), Some(Head::Far(_))) {
+                self.read_ahead(slot, None);
+                break;
+            }
             let Some(consumer) = self.queues[slot].rotation.next() else { break };
             if !self.can_receive(slot, consumer) {
                 continue;
             }
-            let Some(entry) = self.queues[slot].ready.pop() else { break };
+            let Some(entry) = self.queues[slot].ready.pop_near() else { break };
             self.deliver(slot, consumer, entry);
             self.expire(slot, self.now.unix_ms);
         }
         self.expire(slot, self.now.unix_ms + 1);
-        while let Some(entry) = self.queues[slot].pop_excess() {
-            self.queues[slot].counters.maxlen += 1;
-            self.lose(slot, entry, Reason::MaxLength);
-        }
+        self.drop_excess(slot);
+        self.keep_reading(slot);
+        self.count_near(slot);
         let queue = &mut self.queues[slot];
         if queue.consumers > 0 {
             queue.utilisation.note(!queue.rotation.is_empty(), self.now.ms);
@@ -64,9 +70,27 @@ impl<S: Store> Shard<S> {
 
     /// Drops heads that expired before that time.
     fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
-        while let Some(entry) = self.queues[slot].ready.pop_expired(unix_ms) {
-            self.queues[slot].counters.expired += 1;
-            self.lose(slot, entry, Reason::Expired);
+        let takes_far = !self.queues[slot].spec.mourns();
+        loop {
+            match self.queues[slot].ready.pop_expired(unix_ms, takes_far) {
+                Ok(None) => return,
+                Ok(Some(entry)) => {
+                    self.queues[slot].counters.expired += 1;
+                    self.lose(slot, entry, Reason::Expired);
+                }
+                Err(Unread { priority }) => return self.read_ahead(slot, Some(priority)),
+            }
+        }
+    }
+
+    /// Drops from the head of a queue that is too long.
+    fn drop_excess(&mut self, slot: Slot<Queue>) {
+        while self.queues[slot].has_excess() {
+            let queue = &mut self.queues[slot];
+            let taken = if queue.spec.mourns() { queue.ready.pop_near() } else { queue.ready.pop() };
+            let Some(entry) = taken else { return self.read_ahead(slot, None) };
+            queue.counters.maxlen += 1;
+            self.lose(slot, entry, Reason::MaxLength);
         }
     }
 
@@ -113,7 +137,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Makes a message, just taken from the ready ones, its holder's.
-    pub(super) fn hand_over(&mut self, slot: Slot<Queue>, to: Slot<Holder>, entry: Entry) -> Delivery {
+    pub(super) fn hand_over(&mut self, slot: Slot<Queue>, to: Slot<Holder>, mut entry: Entry) -> Delivery {
         let queue = &mut self.queues[slot];
         let holder = &queue.holders[to];
         let delivery = Delivery {
@@ -124,7 +148,7 @@ impl<S: Store> Shard<S> {
             redelivered: entry.redelivered,
             attempts: if queue.spec.settings.quorum { entry.attempts } else { 0 },
             no_ack: holder.no_ack,
-            message: entry.message.clone(),
+            message: entry.message().cloned().expect("what is handed over is near"),
         };
         queue.counters.redeliver += u64::from(entry.redelivered);
         queue.last_busy_unix_ms = self.now.unix_ms;
@@ -132,6 +156,10 @@ impl<S: Store> Shard<S> {
             self.retire(slot, &entry);
         } else {
             self.channels[holder.channel].unacked += u32::from(holder.counts_for_channel());
+            if entry.is_logged() && queue.ready.has_far(entry.priority) {
+                // It came from the log, likely with others that share its memory, and is found there again.
+                entry.send_away();
+            }
             queue.hold(entry, to, self.now.ms);
             let holder = &mut queue.holders[to];
             debug_assert!(
@@ -142,21 +170,49 @@ impl<S: Store> Shard<S> {
                 let at_ms = self.now.ms.saturating_add(holder.timeout_ms);
                 self.timers.set(&mut holder.timer_ms, at_ms, queue.spec.queue.id, Due::Acknowledgement(to));
             }
+            self.thin_out_unacked(slot);
         }
         delivery
     }
 
+    /// Of very many unacked messages, the oldest stay in the log only.
+    fn thin_out_unacked(&mut self, slot: Slot<Queue>) {
+        let near = self.settings.near;
+        let queue = &mut self.queues[slot];
+        while let Some(held) = queue.unacked.excess(near.queue_unacked, near.queue_bytes) {
+            let entry = &mut held.entry;
+            let seq = entry.seq;
+            if !entry.is_logged()
+                && let Some(message) = entry.message()
+            {
+                let Entry { expires_at_ms, priority, .. } = *entry;
+                let place = Place { queue: queue.spec.queue.id, seq, expires_at_ms, priority };
+                let lsn = self.log.append_message(&[place], None, false, message.bytes());
+                entry.lsn = lsn;
+            }
+            queue.send_unacked_far(seq);
+        }
+    }
+
     /// A message, taken out of its place, is done with.
     pub(super) fn retire(&mut self, slot: Slot<Queue>, entry: &Entry) {
-        let queue = &mut self.queues[slot];
-        queue.leave(entry);
-        if entry.is_logged() {
+        self.queues[slot].leave(1);
+        self.vacate(slot, entry);
+    }
+
+    /// The place in the log of a message that its queue counts no more is empty.
+    pub(super) fn vacate(&mut self, slot: Slot<Queue>, entry: &Entry) {
+        if !entry.is_logged() {
+            return;
+        }
+        if entry.is_kept {
+            let queue = &mut self.queues[slot];
             if queue.settled.is_empty() {
                 self.settling.push(slot);
             }
             queue.note_settled(entry.seq);
-            self.log.release_message(entry.lsn, entry.message.bytes());
         }
+        self.log.release(&entry.run());
     }
 
     /// Channels and connections that can receive again let one consumer each join; false if there is none.
@@ -239,8 +295,16 @@ impl<S: Store> Shard<S> {
     fn check_acknowledgement(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
         let queue = &mut self.queues[slot];
         let holder = &mut queue.holders[holder_slot];
-        let oldest = holder.held.first().and_then(|seq| queue.unacked.get(seq));
-        let due_ms = oldest.map_or(0, |held| held.since_ms.saturating_add(holder.timeout_ms));
+        let oldest_ms = match queue.unacked.oldest_since_at_least(&holder.held) {
+            // What is known of far ones may be of one that is settled by now.
+            Some(since_ms) if holder.held.has_far() && since_ms.saturating_add(holder.timeout_ms) <= self.now.ms => {
+                let since_ms = queue.unacked.oldest_since(&holder.held, holder_slot);
+                holder.held.note_far_since(since_ms.unwrap_or(self.now.ms));
+                since_ms
+            }
+            since_ms => since_ms,
+        };
+        let due_ms = oldest_ms.map_or(0, |since_ms| since_ms.saturating_add(holder.timeout_ms).max(1));
         let due = Due::Acknowledgement(holder_slot);
         if due_ms > self.now.ms || due_ms == 0 {
             self.timers.set(&mut holder.timer_ms, due_ms, queue.spec.queue.id, due);

@@ -6,18 +6,19 @@ use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{CallId, ConnectionEvent, ConsumerNumber, Outcome, Settle, Settlement};
 use crate::queue::dead_letter::Reason;
+use crate::queue::backlog::Run;
 use crate::queue::ready::Entry;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use amqp::ChannelId;
-use store::Store;
+use store::{SeqRange, Store};
 
 impl<S: Store> Shard<S> {
     /// What is settled of a queue that is gone, or not held by this connection, is ignored.
     pub(super) fn settle(&mut self, peer: Slot<Peer>, settle: Settle) {
         let Some(&slot) = self.queue_slots.get(&settle.queue) else { return };
         let queue = &mut self.queues[slot];
-        let Some(holder) = queue.unacked.get(settle.seq).map(|held| held.holder) else { return };
+        let Some(holder) = queue.unacked.holder_of(settle.seq) else { return };
         if self.channels[queue.holders[holder].channel].peer != peer {
             return;
         }
@@ -41,7 +42,8 @@ impl<S: Store> Shard<S> {
                 self.touch(slot);
             }
         }
-        self.credit(slot, holder);
+        self.credit(slot, holder, 1);
+        self.count_near(slot);
     }
 
     /// A failed delivery comes back.
@@ -54,19 +56,39 @@ impl<S: Store> Shard<S> {
             queue.counters.delivery_limit += 1;
             return self.lose(slot, entry, Reason::DeliveryLimit);
         }
-        if entry.is_logged() {
-            self.log.append_returned(queue.spec.queue.id, entry.seq, entry.attempts);
+        if entry.is_kept {
+            let place = SeqRange { first: entry.seq, last: entry.seq };
+            self.log.append_returned(queue.spec.queue.id, place, entry.attempts);
         }
         queue.ready.put_back(entry);
         self.touch(slot);
     }
 
-    /// A holder holds one message less.
-    fn credit(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+    /// The same for many that are in the log only.
+    fn requeue_run(&mut self, slot: Slot<Queue>, mut run: Run) {
+        let queue = &mut self.queues[slot];
+        let limit = queue.delivery_limit(self.settings.quorum_delivery_limit);
+        if limit.is_some_and(|limit| u64::from(run.attempts) >= limit) {
+            for entry in run.messages() {
+                self.requeue(slot, entry.into());
+            }
+            return;
+        }
+        run.attempts = run.attempts.saturating_add(1);
+        run.redelivered = true;
+        if run.kept {
+            self.log.append_returned(queue.spec.queue.id, run.range(), run.attempts);
+        }
+        queue.ready.push_far(run);
+        self.touch(slot);
+    }
+
+    /// A holder holds so many messages less.
+    fn credit(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>, count: u32) {
         let queue = &mut self.queues[slot];
         let holder = &queue.holders[holder_slot];
         let channel = &mut self.channels[holder.channel];
-        channel.unacked -= u32::from(holder.counts_for_channel());
+        channel.unacked -= if holder.counts_for_channel() { count } else { 0 };
         if !channel.waiting.is_empty() {
             self.freed_channels.push(holder.channel);
         }
@@ -94,11 +116,20 @@ impl<S: Store> Shard<S> {
 
     fn requeue_all(&mut self, slot: Slot<Queue>, holder: Slot<Holder>) {
         // The last of a cancelled consumer's messages takes the holder with it.
-        while let Some(seq) = self.queues[slot].holders.get(holder).and_then(|holder| holder.held.first()) {
+        while let Some(seq) = self.queues[slot].holders.get(holder).and_then(|holder| holder.held.first_near()) {
             let Some(held) = self.queues[slot].take_unacked(seq) else { return };
             self.requeue(slot, held.entry);
-            self.credit(slot, holder);
+            self.credit(slot, holder, 1);
         }
+        while self.queues[slot].holders.get(holder).is_some_and(|holder| holder.held.has_far()) {
+            let runs = self.queues[slot].take_far_unacked(holder);
+            let count = runs.iter().map(|run| run.count).sum();
+            for run in runs {
+                self.requeue_run(slot, run);
+            }
+            self.credit(slot, holder, count);
+        }
+        self.count_near(slot);
     }
 
     /// The channel's consumers go, then its messages go back: nobody of this channel may get them again.
@@ -131,7 +162,9 @@ impl<S: Store> Shard<S> {
                 self.delete_unasked(slot, None);
             }
         }
-        self.channels.remove(channel);
+        let id = self.channels.remove(channel).id;
+        let connection = self.peers[peer].id;
+        self.forget_getters(connection, id);
     }
 
     /// All channels of a connection end.

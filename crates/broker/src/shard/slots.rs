@@ -11,6 +11,18 @@ pub(crate) struct Slot<T> {
     kind: PhantomData<fn() -> T>,
 }
 
+impl<T> Slot<T> {
+    /// The slot as a number.
+    pub(crate) fn index(self) -> u32 {
+        self.at
+    }
+
+    /// The slot with that number, which came from [`Self::index`].
+    pub(crate) fn from_index(at: u32) -> Self {
+        Self { at, kind: PhantomData }
+    }
+}
+
 /// Things of one kind, each in its slot.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {

@@ -3,8 +3,7 @@
 use super::Shard;
 use super::slots::Slot;
 use crate::inspect::{ConsumerView, QueueView};
-use crate::queue::ready::Entry;
-use crate::queue::unacked::Held;
+use crate::queue::ready::Head;
 use crate::queue::{Queue, Turn};
 use amqp::Properties;
 use std::sync::Arc;
@@ -26,24 +25,26 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let utilisation = (queue.consumers > 0).then(|| queue.utilisation.share(self.now.ms));
         let head_timestamp = queue.ready.first().and_then(|head| {
-            let properties = Properties::parse(head.message.properties()).ok();
+            // Of a head that is far it is not known.
+            let Head::Near(head) = head else { return None };
+            let properties = Properties::parse(head.message()?.properties()).ok();
             properties.and_then(|properties| properties.timestamp())
         });
-        let entries = queue.ready.len() * size_of::<Entry>() + queue.unacked.len() * size_of::<Held>();
+        let (ready, unacked) = (queue.ready.sums(), queue.unacked.sums());
         QueueView {
             spec: Arc::clone(&queue.spec),
             ready: queue.ready.len() as u64,
             unacked: queue.unacked.len() as u64,
             ready_bytes: queue.ready.body_bytes(),
-            unacked_bytes: queue.totals.unacked_body_bytes,
-            persistent: queue.totals.logged,
-            persistent_bytes: queue.totals.logged_body_bytes,
+            unacked_bytes: unacked.body_bytes,
+            persistent: ready.kept + unacked.kept + queue.moving.kept,
+            persistent_bytes: ready.kept_body_bytes + unacked.kept_body_bytes + queue.moving.kept_body_bytes,
             head_timestamp,
             idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
             consumers,
             consumer_utilisation: utilisation,
             counters: queue.counters,
-            memory: queue.totals.message_bytes + (entries + size_of::<Queue>()) as u64,
+            memory: queue.near_bytes() + queue.far_heap_bytes() + size_of::<Queue>() as u64,
         }
     }
 

@@ -1,0 +1,140 @@
+//! Writes the index of all messages aside, so that a restart need not read the log from its beginning.
+//!
+//! A pass over all facts and queues, a piece in each step. A queue is walked by seq, over all the places where a message
+//! can be: a message never changes its seq, so whatever moves meanwhile, what lives all the time is seen once.
+
+use super::Shard;
+use super::slots::Slot;
+use crate::queue::Queue;
+use crate::queue::backlog::Run;
+use bytes::Bytes;
+use store::{QueueId, Record, Seq, Store};
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// Facts that are still to be written.
+    facts: Vec<(Bytes, Bytes)>,
+    /// Which queue, by slot, …
+    slot: u32,
+    /// … and who is in that slot.
+    queue: Option<QueueId>,
+    seq: Seq,
+}
+
+impl<S: Store> Shard<S> {
+    /// Does a piece of the work, if there is any.
+    pub(super) fn write_checkpoint(&mut self) {
+        let mut pass = match self.checkpoint.take() {
+            Some(pass) => pass,
+            None if !self.log.store().wants_checkpoint() => return,
+            None => self.begin_checkpoint(),
+        };
+        if !self.go_on(&mut pass, RUNS_AT_ONCE) {
+            self.checkpoint = Some(pass);
+        }
+    }
+
+    /// Writes all of it at once, for a stop after which the log would take long to read.
+    pub(super) fn write_last_checkpoint(&mut self) {
+        if self.log.store().replay_bytes() < LAST_REPLAY_BYTES {
+            return;
+        }
+        let mut pass = self.begin_checkpoint();
+        while !self.go_on(&mut pass, RUNS_AT_ONCE) {}
+    }
+
+    fn begin_checkpoint(&mut self) -> Pass {
+        self.log.store().begin_checkpoint();
+        Pass { facts: self.log.facts(), slot: 0, queue: None, seq: Seq(0) }
+    }
+
+    /// True when it is complete.
+    fn go_on(&mut self, pass: &mut Pass, mut budget: usize) -> bool {
+        while let Some((key, value)) = pass.facts.pop() {
+            self.log.store().checkpoint(Record::Fact { key: &key, value: &value });
+            budget = budget.saturating_sub(FACT_COST);
+            if budget == 0 {
+                return false;
+            }
+        }
+        while let Some((slot, next)) = self.queues.next_from(pass.slot) {
+            let spec = &self.queues[slot].spec;
+            let id = spec.queue.id;
+            if !spec.durable {
+                pass.slot = next;
+                continue;
+            }
+            if pass.queue != Some(id) {
+                pass.queue = Some(id);
+                pass.seq = Seq(0);
+                let next = self.queues[slot].next_seq();
+                self.log.store().checkpoint(Record::Queue { queue: id, next });
+                budget = budget.saturating_sub(FACT_COST);
+            }
+            pass.slot = next - 1;
+            loop {
+                let (mut runs, last) = self.piece(slot, pass.seq);
+                budget = budget.saturating_sub(runs.len());
+                join(&mut runs);
+                if !runs.is_empty() {
+                    let waiting: Vec<store::Run> = runs.iter().map(Run::stored).collect();
+                    self.log.store().checkpoint(Record::Waiting { queue: id, runs: &waiting });
+                }
+                match last {
+                    Some(last) => pass.seq = Seq(last.0 + 1),
+                    None => break,
+                }
+                if budget == 0 {
+                    return false;
+                }
+            }
+            pass.slot = next;
+            pass.queue = None;
+            if budget == 0 {
+                return false;
+            }
+        }
+        self.log.store().end_checkpoint();
+        true
+    }
+
+    /// Runs of the queue from this seq on, and up to which seq these are all; `None` if that is the end.
+    fn piece(&self, slot: Slot<Queue>, from: Seq) -> (Vec<Run>, Option<Seq>) {
+        let queue = &self.queues[slot];
+        let mut runs = Vec::new();
+        let mut last: Option<Seq> = None;
+        for source in queue.ready.sources(from).chain(queue.unacked.sources(from)) {
+            let before = runs.len();
+            runs.extend(source.take(PIECE_RUNS));
+            if runs.len() - before == PIECE_RUNS {
+                let end = runs[runs.len() - 1].range().last;
+                last = Some(last.map_or(end, |last| last.min(end)));
+            }
+        }
+        runs.extend(self.moving_runs(queue.spec.queue.id).filter(|run| run.seq >= from));
+        runs.retain(|run| run.kept && last.is_none_or(|last| run.seq <= last));
+        if let Some(last) = last {
+            for run in &mut runs {
+                let left = last.0 - run.seq.0 + 1;
+                run.count = run.count.min(u32::try_from(left).unwrap_or(u32::MAX));
+            }
+        }
+        (runs, last)
+    }
+}
+
+/// Puts runs in order and makes one of those that continue each other.
+fn join(runs: &mut Vec<Run>) {
+    runs.sort_unstable_by_key(|run| run.seq);
+    runs.dedup_by(|next, run| run.absorb(next));
+}
+
+/// About as many runs are dealt with in a step; that takes a millisecond or two.
+const RUNS_AT_ONCE: usize = 32 << 10;
+/// How many of one kind make a piece.
+const PIECE_RUNS: usize = 4096;
+/// What a fact counts for.
+const FACT_COST: usize = 8;
+/// A log of this size is read at once.
+const LAST_REPLAY_BYTES: u64 = 4 << 20;
