@@ -4,7 +4,6 @@
 //! queues and for connections is the shard's business. Every message is in one place: ready, unacked, or moving
 //! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
 
-#[path = "/tmp/backlog_tmp.rs"]
 pub(crate) mod backlog;
 pub(crate) mod dead_letter;
 pub(crate) mod ready;
@@ -242,7 +241,7 @@ impl Queue {
 
     /// Whether a new message had better stay in the log.
     pub(crate) fn is_better_far(&self, priority: u8, near_bytes_max: u64) -> bool {
-        self.ready.has_far(priority) || self.ready.near_bytes() >= near_bytes_max
+        self.ready.has_far(priority) || self.ready.near_bytes() >= near_bytes_max && !self.ready.is_empty()
     }
 
     /// A dead letter left, but it has yet to be read, or stored by another shard.

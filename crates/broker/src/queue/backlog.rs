@@ -65,7 +65,7 @@ impl Run {
     }
 
     /// Makes `next` a part of this run, if it goes on with it.
-    fn append(&mut self, next: &Run) -> bool {
+    pub(crate) fn append(&mut self, next: &Run) -> bool {
         let follows = next.seq.0.wrapping_sub(self.seq.0) == u64::from(self.count)
             && next.lsn == self.lsn.plus(u64::from(self.count))
             && *next == Run { seq: next.seq, count: next.count, lsn: next.lsn, ..*self };

@@ -87,7 +87,7 @@ impl Unacked {
 
     /// What the index of the far ones takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
-        self.far.heap_bytes()
+        self.far.heap_bytes() as u64
     }
 
     /// Who holds a message.
@@ -172,8 +172,8 @@ impl Unacked {
     pub(crate) fn send_far(&mut self, seq: Seq, list: &mut HeldList) {
         let Some(held) = self.take_near(seq, list) else { return };
         debug_assert!(held.entry.is_logged(), "far messages are in the log");
-        // Times are rounded down, so that deliveries of about the same time can be noted as one.
-        let since_ms = held.since_ms - held.since_ms % FAR_SINCE_MS;
+        // Times are rounded up, so that deliveries of about the same time can be noted as one.
+        let since_ms = held.since_ms.next_multiple_of(FAR_SINCE_MS);
         list.far_since_ms = if list.far == 0 { since_ms } else { list.far_since_ms.min(since_ms) };
         list.far += 1;
         self.far.insert(Run { holder: held.holder.index(), since_ms, ..held.entry.run() });

@@ -4,8 +4,8 @@ use super::Shard;
 use super::peers::Peer;
 use super::slots::Slot;
 use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec};
-use crate::queue::unacked::HeldList;
 use crate::queue::ready::Head;
+use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
 use amqp::{ChannelId, ReplyCode, Table, Value};
 use store::{QueueId, Seq, SeqRange, Store};
@@ -132,7 +132,13 @@ impl<S: Store> Shard<S> {
         self.answer(peer, call, outcome);
     }
 
-    pub(super) fn take_from(&mut self, peer: Slot<Peer>, channel: ChannelId, slot: Slot<Queue>, no_ack: bool) -> Outcome {
+    pub(super) fn take_from(
+        &mut self,
+        peer: Slot<Peer>,
+        channel: ChannelId,
+        slot: Slot<Queue>,
+        no_ack: bool,
+    ) -> Outcome {
         let queue = &mut self.queues[slot];
         if queue.spec.settings.quorum && queue.spec.settings.single_active {
             let text = format!(

@@ -58,8 +58,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn bury(&mut self, topology: &Topology) {
         while let Some(Dead { queue, entry, reason }) = self.dead.pop_front() {
             let id = queue.queue.id;
-            let letter =
-                entry.message().and_then(|message| DeadLetter::new(message, &queue, reason, self.now.unix_ms));
+            let letter = entry.message().and_then(|message| DeadLetter::new(message, &queue, reason, self.now.unix_ms));
             match letter {
                 Some(letter) => {
                     let targets = self.targets(&letter, &queue, topology);

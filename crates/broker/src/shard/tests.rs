@@ -2,11 +2,12 @@
 
 mod consuming;
 mod dead_letters;
+mod far;
 mod limits;
 mod recovery;
 mod settling;
 
-use super::{Recovery, Shard, ShardSettings};
+use super::{Near, Recovery, Shard, ShardSettings};
 use crate::catalog::{Catalog, CatalogOutbox};
 use crate::command::*;
 use crate::inspect::QueueView;
@@ -46,6 +47,12 @@ impl World {
         Self::over(MemoryStore::new(), ShardSettings { shards: 2, ..ShardSettings::default() })
     }
 
+    /// The same with no room for messages in memory: all but the first of a queue are in the log only.
+    pub(super) fn without_room() -> Self {
+        let near = Near { queue_bytes: 0, queue_unacked: 0, bytes: 0 };
+        Self::over(MemoryStore::new(), ShardSettings { shards: 2, near, ..ShardSettings::default() })
+    }
+
     pub(super) fn over(store: MemoryStore, settings: ShardSettings) -> Self {
         let mut recovery: Recovery = Shard::<MemoryStore>::recover(ShardId(0), settings, START);
         store.replay(&mut |lsn, record| recovery.replay(lsn, record));
@@ -64,6 +71,14 @@ impl World {
     pub(super) fn step(&mut self, mut inbox: Vec<ShardInput>) {
         self.shard.step(self.now, &mut inbox, &self.topology, &mut self.out);
         assert!(inbox.is_empty());
+        // What is read comes soon.
+        for _ in 0..1000 {
+            if self.shard.readings.is_empty() {
+                return;
+            }
+            self.shard.step(self.now, &mut inbox, &self.topology, &mut self.out);
+        }
+        panic!("a read is never answered: {:?}", self.shard.readings);
     }
 
     /// Steps until nothing more happens by itself at this time.

@@ -261,14 +261,15 @@ fn a_log_that_has_to_shrink_wakes_its_shard() {
         world.ask(1, |call| Command::Purge { call, queue: QueueId(2) });
         world.settle_down();
     }
-    let long = world.shard.log.log_bytes();
-    assert!(long > 50_000, "the first pass was just done");
-    assert_eq!(world.shard.deadline(), Some(world.now.ms + 1_000));
+    let mut steps = 0;
     while let Some(due_ms) = world.shard.deadline() {
-        world.pass(due_ms - world.now.ms);
+        world.pass(due_ms.saturating_sub(world.now.ms));
         world.settle_down();
+        steps += 1;
+        assert!(steps < 1_000, "it comes to an end");
     }
-    assert!(world.shard.log.log_bytes() < 10_000, "{long}, and still {}", world.shard.log.log_bytes());
+    assert!(world.shard.log.log_bytes() < 20_000, "still {}", world.shard.log.log_bytes());
+    assert_eq!(world.drain(1), ["old"]);
 }
 
 #[derive(Clone, Debug)]
@@ -311,8 +312,8 @@ proptest! {
 
     /// Queue 1 dead-letters into queue 2, the log is evacuated now and then, the process is restarted at any time.
     #[test]
-    fn two_queues_hold_what_a_list_would(acts in prop::collection::vec(act(), 1..120)) {
-        let mut world = World::new();
+    fn two_queues_hold_what_a_list_would(acts in prop::collection::vec(act(), 1..120), has_room in any::<bool>()) {
+        let mut world = if has_room { World::new() } else { World::without_room() };
         let settings = QueueSettings {
             dead_letter_exchange: Some(String::new()),
             dead_letter_key: Some("q2".to_owned()),

@@ -1,0 +1,148 @@
+//! Messages whose bodies are in the log only.
+
+use super::*;
+
+fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+fn fill(world: &mut World, queue: u64, count: u64) {
+    (0..count).for_each(|number| world.publish(queue, &number.to_string()));
+}
+
+#[test]
+fn far_messages_come_back_in_order_whatever_they_are() {
+    let mut world = World::without_room();
+    world.durable_queue(1, QueueSettings::default());
+    for number in 0..60 {
+        let command =
+            if number % 3 == 0 { persistent(&[1], &number.to_string()) } else { publish(&[1], &number.to_string()) };
+        world.command(9, command);
+    }
+    assert_eq!(world.depths(1), (60, 0));
+    assert_eq!(world.drain(1), numbers(0..60));
+}
+
+#[test]
+fn unacked_messages_that_are_far_go_back_when_their_connection_ends() {
+    let mut world = World::without_room();
+    world.queue(1, QueueSettings::default());
+    fill(&mut world, 1, 50);
+    world.consume(1, 1, 1, 0);
+    assert_eq!(world.bodies(), numbers(0..50));
+    world.settle(1, 7, Settlement::Ack);
+    world.settle(1, 8, Settlement::Requeue);
+    assert_eq!(world.deliveries(), [Got { connection: 1, consumer: 1, seq: 8, body: "7".into(), redelivered: true }]);
+    world.ask(1, |call| Command::CloseConnection { call });
+    assert_eq!(world.depths(1), (49, 0));
+    let mut expected = numbers(0..50);
+    expected.remove(6);
+    assert_eq!(world.drain(1), expected);
+}
+
+#[test]
+fn a_get_that_waits_for_its_message_is_forgotten_with_its_channel() {
+    let mut world = World::without_room();
+    world.queue(1, QueueSettings::default());
+    fill(&mut world, 1, 3);
+    let get = |call| Command::Get { call: CallId(call), channel: ChannelId(1), queue: Q, no_ack: false };
+    let close = Command::CloseChannel { call: CallId(74), channel: ChannelId(1) };
+    world.commands(1, vec![get(71), get(72), get(73), close]);
+    let answered: Vec<_> = (71..=74).filter(|call| world.outcome(CallId(*call)).is_some()).collect();
+    assert_eq!(answered, [71, 74]);
+    assert_eq!(world.depths(1), (3, 0));
+}
+
+#[test]
+fn a_get_that_waits_is_told_when_its_queue_goes() {
+    let mut world = World::without_room();
+    world.queue(1, QueueSettings::default());
+    fill(&mut world, 1, 3);
+    let get = |call| Command::Get { call: CallId(call), channel: ChannelId(1), queue: Q, no_ack: true };
+    let delete = ShardInput::DeleteQueue { queue: Q, if_unused: false, if_empty: false, ticket: CatalogTicket(1) };
+    let batch = Batch { connection: ConnectionId(1), commands: vec![get(71), get(72)] };
+    world.step(vec![ShardInput::Batch(batch), delete]);
+    assert!(matches!(world.outcome(CallId(71)), Some(Outcome::Got { .. })));
+    assert!(matches!(world.outcome(CallId(72)), Some(Outcome::Missed)));
+}
+
+#[test]
+fn a_purge_leaves_what_is_unacked_and_a_restart_finds_just_that() {
+    let mut world = World::without_room();
+    world.durable_queue(1, QueueSettings { priority_max: Some(3), ..QueueSettings::default() });
+    for number in 0..40 {
+        let list = PropertyList { delivery_mode: Some(2), priority: Some(number % 4), ..PropertyList::default() };
+        world.command(9, Command::Publish(publication(&[1], &number.to_string(), &list)));
+    }
+    let held: Vec<u64> = (0..15).map(|_| world.get(1, 1).unwrap().seq.0).collect();
+    world.settle(1, held[3], Settlement::Ack);
+    let purged = world.ask(2, |call| Command::Purge { call, queue: Q });
+    assert!(matches!(purged, Outcome::Purged { messages: 25 }), "{purged:?}");
+    assert_eq!(world.depths(1), (0, 14));
+    world.settle_down();
+    let mut world = world.restart();
+    assert_eq!(world.depths(1), (14, 0));
+    let mut found: Vec<u64> = (0..14).map(|_| world.get(1, 1).unwrap().seq.0).collect();
+    let mut expected = held;
+    expected.remove(3);
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_far_message_that_dies_is_read_and_dead_lettered() {
+    let mut world = World::without_room();
+    let settings = QueueSettings {
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_key: Some("q2".to_owned()),
+        message_ttl_ms: Some(1_000),
+        ..QueueSettings::default()
+    };
+    world.durable_queue(1, settings);
+    world.durable_queue(2, QueueSettings::default());
+    fill(&mut world, 1, 20);
+    world.get(1, 1).unwrap();
+    world.get(1, 1).unwrap();
+    world.settle(1, 1, Settlement::Discard);
+    assert_eq!((world.depths(1), world.depths(2)), ((18, 1), (1, 0)));
+    world.pass(1_001);
+    world.settle_down();
+    assert_eq!((world.depths(1), world.depths(2)), ((0, 1), (19, 0)));
+    let mut all = numbers(0..20);
+    all.remove(1);
+    assert_eq!(world.drain(2), all);
+}
+
+#[test]
+fn transient_messages_in_the_log_do_not_survive() {
+    let mut world = World::without_room();
+    world.durable_queue(1, QueueSettings::default());
+    fill(&mut world, 1, 10);
+    world.command(9, persistent(&[1], "kept"));
+    world.settle_down();
+    let mut world = world.restart();
+    assert_eq!(world.drain(1), ["kept"]);
+}
+
+#[test]
+fn a_long_history_leaves_a_short_log() {
+    let mut world = World::without_room();
+    world.durable_queue(1, QueueSettings::default());
+    world.command(9, persistent(&[1], "old"));
+    let old = world.get(1, 1).unwrap().seq.0;
+    for number in 0..2_000 {
+        world.command(9, persistent(&[1], &format!("{number} {}", "x".repeat(100))));
+        let seq = world.get(2, 1).unwrap().seq.0;
+        world.command(2, settle(1, seq, Settlement::Ack));
+        world.pass(5);
+    }
+    for _ in 0..100 {
+        world.pass(50);
+    }
+    assert!(world.shard.log.log_bytes() < 60_000, "{}", world.shard.log.log_bytes());
+    let mut world = world.restart();
+    let found = world.get(1, 1).unwrap();
+    assert_eq!((found.seq.0, found.message.body()), (old, &b"old"[..]));
+    assert!(world.get(1, 1).is_none());
+}
