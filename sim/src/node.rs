@@ -18,7 +18,7 @@ use broker::shard::{Shard, ShardSettings};
 use broker::topology::Topology;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use store::{MemoryDisk, OpenError, Options, SegmentLog, Step, Writer};
+use store::{Caretaker, MemoryDisk, OpenError, Options, SegmentLog, Step, Writer};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,16 +37,17 @@ pub struct Node {
     topology: Topology,
 }
 
-/// One shard, its mailbox and its log's writer.
+/// One shard, its mailbox, its log's writer and its caretaker.
 #[derive(Debug)]
 pub struct ShardNode {
     shard: Shard<SegmentLog>,
     writer: Writer<MemoryDisk>,
+    caretaker: Caretaker<MemoryDisk>,
     /// What is waiting for it.
     pub mailbox: VecDeque<ShardInput>,
     /// What its last step wants sent.
     pub outgoing: VecDeque<Outgoing>,
-    /// The writer has done something since the last step.
+    /// Writer or caretaker have done something since the last step.
     pub has_news: bool,
     /// When the writer is to look again although nobody asks it to.
     pub lazy_sync_ms: Option<u64>,
@@ -56,6 +57,8 @@ pub struct ShardNode {
     pub is_closed: bool,
     /// The writer is done for good.
     pub is_written: bool,
+    /// The caretaker is done for good.
+    pub is_cared_for: bool,
 }
 
 /// Something that a shard sends.
@@ -106,7 +109,7 @@ impl Node {
             let recovered = recovery.finish(opened.log, opened.report.clean);
             let (shard, found) = recovered.unwrap_or_else(|error| panic!("a log cannot be understood: {error}"));
             facts.extend(found.into_iter().map(|(key, value)| (id, key, value)));
-            shards.push(ShardNode::new(shard, opened.writer));
+            shards.push(ShardNode::new(shard, opened.writer, opened.caretaker));
         }
         let mut first = CatalogOutbox::default();
         let count = u16::try_from(disks.len()).expect("few");
@@ -244,6 +247,17 @@ impl Node {
         }
     }
 
+    /// One round of a log's caretaker.
+    pub fn step_caretaker(&mut self, at: usize, now: Now) {
+        let node = &mut self.shards[at];
+        let step = node.caretaker.step(Duration::from_millis(now.ms));
+        node.has_news |= step != Step::Idle;
+        node.is_cared_for |= step == Step::Closed;
+        if step != Step::Idle {
+            trace::note(format_args!("k{at} {step:?}"));
+        }
+    }
+
     /// The topology, as connections see it.
     #[must_use]
     pub fn topology(&self) -> &Topology {
@@ -270,10 +284,11 @@ impl Node {
 }
 
 impl ShardNode {
-    fn new(shard: Shard<SegmentLog>, writer: Writer<MemoryDisk>) -> Self {
+    fn new(shard: Shard<SegmentLog>, writer: Writer<MemoryDisk>, caretaker: Caretaker<MemoryDisk>) -> Self {
         Self {
             shard,
             writer,
+            caretaker,
             mailbox: VecDeque::new(),
             outgoing: VecDeque::new(),
             has_news: false,
@@ -281,6 +296,7 @@ impl ShardNode {
             is_closing: false,
             is_closed: false,
             is_written: false,
+            is_cared_for: false,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use crate::random::Random;
 use amqp::{Table, Value};
+use broker::shard::Near;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Plan {
     pub faults: FaultPlan,
     /// Size of a log's segments, in bytes.
     pub segment_bytes: u64,
+    /// What stays in memory.
+    pub near: Near,
     /// The largest usual body, in bytes.
     pub body_bytes_max: u64,
     /// How many batches a shard's mailbox holds.
@@ -191,6 +194,7 @@ impl Plan {
             acts,
             faults,
             segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
+            near: *random.pick(&[Near::default(), ROOMY, TIGHT, NONE]),
             body_bytes_max: *random.pick(&[8, 64, 64, 2_000, 20_000, 300_000]),
             mailbox_room: random.index(12) + 1,
             tick_ms: *random.pick(&[0, 1, 1, 5, 50]),
@@ -319,3 +323,10 @@ fn leads_to(queues: &[QueuePlan], name: &str) -> bool {
 pub const SIDE: &str = "side";
 /// The fanout exchange that some queues are bound to.
 pub const FANOUT: &str = "everyone";
+
+/// Some messages of each queue stay in memory.
+const ROOMY: Near = Near { queue_bytes: 4_000, queue_unacked: 8, bytes: 40_000 };
+/// Few messages of few queues do.
+const TIGHT: Near = Near { queue_bytes: 600, queue_unacked: 2, bytes: 1_500 };
+/// One message of each queue does.
+const NONE: Near = Near { queue_bytes: 0, queue_unacked: 0, bytes: 0 };

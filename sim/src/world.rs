@@ -59,6 +59,7 @@ enum Choice {
     Shard(usize),
     ShardSend(usize),
     Writer(usize),
+    Caretaker(usize),
     Catalog,
     CatalogSend,
     Hop(ConnectionId, Option<usize>),
@@ -163,6 +164,9 @@ impl World {
             if !shard.is_written {
                 choices.push(Choice::Writer(at));
             }
+            if !shard.is_cared_for {
+                choices.push(Choice::Caretaker(at));
+            }
         }
         if !node.catalog_outgoing.is_empty() {
             choices.push(Choice::CatalogSend);
@@ -221,6 +225,7 @@ impl World {
             }
             Choice::ShardSend(at) => self.node.send_one(at),
             Choice::Writer(at) => self.node.step_writer(at, now),
+            Choice::Caretaker(at) => self.node.step_caretaker(at, now),
             Choice::Catalog => {
                 let count = self.random.index(self.node.catalog_mailbox.len().min(4)) + 1;
                 self.node.step_catalog(count, now);

@@ -36,7 +36,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use store::{DirectoryLock, FileDisk, Writer};
+use store::DirectoryLock;
 use switchboard::{Addresses, Parts, Switchboard};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -52,8 +52,8 @@ pub struct Server {
     /// Let clients in.
     listeners: JoinSet<()>,
     shards: JoinSet<()>,
-    /// The logs' writers; each ends when its log is closed.
-    writers: Vec<thread::JoinHandle<()>>,
+    /// What works for the logs; each ends when its log is closed.
+    log_threads: Vec<thread::JoinHandle<()>>,
     failures: UnboundedReceiver<String>,
 }
 
@@ -130,10 +130,15 @@ impl Server {
         tokio::spawn(catalog_host::run(opened.catalog, Arc::clone(&board), mailboxes.catalog));
         let (failure, failures) = unbounded_channel();
         let lock = Arc::new(opened.lock);
-        let (mut shards, mut writers) = (JoinSet::new(), Vec::new());
+        let (mut shards, mut log_threads) = (JoinSet::new(), Vec::new());
         for (opened, (mailbox, room)) in opened.shards.into_iter().zip(mailboxes.shards) {
             let news = Arc::new(Notify::new());
-            writers.push(spawn_writer(opened.writer, clock, Arc::clone(&news), Arc::clone(&lock))?);
+            let uptime = move || Duration::from_millis(clock.uptime_ms());
+            let (writer, caretaker) = (opened.writer, opened.caretaker);
+            let notify = notifier(&news);
+            log_threads.push(spawn("log-writer", &lock, move || writer.run(uptime, notify))?);
+            let notify = notifier(&news);
+            log_threads.push(spawn("log-caretaker", &lock, move || caretaker.run(uptime, notify))?);
             let host = ShardHost {
                 shard: opened.shard,
                 board: Arc::clone(&board),
@@ -157,7 +162,7 @@ impl Server {
             messages: views.iter().map(|view| view.ready).sum(),
             start_ms: clock.uptime_ms(),
         };
-        Ok(Self { board, found, listeners, shards, writers, failures })
+        Ok(Self { board, found, listeners, shards, log_threads, failures })
     }
 
     /// The way to everything inside.
@@ -197,9 +202,9 @@ impl Server {
         self.board.close_shards();
         let durable = timeout(SHARDS_CLOSE, async {
             while self.shards.join_next().await.is_some() {}
-            let writers = std::mem::take(&mut self.writers);
+            let threads = std::mem::take(&mut self.log_threads);
             let _join =
-                tokio::task::spawn_blocking(|| writers.into_iter().for_each(|writer| drop(writer.join()))).await;
+                tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         });
         durable.await.map_err(|_| StopError::Slow)?;
         self.failures.try_recv().map_or(Ok(()), |sentence| Err(StopError::Failed(sentence)))
@@ -236,18 +241,25 @@ fn connection_settings(config: &Config) -> ConnectionSettings {
     }
 }
 
-fn spawn_writer(
-    writer: Writer<FileDisk>,
-    clock: Clock,
-    news: Arc<Notify>,
-    lock: Arc<DirectoryLock>,
+/// Tells a shard's host that its log has news.
+fn notifier(news: &Arc<Notify>) -> impl Fn() + use<> {
+    let news = Arc::clone(news);
+    move || news.notify_one()
+}
+
+/// Starts a thread that works in the data directory.
+fn spawn(
+    name: &str,
+    lock: &Arc<DirectoryLock>,
+    work: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, StartError> {
+    let lock = Arc::clone(lock);
     let run = move || {
-        writer.run(|| Duration::from_millis(clock.uptime_ms()), || news.notify_one());
+        work();
         // The directory is ours for as long as anything may be written to it.
         drop(lock);
     };
-    thread::Builder::new().name("log-writer".to_owned()).spawn(run).map_err(StartError::Thread)
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
 /// How long clients may take to answer that their connection closes.

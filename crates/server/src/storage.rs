@@ -20,7 +20,7 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
-use store::{DirectoryLock, FileDisk, LockError, OpenError, Options, Progress, SegmentLog, Writer};
+use store::{Caretaker, DirectoryLock, FileDisk, LockError, OpenError, Options, Progress, SegmentLog, Writer};
 
 /// Everything that was on disk.
 #[derive(Debug)]
@@ -33,11 +33,12 @@ pub(crate) struct Opened {
     pub(crate) first: CatalogOutbox,
 }
 
-/// One shard and the half of its log that wants a thread.
+/// One shard and the parts of its log that want threads.
 #[derive(Debug)]
 pub(crate) struct OpenedShard {
     pub(crate) shard: Shard<SegmentLog>,
     pub(crate) writer: Writer<FileDisk>,
+    pub(crate) caretaker: Caretaker<FileDisk>,
 }
 
 /// Why the data directory cannot be used. Its text is for the operator and says what to do.
@@ -96,12 +97,12 @@ pub(crate) fn open(
     });
     let (mut shards, mut facts, mut epoch) = (Vec::new(), Vec::new(), 0);
     for (id, opened) in (0..).map(ShardId).zip(opened) {
-        let (shard, writer, shard_facts, shard_epoch) = opened?;
+        let (shard, shard_facts, shard_epoch) = opened?;
         if id == ShardId(0) {
             epoch = shard_epoch;
         }
         facts.extend(shard_facts.into_iter().map(|(key, value)| (id, key, value)));
-        shards.push(OpenedShard { shard, writer });
+        shards.push(shard);
     }
     let mut first = CatalogOutbox::default();
     let count = u16::try_from(shards.len()).expect("counted by a u16");
@@ -111,7 +112,7 @@ pub(crate) fn open(
     Ok(Opened { lock, shards, catalog, topology, first })
 }
 
-type ShardParts = (Shard<SegmentLog>, Writer<FileDisk>, Vec<(Bytes, Bytes)>, u64);
+type ShardParts = (OpenedShard, Vec<(Bytes, Bytes)>, u64);
 
 fn open_shard(
     directory: &Path,
@@ -142,7 +143,8 @@ fn open_shard(
     let (shard, facts) = recovery
         .finish(opened.log, opened.report.clean)
         .map_err(|why: RecoveryError| damaged(directory, &why.to_string()))?;
-    Ok((shard, opened.writer, facts, opened.report.epoch))
+    let shard = OpenedShard { shard, writer: opened.writer, caretaker: opened.caretaker };
+    Ok((shard, facts, opened.report.epoch))
 }
 
 fn damaged(directory: &Path, why: &str) -> StorageError {

@@ -1,6 +1,6 @@
 //! How a server starts, ends, and starts again.
 
-use super::World;
+use super::{Choice, World};
 use crate::ledger::Ledger;
 use crate::node::{Node, Start};
 use crate::plan::Plan;
@@ -90,7 +90,7 @@ impl World {
         for shard in &mut self.node.shards {
             shard.mailbox.push_back(ShardInput::Close);
         }
-        let is_closed = |world: &Self| world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written);
+        let is_closed = |world: &Self| world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written && shard.is_cared_for);
         for _ in 0..STOP_STEPS_MAX {
             if is_closed(self) || self.ledger.counts().crashes > crashes {
                 break;
@@ -112,8 +112,9 @@ impl World {
     /// One step of a world in which nobody begins anything; false if there is nothing left to do.
     pub(super) fn go_on_resting(&mut self) -> bool {
         self.find_choices();
-        // A writer can always be asked; that it has nothing to do is no news.
-        if self.choices.iter().all(|choice| matches!(choice, super::Choice::Writer(_))) {
+        // Writers and caretakers can always be asked; that they have nothing to do is no news.
+        let is_always_there = |choice: &Choice| matches!(choice, Choice::Writer(_) | Choice::Caretaker(_));
+        if self.choices.iter().all(is_always_there) {
             let choices = self.choices.clone();
             choices.into_iter().for_each(|choice| self.happen(choice));
             return self.node.shards.iter().any(|shard| shard.has_news && !shard.is_closed);
@@ -171,7 +172,12 @@ impl World {
 }
 
 fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> Start {
-    let settings = ShardSettings { shards, consumer_timeout_ms: plan.consumer_timeout_ms, ..ShardSettings::default() };
+    let settings = ShardSettings {
+        shards,
+        consumer_timeout_ms: plan.consumer_timeout_ms,
+        near: plan.near,
+        ..ShardSettings::default()
+    };
     let salt = u32::try_from(random.below(1 << 32)).expect("below 2^32");
     Start { settings, segment_bytes: plan.segment_bytes, salt, is_clean }
 }
