@@ -213,8 +213,9 @@ impl Ledger {
     }
 
     fn deleted(&mut self, ticket: CatalogTicket, outcome: &Outcome) {
-        let Some(queue) = self.queues.values_mut().find(|queue| queue.deletion == Some(ticket)) else { return };
-        queue.deletion = None;
+        let asked = self.queues.values_mut().find(|queue| queue.deletions.contains(&ticket));
+        let Some(queue) = asked else { return };
+        queue.deletions.retain(|asked| *asked != ticket);
         let id = queue.spec.queue.id;
         if matches!(outcome, Outcome::QueueDeleted { .. }) {
             self.queue_gone(id, Existence::Gone);
