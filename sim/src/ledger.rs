@@ -202,7 +202,7 @@ impl Ledger {
             }
             ShardInput::DeleteQueue { queue, ticket, .. } => {
                 if let Some(queue) = self.queues.get_mut(queue) {
-                    queue.deletion = Some(*ticket);
+                    queue.deletions.push(*ticket);
                 }
             }
             ShardInput::TransferStored { transfer } => {

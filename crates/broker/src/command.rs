@@ -290,6 +290,30 @@ pub enum ConnectionEvent {
     },
     /// Close the connection with this fault: an operator's wish, or the server stops.
     Close(Fault),
+    /// From now on the server is short of this: an alarm went on or off.
+    Shortage(Shortage),
+}
+
+/// What the server is short of. While that is anything, connections that publish are blocked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shortage {
+    /// The alarm for memory is on.
+    pub memory: bool,
+    /// The alarm for free disk space is on.
+    pub disk: bool,
+}
+
+impl Shortage {
+    /// The reason that connection.blocked gives, in RabbitMQ's words; `None` when no alarm is on.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
+        match (self.memory, self.disk) {
+            (false, false) => None,
+            (true, false) => Some("low on memory"),
+            (false, true) => Some("low on disk"),
+            (true, true) => Some("low on memory & disk"),
+        }
+    }
 }
 
 /// A message for a consumer, or taken by `basic.get`.

@@ -4,6 +4,7 @@
 //! its host feeds it bytes, events and the time, and carries out the [`Effects`]. While it waits for an answer it takes
 //! no input ([`Connection::accepts_input`]), so that what a client asks happens in the order in which it asked.
 
+mod blocked;
 mod handshake;
 mod names;
 mod outbuf;
@@ -25,6 +26,7 @@ use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
 use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Reply, ReplyCode};
+use blocked::Blocking;
 use bytes::{Buf, BytesMut};
 use handshake::{Client, FRAME_MAX_INITIAL};
 use names::Names;
@@ -251,6 +253,7 @@ pub struct Connection {
     /// Channels whose confirms may have something to tell.
     pub(crate) confirmed: Vec<ChannelId>,
     pub(crate) windows: Windows,
+    blocking: Blocking,
 
     accepted_ms: u64,
     accepted_unix_ms: u64,
@@ -359,6 +362,7 @@ impl Connection {
             ledgers: (0..shards).map(|_| Ledger::default()).collect(),
             confirmed: Vec::new(),
             windows: Windows::new(shards),
+            blocking: Blocking::default(),
             accepted_ms: now.ms,
             accepted_unix_ms: now.unix_ms,
             last_received_ms: now.ms,
@@ -424,6 +428,7 @@ impl Connection {
                     fx.close = Some(CloseSocket::Now);
                 }
             }
+            ConnectionEvent::Shortage(shortage) => self.take_shortage(now, shortage, fx),
         }
         self.finish_step(fx);
     }
@@ -517,7 +522,7 @@ impl Connection {
             peer_port: self.peer.peer.port(),
             host: self.peer.local.ip().to_string(),
             port: self.peer.local.port(),
-            state: self.phase.name(),
+            state: self.blocked_state().unwrap_or(self.phase.name()),
             user: self.user.clone(),
             vhost: self.vhost_name.to_string(),
             mechanism: self.mechanism,
@@ -614,9 +619,15 @@ impl Connection {
                 self.channel_method(now, number, method, topology, fx)
             }
             (Some(ChannelState::Open), FrameKind::Header) => {
-                self.content_header(now, number, frame.payload, topology, fx)
+                self.content_header(now, number, frame.payload, topology, fx)?;
+                self.block_publisher(fx);
+                Ok(())
             }
-            (Some(ChannelState::Open), _) => self.content_body(now, number, frame.payload, topology, fx),
+            (Some(ChannelState::Open), _) => {
+                self.content_body(now, number, frame.payload, topology, fx)?;
+                self.block_publisher(fx);
+                Ok(())
+            }
             (Some(ChannelState::Closing { .. }), FrameKind::Method) => {
                 match Method::decode(frame.payload) {
                     Ok(Method::ChannelCloseOk(_)) => self.channel_closed_by_server(number),
@@ -747,8 +758,8 @@ impl Connection {
 
     fn beat(&mut self, now: Now, fx: &mut Effects) {
         let sent = self.sent_bytes + fx.out.len() as u64;
-        // While we do not read, only bytes that leave tell that the peer is there.
-        if self.waiting.is_some() || (!self.accepts_input(fx) && self.sent_at_beat != sent) {
+        // While we do not read, only bytes that leave tell that the peer is there. A blocked client's silence is ours.
+        if self.waiting.is_some() || self.is_blocked() || (!self.accepts_input(fx) && self.sent_at_beat != sent) {
             self.last_received_ms = now.ms;
         }
         let silent_ms = now.ms - self.last_received_ms;

@@ -108,7 +108,8 @@ pub struct ConnectionView {
     pub host: String,
     /// The server's port.
     pub port: u16,
-    /// `starting`, `tuning`, `opening`, `running`, `closing`.
+    /// `starting`, `tuning`, `opening`, `running`, `closing`; in place of `running`, while an alarm is on, `blocking`
+    /// until its next publish and `blocked` from then on.
     pub state: &'static str,
     /// The login name; empty before login.
     pub user: String,

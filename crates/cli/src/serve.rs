@@ -3,6 +3,7 @@
 use clap::Args;
 use server::Server;
 use server::config::{Config, LogLevel, Settings, parse_address};
+use server::limits::{MemoryLimit, parse_bytes};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -57,6 +58,12 @@ pub(crate) struct Flags {
     /// How long a client may take to open its connection, in ms [default: 10000]
     #[arg(long, value_name = "MS", env = "LEVERET_HANDSHAKE_TIMEOUT_MS", help_heading = LIMITS)]
     handshake_timeout_ms: Option<u64>,
+    /// The memory past which publishers are blocked: a share of what there is, or a size such as 512MiB [default: 0.6]
+    #[arg(long, value_name = "LIMIT", env = "LEVERET_MEMORY_LIMIT", help_heading = LIMITS)]
+    memory_limit: Option<MemoryLimit>,
+    /// The free disk space below which publishers are blocked, such as 2GB [default: 50MB]
+    #[arg(long, value_name = "SIZE", env = "LEVERET_DISK_FREE_LIMIT", value_parser = parse_bytes, help_heading = LIMITS)]
+    disk_free_limit: Option<u64>,
 }
 
 /// Runs a server until a signal or a failure ends it.
@@ -199,6 +206,8 @@ impl Flags {
             channel_max: self.channel_max,
             shards: self.shards,
             handshake_timeout_ms: self.handshake_timeout_ms,
+            memory_limit: self.memory_limit,
+            disk_free_limit: self.disk_free_limit,
         }
     }
 }

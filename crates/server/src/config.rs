@@ -3,6 +3,7 @@
 //! Each of those is read into [`Settings`], where every key may be absent; [`Config::new`] takes each key from the
 //! first that has it, fills in the defaults and checks the ranges. Nothing else in the server reads the environment.
 
+use crate::limits::{self, MemoryLimit};
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,10 @@ pub struct Config {
     pub shards: u16,
     /// How long a client may take to open its connection, in milliseconds.
     pub handshake_timeout_ms: u64,
+    /// How much memory the server may take before publishers are blocked, to begin with.
+    pub memory_limit: MemoryLimit,
+    /// How much of the data directory's disk must be free, or else publishers are blocked, in bytes, to begin with.
+    pub disk_free_limit: u64,
 }
 
 /// Addresses to listen on.
@@ -78,6 +83,10 @@ pub struct Settings {
     pub channel_max: Option<u16>,
     pub shards: Option<u16>,
     pub handshake_timeout_ms: Option<u64>,
+    #[serde(deserialize_with = "limits::memory_from_file", default)]
+    pub memory_limit: Option<MemoryLimit>,
+    #[serde(deserialize_with = "limits::bytes_from_file", default)]
+    pub disk_free_limit: Option<u64>,
 }
 
 /// Why there is no configuration. Its text is one sentence for the operator.
@@ -140,6 +149,8 @@ impl Settings {
             channel_max: self.channel_max.or(other.channel_max),
             shards: self.shards.or(other.shards),
             handshake_timeout_ms: self.handshake_timeout_ms.or(other.handshake_timeout_ms),
+            memory_limit: self.memory_limit.or(other.memory_limit),
+            disk_free_limit: self.disk_free_limit.or(other.disk_free_limit),
         }
     }
 }
@@ -164,6 +175,8 @@ impl Config {
             channel_max: said.channel_max.unwrap_or(2047),
             shards: said.shards.unwrap_or(1),
             handshake_timeout_ms: said.handshake_timeout_ms.unwrap_or(10_000),
+            memory_limit: said.memory_limit.unwrap_or(MemoryLimit::DEFAULT),
+            disk_free_limit: said.disk_free_limit.unwrap_or(DISK_FREE_LIMIT),
         };
         config.check()
     }
@@ -236,6 +249,9 @@ fn one_or_more<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Vec<Socket
 /// What `max_message_bytes` may be at most: a record of the log has to hold the message.
 const MESSAGE_BYTES_CAP: u64 = 512 << 20;
 
+/// RabbitMQ's default, 50 MB.
+const DISK_FREE_LIMIT: u64 = 50_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn limits_may_be_numbers_or_sizes() {
+        for (text, memory, disk) in [
+            ("", None, None),
+            ("memory_limit = 0.4\ndisk_free_limit = '2GB'", Some("0.4"), Some(2_000_000_000)),
+            ("memory_limit = '512MiB'\ndisk_free_limit = 0", Some("536870912"), Some(0)),
+            ("memory_limit = 4096\ndisk_free_limit = 1024", Some("4096"), Some(1024)),
+        ] {
+            let read = file(text).unwrap();
+            assert_eq!(read.memory_limit.map(|limit| limit.to_string()).as_deref(), memory, "{text}");
+            assert_eq!(read.disk_free_limit, disk, "{text}");
+        }
+        let config = Config::new(&[]).unwrap();
+        assert_eq!((config.memory_limit, config.disk_free_limit), (MemoryLimit::DEFAULT, 50_000_000));
+    }
+
+    #[test]
     fn an_unknown_key_is_named_beside_the_known_ones() {
         let text = file("heartbeat = 3").unwrap_err().to_string();
         assert!(text.contains("leveret.toml"), "{text}");
@@ -290,6 +322,9 @@ mod tests {
             ("amqp = 5672", "expected \"ADDR:PORT\" or a list of them"),
             ("log = 'loud'", "expected one of `off`, `error`"),
             ("heartbeat_s = -1", "heartbeat_s"),
+            ("memory_limit = 1.5", "neither a size"),
+            ("memory_limit = true", "expected a number, or a size"),
+            ("disk_free_limit = 'some'", "such as 50MB"),
         ];
         for (text, expected) in cases {
             let error = file(text).unwrap_err().to_string();

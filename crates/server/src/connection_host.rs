@@ -5,13 +5,14 @@
 //!   asked of shards before.
 //! - Back-pressure: while a shard's mailbox has no room, or the machine takes no input, nothing is read from the
 //!   socket. Events are always taken and bytes always written, so that nobody waits for this task.
+//! - Alarms: nothing is read of a connection that the machine calls blocked, and what it sends waits in its system.
 //! - Room: an idle connection holds no read buffer, only the bytes of a frame that has not come whole.
 //!
 //! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
 //! the task is woken once for whatever comes first.
 
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
-use broker::command::{Command, Now, ShardId};
+use broker::command::{Command, ConnectionEvent, Now, ShardId};
 use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
 use bytes::BytesMut;
 use std::cell::RefCell;
@@ -49,6 +50,8 @@ pub(crate) struct ConnectionHost {
     timer: Pin<Box<Sleep>>,
     /// What `timer` is set to, in [`Now::ms`]; it is moved only when it must fire earlier.
     timer_ms: u64,
+    /// When a blocked client's socket, of which nothing is read, is next asked for its errors, in [`Now::ms`].
+    next_look_ms: u64,
     name: Box<str>,
     seat: Seat,
     board: Arc<Switchboard>,
@@ -96,11 +99,14 @@ impl ConnectionHost {
         }
         let now = board.clock().now();
         let (settings, users) = (Arc::clone(board.settings()), Arc::clone(board.users()));
-        let machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
+        let mut machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
+        // Its mailbox is open already: what changes from now on is told there, after this.
+        let mut fx = Effects::new(board.shards());
+        machine.apply(now, ConnectionEvent::Shortage(board.alarms().shortage()), &mut fx);
         Some(Self {
             name: machine.name().into(),
             machine,
-            fx: Effects::new(board.shards()),
+            fx,
             socket,
             phase: Phase::Open,
             input: BytesMut::new(),
@@ -109,6 +115,7 @@ impl ConnectionHost {
             room: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_ms: u64::MAX,
+            next_look_ms: 0,
             seat,
             board,
         })
@@ -164,6 +171,7 @@ impl ConnectionHost {
                 }
                 self.machine.tick(now, &mut self.fx);
             }
+            self.look_at_blocked_socket(now);
             // The socket's own deadlines are looked at in `write` and `end_socket`.
             return self.deadline().is_none_or(|next| next > deadline);
         }
@@ -184,7 +192,20 @@ impl ConnectionHost {
             Phase::Flushing { until_ms } | Phase::Draining { until_ms, .. } => Some(until_ms),
             Phase::Open | Phase::Gone => None,
         };
-        [own, self.machine.deadline()].into_iter().flatten().min()
+        let look = (own.is_none() && self.machine.is_blocked()).then_some(self.next_look_ms);
+        [own, look, self.machine.deadline()].into_iter().flatten().min()
+    }
+
+    /// A read would show that a blocked client's connection was reset; without reads the socket has to be asked. One
+    /// that is closed in order shows when it is written to, or read again: what it sent before that is not lost.
+    fn look_at_blocked_socket(&mut self, now: Now) {
+        if self.machine.is_blocked() && self.next_look_ms <= now.ms {
+            self.next_look_ms = now.ms + LOOK_MS;
+            if let Ok(Some(error)) | Err(error) = self.socket.take_error() {
+                tracing::debug!("connection {}: {error}", self.name);
+                self.lose();
+            }
+        }
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
@@ -193,6 +214,9 @@ impl ConnectionHost {
                 if self.fx.close.is_none() && self.nothing_to_send() && self.machine.accepts_input(&self.fx) =>
             {
                 if !self.unread {
+                    if self.machine.is_blocked() {
+                        return false;
+                    }
                     match self.poll_read(cx) {
                         Poll::Pending => return false,
                         Poll::Ready(Ok(0)) => self.lose(),
@@ -364,6 +388,9 @@ const WRITE_SLICES: usize = 64;
 
 /// How long a client may take to read what it was sent before its connection is closed.
 const FLUSH_MS: u64 = 3_000;
+
+/// How often the socket of a blocked client is asked for its errors.
+const LOOK_MS: u64 = 1_000;
 
 /// How long a client may take to close its end after that, and how much it may send meanwhile.
 const DRAIN_MS: u64 = 1_000;

@@ -12,7 +12,6 @@ mod channels;
 mod connections;
 mod consumers;
 mod exchanges;
-mod footprint;
 mod health;
 mod listing;
 mod local;
@@ -32,11 +31,12 @@ mod vhosts;
 pub(crate) use local::LocalSocket;
 pub use local::{LocalError, SOCKET_NAME};
 
+use crate::footprint;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
 use axum::Router;
 use axum::extract::State;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use broker::command::VhostId;
 use refusal::Refusal;
 use samples::Samples;
@@ -89,6 +89,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/whoami", get(access::whoami))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))
+        .route("/nodes/{node}/limits", put(nodes::limit))
         .route("/vhosts", get(vhosts::list))
         .route("/vhosts/{vhost}", get(vhosts::show))
         .route("/connections", get(connections::list))
@@ -118,8 +119,8 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/bindings/{vhost}/e/{source}/{kind}/{destination}", get(bindings::list_between).post(bindings::bind))
         .route("/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}", get(bindings::show).delete(bindings::unbind))
         .route("/aliveness-test/{vhost}", get(health::aliveness_test))
-        .route("/healthchecks/node", get(health::fine))
-        .route("/healthchecks/node/{node}", get(health::fine))
+        .route("/healthchecks/node", get(health::node))
+        .route("/healthchecks/node/{node}", get(health::node))
         .nest("/health/checks", health::routes())
         .fallback(async || Refusal::no_object());
     Router::new()

@@ -5,13 +5,16 @@
 //! the crate `broker`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+pub mod alarms;
 pub mod clock;
 pub mod config;
+pub mod limits;
 pub mod operator;
 pub mod switchboard;
 
 mod catalog_host;
 mod connection_host;
+mod footprint;
 mod http;
 mod listener;
 mod shard_host;
@@ -49,7 +52,7 @@ use tokio::time::timeout;
 pub struct Server {
     board: Arc<Switchboard>,
     found: Found,
-    /// Let clients in.
+    /// Let clients in, and watch for alarms.
     listeners: JoinSet<()>,
     shards: JoinSet<()>,
     /// What works for the logs; each ends when its log is closed.
@@ -149,10 +152,13 @@ impl Server {
             };
             shards.spawn(host.run());
         }
+        // Before anyone is let in: whoever comes while there is a shortage is told so.
+        board.check_alarms();
         let views = board.inspect_queues().await.unwrap_or_default();
         let mut listeners = JoinSet::new();
         let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
         http::serve(&board, doors, &mut listeners);
+        listeners.spawn(alarms::watch(Arc::clone(&board)));
         let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
             listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max));

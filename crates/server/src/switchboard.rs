@@ -9,13 +9,14 @@
 //! a queue's creation comes before the first publish to it, and a count after the publishes that its asker sent
 //! before. What bounds the connections is a semaphore beside it.
 
+use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::operator::Operator;
 use broker::access::Users;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
-    ShardId, ShardInput, ShardReport,
+    ShardId, ShardInput, ShardReport, Shortage,
 };
 use broker::connection::ConnectionSettings;
 use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
@@ -50,6 +51,7 @@ pub struct Switchboard {
     queues_deleted: AtomicU64,
     /// What connections did that have ended.
     past: Mutex<PastConnections>,
+    alarms: Alarms,
     addresses: Addresses,
 }
 
@@ -166,6 +168,7 @@ impl Switchboard {
             lines.push(ShardLine { mail, room });
         }
         let board = Self {
+            alarms: Alarms::new(&parts.config),
             config: parts.config,
             clock: parts.clock,
             users: parts.users,
@@ -209,6 +212,12 @@ impl Switchboard {
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// What is limited, and what is short.
+    #[must_use]
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     /// How many shards there are.
@@ -425,6 +434,14 @@ impl Switchboard {
         let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for line in lines.values().filter(|line| !line.internal) {
             let _gone = line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Close(fault.clone())]));
+        }
+    }
+
+    /// Tells every client's connection what the server is short of.
+    pub(crate) fn tell_shortage(&self, shortage: Shortage) {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.values().filter(|line| !line.internal) {
+            let _gone = line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Shortage(shortage)]));
         }
     }
 

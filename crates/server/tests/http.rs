@@ -503,6 +503,74 @@ async fn probes_are_answered() {
 }
 
 #[tokio::test]
+async fn limits_are_set_and_alarms_are_shown() {
+    let desk = Desk::open().await;
+    let node = desk.get("/nodes").await[0].clone();
+    assert_eq!(node["vm_memory_high_watermark"], json!({"relative": 0.6}));
+    assert_eq!((&node["disk_free_limit"], &node["disk_free_alarm"]), (&json!(50_000_000), &json!(false)));
+    let (name, path) = (&node["name"], format!("/nodes/{}", node["name"].as_str().unwrap()));
+    let limits = format!("{path}/limits");
+    let browser = Browser::at_root(desk.server.board().addresses().metrics[0]);
+
+    let both = json!({"vm_memory_high_watermark": {"relative": 0}, "disk_free_limit": {"absolute": "1000000TB"}});
+    desk.send("PUT", &limits, both, 204).await;
+    let node = desk.get(&path).await;
+    assert_eq!((&node["mem_limit"], &node["mem_alarm"]), (&json!(0), &json!(true)));
+    assert_eq!(
+        (&node["disk_free_limit"], &node["disk_free_alarm"]),
+        (&json!(1_000_000_000_000_000_000_u64), &json!(true))
+    );
+    let alarms = json!([{"node": name, "resource": "memory"}, {"node": name, "resource": "disk"}]);
+    for (check, reason) in [
+        ("alarms", "There are alarms in effect in the cluster"),
+        ("local-alarms", "There are alarms in effect on the node"),
+    ] {
+        let answer = desk.browser.ask("GET", &format!("/health/checks/{check}"), None).await;
+        let failed = json!({"status": "failed", "reason": reason, "alarms": alarms});
+        assert_eq!((answer.status, answer.json()), (503, failed));
+    }
+    let older = json!({"status": "failed", "reason": "resource alarm(s) in effect:[memory,disk]"});
+    assert_eq!(desk.get("/healthchecks/node").await, older);
+    let page = browser.ask("GET", "/metrics", None).await.text;
+    for line in [
+        "rabbitmq_alarms_memory_used_watermark 1",
+        "rabbitmq_alarms_free_disk_space_watermark 1",
+        "rabbitmq_resident_memory_limit_bytes 0",
+        "rabbitmq_disk_space_available_limit_bytes 1000000000000000000",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is missing in\n{page}");
+    }
+
+    desk.send("PUT", &limits, json!({"vm_memory_high_watermark": {"absolute": "1TiB"}}), 204).await;
+    desk.send("PUT", &limits, json!({"disk_free_limit": {"mem_relative": 0.0}}), 204).await;
+    let node = desk.get(&path).await;
+    assert_eq!(node["vm_memory_high_watermark"], json!({"absolute": 1_u64 << 40}));
+    assert_eq!((&node["mem_alarm"], &node["disk_free_alarm"]), (&json!(false), &json!(false)));
+    assert_eq!(desk.get("/health/checks/alarms").await, json!({"status": "ok"}));
+    assert!(browser.ask("GET", "/metrics", None).await.text.contains("\nrabbitmq_alarms_memory_used_watermark 0\n"));
+}
+
+#[tokio::test]
+async fn limits_that_make_no_sense_are_refused_and_change_nothing() {
+    let desk = Desk::open().await;
+    let before = desk.get("/nodes?columns=mem_limit,disk_free_limit").await;
+    let name = desk.get("/nodes").await[0]["name"].as_str().unwrap().to_owned();
+    for document in [
+        json!({"vm_memory_high_watermark": 0.4}),
+        json!({"vm_memory_high_watermark": {"relative": 1.5}}),
+        json!({"vm_memory_high_watermark": {"relative": 0.1, "absolute": 1}}),
+        json!({"vm_memory_high_watermark": {"absolute": "much"}}),
+        json!({"disk_free_limit": {"mem_relative": -1}}),
+        json!({"disk_free_limit": "50MB"}),
+        json!({"vm_memory_high_watermark": {"relative": 0.1}, "disk_free_limit": {"absolute": -1}}),
+    ] {
+        desk.send("PUT", &format!("/nodes/{name}/limits"), document, 400).await;
+    }
+    desk.send("PUT", "/nodes/other/limits", json!({}), 404).await;
+    assert_eq!(desk.get("/nodes?columns=mem_limit,disk_free_limit").await, before);
+}
+
+#[tokio::test]
 async fn metrics_are_a_page_that_prometheus_can_read() {
     let desk = Desk::open().await;
     desk.send("PUT", "/queues/%2F/q%22q", json!({}), 201).await;

@@ -1,6 +1,8 @@
 //! A whole server in this process, and clients that are nothing but sockets: what only the hosts can get wrong.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failed unwrap is a failed test")]
 
+#[path = "wire/alarms.rs"]
+mod alarms;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 

@@ -79,7 +79,7 @@ impl Ledger {
             queue.next_order += 1;
             let is_logged = queue.spec.durable && (persistent || settings.quorum);
             let drops = queue.drops() || expires;
-            let is_doomed = queue.deletion.is_some();
+            let is_doomed = !queue.deletions.is_empty();
             let place = Place { message: index(number), copy: self.messages[index(number)].copies.len() };
             if let Some(last) = self.last_of(root, channel).filter(|last| *last >= place.message) {
                 panic!("m{number} comes after m{last}, which its channel published later");

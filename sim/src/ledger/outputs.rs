@@ -98,7 +98,11 @@ impl Ledger {
         let copy = self.copy(place);
         match copy.state {
             State::Ready | State::Unsure => {}
-            State::Held { .. } | State::Gone | State::Final if copy.may_be_twice => return,
+            State::Held { .. } | State::Gone | State::Final if copy.may_be_twice => {
+                // One of the two is followed; the failures of the other are not counted.
+                copy.attempts_are_exact = false;
+                return;
+            }
             State::Held { channel } => panic!("{what}: {channel:?} holds it"),
             State::Gone | State::Final => panic!("{what}: it came to its end before ({copy:?})"),
         }
@@ -209,8 +213,9 @@ impl Ledger {
     }
 
     fn deleted(&mut self, ticket: CatalogTicket, outcome: &Outcome) {
-        let Some(queue) = self.queues.values_mut().find(|queue| queue.deletion == Some(ticket)) else { return };
-        queue.deletion = None;
+        let asked = self.queues.values_mut().find(|queue| queue.deletions.contains(&ticket));
+        let Some(queue) = asked else { return };
+        queue.deletions.retain(|asked| *asked != ticket);
         let id = queue.spec.queue.id;
         if matches!(outcome, Outcome::QueueDeleted { .. }) {
             self.queue_gone(id, Existence::Gone);

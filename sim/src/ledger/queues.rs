@@ -16,8 +16,8 @@ pub(super) struct Queue {
     pub(super) existence: Existence,
     /// Names its creation until that is durable.
     pub(super) creation: Option<CatalogTicket>,
-    /// Names the deletion that is under way.
-    pub(super) deletion: Option<CatalogTicket>,
+    /// Deletions that are under way: more than one may have asked.
+    pub(super) deletions: Vec<CatalogTicket>,
     /// Messages that it had when the server started, for the sums of its counters.
     pub(super) base: Option<i64>,
 }
@@ -43,7 +43,7 @@ impl Queue {
             next_order: 0,
             existence: Existence::Created,
             creation,
-            deletion: None,
+            deletions: Vec::new(),
             base: Some(0),
         }
     }

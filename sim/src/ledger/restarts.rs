@@ -134,7 +134,7 @@ impl Ledger {
         let ids: Vec<QueueId> = self.queues.keys().copied().collect();
         for id in ids {
             let queue = self.queues.get_mut(&id).expect("its own key");
-            let (name, was_asked_to_go) = (queue.spec.name.clone(), queue.deletion.take().is_some());
+            let (name, was_asked_to_go) = (queue.spec.name.clone(), !std::mem::take(&mut queue.deletions).is_empty());
             queue.creation = None;
             queue.base = None;
             if found.contains_key(&id) {

@@ -1,7 +1,18 @@
 //! The deliveries of a channel that its client has not settled, by delivery tag.
+//!
+//! Nearly all are settled soon and nearly in order, so the recent ones stand in a window, plain and quick to take. A
+//! client may also forget to settle, millions of times: what outlives the window is packed, so that it costs a few
+//! bytes each, and next to nothing where one queue's deliveries follow one another.
+//!
+//! Packed deliveries are [`Run`]s in blocks, and a block is bytes, each run told by its difference from the one before
+//! it. One block at a time is open, as plain runs: the last one that was touched.
 
 use crate::command::{QueueRef, Seq};
-use std::collections::VecDeque;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque, btree_map};
+
+#[cfg(test)]
+mod tests;
 
 /// Where an unacked delivery came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +28,16 @@ pub(crate) struct Unacked {
 /// however many come and go after it.
 #[derive(Debug, Default)]
 pub(crate) struct UnackedList {
+    /// The older ones, all below the first of `recent`.
+    packed: Packed,
     /// Ascending by tag; `None` where one in the middle was settled. The first and the last are never `None`.
-    entries: VecDeque<(u64, Option<Place>)>,
+    recent: VecDeque<(u64, Option<Place>)>,
+    /// How many of `recent` are `None`.
     holes: usize,
+    /// How many of `recent` are by basic.get.
     by_get: usize,
+    /// The highest there was.
+    last_tag: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,75 +49,132 @@ struct Place {
 
 impl UnackedList {
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.holes
+        self.packed.len + self.recent.len() - self.holes
     }
 
     /// How many of them consumers have.
     pub(crate) fn consumed(&self) -> usize {
-        self.len() - self.by_get
+        self.len() - self.packed.by_get - self.by_get
     }
 
     /// Adds a delivery; its tag is the highest so far.
     pub(crate) fn push(&mut self, unacked: Unacked) {
-        assert!(self.entries.back().is_none_or(|(last, _)| *last < unacked.tag), "tags only grow");
+        assert!(self.last_tag < unacked.tag, "tags only grow");
+        self.last_tag = unacked.tag;
+        if self.recent.len() >= RECENT_MAX {
+            self.pack_older();
+        }
         let Unacked { tag, queue, seq, by_get } = unacked;
-        self.entries.push_back((tag, Some(Place { queue, seq, by_get })));
+        self.recent.push_back((tag, Some(Place { queue, seq, by_get })));
         self.by_get += usize::from(by_get);
     }
 
     /// Takes the one with this tag.
     pub(crate) fn take(&mut self, tag: u64) -> Option<Unacked> {
-        let at = match self.entries.front() {
-            Some((first, _)) if *first == tag => 0,
-            _ => self.entries.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?,
+        let first = self.recent.front().map(|(first, _)| *first).filter(|first| *first <= tag);
+        let taken = match first {
+            Some(first) if first == tag => self.recent.pop_front().and_then(present)?,
+            Some(_) => {
+                let at = self.position(tag).ok()?;
+                let place = self.recent[at].1.take()?;
+                self.holes += 1;
+                present((tag, Some(place)))?
+            }
+            None => return self.packed.take(tag),
         };
-        let place = self.entries[at].1.take()?;
-        self.holes += 1;
-        self.by_get -= usize::from(place.by_get);
-        self.trim();
-        present((tag, Some(place)))
-    }
-
-    /// Takes all up to and including this tag, which must be outstanding itself (`None` otherwise).
-    pub(crate) fn take_through(&mut self, tag: u64) -> Option<Vec<Unacked>> {
-        let at = self.entries.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
-        self.entries[at].1?;
-        let taken: Vec<_> = self.entries.drain(..=at).filter_map(present).collect();
-        self.holes -= at + 1 - taken.len();
-        self.by_get -= taken.iter().filter(|unacked| unacked.by_get).count();
+        self.by_get -= usize::from(taken.by_get);
         self.trim();
         Some(taken)
     }
 
+    /// Takes all up to and including this tag, which must be outstanding itself (`None` otherwise).
+    pub(crate) fn take_through(&mut self, tag: u64) -> Option<Taken> {
+        if !self.is_recent(tag) {
+            return Some(Taken { packed: Some(self.packed.take_through(tag)?), recent: Vec::new().into_iter() });
+        }
+        let at = self.position(tag).ok()?;
+        self.recent[at].1?;
+        let recent: Vec<_> = self.recent.drain(..=at).filter_map(present).collect();
+        self.holes -= at + 1 - recent.len();
+        self.by_get -= recent.iter().filter(|unacked| unacked.by_get).count();
+        self.trim();
+        Some(Taken { packed: self.packed.take_all(), recent: recent.into_iter() })
+    }
+
     /// Takes all.
-    pub(crate) fn take_all(&mut self) -> Vec<Unacked> {
+    pub(crate) fn take_all(&mut self) -> Taken {
+        let recent: Vec<_> = self.recent.drain(..).filter_map(present).collect();
         self.holes = 0;
         self.by_get = 0;
-        std::mem::take(&mut self.entries).into_iter().filter_map(present).collect()
+        self.trim();
+        Taken { packed: self.packed.take_all(), recent: recent.into_iter() }
     }
 
     /// Puts back what a transaction that was rolled back had taken.
     pub(crate) fn put_back(&mut self, taken: impl IntoIterator<Item = Unacked>) {
-        let mut all: Vec<_> = self.take_all();
-        all.extend(taken);
-        all.sort_unstable_by_key(|unacked| unacked.tag);
-        all.into_iter().for_each(|unacked| self.push(unacked));
+        let mut taken: Vec<_> = taken.into_iter().collect();
+        taken.sort_unstable_by_key(|unacked| unacked.tag);
+        for unacked in taken {
+            if self.recent.len() >= RECENT_MAX {
+                self.pack_older();
+            }
+            if self.is_recent(unacked.tag) || self.packed.len == 0 {
+                self.put_back_recent(unacked);
+            } else {
+                self.packed.insert(unacked);
+            }
+        }
     }
 
-    /// Keeps the ends whole, and the holes fewer than the rest.
+    fn put_back_recent(&mut self, Unacked { tag, queue, seq, by_get }: Unacked) {
+        let entry = (tag, Some(Place { queue, seq, by_get }));
+        match self.position(tag) {
+            Ok(at) => {
+                assert!(self.recent[at].1.is_none(), "it was taken");
+                self.recent[at] = entry;
+                self.holes -= 1;
+            }
+            Err(at) => self.recent.insert(at, entry),
+        }
+        self.by_get += usize::from(by_get);
+    }
+
+    fn is_recent(&self, tag: u64) -> bool {
+        self.recent.front().is_some_and(|(first, _)| *first <= tag)
+    }
+
+    fn position(&self, tag: u64) -> Result<usize, usize> {
+        let first = self.recent.front().map_or(0, |(first, _)| *first);
+        // Most often no tag is missing.
+        match self.recent.get(tag.wrapping_sub(first) as usize) {
+            Some((there, _)) if *there == tag => Ok((tag - first) as usize),
+            _ => self.recent.binary_search_by_key(&tag, |(tag, _)| *tag),
+        }
+    }
+
+    fn pack_older(&mut self) {
+        let before = self.packed.len;
+        let by_get = self.packed.by_get;
+        self.packed.append(self.recent.drain(..RECENT_MAX - RECENT_MIN).filter_map(present));
+        self.holes -= RECENT_MAX - RECENT_MIN - (self.packed.len - before);
+        self.by_get -= self.packed.by_get - by_get;
+        self.trim();
+    }
+
+    /// Keeps the ends of the window whole, and its holes fewer than the rest.
     fn trim(&mut self) {
-        while self.entries.pop_front_if(|(_, place)| place.is_none()).is_some() {
+        while self.recent.pop_front_if(|(_, place)| place.is_none()).is_some() {
             self.holes -= 1;
         }
-        while self.entries.pop_back_if(|(_, place)| place.is_none()).is_some() {
+        while self.recent.pop_back_if(|(_, place)| place.is_none()).is_some() {
             self.holes -= 1;
         }
-        if self.holes > self.len() + HOLES_MIN {
-            self.entries.retain(|(_, place)| place.is_some());
+        if self.holes * 2 > self.recent.len() + HOLES_MIN {
+            self.recent.retain(|(_, place)| place.is_some());
             self.holes = 0;
         }
-        if self.entries.is_empty() && self.entries.capacity() > KEEP_CAPACITY {
-            self.entries = VecDeque::new();
+        if self.recent.is_empty() && self.recent.capacity() > KEEP_CAPACITY {
+            self.recent = VecDeque::new();
         }
     }
 }
@@ -109,72 +183,473 @@ fn present((tag, place): (u64, Option<Place>)) -> Option<Unacked> {
     place.map(|Place { queue, seq, by_get }| Unacked { tag, queue, seq, by_get })
 }
 
-/// Below this many, closing the holes is not worth the move.
-const HOLES_MIN: usize = 32;
-/// An empty list keeps room for this many and gives more back.
-const KEEP_CAPACITY: usize = 4096;
+/// Deliveries that were taken together, ascending by tag.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    packed: Option<Box<TakenPacked>>,
+    recent: std::vec::IntoIter<Unacked>,
+}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::{QueueId, ShardId};
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
+impl Iterator for Taken {
+    type Item = Unacked;
 
-    fn unacked(tag: u64) -> Unacked {
-        Unacked {
-            tag,
-            queue: QueueRef { id: QueueId(1), shard: ShardId(0) },
-            seq: Seq(tag * 10),
-            by_get: tag.is_multiple_of(3),
-        }
-    }
-
-    #[test]
-    fn one_that_is_never_settled_costs_only_itself() {
-        let mut list = UnackedList::default();
-        for tag in 1..=100_000 {
-            list.push(unacked(tag));
-            assert!(tag == 1 || list.take(tag) == Some(unacked(tag)));
-        }
-        assert_eq!(list.len(), 1);
-        assert!(list.entries.len() < 100, "{}", list.entries.len());
-    }
-
-    #[test]
-    fn a_hole_is_not_outstanding() {
-        let mut list = UnackedList::default();
-        (1..=3).for_each(|tag| list.push(unacked(tag)));
-        assert!(list.take(2).is_some());
-        assert_eq!(list.take(2), None);
-        assert_eq!(list.take_through(2), None);
-        assert_eq!(list.take_through(4), None);
-        assert_eq!(list.take_through(3), Some(vec![unacked(1), unacked(3)]));
-        assert_eq!(list.len(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn it_behaves_as_a_set_of_tags(steps in proptest::collection::vec((0..4u8, 1..60u64), 1..300)) {
-            let mut list = UnackedList::default();
-            let mut model = BTreeSet::new();
-            let mut next = 1;
-            for (what, tag) in steps {
-                match what {
-                    0 | 1 => { list.push(unacked(next)); model.insert(next); next += 1; }
-                    2 => prop_assert_eq!(list.take(tag).is_some(), model.remove(&tag)),
-                    _ => {
-                        let expected = model.contains(&tag).then(|| {
-                            let rest = model.split_off(&(tag + 1));
-                            std::mem::replace(&mut model, rest).into_iter().map(unacked).collect::<Vec<_>>()
-                        });
-                        prop_assert_eq!(list.take_through(tag), expected);
-                    }
-                }
-                prop_assert_eq!(list.len(), model.len());
-                prop_assert_eq!(list.consumed(), model.iter().filter(|tag| !tag.is_multiple_of(3)).count());
+    fn next(&mut self) -> Option<Unacked> {
+        if let Some(packed) = &mut self.packed {
+            let next = packed.next();
+            if next.is_some() {
+                return next;
             }
-            prop_assert_eq!(list.take_all(), model.into_iter().map(unacked).collect::<Vec<_>>());
+            self.packed = None;
+        }
+        self.recent.next()
+    }
+}
+
+/// Packed deliveries that were taken; a block is unpacked when its turn comes.
+#[derive(Debug)]
+struct TakenPacked {
+    /// What is unpacked, the next one first.
+    runs: std::vec::IntoIter<Run>,
+    blocks: btree_map::IntoIter<u64, Block>,
+    /// The first runs of the block that was taken in part, after all of `blocks`.
+    part: Vec<Run>,
+    sources: Vec<Source>,
+}
+
+impl Iterator for TakenPacked {
+    type Item = Unacked;
+
+    fn next(&mut self) -> Option<Unacked> {
+        while self.runs.as_slice().is_empty() {
+            self.runs = match self.blocks.next() {
+                Some((first_tag, block)) => block.unpack(first_tag, &self.sources).into_iter(),
+                None if self.part.is_empty() => return None,
+                None => std::mem::take(&mut self.part).into_iter(),
+            };
+        }
+        let run = self.runs.as_mut_slice().first_mut()?;
+        let first = run.first(&self.sources);
+        if run.count > 1 {
+            *run = run.split_off(1);
+        } else {
+            self.runs.next();
+        }
+        Some(first)
+    }
+}
+
+/// Deliveries whose tags and seqs follow one another without a gap, and that are alike in all else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    tag: u64,
+    seq: u64,
+    /// Never 0.
+    count: u64,
+    source: u32,
+    by_get: bool,
+}
+
+impl Run {
+    fn last_tag(&self) -> u64 {
+        self.tag + (self.count - 1)
+    }
+
+    fn first(&self, sources: &[Source]) -> Unacked {
+        let Self { tag, seq, source, by_get, .. } = *self;
+        Unacked { tag, queue: sources[source as usize].queue, seq: Seq(seq), by_get }
+    }
+
+    fn is_followed_by(&self, next: &Self) -> bool {
+        self.tag.wrapping_add(self.count) == next.tag
+            && self.seq.wrapping_add(self.count) == next.seq
+            && self.source == next.source
+            && self.by_get == next.by_get
+    }
+
+    /// Keeps its first `count`, and gives the others.
+    fn split_off(&mut self, count: u64) -> Self {
+        let rest =
+            Self { tag: self.tag + count, seq: self.seq.wrapping_add(count), count: self.count - count, ..*self };
+        self.count = count;
+        rest
+    }
+}
+
+/// A queue that packed deliveries come from. Runs name it by its position among the list's sources.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    queue: QueueRef,
+    /// A seq near those of its deliveries: that of the first of them. It stays while there are any.
+    base: u64,
+    /// How many of its deliveries are packed; a source without any is free for another queue.
+    len: u64,
+}
+
+/// The packed deliveries.
+#[derive(Debug, Default)]
+struct Packed {
+    /// By the tag of their first delivery. Blocks do not overlap.
+    blocks: BTreeMap<u64, Block>,
+    /// The open block, which is not in `blocks`; empty when there is none. Never longer than `RUNS_MAX`.
+    open: VecDeque<Run>,
+    sources: Vec<Source>,
+    by_queue: FxHashMap<QueueRef, u32>,
+    free: Vec<u32>,
+    /// How many deliveries, not runs.
+    len: usize,
+    by_get: usize,
+}
+
+/// Some runs, packed.
+#[derive(Debug)]
+struct Block {
+    runs: u32,
+    bytes: Box<[u8]>,
+}
+
+impl Packed {
+    /// Adds deliveries, ascending and above all that are there.
+    fn append(&mut self, deliveries: impl Iterator<Item = Unacked>) {
+        self.open_block(u64::MAX);
+        for unacked in deliveries {
+            let run = self.run_of(unacked);
+            match self.open.back_mut() {
+                Some(last) if last.is_followed_by(&run) => last.count += 1,
+                _ => {
+                    if self.open.len() == RUNS_MAX {
+                        self.close_block();
+                    }
+                    self.open.push_back(run);
+                }
+            }
+        }
+    }
+
+    /// Adds one where it belongs.
+    fn insert(&mut self, unacked: Unacked) {
+        self.open_block(unacked.tag);
+        let run = self.run_of(unacked);
+        let mut at = self.open.partition_point(|run| run.tag < unacked.tag);
+        self.open.insert(at, run);
+        if at > 0 && self.open[at - 1].is_followed_by(&run) {
+            self.open.remove(at);
+            at -= 1;
+            self.open[at].count += 1;
+        }
+        if let Some(next) = self.open.get(at + 1).copied()
+            && self.open[at].is_followed_by(&next)
+        {
+            self.open[at].count += next.count;
+            self.open.remove(at + 1);
+        }
+        self.halve_if_long();
+    }
+
+    fn take(&mut self, tag: u64) -> Option<Unacked> {
+        let at = self.find(tag)?;
+        let before = tag - self.open[at].tag;
+        if before > 0 {
+            let run = self.open[at].split_off(before);
+            self.open.insert(at + 1, run);
+        }
+        let at = at + usize::from(before > 0);
+        let run = &mut self.open[at];
+        let taken = run.first(&self.sources);
+        let one = Run { count: 1, ..*run };
+        if run.count > 1 {
+            *run = run.split_off(1);
+        } else {
+            self.open.remove(at);
+        }
+        self.forget(&one);
+        self.halve_if_long();
+        self.rest_if_empty();
+        Some(taken)
+    }
+
+    fn take_through(&mut self, tag: u64) -> Option<Box<TakenPacked>> {
+        let at = self.find(tag)?;
+        let sources = self.sources.clone();
+        let mut part: Vec<_> = self.open.drain(..=at).collect();
+        if let Some(last) = part.last_mut()
+            && last.last_tag() > tag
+        {
+            let rest = last.split_off(tag - last.tag + 1);
+            self.open.insert(0, rest);
+        }
+        let later = self.blocks.split_off(&tag);
+        let blocks = std::mem::replace(&mut self.blocks, later);
+        part.iter().for_each(|run| self.forget(run));
+        for (first_tag, block) in &blocks {
+            block.unpack(*first_tag, &sources).iter().for_each(|run| self.forget(run));
+        }
+        self.rest_if_empty();
+        Some(Box::new(TakenPacked { runs: Vec::new().into_iter(), blocks: blocks.into_iter(), part, sources }))
+    }
+
+    /// `None` when there is nothing.
+    fn take_all(&mut self) -> Option<Box<TakenPacked>> {
+        if self.len == 0 {
+            return None;
+        }
+        self.close_block();
+        let Self { blocks, sources, .. } = std::mem::take(self);
+        let (runs, part) = (Vec::new().into_iter(), Vec::new());
+        Some(Box::new(TakenPacked { runs, blocks: blocks.into_iter(), part, sources }))
+    }
+
+    /// Opens the block with this tag and says which run has it.
+    fn find(&mut self, tag: u64) -> Option<usize> {
+        let is_open = self.open.front().is_some_and(|first| first.tag <= tag)
+            && self.open.back().is_some_and(|last| tag <= last.last_tag());
+        if !is_open {
+            self.open_block(tag);
+        }
+        let at = self.open.partition_point(|run| run.last_tag() < tag);
+        self.open.get(at).is_some_and(|run| run.tag <= tag).then_some(at)
+    }
+
+    /// Opens the last block that begins at or before the tag; the first one if all are after it.
+    fn open_block(&mut self, tag: u64) {
+        let before = self.blocks.range(..=tag).next_back().map_or(0, |(first_tag, _)| *first_tag);
+        if self.open.front().is_some_and(|open| before <= open.tag && open.tag <= tag) {
+            return;
+        }
+        self.close_block();
+        let before = self.blocks.range(..=tag).next_back().or_else(|| self.blocks.first_key_value());
+        if let Some(first_tag) = before.map(|(first_tag, _)| *first_tag)
+            && let Some(block) = self.blocks.remove(&first_tag)
+        {
+            block.unpack_to(first_tag, &self.sources, &mut self.open);
+        }
+    }
+
+    /// Packs the open block, if there is one; a short one becomes one with a neighbour.
+    fn close_block(&mut self) {
+        let mut runs = std::mem::take(&mut self.open);
+        if let Some(Run { tag, .. }) = runs.front().copied()
+            && runs.len() < RUNS_MIN
+        {
+            let has_room = |(_, block): &(&u64, &Block)| block.runs as usize + runs.len() <= JOINED_MAX;
+            let next = self.blocks.range(tag..).next().filter(has_room).map(|(first_tag, _)| *first_tag);
+            let previous = self.blocks.range(..tag).next_back().filter(has_room).map(|(first_tag, _)| *first_tag);
+            if let Some(first_tag) = next.or(previous)
+                && let Some(block) = self.blocks.remove(&first_tag)
+            {
+                block.unpack_to(first_tag, &self.sources, &mut runs);
+                runs.make_contiguous().sort_unstable_by_key(|run| run.tag);
+            }
+        }
+        self.keep(&runs);
+        runs.clear();
+        self.open = runs;
+    }
+
+    fn halve_if_long(&mut self) {
+        if self.open.len() > RUNS_MAX {
+            let upper = self.open.split_off(RUNS_MAX / 2);
+            self.keep(&upper);
+        }
+    }
+
+    fn keep(&mut self, runs: &VecDeque<Run>) {
+        if let Some(first) = runs.front() {
+            self.blocks.insert(first.tag, Block::pack(runs, &self.sources));
+        }
+    }
+
+    /// Counts one more delivery.
+    fn run_of(&mut self, Unacked { tag, queue, seq: Seq(seq), by_get }: Unacked) -> Run {
+        self.len += 1;
+        self.by_get += usize::from(by_get);
+        let known = match self.open.back() {
+            Some(last) if self.sources[last.source as usize].queue == queue => Some(last.source),
+            _ => self.by_queue.get(&queue).copied(),
+        };
+        let source = known.unwrap_or_else(|| self.add_source(Source { queue, base: seq, len: 0 }));
+        self.sources[source as usize].len += 1;
+        Run { tag, seq, count: 1, source, by_get }
+    }
+
+    fn add_source(&mut self, source: Source) -> u32 {
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.sources[at as usize] = source;
+                at
+            }
+            None => {
+                self.sources.push(source);
+                (self.sources.len() - 1) as u32
+            }
+        };
+        self.by_queue.insert(source.queue, at);
+        at
+    }
+
+    /// Counts what was taken.
+    fn forget(&mut self, run: &Run) {
+        let count = run.count as usize;
+        self.len -= count;
+        self.by_get -= if run.by_get { count } else { 0 };
+        let source = &mut self.sources[run.source as usize];
+        source.len -= run.count;
+        if source.len == 0 {
+            self.by_queue.remove(&source.queue);
+            self.free.push(run.source);
+        }
+    }
+
+    fn rest_if_empty(&mut self) {
+        if self.len == 0 {
+            *self = Self::default();
         }
     }
 }
+
+// --- a block's bytes ----------------------------------------------------------------------------------------------
+
+/// What reading or writing a block has come to.
+struct Cursor<'a> {
+    sources: &'a [Source],
+    /// The tag after the last run's.
+    tag: u64,
+    /// The last run's.
+    source: u32,
+    /// Sources of late, each with the seq after its last one. A source has one place where it can be.
+    seqs: [(u32, u64); SEQS],
+}
+
+impl<'a> Cursor<'a> {
+    fn new(first_tag: u64, sources: &'a [Source]) -> Self {
+        Self { sources, tag: first_tag, source: 0, seqs: [(u32::MAX, 0); SEQS] }
+    }
+
+    /// The seq that the source's next run most likely has.
+    fn expected_seq(&self, source: u32) -> u64 {
+        match self.seqs[source as usize % SEQS] {
+            (known, seq) if known == source => seq,
+            _ => self.sources[source as usize].base,
+        }
+    }
+
+    fn pass(&mut self, run: &Run) {
+        self.tag = run.tag.wrapping_add(run.count);
+        self.source = run.source;
+        self.seqs[run.source as usize % SEQS] = (run.source, run.seq.wrapping_add(run.count));
+    }
+}
+
+/// A run is a head byte and then what the head says, as varints, in this order:
+///
+/// ```text
+/// bit 7..6  seq     0 the expected one, 1 past it by as much as the tag, 2 the difference (zigzag)
+/// bit 5..4  source  0 the last run's, 1 the one after it, 2 the difference (zigzag)
+/// bit 3..2  tag     past the expected one by 0, 1, 2, or 3 and more
+/// bit 1     count   0 one, 1 two and more
+/// bit 0     by_get
+/// ```
+impl Block {
+    fn pack(runs: &VecDeque<Run>, sources: &[Source]) -> Self {
+        let mut bytes = Vec::with_capacity(runs.len() * 4);
+        let mut cursor = Cursor::new(runs.front().map_or(0, |first| first.tag), sources);
+        for run in runs {
+            let gap = run.tag - cursor.tag;
+            let source = i64::from(run.source) - i64::from(cursor.source);
+            let seq = run.seq.wrapping_sub(cursor.expected_seq(run.source));
+            let short_gap = gap.min(3);
+            let short_source = if let 0 | 1 = source { source as u8 } else { 2 };
+            let short_seq = if seq == 0 { 0 } else { 2 - u8::from(seq == gap) };
+            let many = u8::from(run.count > 1);
+            bytes.push(short_seq << 6 | short_source << 4 | (short_gap as u8) << 2 | many << 1 | u8::from(run.by_get));
+            if short_gap == 3 {
+                put_varint(&mut bytes, gap - 3);
+            }
+            if short_source == 2 {
+                put_varint(&mut bytes, zigzag(source));
+            }
+            if short_seq == 2 {
+                put_varint(&mut bytes, zigzag(seq as i64));
+            }
+            if run.count > 1 {
+                put_varint(&mut bytes, run.count - 2);
+            }
+            cursor.pass(run);
+        }
+        Self { runs: runs.len() as u32, bytes: bytes.into_boxed_slice() }
+    }
+
+    fn unpack(&self, first_tag: u64, sources: &[Source]) -> Vec<Run> {
+        let mut runs = Vec::with_capacity(self.runs as usize);
+        self.unpack_to(first_tag, sources, &mut runs);
+        runs
+    }
+
+    fn unpack_to(&self, first_tag: u64, sources: &[Source], runs: &mut impl Extend<Run>) {
+        let mut cursor = Cursor::new(first_tag, sources);
+        let mut rest = self.bytes.iter();
+        runs.extend(std::iter::from_fn(|| {
+            let head = rest.next()?;
+            let gap = match head >> 2 & 3 {
+                3 => 3 + varint(&mut rest),
+                short => u64::from(short),
+            };
+            let source = match head >> 4 & 3 {
+                2 => (i64::from(cursor.source) + unzigzag(varint(&mut rest))) as u32,
+                short => cursor.source + u32::from(short),
+            };
+            let seq = match head >> 6 {
+                0 => 0,
+                1 => gap,
+                _ => unzigzag(varint(&mut rest)) as u64,
+            };
+            let seq = cursor.expected_seq(source).wrapping_add(seq);
+            let count = if head & 2 == 0 { 1 } else { 2 + varint(&mut rest) };
+            let run = Run { tag: cursor.tag + gap, seq, count, source, by_get: head & 1 == 1 };
+            cursor.pass(&run);
+            Some(run)
+        }));
+    }
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn varint(bytes: &mut std::slice::Iter<'_, u8>) -> u64 {
+    let mut number = 0;
+    for (at, byte) in bytes.enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    number
+}
+
+/// Makes numbers near 0 small, those below it too.
+fn zigzag(number: i64) -> u64 {
+    (number << 1 ^ number >> 63) as u64
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// So many of the window, holes included, are packed at once (`RECENT_MAX` - `RECENT_MIN`) when it is full.
+const RECENT_MAX: usize = 2048;
+const RECENT_MIN: usize = 1024;
+/// Below this many, closing the holes is not worth the move.
+const HOLES_MIN: usize = 32;
+/// An empty window keeps room for this many and gives more back.
+const KEEP_CAPACITY: usize = 1024;
+/// Runs in a block: a block costs some 80 bytes besides them, and taking one delivery may pack them all anew.
+const RUNS_MAX: usize = 64;
+/// A block with fewer is joined with a neighbour, if the two are not more than `JOINED_MAX`.
+const RUNS_MIN: usize = 16;
+const JOINED_MAX: usize = 48;
+/// How many sources a block's reader remembers the seq of.
+const SEQS: usize = 32;

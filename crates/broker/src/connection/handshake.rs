@@ -210,6 +210,8 @@ pub(crate) struct Client {
     pub(super) properties: Table,
     pub(crate) consumer_cancel_notify: bool,
     pub(super) authentication_failure_close: bool,
+    /// It wants to be told when it is blocked.
+    pub(super) connection_blocked: bool,
     /// kombu's transport. For quorum queues Celery's worker uses `basic.qos` without `global` whatever the server is,
     /// and still raises it for tasks that it holds until their time. A running consumer would keep the limit that it
     /// started with (RabbitMQ), and the worker would stall; so for this client it changes at once.
@@ -225,6 +227,7 @@ impl Client {
         Self {
             consumer_cancel_notify: capability("consumer_cancel_notify"),
             authentication_failure_close: capability("authentication_failure_close"),
+            connection_blocked: capability("connection.blocked"),
             qos_changes_consumers: properties.get("product").and_then(Value::as_str) == Some("py-amqp"),
             properties,
         }

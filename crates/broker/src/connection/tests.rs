@@ -1,5 +1,7 @@
 //! What a connection does by itself: handshake, frames, heartbeats, and errors that need no shard.
 
+mod blocked;
+
 use super::*;
 use crate::command::{Delivery, QueueSettings, QueueSpec, Settle, Settlement};
 use crate::message::{Message, MessageParts};

@@ -1,6 +1,7 @@
 //! `/api/health/checks` and `/api/aliveness-test`
 
 use super::messages::publish_to_queue;
+use super::nodes;
 use super::overview::services;
 use super::refusal::{Refusal, succeeded};
 use super::{Api, Shared};
@@ -13,11 +14,11 @@ use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What each check is about, where it can fail at all: a server that answers has no alarms, as it has none to raise.
+/// What each check is about, where it can fail at all.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
-        .route("/alarms", get(fine))
-        .route("/local-alarms", get(fine))
+        .route("/alarms", get(alarms))
+        .route("/local-alarms", get(local_alarms))
         .route("/virtual-hosts", get(fine))
         .route("/is-in-service", get(fine))
         .route("/ready-to-serve-clients", get(fine))
@@ -29,9 +30,36 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// A check's status code and its document.
 type Verdict = (StatusCode, Json<Value>);
 
-/// Also RabbitMQ's older `/api/healthchecks/node`, which probes still ask.
-pub(super) async fn fine() -> Json<Value> {
+async fn fine() -> Json<Value> {
     Json(json!({"status": "ok"}))
+}
+
+/// `GET /api/healthchecks/node`, RabbitMQ's older check, which probes still ask. A failure's status code is 200, too.
+pub(super) async fn node(State(api): Shared) -> Json<Value> {
+    let alarms: Vec<_> = nodes::alarms(api.board.alarms().shortage()).collect();
+    if alarms.is_empty() {
+        return fine().await;
+    }
+    let reason = format!("resource alarm(s) in effect:[{}]", alarms.join(","));
+    Json(json!({"status": "failed", "reason": reason}))
+}
+
+async fn alarms(State(api): Shared) -> Verdict {
+    no_alarms(&api, "There are alarms in effect in the cluster")
+}
+
+async fn local_alarms(State(api): Shared) -> Verdict {
+    no_alarms(&api, "There are alarms in effect on the node")
+}
+
+fn no_alarms(api: &Api, reason: &str) -> Verdict {
+    let alarms = nodes::alarms(api.board.alarms().shortage());
+    let alarms: Vec<_> = alarms.map(|resource| json!({"node": api.node, "resource": resource})).collect();
+    if alarms.is_empty() {
+        return (StatusCode::OK, Json(json!({"status": "ok"})));
+    }
+    let failed = json!({"status": "failed", "reason": reason, "alarms": alarms});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(failed))
 }
 
 async fn quorum_critical() -> Json<Value> {

@@ -5,7 +5,8 @@
 
 use super::refusal::Refusal;
 use super::samples::{Totals, totals};
-use super::{Api, Shared, footprint, overview};
+use super::{Api, Shared, overview};
+use crate::footprint;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
@@ -77,16 +78,28 @@ impl Look {
         let uptime_s = api.board.clock().uptime_ms() / 1000;
         page.gauge("rabbitmq_erlang_uptime_seconds", "How long the node runs").add(&[], uptime_s);
         let data_dir = &api.board.config().data_dir;
+        let alarms = api.board.alarms().view();
         for (name, help, number) in [
             ("process_open_fds", "Open file descriptors", footprint::open_files()),
             ("process_max_fds", "Open file descriptors limit", footprint::files_max()),
             ("process_resident_memory_bytes", "Memory used in bytes", footprint::resident_bytes()),
-            ("resident_memory_limit_bytes", "Memory that there is in bytes", footprint::memory_bytes()),
+            ("resident_memory_limit_bytes", "Memory high watermark in bytes", alarms.memory_limit_bytes),
             ("disk_space_available_bytes", "Disk space available in bytes", footprint::disk_free_bytes(data_dir)),
+            (
+                "disk_space_available_limit_bytes",
+                "Free disk space low watermark in bytes",
+                Some(alarms.disk_free_limit),
+            ),
         ] {
             if let Some(number) = number {
                 page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
             }
+        }
+        for (name, help, is_on) in [
+            ("memory_used_watermark", "is 1 if VM memory watermark alarm is in effect", alarms.shortage.memory),
+            ("free_disk_space_watermark", "is 1 if free disk space watermark alarm is in effect", alarms.shortage.disk),
+        ] {
+            page.family(&format!("rabbitmq_alarms_{name}"), "untyped", help).add(&[], u8::from(is_on));
         }
         let (totals, churn) = (&self.totals, self.totals.churn);
         for (name, help, number) in [

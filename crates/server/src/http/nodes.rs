@@ -1,10 +1,16 @@
-//! `/api/nodes`: the one node.
+//! `/api/nodes`: the one node, and the limits past which its alarms go on.
 
+use super::access::Caller;
 use super::listing::Listing;
 use super::refusal::Refusal;
-use super::{Api, Shared, footprint, overview};
-use axum::Json;
+use super::request::Document;
+use super::{Api, Shared, overview};
+use crate::footprint;
+use crate::limits::{MemoryLimit, parse_bytes};
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use broker::command::Shortage;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
@@ -25,8 +31,78 @@ pub(super) async fn show(
     Ok(listing.one(describe(&api)))
 }
 
+/// `PUT /api/nodes/NAME/limits`, which RabbitMQ does not have: sets `vm_memory_high_watermark` (`{"relative": 0.4}` or
+/// `{"absolute": "512MiB"}`) and `disk_free_limit` (`{"absolute": "2GB"}`, or `{"mem_relative": 1.5}`, a multiple of the
+/// memory), whichever is there. They hold until the server stops.
+pub(super) async fn limit(
+    State(api): Shared,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    document: Document,
+) -> Result<StatusCode, Refusal> {
+    if !caller.user.has_tag("administrator") {
+        return Err(Refusal::not_authorised("Not administrator user"));
+    }
+    if name != api.node {
+        return Err(Refusal::no_object());
+    }
+    let memory = document.get("vm_memory_high_watermark").map(memory_limit).transpose()?;
+    let disk = document.get("disk_free_limit").map(disk_free_limit).transpose()?;
+    if let Some(limit) = memory {
+        api.board.set_memory_limit(limit);
+    }
+    if let Some(bytes) = disk {
+        api.board.set_disk_free_limit(bytes);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn memory_limit(value: &Value) -> Result<MemoryLimit, Refusal> {
+    match (value.get("relative"), value.get("absolute")) {
+        (Some(share), None) => share
+            .as_f64()
+            .and_then(MemoryLimit::share)
+            .ok_or_else(|| Refusal::bad_request("vm_memory_high_watermark.relative must be a number from 0 to 1")),
+        (None, Some(size)) => absolute(size).map(MemoryLimit::Bytes),
+        _ => Err(Refusal::bad_request("vm_memory_high_watermark must have either relative or absolute")),
+    }
+}
+
+fn disk_free_limit(value: &Value) -> Result<u64, Refusal> {
+    match (value.get("mem_relative"), value.get("absolute")) {
+        (Some(times), None) => {
+            let times = times.as_f64().filter(|times| *times >= 0.0);
+            let times = times
+                .ok_or_else(|| Refusal::bad_request("disk_free_limit.mem_relative must be a number, at least 0"))?;
+            let memory = footprint::memory_bytes();
+            let memory =
+                memory.ok_or_else(|| Refusal::bad_request("this system does not tell how much memory it has"))?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "it is positive, the cast saturates, and a limit need not be exact to the byte"
+            )]
+            Ok((memory as f64 * times) as u64)
+        }
+        (None, Some(size)) => absolute(size),
+        _ => Err(Refusal::bad_request("disk_free_limit must have either absolute or mem_relative")),
+    }
+}
+
+fn absolute(size: &Value) -> Result<u64, Refusal> {
+    let text = size.as_str().map_or_else(|| size.to_string(), str::to_owned);
+    parse_bytes(&text).map_err(Refusal::bad_request)
+}
+
+/// The alarms that are on, as the health checks and the command line name them.
+pub(super) fn alarms(shortage: Shortage) -> impl Iterator<Item = &'static str> {
+    [("memory", shortage.memory), ("disk", shortage.disk)].into_iter().filter_map(|(name, is_on)| is_on.then_some(name))
+}
+
 fn describe(api: &Api) -> Value {
     let config = api.board.config();
+    let alarms = api.board.alarms().view();
     let tasks = Handle::current().metrics();
     let description = json!({
         "name": api.node,
@@ -41,10 +117,14 @@ fn describe(api: &Api) -> Value {
         "proc_used": tasks.num_alive_tasks(),
         "proc_total": i32::MAX,
         "sockets_used": api.board.connections(),
-        "mem_alarm": false,
-        "disk_free_alarm": false,
-        // No limit is set: the log's own failure stops the server.
-        "disk_free_limit": 0,
+        "mem_alarm": alarms.shortage.memory,
+        // As it was set; RabbitMQ says that in its status only.
+        "vm_memory_high_watermark": match alarms.memory_limit {
+            MemoryLimit::Share { millionths } => json!({"relative": f64::from(millionths) / 1e6}),
+            MemoryLimit::Bytes(bytes) => json!({"absolute": bytes}),
+        },
+        "disk_free_alarm": alarms.shortage.disk,
+        "disk_free_limit": alarms.disk_free_limit,
         "rates_mode": "basic",
         "enabled_plugins": [],
         "applications": [{
@@ -68,7 +148,7 @@ fn describe(api: &Api) -> Value {
     let Value::Object(mut object) = description else { return Value::Null };
     put(&mut object, "mem_used", footprint::resident_bytes());
     // Required by tools; where the system does not tell how much memory there is, nothing limits it.
-    put(&mut object, "mem_limit", Some(footprint::memory_bytes().unwrap_or(i64::MAX.unsigned_abs())));
+    put(&mut object, "mem_limit", Some(alarms.memory_limit_bytes.unwrap_or(i64::MAX.unsigned_abs())));
     put(&mut object, "fd_used", footprint::open_files());
     let files_max = footprint::files_max().unwrap_or(i64::MAX.unsigned_abs());
     put(&mut object, "fd_total", Some(files_max));

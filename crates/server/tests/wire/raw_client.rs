@@ -8,6 +8,8 @@ pub(crate) struct RawClient {
     input: BytesMut,
     /// Writes each byte by itself.
     pub(crate) byte_by_byte: bool,
+    /// What it says of itself.
+    pub(crate) properties: Table,
     /// The highest delivery tag confirmed so far.
     confirmed: u64,
 }
@@ -18,7 +20,7 @@ impl RawClient {
     pub(crate) async fn open_socket(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        Self { socket, input: BytesMut::new(), byte_by_byte: false, confirmed: 0 }
+        Self { socket, input: BytesMut::new(), byte_by_byte: false, properties: Table::default(), confirmed: 0 }
     }
 
     /// Connects, logs in and opens [`CHANNEL`].
@@ -32,7 +34,7 @@ impl RawClient {
         self.write(&amqp::frame::PROTOCOL_HEADER).await;
         self.expect(|method| matches!(method, Method::ConnectionStart(_)).then_some(())).await;
         let start_ok = connection::StartOk {
-            client_properties: Table::default(),
+            client_properties: std::mem::take(&mut self.properties),
             mechanism: "PLAIN",
             response: b"\0guest\0guest",
             locale: "en_US",
@@ -152,6 +154,11 @@ impl RawClient {
         self.send(ChannelId::CONNECTION, &Method::ConnectionCloseOk(connection::CloseOk)).await;
         assert_eq!(self.rest().await, b"");
         told
+    }
+
+    /// Goes without a word, not even TCP's.
+    pub(crate) fn reset(self) {
+        self.socket.set_zero_linger().unwrap();
     }
 
     /// Everything until the server closes.
