@@ -175,6 +175,12 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// Which one it is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
     /// Does everything in `inbox`, in order, and what became due; drains it. What is to be sent is added to `out`.
     pub fn step(&mut self, now: Now, inbox: &mut Vec<ShardInput>, topology: &Topology, out: &mut Outbox) {
         self.now = now;

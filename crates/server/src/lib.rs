@@ -29,7 +29,7 @@ use amqp::ReplyCode;
 use broker::access::Users;
 use broker::command::Fault;
 use broker::connection::ConnectionSettings;
-use broker::shard::ShardSettings;
+use broker::shard::{Near, ShardSettings};
 use clock::Clock;
 use config::Listen;
 use http::{Doors, LocalSocket};
@@ -110,7 +110,12 @@ impl Server {
         let amqp = bind_all(&config.amqp, "amqp")?;
         let http = bind_all(&config.http, "http")?;
         let metrics = bind_all(&config.metrics, "metrics")?;
-        let settings = ShardSettings { consumer_timeout_ms: config.consumer_timeout_ms, ..ShardSettings::default() };
+        let memory_bytes = config.memory_limit.bytes_of(footprint::memory_bytes()).unwrap_or(MEMORY_BYTES_ASSUMED);
+        let settings = ShardSettings {
+            consumer_timeout_ms: config.consumer_timeout_ms,
+            near: Near { bytes: memory_bytes / NEAR_SHARE, ..Near::default() },
+            ..ShardSettings::default()
+        };
         let (data_dir, shards_min) = (config.data_dir.clone(), config.shards);
         let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock));
         let opened = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
@@ -267,6 +272,12 @@ fn spawn(
     };
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
 }
+
+/// Of the memory limit, messages may take this part; the rest is for connections and their buffers, and the index.
+const NEAR_SHARE: u64 = 4;
+
+/// The limit where the system does not say how much memory there is.
+const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;
 
 /// How long clients may take to answer that their connection closes.
 const CLIENTS_LEAVE: Duration = Duration::from_secs(5);

@@ -56,6 +56,9 @@ impl<S: Store> ShardHost<S> {
                 let _stopping = self.failures.send(sentence);
                 return;
             }
+            if let Some(is_full) = desk.out.full.take() {
+                self.board.set_disk_full(self.shard.id(), is_full);
+            }
             self.send(&mut desk);
             if desk.out.closed {
                 return;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use broker::catalog::{Catalog, CatalogOutbox};
 use broker::command::ShardId;
 use broker::fact::CorruptFact;
-use broker::shard::{Recovery, RecoveryError, Shard, ShardSettings};
+use broker::shard::{Near, Recovery, RecoveryError, Shard, ShardSettings};
 use broker::topology::Topology;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ pub enum StorageError {
     NoEntropy(getrandom::Error),
 }
 
-/// Opens the data directory, with at least that many shards. Blocks while the logs are read.
+/// Opens the data directory, with at least that many shards, which share what may be near. Blocks while the logs are read.
 pub(crate) fn open(
     directory: &Path,
     shards_min: u16,
@@ -83,7 +83,8 @@ pub(crate) fn open(
 ) -> Result<Opened, StorageError> {
     let lock = DirectoryLock::acquire(directory, &httpdate::fmt_http_date(SystemTime::now()))?;
     let shards = shards_min.max(shards_in(directory)?);
-    let settings = ShardSettings { shards, ..settings.clone() };
+    let near = Near { bytes: settings.near.bytes / u64::from(shards), ..settings.near };
+    let settings = ShardSettings { shards, near, ..settings.clone() };
     let opened: Vec<Result<_, StorageError>> = thread::scope(|scope| {
         let open = |id| {
             let (path, settings) = (shard_directory(directory, id), settings.clone());

@@ -90,7 +90,9 @@ impl World {
         for shard in &mut self.node.shards {
             shard.mailbox.push_back(ShardInput::Close);
         }
-        let is_closed = |world: &Self| world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written && shard.is_cared_for);
+        let is_closed = |world: &Self| {
+            world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written && shard.is_cared_for)
+        };
         for _ in 0..STOP_STEPS_MAX {
             if is_closed(self) || self.ledger.counts().crashes > crashes {
                 break;
