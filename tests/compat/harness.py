@@ -32,8 +32,17 @@ def test(needs=None, seconds=30):
 
 def restart(how, *settings):
     """Restarts the broker, how is "kill" or "term"; settings are KEY=VALUE of its configuration from now on."""
+    ask_driver("restart", how, *settings)
+
+
+def limit_free_disk(size):
+    """Publishers are blocked from now on while less is free."""
+    ask_driver("ctl", "set_disk_free_limit", size)
+
+
+def ask_driver(*words):
     with socket.create_connection(("127.0.0.1", CONTROL_PORT)) as control:
-        control.sendall((" ".join(["restart", how, *settings]) + "\n").encode())
+        control.sendall((" ".join(words) + "\n").encode())
         answer = control.makefile().readline().strip()
     assert answer == "ok", f"the driver answered {answer!r}"
 

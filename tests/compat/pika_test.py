@@ -22,7 +22,7 @@ from pika.exceptions import (
     UnroutableError,
 )
 
-from harness import HOST, PORT, equal, restart, run, test
+from harness import HOST, PORT, equal, limit_free_disk, restart, run, test
 
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 connections = []
@@ -1106,6 +1106,75 @@ def committed_transactions_survive_a_kill():
     restart("kill")
     at = channel()
     equal([at.basic_get(queue)[2] for _ in range(4)], [b"a", b"b", b"c", None])
+
+
+@test("restart")
+def publishers_are_blocked_while_disk_space_is_short():
+    at = channel()
+    queue = declare(at, durable=True)
+    reasons, unblocked = [], []
+    at.connection.add_on_connection_blocked_callback(lambda _, method: reasons.append(method.method.reason))
+    at.connection.add_on_connection_unblocked_callback(lambda _, method: unblocked.append(method))
+    publish(at, queue, "a", "b", delivery_mode=2)
+    limit_free_disk("1000TB")
+    try:
+        worker = Worker(queue, acks=True)
+        worker.wait(2)
+        publish(at, queue, "c", delivery_mode=2)
+        pump(lambda: reasons, at, what="connection.blocked")
+        publish(at, queue, "d", "e", delivery_mode=2)
+        late = channel()
+        late.connection.add_on_connection_blocked_callback(lambda _, method: reasons.append(method.method.reason))
+        publish(late, queue, "f", delivery_mode=2)
+        pump(lambda: len(reasons) == 2, late, what="connection.blocked for one that came during the alarm")
+        pump(lambda: count(worker.at, queue) == 0, worker.at)
+        equal(unblocked, [])
+    finally:
+        limit_free_disk("50MB")
+    pump(lambda: unblocked, at, what="connection.unblocked")
+    worker.wait(6)
+    equal([body for body in worker.bodies if body != "f"], ["a", "b", "c", "d", "e"])
+    equal(reasons, ["low on disk", "low on disk"])
+
+
+@test("restart", seconds=60)
+def a_blocked_publisher_outlives_its_heartbeats():
+    at = connect(heartbeat=2).channel()
+    queue = declare(at)
+    reasons = []
+    at.connection.add_on_connection_blocked_callback(lambda _, method: reasons.append(method.method.reason))
+    limit_free_disk("1000TB")
+    try:
+        publish(at, queue, "a")
+        pump(lambda: reasons, at, what="connection.blocked")
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline:
+            at.connection.process_data_events(time_limit=0.1)
+    finally:
+        limit_free_disk("50MB")
+    publish(at, queue, "b")
+    equal(Worker(queue).wait(2).bodies, ["a", "b"])
+
+
+@test("restart", seconds=60)
+def a_stop_does_not_wait_for_the_blocked():
+    at = channel()
+    queue = declare(at, durable=True)
+    at.confirm_delivery()
+    at.basic_publish("", queue, "a", PERSISTENT)
+    limit_free_disk("1000TB")
+    reasons = []
+    blocked = channel()
+    blocked.connection.add_on_connection_blocked_callback(lambda _, method: reasons.append(method.method.reason))
+    publish(blocked, queue, "b", "c", delivery_mode=2)
+    pump(lambda: reasons, blocked, what="connection.blocked")
+    began = time.monotonic()
+    restart("term")
+    if time.monotonic() - began > 8:
+        raise AssertionError(f"it took {time.monotonic() - began:.1f} s")
+    at = channel()
+    publish(at, queue, "d", delivery_mode=2)
+    equal(Worker(queue).wait(2).bodies[0], "a")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ LEVERET_BIN is the server to test; without it the release build is made. --amqp 
 runs; the tests that restart the server, or that hold for Leveret alone, are then left out.
 A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
-server listens again with the same data and those settings in its configuration file.
+server listens again with the same data and those settings in its configuration file, and `ctl ARGUMENT...`,
+answered `ok` when `leveret ctl` has done that.
 What server and client printed is kept in tests/.work, in NAME.server.log and NAME.client.log.
 The last line printed is `N passed, N failed, 0 skipped`; a client that cannot be run is a failure.
 """
@@ -116,6 +117,12 @@ class Server:
         if how == "term" and status != 0:
             raise RuntimeError(f"the server ended with status {status}: {self.last_lines()}")
 
+    def ctl(self, arguments):
+        command = [self.binary, "ctl", "--data-dir", self.directory / "data", *arguments]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"ctl ended with status {done.returncode}: {done.stderr}")
+
     def obey(self):
         """Serves the control port, a request a connection."""
         while True:
@@ -123,11 +130,15 @@ class Server:
             with peer:
                 words = peer.makefile().readline().split()
                 try:
-                    if words[:1] != ["restart"] or words[1:2] not in (["kill"], ["term"]):
-                        raise RuntimeError(f"not a request: {words}")
-                    self.stop(words[1])
-                    self.settings.update(word.split("=", 1) for word in words[2:])
-                    self.start()
+                    match words:
+                        case ["restart", "kill" | "term" as how, *settings]:
+                            self.stop(how)
+                            self.settings.update(word.split("=", 1) for word in settings)
+                            self.start()
+                        case ["ctl", *arguments]:
+                            self.ctl(arguments)
+                        case _:
+                            raise RuntimeError(f"not a request: {words}")
                     answer = "ok"
                 except Exception as error:
                     answer = f"error {error}"

@@ -311,7 +311,7 @@ impl Shortage {
             (false, false) => None,
             (true, false) => Some("low on memory"),
             (false, true) => Some("low on disk"),
-            (true, true) => Some("low on memory & disk"),
+            (true, true) => Some("low on disk & memory"),
         }
     }
 }

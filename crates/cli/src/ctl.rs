@@ -12,11 +12,12 @@ mod commands;
 mod failure;
 mod formats;
 mod help;
+mod limits;
 mod lists;
 mod status;
 
 use arguments::{Line, Options};
-use failure::Failure;
+use failure::{Failure, Wrong};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -53,12 +54,13 @@ fn obey(program: &str, arguments: Vec<String>, screen: &mut Screen) -> Result<()
     if line.options.asks_for_help {
         return screen.line(help::of(program, command).trim_end());
     }
-    let checked = line.check(command).and_then(|()| command.run.check(&line));
-    if let Err(reason) = checked {
+    let usage_error = |reason| Wrong { code: failure::USAGE, reason };
+    let checked = line.check(command).map_err(usage_error).and_then(|()| command.run.check(&line));
+    if let Err(Wrong { code, reason }) = checked {
         let given = line.given.join(" ");
         let usage = help::usage(program, command);
         let text = format!("Error (argument validation): {reason}\nArguments given:\n\t{given}\n{usage}");
-        return Err(Failure { code: failure::USAGE, text: text.trim_end().to_owned() });
+        return Err(Failure { code, text: text.trim_end().to_owned() });
     }
     command.run.run(program, &line, screen)
 }

@@ -469,6 +469,43 @@ fn the_server_says_that_it_is_well() {
 }
 
 #[test]
+fn limits_are_set_and_the_status_shows_them_and_the_alarms() {
+    let desk = Desk::open();
+    // `Status of node leveret@HOST ...`
+    let name = desk.say("status").out.split(' ').nth(3).unwrap().to_owned();
+    let section = |head: &str| {
+        let status = desk.say("status").out;
+        let (_, after) = status.split_once(&format!("\n{head}\n\n")).unwrap();
+        after.split("\n\n").next().unwrap().to_owned()
+    };
+    assert_eq!(section("Alarms"), "(none)");
+    assert!(section("Memory").contains("\nCalculation strategy: rss\nMemory high watermark setting: 0.6 of available"));
+    assert!(section("Free Disk Space").starts_with("Low free disk space watermark: 0.05 gb\nFree disk space: "));
+
+    let said = |text: &str| printed(&format!("Setting {text} ...\n").replace("NODE", &name));
+    let memory = desk.say("set_vm_memory_high_watermark 0.000000001");
+    assert_eq!(memory, said("memory threshold on NODE to 0.000000001"));
+    assert_eq!(section("Alarms"), format!("Memory alarm on node {name}"));
+    assert_eq!(desk.say("set_disk_free_limit 1000000TB"), said("disk free limit on NODE to 1000000TB bytes"));
+    let both = format!("Free disk space alarm on node {name}\nMemory alarm on node {name}");
+    assert_eq!(section("Alarms"), both);
+    let status = desk.say("status --formatter json").out;
+    let alarm = format!(r#"{{"node":"{name}","resource":"disk","type":"resource_limit"}}"#);
+    assert!(status.contains(&alarm) && status.contains(r#""vm_memory_high_watermark_limit":0"#), "{status}");
+
+    let memory = desk.say("set_vm_memory_high_watermark absolute 8GB");
+    assert_eq!(memory, said("memory threshold on NODE to 8GB bytes"));
+    assert!(section("Memory").ends_with("Memory high watermark setting: 8.0 gb, computed to: 8.0 gb"));
+    let disk = desk.say("set_disk_free_limit mem_relative 0.0");
+    assert_eq!(disk, said("disk free limit on NODE to 0.0 times the total RAM"));
+    assert_eq!(section("Alarms"), "(none)");
+    assert_eq!(desk.say("-q set_disk_free_limit 50MB"), printed(""));
+    let refused = desk.say("set_vm_memory_high_watermark 1.4");
+    let reason = "Error (argument validation): Bad argument: The threshold should be a fraction between 0.0 and 1.0\n";
+    assert_eq!((refused.code, refused.err.starts_with(reason)), (65, true), "{}", refused.err);
+}
+
+#[test]
 fn over_tcp_a_login_is_needed() {
     let desk = Desk::open();
     let address = desk.address("HTTP");

@@ -520,7 +520,7 @@ async fn limits_are_set_and_alarms_are_shown() {
         (&node["disk_free_limit"], &node["disk_free_alarm"]),
         (&json!(1_000_000_000_000_000_000_u64), &json!(true))
     );
-    let alarms = json!([{"node": name, "resource": "memory"}, {"node": name, "resource": "disk"}]);
+    let alarms = json!([{"node": name, "resource": "disk space"}, {"node": name, "resource": "memory"}]);
     for (check, reason) in [
         ("alarms", "There are alarms in effect in the cluster"),
         ("local-alarms", "There are alarms in effect on the node"),
@@ -529,8 +529,10 @@ async fn limits_are_set_and_alarms_are_shown() {
         let failed = json!({"status": "failed", "reason": reason, "alarms": alarms});
         assert_eq!((answer.status, answer.json()), (503, failed));
     }
-    let older = json!({"status": "failed", "reason": "resource alarm(s) in effect:[memory,disk]"});
-    assert_eq!(desk.get("/healthchecks/node").await, older);
+    let name = name.as_str().unwrap();
+    let reason =
+        format!("resource alarm(s) in effect:[{{resource_limit,disk,{name}}},{{resource_limit,memory,{name}}}]");
+    assert_eq!(desk.get("/healthchecks/node").await, json!({"status": "failed", "reason": reason}));
     let page = browser.ask("GET", "/metrics", None).await.text;
     for line in [
         "rabbitmq_alarms_memory_used_watermark 1",

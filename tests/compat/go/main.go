@@ -71,6 +71,7 @@ var tests = []struct {
 	{"heartbeats_keep_an_idle_connection", anyBroker, heartbeats},
 	{"durable_after_a_clean_restart", control, func(w *world) { durable(w, "term") }},
 	{"durable_after_a_kill", control, func(w *world) { durable(w, "kill") }},
+	{"publishers_are_blocked_while_disk_space_is_short", control, blocked},
 	{"confirmed_messages_survive_a_kill", control, confirmedSurvive},
 }
 
@@ -281,10 +282,19 @@ func onClose(channel *amqp.Channel) <-chan *amqp.Error {
 }
 
 func restart(how string) {
+	askDriver("restart " + how)
+}
+
+// limitFreeDisk blocks publishers from now on while less is free.
+func limitFreeDisk(size string) {
+	askDriver("ctl set_disk_free_limit " + size)
+}
+
+func askDriver(request string) {
 	connection, err := net.Dial("tcp", "127.0.0.1:"+controlPort)
 	check(err)
 	defer connection.Close()
-	fmt.Fprintf(connection, "restart %s\n", how)
+	fmt.Fprintf(connection, "%s\n", request)
 	answer, err := io.ReadAll(connection)
 	check(err)
 	equal(strings.TrimSpace(string(answer)), "ok")
@@ -746,6 +756,41 @@ func durable(w *world, how string) {
 	closing := onClose(channel)
 	_, _ = channel.QueueInspect(passing)
 	closed(closing, 404, fmt.Sprintf("NOT_FOUND - no queue '%s' in vhost '/'", passing))
+}
+
+func blocked(w *world) {
+	connection := w.connect()
+	channel := open(connection)
+	queue := w.declare(channel, true, nil)
+	blockings := connection.NotifyBlocked(make(chan amqp.Blocking, 2))
+	check(channel.Confirm(false))
+	confirms := channel.NotifyPublish(make(chan amqp.Confirmation, 10))
+	persistent := amqp.Publishing{DeliveryMode: amqp.Persistent}
+	send(channel, queue, persistent, "a", "b")
+	equal((<-confirms).Ack, true)
+	equal((<-confirms).Ack, true)
+	limitFreeDisk("1000TB")
+	defer limitFreeDisk("50MB")
+	worker := w.channel()
+	deliveries := consume(worker, queue, false)
+	work := func(wanted ...string) {
+		for _, body := range wanted {
+			delivery := next(deliveries)
+			equal(string(delivery.Body), body)
+			check(delivery.Ack(false))
+		}
+	}
+	work("a", "b")
+	send(channel, queue, persistent, "c")
+	equal(<-blockings, amqp.Blocking{Active: true, Reason: "low on disk"})
+	send(channel, queue, persistent, "d", "e")
+	equal(ready(worker, queue), 0)
+	limitFreeDisk("50MB")
+	equal(<-blockings, amqp.Blocking{Active: false})
+	work("c", "d", "e")
+	for i := 0; i < 3; i++ {
+		equal((<-confirms).Ack, true)
+	}
 }
 
 func confirmedSurvive(w *world) {

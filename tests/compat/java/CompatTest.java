@@ -78,6 +78,7 @@ public class CompatTest {
             new Test("direct_reply_to", Needs.NOTHING, CompatTest::directReplyTo),
             new Test("durable_after_a_clean_restart", Needs.CONTROL, () -> durable("term")),
             new Test("durable_after_a_kill", Needs.CONTROL, () -> durable("kill")),
+            new Test("publishers_are_blocked_while_disk_space_is_short", Needs.CONTROL, CompatTest::blocked),
             new Test("confirmed_messages_survive_a_kill", Needs.CONTROL, CompatTest::confirmedSurvive));
 
     public static void main(String[] arguments) throws Exception {
@@ -242,8 +243,17 @@ public class CompatTest {
     }
 
     private static void restart(String how) throws IOException {
+        askDriver("restart " + how);
+    }
+
+    /** Publishers are blocked from now on while less is free. */
+    private static void limitFreeDisk(String size) throws IOException {
+        askDriver("ctl set_disk_free_limit " + size);
+    }
+
+    private static void askDriver(String request) throws IOException {
         try (var control = new Socket("127.0.0.1", Integer.parseInt(CONTROL_PORT))) {
-            control.getOutputStream().write(("restart " + how + "\n").getBytes(StandardCharsets.UTF_8));
+            control.getOutputStream().write((request + "\n").getBytes(StandardCharsets.UTF_8));
             equal(text(control.getInputStream().readAllBytes()).strip(), "ok");
         }
     }
@@ -563,6 +573,35 @@ public class CompatTest {
         bodies.addAll(worker.take(1));
         equal(bodies, List.of("a", "b", "c", "last"));
         refused(again, () -> again.queueDeclarePassive(passing), 404, "NOT_FOUND - no queue '" + passing + "' in vhost '/'");
+    }
+
+    private static void blocked() throws Exception {
+        var connection = connect();
+        var reason = new CompletableFuture<String>();
+        var unblocked = new CompletableFuture<Void>();
+        connection.addBlockedListener(reason::complete, () -> unblocked.complete(null));
+        var channel = connection.createChannel();
+        String queue = declare(channel, true, null);
+        channel.confirmSelect();
+        send(channel, queue, MessageProperties.PERSISTENT_BASIC, "a", "b");
+        channel.waitForConfirmsOrDie(10_000);
+        limitFreeDisk("1000TB");
+        Worker worker;
+        try {
+            worker = new Worker(open(), queue, false);
+            equal(worker.take(2), List.of("a", "b"));
+            worker.channel.basicAck(2, true);
+            send(channel, queue, MessageProperties.PERSISTENT_BASIC, "c");
+            equal(reason.get(10, TimeUnit.SECONDS), "low on disk");
+            send(channel, queue, MessageProperties.PERSISTENT_BASIC, "d", "e");
+            equal(worker.channel.messageCount(queue), 0L);
+            equal(unblocked.isDone(), false);
+        } finally {
+            limitFreeDisk("50MB");
+        }
+        unblocked.get(10, TimeUnit.SECONDS);
+        channel.waitForConfirmsOrDie(10_000);
+        equal(worker.take(3), List.of("c", "d", "e"));
     }
 
     private static void confirmedSurvive() throws Exception {

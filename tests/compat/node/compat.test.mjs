@@ -105,9 +105,18 @@ async function refused(channel, action, code, text) {
 }
 
 // Restarts the broker, how is "kill" or "term".
-async function restart(how) {
+function restart(how) {
+  return askDriver(`restart ${how}`);
+}
+
+// Publishers are blocked from now on while less is free.
+function limitFreeDisk(size) {
+  return askDriver(`ctl set_disk_free_limit ${size}`);
+}
+
+async function askDriver(request) {
   const control = net.connect(Number(CONTROL_PORT), "127.0.0.1");
-  control.write(`restart ${how}\n`);
+  control.write(`${request}\n`);
   let answer = "";
   for await (const bytes of control) answer += bytes;
   equal(answer, "ok\n", "the driver's answer");
@@ -494,6 +503,31 @@ function define() {
       await refused(again, () => again.checkQueue(passing), 404, `NOT_FOUND - no queue '${passing}' in vhost '/'`);
     }, { needs: "restart", seconds: 90 });
   }
+
+  test("publishers_are_blocked_while_disk_space_is_short", async () => {
+    const connection = await connect();
+    const channel = await open("createConfirmChannel", connection);
+    const queue = await declare(channel, { durable: true });
+    const blocked = once(connection, "blocked");
+    const unblocked = once(connection, "unblocked");
+    send(channel, queue, ["a", "b"], { persistent: true });
+    await channel.waitForConfirms();
+    await limitFreeDisk("1000TB");
+    let worker;
+    try {
+      worker = await Worker.start(queue, { acks: true });
+      await worker.wait(2);
+      send(channel, queue, ["c"], { persistent: true });
+      equal((await blocked)[0], "low on disk");
+      send(channel, queue, ["d", "e"], { persistent: true });
+      equal(await count(worker.channel, queue), 0);
+    } finally {
+      await limitFreeDisk("50MB");
+    }
+    await unblocked;
+    await channel.waitForConfirms();
+    equal((await worker.wait(5)).bodies, [..."abcde"]);
+  }, { needs: "restart" });
 
   test("confirmed_messages_survive_a_kill", async () => {
     const channel = await open("createConfirmChannel");

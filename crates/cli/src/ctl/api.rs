@@ -123,9 +123,19 @@ impl Api {
 
     /// Sends a request without a body; `path` begins after `/api`.
     pub(super) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, Failure> {
+        self.ask(self.head(method, path, headers))
+    }
+
+    /// Puts a document.
+    pub(super) fn put(&self, path: &str, document: &Value) -> Result<Answer, Failure> {
+        let body = document.to_string();
+        let headers = [("Content-Type", "application/json"), ("Content-Length", &body.len().to_string())];
+        self.ask(self.head("PUT", path, &headers) + &body)
+    }
+
+    fn ask(&self, request: String) -> Result<Answer, Failure> {
         let mut line = self.connect()?;
-        let head = self.head(method, path, headers);
-        let answer = self.exchange(line.as_mut(), &head).map_err(|error| self.failure(&error))?;
+        let answer = self.exchange(line.as_mut(), &request).map_err(|error| self.failure(&error))?;
         if answer.status == 401 && answer.header("www-authenticate").is_some() {
             let text = format!("Error: {} refused the login; check user and password in --url", self.place.shown());
             return Err(Failure { code: failure::UNAVAILABLE, text });
@@ -154,9 +164,9 @@ impl Api {
         head
     }
 
-    fn exchange(&self, line: &mut dyn Line, head: &str) -> io::Result<Answer> {
+    fn exchange(&self, line: &mut dyn Line, request: &str) -> io::Result<Answer> {
         line.limit(self.time_left()?)?;
-        line.write_all(head.as_bytes())?;
+        line.write_all(request.as_bytes())?;
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {

@@ -2,10 +2,10 @@
 
 use super::api::{Api, encoded};
 use super::arguments::{Line, Options};
-use super::failure::{self, Failure};
+use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, status};
+use super::{Screen, limits, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,15 +32,20 @@ pub(super) struct Command {
 pub(super) enum Run {
     /// Prints a list.
     List(&'static List),
+    /// Sets a limit.
+    Limit(&'static limits::Limit),
     /// Anything else.
     Do(fn(&str, &Line, &mut Screen) -> Result<(), Failure>),
 }
 
 impl Run {
     /// Refuses operands that make no sense, with the reason.
-    pub(super) fn check(self, line: &Line) -> Result<(), String> {
+    pub(super) fn check(self, line: &Line) -> Result<(), Wrong> {
         match self {
-            Self::List(list) => list.columns(&line.operands).map(drop),
+            Self::List(list) => {
+                list.columns(&line.operands).map(drop).map_err(|reason| Wrong { code: failure::USAGE, reason })
+            }
+            Self::Limit(limit) => limit.read(&line.operands).map(drop),
             Self::Do(_) => Ok(()),
         }
     }
@@ -48,6 +53,7 @@ impl Run {
     pub(super) fn run(self, program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.print(line, screen),
+            Self::Limit(limit) => limit.set(line, screen),
             Self::Do(run) => run(program, line, screen),
         }
     }
@@ -61,6 +67,7 @@ pub(super) fn find(name: &str) -> Option<&'static Command> {
 const ANY: usize = usize::MAX;
 const NODES: &str = "Nodes";
 const MONITORING: &str = "Monitoring, observability and health checks";
+const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
 const OPERATIONS: &str = "Operations";
 
@@ -164,6 +171,24 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &[],
         run: Run::Do(status::run),
+    },
+    Command {
+        name: "set_disk_free_limit",
+        section: CONFIGURATION,
+        about: "Sets the disk_free_limit setting, until the server stops",
+        usage: "<disk_limit> | mem_relative <fraction>",
+        operands: (1, 2),
+        options: &[],
+        run: Run::Limit(&limits::DISK),
+    },
+    Command {
+        name: "set_vm_memory_high_watermark",
+        section: CONFIGURATION,
+        about: "Sets the vm_memory_high_watermark setting, until the server stops",
+        usage: "<fraction> | absolute <value>",
+        operands: (1, 2),
+        options: &[],
+        run: Run::Limit(&limits::MEMORY),
     },
     Command {
         name: "close_all_connections",
@@ -340,7 +365,7 @@ fn pause(time: Duration) {
 }
 
 /// What a command that only does something prints: nothing, but to machines.
-fn done(api: &Api, options: &Options, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) fn done(api: &Api, options: &Options, screen: &mut Screen) -> Result<(), Failure> {
     match options.formatter {
         Formatter::Json | Formatter::JsonStream => {
             screen.line(&json!({"node": node(api)?, "result": "ok"}).to_string())
@@ -350,7 +375,7 @@ fn done(api: &Api, options: &Options, screen: &mut Screen) -> Result<(), Failure
 }
 
 /// The node's name.
-fn node(api: &Api) -> Result<String, Failure> {
+pub(super) fn node(api: &Api) -> Result<String, Failure> {
     let name = api.get("/cluster-name")?.unwrap_or_default();
     Ok(name["name"].as_str().unwrap_or_default().to_owned())
 }

@@ -20,6 +20,13 @@ pub(super) struct Failure {
     pub(super) text: String,
 }
 
+/// Arguments that a command does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) code: u8,
+    pub(super) reason: String,
+}
+
 impl Failure {
     /// `Error:` and the text on a line of its own.
     pub(super) fn error(code: u8, text: impl std::fmt::Display) -> Self {

@@ -39,11 +39,19 @@ fn document(overview: &Value, node: &Value, vhosts: usize) -> Value {
         "node": overview["node"],
         "pid": node["os_pid"].as_str().and_then(|pid| pid.parse::<u32>().ok()),
         "uptime": node["uptime"].as_u64().map(|ms| ms / 1000),
-        "alarms": [],
+        "alarms": alarms(node).map(|(resource, _)| json!({
+            "node": overview["node"],
+            "resource": resource,
+            "type": "resource_limit",
+        })).collect::<Vec<_>>(),
         "active_plugins": [],
         "data_directory": node["db_dir"],
         "disk_free": node["disk_free"],
+        "disk_free_limit": node["disk_free_limit"],
         "memory": {"total": {"rss": node["mem_used"]}, "strategy": "rss"},
+        "vm_memory_calculation_strategy": "rss",
+        "vm_memory_high_watermark_setting": node["vm_memory_high_watermark"],
+        "vm_memory_high_watermark_limit": node["mem_limit"],
         "file_descriptors": {"total_used": node["fd_used"], "total_limit": node["fd_total"]},
         "totals": {
             "connection_count": overview["object_totals"]["connections"],
@@ -80,10 +88,23 @@ fn sections(overview: &Value, node: &Value, vhosts: usize) -> Vec<(&'static str,
             ],
         ),
         ("Data directory", vec![format!("Node data directory: {}", cell(&node["db_dir"]))]),
-        ("Alarms", vec!["(none)".to_owned()]),
-        ("Memory", vec![format!("Total memory used: {}", gigabytes(&node["mem_used"]))]),
+        ("Alarms", alarm_lines(overview, node)),
+        (
+            "Memory",
+            vec![
+                format!("Total memory used: {}", gigabytes(&node["mem_used"])),
+                "Calculation strategy: rss".to_owned(),
+                memory_limit(node),
+            ],
+        ),
         ("File Descriptors", vec![format!("Total: {}, limit: {}", cell(&node["fd_used"]), cell(&node["fd_total"]))]),
-        ("Free Disk Space", vec![format!("Free disk space: {}", gigabytes(&node["disk_free"]))]),
+        (
+            "Free Disk Space",
+            vec![
+                format!("Low free disk space watermark: {}", gigabytes(&node["disk_free_limit"])),
+                format!("Free disk space: {}", gigabytes(&node["disk_free"])),
+            ],
+        ),
         (
             "Totals",
             vec![
@@ -96,6 +117,29 @@ fn sections(overview: &Value, node: &Value, vhosts: usize) -> Vec<(&'static str,
     ]
 }
 
+/// The alarms that are on: their names to machines and to people.
+fn alarms(node: &Value) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = [("disk", "Free disk space", "disk_free_alarm"), ("memory", "Memory", "mem_alarm")];
+    let on = all.map(|(resource, name, field)| (node[field] == true).then_some((resource, name)));
+    on.into_iter().flatten()
+}
+
+fn alarm_lines(overview: &Value, node: &Value) -> Vec<String> {
+    let lines: Vec<_> =
+        alarms(node).map(|(_, name)| format!("{name} alarm on node {}", cell(&overview["node"]))).collect();
+    if lines.is_empty() { vec!["(none)".to_owned()] } else { lines }
+}
+
+fn memory_limit(node: &Value) -> String {
+    let setting = &node["vm_memory_high_watermark"];
+    let setting = match &setting["relative"] {
+        Value::Null => gigabytes(&setting["absolute"]),
+        share => format!("{share} of available memory"),
+    };
+    format!("Memory high watermark setting: {setting}, computed to: {}", gigabytes(&node["mem_limit"]))
+}
+
 fn gigabytes(bytes: &Value) -> String {
-    bytes.as_f64().map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.4} gb", bytes / 1e9))
+    // Four places at most, and one at least, as RabbitMQ rounds.
+    bytes.as_f64().map_or_else(|| "unknown".to_owned(), |bytes| format!("{:?} gb", (bytes / 1e5).round() / 1e4))
 }

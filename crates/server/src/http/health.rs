@@ -1,7 +1,6 @@
 //! `/api/health/checks` and `/api/aliveness-test`
 
 use super::messages::publish_to_queue;
-use super::nodes;
 use super::overview::services;
 use super::refusal::{Refusal, succeeded};
 use super::{Api, Shared};
@@ -10,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome};
+use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome, Shortage};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -36,7 +35,8 @@ async fn fine() -> Json<Value> {
 
 /// `GET /api/healthchecks/node`, RabbitMQ's older check, which probes still ask. A failure's status code is 200, too.
 pub(super) async fn node(State(api): Shared) -> Json<Value> {
-    let alarms: Vec<_> = nodes::alarms(api.board.alarms().shortage()).collect();
+    let alarms: Vec<_> =
+        resources_in_alarm(&api).map(|(atom, _)| format!("{{resource_limit,{atom},{}}}", api.node)).collect();
     if alarms.is_empty() {
         return fine().await;
     }
@@ -53,13 +53,20 @@ async fn local_alarms(State(api): Shared) -> Verdict {
 }
 
 fn no_alarms(api: &Api, reason: &str) -> Verdict {
-    let alarms = nodes::alarms(api.board.alarms().shortage());
-    let alarms: Vec<_> = alarms.map(|resource| json!({"node": api.node, "resource": resource})).collect();
+    let alarms: Vec<_> =
+        resources_in_alarm(api).map(|(_, resource)| json!({"node": api.node, "resource": resource})).collect();
     if alarms.is_empty() {
         return (StatusCode::OK, Json(json!({"status": "ok"})));
     }
     let failed = json!({"status": "failed", "reason": reason, "alarms": alarms});
     (StatusCode::SERVICE_UNAVAILABLE, Json(failed))
+}
+
+/// What is short, as RabbitMQ's older check names it and as the newer ones do.
+fn resources_in_alarm(api: &Api) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let Shortage { memory, disk } = api.board.alarms().shortage();
+    let all = [(disk, ("disk", "disk space")), (memory, ("memory", "memory"))];
+    all.into_iter().filter_map(|(is_short, names)| is_short.then_some(names))
 }
 
 async fn quorum_critical() -> Json<Value> {

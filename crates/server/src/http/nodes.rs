@@ -10,7 +10,6 @@ use crate::limits::{MemoryLimit, parse_bytes};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use broker::command::Shortage;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
@@ -93,11 +92,6 @@ fn disk_free_limit(value: &Value) -> Result<u64, Refusal> {
 fn absolute(size: &Value) -> Result<u64, Refusal> {
     let text = size.as_str().map_or_else(|| size.to_string(), str::to_owned);
     parse_bytes(&text).map_err(Refusal::bad_request)
-}
-
-/// The alarms that are on, as the health checks and the command line name them.
-pub(super) fn alarms(shortage: Shortage) -> impl Iterator<Item = &'static str> {
-    [("memory", shortage.memory), ("disk", shortage.disk)].into_iter().filter_map(|(name, is_on)| is_on.then_some(name))
 }
 
 fn describe(api: &Api) -> Value {

@@ -141,7 +141,7 @@ async fn the_alarm_comes_by_itself_and_names_what_is_short() {
     assert_eq!(view(&server, "blocking").await.channels.len(), 1);
     publisher.declare("tasks", false).await;
     publisher.publish("tasks", b"work", false).await;
-    assert_eq!(expect_blocked(&mut publisher).await, "low on memory & disk");
+    assert_eq!(expect_blocked(&mut publisher).await, "low on disk & memory");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ fn publish_frames(queue: &str) -> Vec<u8> {
 
 #[test]
 fn a_publisher_is_blocked_by_its_next_publish_and_unblocked_with_the_last_alarm() {
-    for (shortage, reason) in [(MEMORY, "low on memory"), (DISK, "low on disk"), (BOTH, "low on memory & disk")] {
+    for (shortage, reason) in [(MEMORY, "low on memory"), (DISK, "low on disk"), (BOTH, "low on disk & memory")] {
         let mut client = Client::publisher();
         client.publish(1);
         assert_eq!((client.state(), client.sent()), ("running", vec![]));
