@@ -15,7 +15,7 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use store::{Link, Lsn, MemoryStore, Record, Store, StoreEvent, Urgency};
+use store::{Link, Lsn, LsnRange, MemoryStore, Record, Store, StoreEvent, Urgency};
 
 /// A server and its clients.
 #[derive(Debug)]
@@ -363,8 +363,16 @@ impl Store for SharedStore {
         self.0.borrow_mut().flush(urgency);
     }
 
-    fn release(&mut self, at: Lsn) {
-        self.0.borrow_mut().release(at);
+    fn retain(&mut self, messages: LsnRange, payload_bytes: u32) {
+        self.0.borrow_mut().retain(messages, payload_bytes);
+    }
+
+    fn release(&mut self, messages: LsnRange, payload_bytes: u32) {
+        self.0.borrow_mut().release(messages, payload_bytes);
+    }
+
+    fn read(&mut self, ticket: u64, wanted: &[LsnRange]) {
+        self.0.borrow_mut().read(ticket, wanted);
     }
 
     fn poll(&mut self, events: &mut Vec<StoreEvent>) {
@@ -379,8 +387,32 @@ impl Store for SharedStore {
         self.0.borrow().log_bytes()
     }
 
-    fn evacuate(&self, live_bytes: u64) -> Option<Lsn> {
-        self.0.borrow().evacuate(live_bytes)
+    fn reclaim(&mut self) -> bool {
+        self.0.borrow_mut().reclaim()
+    }
+
+    fn wants_reclaim(&self) -> bool {
+        self.0.borrow().wants_reclaim()
+    }
+
+    fn replay_bytes(&self) -> u64 {
+        self.0.borrow().replay_bytes()
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.0.borrow().wants_checkpoint()
+    }
+
+    fn begin_checkpoint(&mut self) {
+        self.0.borrow_mut().begin_checkpoint();
+    }
+
+    fn checkpoint(&mut self, piece: Record<'_>) {
+        self.0.borrow_mut().checkpoint(piece);
+    }
+
+    fn end_checkpoint(&mut self) {
+        self.0.borrow_mut().end_checkpoint();
     }
 
     fn close(&mut self) {

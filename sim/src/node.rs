@@ -83,6 +83,8 @@ pub struct Start {
     pub settings: ShardSettings,
     /// Of all logs.
     pub segment_bytes: u64,
+    /// What each disk keeps for the time when it is full.
+    pub reserve_bytes: u64,
     /// What the checksums of new logs begin with.
     pub salt: u32,
     /// The stop before was clean, so that all logs have to say so.
@@ -97,7 +99,8 @@ impl Node {
     pub fn start(disks: &[MemoryDisk], start: &Start, now: Now) -> Result<Self, OpenError> {
         let (mut shards, mut facts, mut clean, mut epoch) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (id, disk) in (0..).map(ShardId).zip(disks) {
-            let options = Options { segment_bytes: start.segment_bytes, salt: start.salt, progress: None };
+            let Start { segment_bytes, reserve_bytes, salt, .. } = *start;
+            let options = Options { segment_bytes, salt, reserve_bytes, progress: None };
             let mut recovery = Shard::<SegmentLog>::recover(id, start.settings.clone(), now);
             let opened = SegmentLog::open(disk.clone(), options, &mut |lsn, record| recovery.replay(lsn, record))?;
             trace::note(format_args!("s{} opens its log: {:?}", id.0, opened.report));

@@ -20,6 +20,8 @@ pub struct Plan {
     pub faults: FaultPlan,
     /// Size of a log's segments, in bytes.
     pub segment_bytes: u64,
+    /// What each log keeps for the time when its disk is full, in bytes.
+    pub reserve_bytes: u64,
     /// What stays in memory.
     pub near: Near,
     /// The largest usual body, in bytes.
@@ -194,6 +196,7 @@ impl Plan {
             acts,
             faults,
             segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
+            reserve_bytes: *random.pick(&[0, 500, 4_000]),
             near: *random.pick(&[Near::default(), ROOMY, TIGHT, NONE]),
             body_bytes_max: *random.pick(&[8, 64, 64, 2_000, 20_000, 300_000]),
             mailbox_room: random.index(12) + 1,

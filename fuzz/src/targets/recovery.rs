@@ -54,7 +54,7 @@ fn start(disk: &MemoryDisk) {
     let now = Now { ms: 1_000_000, unix_ms: 1_700_000_000_000 };
     let mut recovery = Shard::<SegmentLog>::recover(ShardId(0), ShardSettings::default(), now);
     let opened = SegmentLog::open(disk.clone(), Options::default(), &mut |lsn, record| recovery.replay(lsn, record));
-    let Opened { log, mut writer, report } = opened.expect("opened twice before");
+    let Opened { log, mut writer, mut caretaker, report } = opened.expect("opened twice before");
     let (mut shard, facts) = match recovery.finish(log, report.clean) {
         Ok(recovered) => recovered,
         Err(error) => return assert!(!error.to_string().is_empty(), "a refusal says why"),
@@ -77,11 +77,13 @@ fn start(disk: &MemoryDisk) {
         let now = Now { ms: now.ms + ms, unix_ms: now.unix_ms + ms };
         shard.step(now, &mut inbox, &topology, &mut out);
         writer.step(Duration::from_millis(ms));
+        caretaker.step(Duration::from_millis(ms));
     }
     inbox.push(ShardInput::Close);
     for _ in 0..4 {
         shard.step(now, &mut inbox, &topology, &mut out);
         writer.step(Duration::from_secs(120));
+        caretaker.step(Duration::from_secs(120));
     }
     assert_eq!(out.failed, None, "a disk in memory does not fail");
     assert!(out.closed, "the shard can be stopped");
@@ -112,7 +114,7 @@ fn generate(random: &mut Random) -> Vec<u8> {
     let disk = MemoryDisk::new();
     let (segment_bytes, salt) = (200 + random.below(4000) as u64, random.number() as u32);
     for _ in 0..1 + random.below(3) {
-        let options = Options { segment_bytes, salt, progress: None };
+        let options = Options { segment_bytes, salt, reserve_bytes: 0, progress: None };
         let Ok(Opened { mut log, mut writer, .. }) = SegmentLog::open(disk.clone(), options, &mut |_, _| {}) else {
             break;
         };
@@ -143,7 +145,8 @@ fn append(log: &mut SegmentLog, random: &mut Random) {
             let places: Vec<_> = (0..random.below(4)).map(|at| place(at, random)).collect();
             let moved_from = random.one_in(6).then_some((queue, seq));
             let payload = payload(random);
-            log.append(Record::Message { places: &places, moved_from, payload: &payload }, link);
+            let kept = !random.one_in(8);
+            log.append(Record::Message { places: &places, moved_from, kept, payload: &payload }, link);
             return;
         }
         3 => {
@@ -153,7 +156,10 @@ fn append(log: &mut SegmentLog, random: &mut Random) {
             log.append(Record::Settled { queue, ranges: &ranges }, link);
             return;
         }
-        4 => Record::Returned { queue, seq, attempts: random.edge() as u32 },
+        4 => {
+            let last = Seq(seq.0.saturating_add(random.below(4) as u64));
+            Record::Returned { queue, range: SeqRange { first: seq, last }, attempts: random.edge() as u32 }
+        }
         5 => Record::Forget { key: b"q/1" },
         _ => {
             let (key, value) = fact(random);

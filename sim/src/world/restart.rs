@@ -181,7 +181,7 @@ fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> St
         ..ShardSettings::default()
     };
     let salt = u32::try_from(random.below(1 << 32)).expect("below 2^32");
-    Start { settings, segment_bytes: plan.segment_bytes, salt, is_clean }
+    Start { settings, segment_bytes: plan.segment_bytes, reserve_bytes: plan.reserve_bytes, salt, is_clean }
 }
 
 /// More than any stop takes.
