@@ -3,10 +3,5 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at real files and use real threads")]
 
 mod conformance;
-mod crash;
-mod damage;
-mod files;
-mod fixture;
 mod kept;
 mod ledger;
-mod writer;

@@ -1,0 +1,306 @@
+//! Reading messages back: finds a record by its position, and checks every byte on the way there.
+//!
+//! What is read is read in large pieces, and the last few of these are kept, so that the next queue, whose messages lie
+//! between those of this one, finds them there.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::disk::read_all;
+use crate::footer::{Layout, Mark, Stretch, TRAILER_BYTES};
+use crate::record::{Entry, HEAD_BYTES, Head, Lists, RECORD_BYTES_MAX};
+use crate::segment::{self, Content, HEADER_BYTES, Header};
+use crate::shared::{Shared, Whereabouts};
+use crate::{Disk, Lsn, LsnRange, OldMessage, Record};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reader<D> {
+    disk: D,
+    shared: Arc<Shared>,
+    salt: u32,
+    mark_bytes: u64,
+    /// Of sealed segments, the one used last at the back.
+    layouts: VecDeque<(u64, Layout)>,
+    /// The one used last at the back.
+    chunks: VecDeque<Chunk>,
+    chunk_bytes: usize,
+}
+
+/// A part of a file.
+#[derive(Debug)]
+struct Chunk {
+    segment: u64,
+    offset: u64,
+    bytes: Bytes,
+}
+
+/// Why something could not be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    Io(io::Error),
+    /// Where, and what is wrong.
+    Bad(u64, &'static str),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Unreadable {
+        Unreadable::Io(error)
+    }
+}
+
+impl Unreadable {
+    /// As an error that says where.
+    pub(crate) fn into_error(self) -> io::Error {
+        match self {
+            Unreadable::Io(error) => error,
+            Unreadable::Bad(offset, why) => io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "at byte {offset} {why}. The file is damaged: `leveret store verify` says how far, and it has to \
+                     be restored from a backup"
+                ),
+            ),
+        }
+    }
+}
+
+/// What stands at a place.
+struct Visit<'a> {
+    at: Mark,
+    head: Head,
+    body: &'a Bytes,
+}
+
+impl<D: Disk> Reader<D> {
+    pub(crate) fn new(disk: D, shared: Arc<Shared>, salt: u32, mark_bytes: u64) -> Reader<D> {
+        let (layouts, chunks) = (VecDeque::new(), VecDeque::new());
+        Reader { disk, shared, salt, mark_bytes, layouts, chunks, chunk_bytes: 0 }
+    }
+
+    /// Forgets what is known of a segment, because it is gone or because it was wrong.
+    pub(crate) fn forget(&mut self, segment: u64) {
+        self.layouts.retain(|(number, _)| *number != segment);
+        self.chunks.retain(|chunk| chunk.segment != segment);
+        self.chunk_bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+    }
+
+    /// Adds the payloads of those records that are messages. `last` is where the read before this one ended, and is
+    /// moved on.
+    pub(crate) fn read(
+        &mut self,
+        segment: Whereabouts,
+        range: LsnRange,
+        last: &mut Option<(u64, Mark)>,
+        messages: &mut Vec<(Lsn, Bytes)>,
+    ) -> Result<(), Unreadable> {
+        let mut stretch = self.stretch(segment, Some(range))?;
+        if let Some((number, mark)) = *last
+            && number == segment.number
+            && mark.lsn <= range.first
+            && mark.offset > stretch.start.offset
+        {
+            stretch.start = mark;
+        }
+        let end = range.first.plus(u64::from(range.count));
+        let mut lists = Lists::default();
+        let ended = self.walk(segment, stretch, &mut |visit| {
+            if visit.at.lsn < range.first {
+                return Ok(true);
+            }
+            if visit.at.lsn >= end {
+                return Ok(false);
+            }
+            if let Entry::Record(Record::Message { payload, .. }, _) = visit.decode(&mut lists)? {
+                messages.push((visit.at.lsn, visit.body.slice(visit.body.len() - payload.len()..)));
+            }
+            Ok(visit.at.lsn.next() < end)
+        })?;
+        *last = Some((segment.number, ended));
+        Ok(())
+    }
+
+    /// The next messages of a segment, about `budget` bytes of it, and where the rest begins, if there is any.
+    pub(crate) fn offer(
+        &mut self,
+        segment: Whereabouts,
+        from: Option<Mark>,
+        budget: u64,
+    ) -> Result<(Vec<OldMessage>, Option<Mark>), Unreadable> {
+        let mut stretch = self.stretch(segment, None)?;
+        stretch.start = from.unwrap_or(stretch.start);
+        stretch.likely_end = stretch.start.offset + budget;
+        let mut old = Vec::new();
+        let mut lists = Lists::default();
+        let ended = self.walk(segment, stretch, &mut |visit| {
+            if let Entry::Record(Record::Message { places, kept, payload, .. }, _) = visit.decode(&mut lists)? {
+                let payload = visit.body.slice(visit.body.len() - payload.len()..);
+                old.push(OldMessage { lsn: visit.at.lsn, places: places.to_vec(), kept, payload });
+            }
+            Ok(visit.at.offset + (HEAD_BYTES + visit.body.len()) as u64 <= stretch.likely_end)
+        })?;
+        let is_done = ended.lsn >= segment.end || ended.offset >= stretch.end;
+        Ok((old, (!is_done).then_some(ended)))
+    }
+
+    /// Visits record after record until `each` says that it was the last, and says where the next one is. The log's
+    /// own notes are not visited.
+    fn walk(
+        &mut self,
+        segment: Whereabouts,
+        stretch: Stretch,
+        each: &mut dyn FnMut(&Visit<'_>) -> Result<bool, Unreadable>,
+    ) -> Result<Mark, Unreadable> {
+        let mut at = stretch.start;
+        let mut epoch = None;
+        let mut is_stale = false;
+        while at.lsn < segment.end && at.offset < stretch.end {
+            let likely = stretch.likely_end.saturating_sub(at.offset);
+            let mut view = |offset, count| self.view(segment.number, offset, count, likely, stretch.end);
+            let head = view(at.offset, HEAD_BYTES)?;
+            let head = Head::parse(head.first_chunk().ok_or(Unreadable::Bad(at.offset, SHORT))?);
+            let record_bytes = HEAD_BYTES + head.body_bytes as usize;
+            if record_bytes > RECORD_BYTES_MAX {
+                return Err(Unreadable::Bad(at.offset, "a record claims to be longer than any can be"));
+            }
+            let body = view(at.offset, record_bytes)?.slice(HEAD_BYTES..);
+            if !head.is_intact(self.salt, &body) {
+                return Err(Unreadable::Bad(at.offset, "a record does not match its checksum"));
+            }
+            let here = at;
+            at.offset += record_bytes as u64;
+            if head.is_record() {
+                if is_stale {
+                    continue;
+                }
+                at.lsn = at.lsn.next();
+                if !each(&Visit { at: here, head, body: &body })? {
+                    break;
+                }
+            } else if let Ok(Entry::Batch(batch)) = head.decode(&body, &mut Lists::default()) {
+                // An owner that had already lost the log may have written one more batch. Where the walk did not come
+                // by the batch before, such a one shows in its position.
+                is_stale = epoch.map_or(batch.first != at.lsn, |epoch| batch.epoch < epoch);
+                if !is_stale {
+                    epoch = Some(batch.epoch);
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    /// Where to look in the segment for these records, or for all of them.
+    fn stretch(&mut self, segment: Whereabouts, range: Option<LsnRange>) -> Result<Stretch, Unreadable> {
+        let of = |layout: &Layout| range.map_or_else(|| layout.start(), |range| layout.stretch(range));
+        {
+            let growing = self.shared.growing();
+            if growing.0 == segment.number {
+                return Ok(of(&growing.1));
+            }
+        }
+        match self.layouts.iter().position(|(number, _)| *number == segment.number) {
+            Some(at) => self.layouts.make_contiguous()[at..].rotate_left(1),
+            None => {
+                let layout = self.layout(segment)?;
+                if self.layouts.len() == LAYOUTS_MAX {
+                    self.layouts.pop_front();
+                }
+                self.layouts.push_back((segment.number, layout));
+            }
+        }
+        Ok(of(&self.layouts.back().expect("it was just put there").1))
+    }
+
+    /// Reads the segment's footer, or, if that is not whole, the segment.
+    fn layout(&mut self, segment: Whereabouts) -> Result<Layout, Unreadable> {
+        let name = segment::file_name(segment.number);
+        let file_bytes = self.disk.bytes(&name)?;
+        let mut header = vec![0; file_bytes.min(HEADER_BYTES as u64) as usize];
+        read_all(&mut self.disk, &name, 0, &mut header)?;
+        let header = match Header::decode(&header, Content::Segment) {
+            Ok(header) if (header.number, header.first, header.salt) == (segment.number, segment.first, self.salt) => {
+                header
+            }
+            _ => return Err(Unreadable::Bad(0, "the header is not that of this segment")),
+        };
+        if let Some(layout) = self.footer(&name, file_bytes)? {
+            return Ok(layout);
+        }
+        let start = Mark { lsn: segment.first, offset: header.bytes() };
+        let mut layout = Layout::new(start);
+        let stretch = Stretch { start, likely_end: file_bytes, end: file_bytes };
+        let mark_bytes = self.mark_bytes;
+        let ended = self.walk(segment, stretch, &mut |visit| {
+            if visit.at.offset >= layout.last().offset + mark_bytes {
+                layout.push(visit.at);
+            }
+            Ok(true)
+        })?;
+        layout.end_at(ended.offset);
+        Ok(layout)
+    }
+
+    fn footer(&mut self, name: &str, file_bytes: u64) -> io::Result<Option<Layout>> {
+        let mut trailer = [0; TRAILER_BYTES];
+        let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
+        read_all(&mut self.disk, name, trailer_at, &mut trailer)?;
+        let offset = Layout::footer_bytes(trailer).and_then(|bytes| file_bytes.checked_sub(bytes));
+        let Some(offset) = offset else { return Ok(None) };
+        let mut footer = vec![0; (file_bytes - offset) as usize];
+        read_all(&mut self.disk, name, offset, &mut footer)?;
+        Ok(Layout::decode(&footer, self.salt, offset))
+    }
+
+    /// `count` bytes of the segment, with up to `likely` of what follows them read along.
+    fn view(&mut self, segment: u64, offset: u64, count: usize, likely: u64, end: u64) -> Result<Bytes, Unreadable> {
+        let covers = |chunk: &Chunk| {
+            chunk.segment == segment
+                && chunk.offset <= offset
+                && offset + count as u64 <= chunk.offset + chunk.bytes.len() as u64
+        };
+        match self.chunks.iter().rposition(covers) {
+            Some(at) if at + 1 == self.chunks.len() => {}
+            Some(at) => self.chunks.make_contiguous()[at..].rotate_left(1),
+            None => {
+                let left = end.saturating_sub(offset);
+                if count as u64 > left {
+                    return Err(Unreadable::Bad(offset, SHORT));
+                }
+                let wanted = likely.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).max(count as u64).min(left);
+                let mut bytes = vec![0; wanted as usize];
+                read_all(&mut self.disk, &segment::file_name(segment), offset, &mut bytes)?;
+                self.keep(Chunk { segment, offset, bytes: bytes.into() });
+            }
+        }
+        let chunk = self.chunks.back().expect("it was just put there");
+        let start = (offset - chunk.offset) as usize;
+        Ok(chunk.bytes.slice(start..start + count))
+    }
+
+    fn keep(&mut self, chunk: Chunk) {
+        self.chunk_bytes += chunk.bytes.len();
+        self.chunks.push_back(chunk);
+        while self.chunk_bytes > CHUNKS_BYTES && self.chunks.len() > 1 {
+            self.chunk_bytes -= self.chunks.pop_front().map_or(0, |chunk| chunk.bytes.len());
+        }
+    }
+}
+
+impl Visit<'_> {
+    fn decode<'a>(&'a self, lists: &'a mut Lists) -> Result<Entry<'a>, Unreadable> {
+        self.head.decode(self.body, lists).map_err(|why| Unreadable::Bad(self.at.offset, why))
+    }
+}
+
+/// Segments whose layout is kept: at 32 KiB for one of the usual size, 2 MiB.
+const LAYOUTS_MAX: usize = 64;
+/// What is kept of what was read.
+const CHUNKS_BYTES: usize = 4 << 20;
+/// Less is not worth a call, …
+const CHUNK_BYTES_MIN: u64 = 32 << 10;
+/// … and more does not make the disk faster.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;
+const SHORT: &str = "the segment ends inside a record";
