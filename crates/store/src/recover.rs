@@ -192,6 +192,11 @@ pub(crate) fn open<D: Disk>(
     let mut reserve_bytes = files.reserve;
     let claim = Claim { salt, next, epoch, begin: plan.begin, reserve_bytes: &mut reserve_bytes };
     let Claimed { segments, layout } = claim.make(&mut disk, segments, layout.filter(|_| is_going_on))?;
+    if let Some(checkpoint) = &plan.checkpoint {
+        // It may have been written whole by an owner whose sync failed, and what it replaces goes now.
+        let name = &checkpoint.file.name;
+        disk.sync(name).map_err(|error| OpenError::Io { doing: "sync", file: disk.path(name), error })?;
+    }
     for name in &plan.garbage {
         disk.remove(name).map_err(|error| OpenError::Io { doing: "remove", file: disk.path(name), error })?;
     }

@@ -181,8 +181,16 @@ pub(crate) fn settle<S: Store, D: Disk>(
     writer: &mut Writer<D>,
     caretaker: &mut Caretaker<D>,
 ) -> Vec<StoreEvent> {
+    settle_from(Duration::ZERO, log, writer, caretaker)
+}
+
+pub(crate) fn settle_from<S: Store, D: Disk>(
+    mut now: Duration,
+    log: &mut S,
+    writer: &mut Writer<D>,
+    caretaker: &mut Caretaker<D>,
+) -> Vec<StoreEvent> {
     let mut events = Vec::new();
-    let mut now = Duration::ZERO;
     loop {
         let steps = [writer.step(now), caretaker.step(now)];
         let before = events.len();

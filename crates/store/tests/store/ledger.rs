@@ -148,6 +148,13 @@ impl Ledger {
         facts.chain(queues).collect()
     }
 
+    /// The first place at or after that one, and the pieces that say what waits there.
+    pub(crate) fn next_from(&self, from: (QueueId, Seq)) -> Option<((QueueId, Seq), Vec<Kept>)> {
+        let (&at, waiting) = self.waiting.range(from..).next()?;
+        let piece = Kept::Waiting { queue: at.0, runs: vec![waiting.run()] };
+        Some((at, if waiting.kept { vec![piece] } else { Vec::new() }))
+    }
+
     /// Tells a store that was opened what lives.
     pub(crate) fn retain<S: Store>(&self, store: &mut S) {
         for waiting in self.waiting.values() {
