@@ -20,13 +20,17 @@ pub struct FileEntry {
     pub bytes: u64,
 }
 
-/// One directory of files. A method that returns an error may have done its work in part.
-pub trait Disk {
+/// One directory of files. A method that returns an error may have done its work in part. A clone is another handle on
+/// the same directory.
+pub trait Disk: Clone {
     /// All files, in any order.
     fn list(&mut self) -> io::Result<Vec<FileEntry>>;
 
     /// Reads into `buffer` from that offset and says how many bytes it was; 0 at the end of the file.
     fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// The file's length.
+    fn bytes(&mut self, name: &str) -> io::Result<u64>;
 
     /// Makes an empty file whose name survives a power cut; an error if it exists.
     fn create(&mut self, name: &str) -> io::Result<()>;
@@ -63,12 +67,39 @@ pub(crate) fn write_all<D: Disk>(disk: &mut D, name: &str, mut offset: u64, mut 
     Ok(())
 }
 
+/// Fills all of `buffer`, however short the single reads turn out.
+pub(crate) fn read_all<D: Disk>(disk: &mut D, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match disk.read_at(name, offset + filled as u64, &mut buffer[filled..]) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was")),
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the disk has no room left for this owner.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A directory of the real file system. Files are readable by their owner only.
 #[derive(Debug)]
 pub struct FileDisk {
     directory: PathBuf,
-    /// The file in use: a log works on one at a time.
+    /// The file that is being written: a log works on one at a time.
     open: Option<(String, File)>,
+    /// Files that were read from lately, the latest last.
+    read: Vec<(String, File)>,
+}
+
+impl Clone for FileDisk {
+    fn clone(&self) -> FileDisk {
+        FileDisk { directory: self.directory.clone(), open: None, read: Vec::new() }
+    }
 }
 
 impl FileDisk {
@@ -82,7 +113,7 @@ impl FileDisk {
             file: directory.display().to_string(),
             error,
         })?;
-        Ok(FileDisk { directory: directory.to_owned(), open: None })
+        Ok(FileDisk { directory: directory.to_owned(), open: None, read: Vec::new() })
     }
 
     fn file(&mut self, name: &str) -> io::Result<&File> {
@@ -95,6 +126,20 @@ impl FileDisk {
             Some((_, file)) => Ok(file),
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn file_to_read(&mut self, name: &str) -> io::Result<&File> {
+        match self.read.iter().position(|(read, _)| read == name) {
+            Some(at) => self.read[at..].rotate_left(1),
+            None => {
+                let file = File::open(self.directory.join(name))?;
+                if self.read.len() == READ_FILES_MAX {
+                    self.read.remove(0);
+                }
+                self.read.push((name.to_owned(), file));
+            }
+        }
+        self.read.last().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -113,12 +158,11 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.file(name)?.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
+        self.file_to_read(name)?.read_at(buffer, offset)
+    }
+
+    fn bytes(&mut self, name: &str) -> io::Result<u64> {
+        Ok(self.file_to_read(name)?.metadata()?.len())
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
@@ -129,7 +173,8 @@ impl Disk for FileDisk {
             .mode(FILE_MODE)
             .open(self.directory.join(name))?;
         self.open = Some((name.to_owned(), file));
-        sync_directory(&self.directory)
+        // The name is there, whatever this says: it must not look like a file that could not be made for want of room.
+        sync_directory(&self.directory).map_err(io::Error::other)
     }
 
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize> {
@@ -150,6 +195,7 @@ impl Disk for FileDisk {
         if self.open.as_ref().is_some_and(|(open, _)| open == name) {
             self.open = None;
         }
+        self.read.retain(|(read, _)| read != name);
         fs::remove_file(self.directory.join(name))?;
         sync_directory(&self.directory)
     }
@@ -277,6 +323,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// How many files a handle keeps open for reading.
+const READ_FILES_MAX: usize = 8;
 const LOCK_FILE: &str = "lock";
 const HOLDER_BYTES_MAX: u64 = 512;
 const FILE_MODE: u32 = 0o600;

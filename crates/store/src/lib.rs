@@ -4,23 +4,29 @@
 //! source of randomness is named here. The owner calls [`Store`] and is never blocked by it: records are buffered,
 //! handed over in batches, and reported [`StoreEvent::Durable`] when a sync that covers them has returned.
 //!
-//! [`SegmentLog`] is the real store, over any [`Disk`]; its other half, [`Writer`], does the reading and writing that
-//! takes time and is driven by a host's thread or by a simulator. [`MemoryStore`] is the reference: short enough to be
+//! [`SegmentLog`] is the real store, over any [`Disk`]; its other parts, [`Writer`] and [`Caretaker`], do the writing and
+//! the reading that take time, and are driven by a host's threads or by a simulator. [`MemoryStore`] is the reference: short enough to be
 //! obviously right, and held to the same tests. Every byte on disk is described in `docs/storage-format.md`.
 
+mod caretaker;
+mod checkpoint;
 #[expect(clippy::disallowed_methods, reason = "the one file that may touch files")]
 mod disk;
+mod footer;
 mod log;
 mod memory;
 mod memory_disk;
+mod reader;
 mod record;
 mod recover;
 mod segment;
+mod shared;
 mod space;
 mod writer;
 
 use bytes::Bytes;
 
+pub use caretaker::Caretaker;
 pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError};
 pub use log::{Opened, Options, SegmentLog};
 pub use memory::MemoryStore;
@@ -39,7 +45,7 @@ pub struct Seq(pub u64);
 
 /// A position in one log. A later record has a greater one; nothing else may be read from it, above all not a place
 /// in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(u64);
 
 impl Lsn {
@@ -248,7 +254,8 @@ pub trait Store {
     fn flush(&mut self, urgency: Urgency);
 
     /// Counts one reference to each of these message records, found by a recovery to live. After an open no record has
-    /// references until this is called, for each place of each message that lives, before anything is appended.
+    /// references until this is called, for each place of each message that lives, before anything is appended or
+    /// polled for.
     fn retain(&mut self, messages: LsnRange, payload_bytes: u32);
 
     /// Says that one reference to each of these message records is gone. A segment without references goes, once

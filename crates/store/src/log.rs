@@ -1,15 +1,22 @@
-//! The segment log, the owner's half: encodes records into batches, hands them over, and knows which segments live.
+//! The segment log, the owner's part: encodes records into batches, hands them over, and knows which segments live.
 //!
-//! Nothing here waits for the disk. One lock is taken for a flush and one for a poll, each for a few moves of memory.
+//! Nothing here waits for the disk. A flush and a poll take a lock or two, each for a few moves of memory.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::record::{self, BATCH_BYTES};
+use crate::caretaker::Caretaker;
+use crate::checkpoint;
+use crate::footer::Mark;
+use crate::memory::each_piece;
+use crate::reader::Reader;
+use crate::record::{self, BATCH_BYTES, End};
 use crate::recover::{self, OpenError, OpenReport, Progress};
-use crate::segment::HEADER_BYTES;
-use crate::writer::{Chunk, Inbox, Shared, Writer};
+use crate::segment::{HEADER_BYTES, Header};
+use crate::shared::{Checkpointed, Chunk, Inbox, Offer, Part, ReadOrder, Shared, Whereabouts};
+use crate::space::{Segment, Space};
+use crate::writer::Writer;
 use crate::{Disk, Link, Lsn, LsnRange, Record, Store, StoreEvent, Urgency};
 
 /// What may be chosen about a log.
@@ -19,30 +26,40 @@ pub struct Options {
     /// What the checksums of a new log begin with. A random number keeps the bytes of another log, or bytes that
     /// somebody put into a message on purpose, from passing for records of this one.
     pub salt: u32,
+    /// The size of a file whose room is given up when the disk is full, so that what frees space can still be written;
+    /// 0 for none.
+    pub reserve_bytes: u64,
     /// Called now and then while a long log is read.
     pub progress: Option<Box<dyn FnMut(Progress)>>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20, salt: 0, progress: None }
+        Options { segment_bytes: 64 << 20, salt: 0, reserve_bytes: 1 << 20, progress: None }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { segment_bytes, salt, progress: _ } = self;
-        f.debug_struct("Options").field("segment_bytes", segment_bytes).field("salt", salt).finish_non_exhaustive()
+        let Options { segment_bytes, salt, reserve_bytes, progress: _ } = self;
+        f.debug_struct("Options")
+            .field("segment_bytes", segment_bytes)
+            .field("salt", salt)
+            .field("reserve_bytes", reserve_bytes)
+            .finish_non_exhaustive()
     }
 }
 
 /// A log that was opened.
 #[derive(Debug)]
 pub struct Opened<D> {
-    /// The owner's half.
+    /// The owner's part.
     pub log: SegmentLog,
-    /// The half that touches the disk. Without its rounds nothing is written.
+    /// The part that writes. Without its rounds nothing becomes durable.
     pub writer: Writer<D>,
+    /// The part that reads, writes checkpoints and removes files. Without its rounds nothing that was asked for is
+    /// answered, and no space comes back.
+    pub caretaker: Caretaker<D>,
     /// What was found.
     pub report: OpenReport,
 }
@@ -52,48 +69,77 @@ pub struct Opened<D> {
 pub struct SegmentLog {
     shared: Arc<Shared>,
     segment_bytes: u64,
+    mark_bytes: u64,
     salt: u32,
     epoch: u64,
-    /// Oldest first; the last one grows. Never empty.
-    segments: VecDeque<Segment>,
+    begin: u64,
+    space: Space,
     /// Chunks that were cut off by the end of a segment and not yet flushed.
     ready: VecDeque<Chunk>,
     /// The batch that grows: room for its batch record, then records.
     batch: Vec<u8>,
     batch_first: Lsn,
+    marks: Vec<Mark>,
+    /// At that size of the segment the next mark is due.
+    mark_at: u64,
     next: Lsn,
+    written: Lsn,
     durable: Lsn,
-    log_bytes: u64,
     appended_bytes: u64,
     written_bytes: u64,
     chain_is_open: bool,
     /// A flush that waits for the end of a chain.
     held_flush: Option<Urgency>,
+    /// Reads of records that are not yet written, the last of which is that one.
+    held_reads: Vec<(Lsn, u64, Vec<LsnRange>)>,
+    offering: Option<Offering>,
+    checkpointing: Checkpointing,
+    /// The segment that the last checkpoint, finished or not, was begun with.
+    last_index: Option<u64>,
+    /// The size of the checkpoint that counts.
+    index_bytes: u64,
+    /// There was no room for a checkpoint, and there may still be none.
+    lacks_room: bool,
+    is_full: bool,
     has_failed: bool,
+    lost: recover::Lost,
+    /// The first message that was retained and is not there.
+    missing: Option<Lsn>,
 }
 
-/// What is remembered of a segment.
+/// A segment whose messages are offered to the owner.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
-    pub(crate) number: u64,
-    pub(crate) first: Lsn,
-    pub(crate) bytes: u64,
-    pub(crate) references: u64,
-    /// The last record before the latest release: it has to be durable before the segment may go.
-    pub(crate) released_at: Lsn,
+struct Offering {
+    number: u64,
+    state: Offered,
 }
 
-impl Segment {
-    pub(crate) fn new(number: u64, first: Lsn, bytes: u64) -> Segment {
-        Segment { number, first, bytes, references: 0, released_at: Lsn::ZERO }
-    }
+#[derive(Clone, Copy, Debug)]
+enum Offered {
+    /// Some are being read.
+    Asked,
+    /// All up to there.
+    UpTo(Mark),
+    All,
+}
+
+#[derive(Debug)]
+enum Checkpointing {
+    No,
+    Building {
+        /// What is not yet handed over.
+        part: Vec<u8>,
+        pieces: u64,
+    },
+    /// All of it is handed over.
+    Ending,
 }
 
 impl SegmentLog {
-    /// Opens the log on that disk, or begins one, and gives `replay` every record that survived, in order. After that
-    /// all of them are durable. Each replayed record counts all its references again: the owner releases those that
-    /// are dead (a settled place, a place emptied by a move, one of a queue that is gone, a fact that was replaced or
-    /// forgotten), as it would have at run time.
+    /// Opens the log on that disk, or begins one. `replay` is given the pieces of the last checkpoint, at
+    /// [`Lsn::ZERO`], and then every record that came after it was begun, in order, as far as they survived. After
+    /// that all of them are durable. The owner then calls [`Store::retain`] for what lives, and
+    /// [`check_retained`](SegmentLog::check_retained).
     ///
     /// # Errors
     /// When the disk fails or refuses, when the log is damaged inside, or when a newer version wrote it. Then nothing
@@ -103,32 +149,51 @@ impl SegmentLog {
         options: Options,
         replay: &mut dyn FnMut(Lsn, Record<'_>),
     ) -> Result<Opened<D>, OpenError> {
-        let segment_bytes = options.segment_bytes;
+        let (segment_bytes, reserve_bytes) = (options.segment_bytes, options.reserve_bytes);
+        let mark_bytes = mark_bytes(segment_bytes);
         let recovered = recover::open(disk, options, replay)?;
         let tail = recovered.tail;
-        let shared = Arc::new(Shared::default());
-        shared.lock().durable = tail.last;
-        let log_bytes = recovered.segments.iter().map(|segment| segment.bytes).sum();
+        let index = recovered.index;
+        let mark_at = recovered.layout.last().offset + mark_bytes;
+        let shared = Arc::new(Shared::new(tail.last, (tail.segment, recovered.layout), recovered.reserve));
+        let replay_from = index.map_or(0, |(number, _)| number);
         let log = SegmentLog {
             shared: Arc::clone(&shared),
             segment_bytes,
+            mark_bytes,
             salt: tail.salt,
             epoch: tail.epoch,
-            segments: recovered.segments,
+            begin: tail.begin,
+            space: Space::new(recovered.segments, replay_from),
             ready: VecDeque::new(),
             batch: vec![0; BATCH_BYTES],
             batch_first: tail.last.next(),
+            marks: Vec::new(),
+            mark_at,
             next: tail.last.next(),
+            written: tail.last,
             durable: tail.last,
-            log_bytes,
             appended_bytes: 0,
             written_bytes: 0,
             chain_is_open: false,
             held_flush: None,
+            held_reads: Vec::new(),
+            offering: None,
+            checkpointing: Checkpointing::No,
+            last_index: index.map(|(number, _)| number),
+            index_bytes: index.map_or(0, |(_, bytes)| bytes),
+            lacks_room: false,
+            is_full: false,
             has_failed: false,
+            lost: recovered.lost,
+            missing: None,
         };
+        let reader = Reader::new(recovered.disk.clone(), Arc::clone(&shared), tail.salt, mark_bytes);
+        let durable_index = index.map(|(number, _)| number);
+        let caretaker =
+            Caretaker::new(recovered.disk.clone(), Arc::clone(&shared), reader, durable_index, reserve_bytes);
         let writer = Writer::new(recovered.disk, shared, &tail);
-        Ok(Opened { log, writer, report: recovered.report })
+        Ok(Opened { log, writer, caretaker, report: recovered.report })
     }
 
     /// How many times this log was opened: each owner has a higher one than all before it.
@@ -137,8 +202,15 @@ impl SegmentLog {
         self.epoch
     }
 
-    fn active(&mut self) -> &mut Segment {
-        self.segments.back_mut().expect("a log always has the segment that it writes to")
+    /// Whether every message that was retained is in a segment that is there; to be asked once all were.
+    ///
+    /// # Errors
+    /// The file that is missing. The log is damaged then, and must not be gone on with.
+    pub fn check_retained(&self) -> Result<(), OpenError> {
+        match self.missing {
+            Some(lsn) => Err(self.lost.error(lsn)),
+            None => Ok(()),
+        }
     }
 
     fn has_batch(&self) -> bool {
@@ -147,67 +219,153 @@ impl SegmentLog {
 
     /// Ends the segment and begins the next one with the record that is about to be appended.
     fn roll(&mut self) {
-        let sealed = *self.active();
         if self.has_batch() {
             let chunk = self.cut_batch(Vec::new());
             self.ready.push_back(chunk);
         }
-        self.log_bytes += HEADER_BYTES as u64;
-        self.segments.push_back(Segment::new(sealed.number + 1, self.next, HEADER_BYTES as u64));
+        self.space.begin(self.next, HEADER_BYTES as u64);
+        self.mark_at = HEADER_BYTES as u64 + self.mark_bytes;
     }
 
     /// Takes the batch out as a chunk; the next one grows in `buffer`.
     fn cut_batch(&mut self, mut buffer: Vec<u8>) -> Chunk {
         buffer.resize(BATCH_BYTES, 0);
         Chunk {
-            segment: self.active().number,
+            segment: self.space.active().number,
             first: self.batch_first,
             last: self.next.previous(),
             bytes: std::mem::replace(&mut self.batch, buffer),
+            marks: std::mem::take(&mut self.marks),
         }
     }
 
     /// Adds a small chunk to the one that the writer has not taken yet, so that many flushes during one slow sync
     /// become one write.
-    fn hand_over(&mut self, chunk: Chunk, inbox: &mut Inbox) {
+    fn hand_over(&mut self, mut chunk: Chunk, inbox: &mut Inbox) {
         match inbox.chunks.back_mut() {
             Some(last) if last.segment == chunk.segment && last.bytes.len() + chunk.bytes.len() <= MERGED_BYTES_MAX => {
+                let shift = (last.bytes.len() - BATCH_BYTES) as u64;
+                last.marks.extend(chunk.marks.drain(..).map(|mark| Mark { offset: mark.offset + shift, ..mark }));
                 last.bytes.extend_from_slice(&chunk.bytes[BATCH_BYTES..]);
                 last.last = chunk.last;
                 inbox.recycle(chunk.bytes);
                 self.appended_bytes -= BATCH_BYTES as u64;
-                self.log_bytes -= BATCH_BYTES as u64;
-                let segment = self.segments.iter_mut().rfind(|segment| segment.number == chunk.segment);
-                segment.expect("a segment stays until all of it is durable").bytes -= BATCH_BYTES as u64;
+                self.space.resize(chunk.segment, -(BATCH_BYTES as i64));
             }
             _ => inbox.chunks.push_back(chunk),
         }
     }
 
-    /// Lets the oldest segments go that nothing refers to.
-    fn retire(&mut self) {
-        let mut keep_from = None;
-        while let (Some(oldest), Some(next)) = (self.segments.front(), self.segments.get(1)) {
-            // A durable record in the next segment shows that the writer is done with this one.
-            if oldest.references > 0 || self.durable < oldest.released_at.max(next.first) {
-                break;
+    /// Asks the caretaker for what is surely in a file.
+    fn order_read(&self, ticket: u64, wanted: &[LsnRange]) {
+        let segments = self.space.segments();
+        let parts = wanted.iter().flat_map(|range| self.space.parts(*range));
+        let pieces = parts.map(|(at, range)| (whereabouts(&segments[at]), range)).collect();
+        self.shared.desk().reads.push_back(ReadOrder { ticket, pieces });
+        self.shared.caretaker_bell().notify_one();
+    }
+
+    fn order_held_reads(&mut self) {
+        let written = self.written;
+        let mut held = std::mem::take(&mut self.held_reads);
+        held.retain(|(last, ticket, wanted)| {
+            let is_written = *last <= written;
+            if is_written {
+                self.order_read(*ticket, wanted);
             }
-            keep_from = Some(next.number);
-            self.log_bytes -= oldest.bytes;
-            self.segments.pop_front();
+            !is_written
+        });
+        self.held_reads = held;
+    }
+
+    fn order_part(&self, part: Part) {
+        self.shared.desk().parts.push_back(part);
+        self.shared.caretaker_bell().notify_one();
+    }
+
+    /// Takes in what the writer did.
+    fn hear_writer(&mut self, events: &mut Vec<StoreEvent>) {
+        let mut inbox = self.shared.inbox();
+        self.written_bytes = inbox.written_bytes;
+        self.written = inbox.written;
+        for (number, bytes) in inbox.footers.drain(..) {
+            self.space.resize(number, bytes as i64);
         }
-        if let Some(keep_from) = keep_from {
-            self.shared.lock().keep_from = keep_from;
-            self.shared.wake();
+        if inbox.durable > self.durable {
+            self.durable = inbox.durable;
+            events.push(StoreEvent::Durable(self.durable));
         }
+        if inbox.is_full() != self.is_full {
+            self.is_full = inbox.is_full();
+            events.push(StoreEvent::Full(self.is_full));
+        }
+        if let (Some(failure), false) = (&inbox.failure, self.has_failed) {
+            self.has_failed = true;
+            events.push(StoreEvent::Failed(failure.clone()));
+        }
+    }
+
+    /// Takes in what the caretaker did.
+    fn hear_caretaker(&mut self, events: &mut Vec<StoreEvent>) {
+        let mut desk = self.shared.desk();
+        events.append(&mut desk.answers);
+        let (offered, checkpoints) = (desk.offered.take(), std::mem::take(&mut desk.checkpoints));
+        drop(desk);
+        if let (Some(rest), Some(offering)) = (offered, &mut self.offering) {
+            offering.state = rest.map_or(Offered::All, Offered::UpTo);
+        }
+        for checkpointed in checkpoints {
+            self.hear_of_checkpoint(checkpointed);
+        }
+    }
+
+    fn hear_of_checkpoint(&mut self, checkpointed: Checkpointed) {
+        match checkpointed {
+            Checkpointed::Done(number, bytes) => {
+                self.space.replay_from(number);
+                self.index_bytes = bytes;
+                if matches!(self.checkpointing, Checkpointing::Ending) && self.last_index == Some(number) {
+                    self.checkpointing = Checkpointing::No;
+                }
+            }
+            Checkpointed::NoRoom => {
+                self.checkpointing = Checkpointing::No;
+                self.lacks_room = true;
+            }
+            Checkpointed::TryAgain => self.lacks_room = false,
+        }
+    }
+
+    /// Lets segments go that nobody needs.
+    fn retire(&mut self) {
+        let dead = self.space.take_dead(self.durable);
+        if !dead.is_empty() {
+            self.shared.desk().dead.extend(dead);
+            self.shared.caretaker_bell().notify_one();
+        }
+    }
+
+    /// The place to go on offering from, if the segment is worth it and not yet through.
+    fn next_offer(&mut self) -> Option<Offer> {
+        if let Some(Offering { number, state }) = self.offering {
+            match (state, self.space.segment(number)) {
+                (Offered::UpTo(mark), Some(segment)) if segment.has_references() => {
+                    return Some(Offer { segment: whereabouts(segment), from: Some(mark) });
+                }
+                (Offered::All, _) => self.space.was_offered(number),
+                _ => {}
+            }
+        }
+        self.space.look_for_victim(self.segment_bytes);
+        self.space.victim().map(|victim| Offer { segment: whereabouts(victim), from: None })
     }
 }
 
 impl Store for SegmentLog {
     fn append(&mut self, record: Record<'_>, link: Link) -> Lsn {
-        let active = *self.active();
+        let active = self.space.active();
         let bytes_max = (BATCH_BYTES + record::encoded_bytes_max(&record)) as u64;
-        if !self.chain_is_open && active.first < self.next && active.bytes + bytes_max > self.segment_bytes {
+        if !self.chain_is_open && !active.is_empty(self.next) && active.bytes + bytes_max > self.segment_bytes {
             self.roll();
         }
         let before = if self.has_batch() { self.batch.len() } else { 0 };
@@ -215,13 +373,16 @@ impl Store for SegmentLog {
         if before == 0 {
             self.batch_first = lsn;
         }
+        let segment_bytes = self.space.active().bytes;
+        if segment_bytes >= self.mark_at {
+            self.mark_at = segment_bytes + self.mark_bytes;
+            self.marks.push(Mark { lsn, offset: self.batch.len() as u64 });
+        }
         record::encode(&mut self.batch, self.salt, &record, link);
         let added = (self.batch.len() - before) as u64;
         self.appended_bytes += added;
-        self.log_bytes += added;
-        let segment = self.active();
-        segment.bytes += added;
-        segment.references += record.references().0;
+        let (references, payload_bytes) = record.references();
+        self.space.grow(added, references, payload_bytes);
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;
         if !self.chain_is_open
@@ -243,7 +404,7 @@ impl Store for SegmentLog {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let mut inbox = shared.lock();
+        let mut inbox = shared.inbox();
         inbox.sync_is_wanted |= urgency == Urgency::Sync;
         while let Some(chunk) = self.ready.pop_front() {
             self.hand_over(chunk, &mut inbox);
@@ -258,49 +419,41 @@ impl Store for SegmentLog {
             inbox.chunks.clear();
         }
         drop(inbox);
-        shared.wake();
+        shared.writer_bell().notify_one();
     }
 
-    fn retain(&mut self, _: LsnRange, _: u32) {}
-    fn read(&mut self, _: u64, _: &[LsnRange]) {}
-    fn reclaim(&mut self) -> bool {
-        false
+    fn retain(&mut self, messages: LsnRange, payload_bytes: u32) {
+        let is_there = messages.first.plus(u64::from(messages.count)) <= self.next;
+        let retained = if is_there { self.space.retain(messages, payload_bytes) } else { Err(self.next) };
+        if let Err(lsn) = retained {
+            self.missing.get_or_insert(lsn);
+        }
     }
-    fn wants_reclaim(&self) -> bool {
-        false
+
+    fn release(&mut self, messages: LsnRange, payload_bytes: u32) {
+        self.space.release(messages, payload_bytes, self.next.previous());
     }
-    fn replay_bytes(&self) -> u64 {
-        self.log_bytes
-    }
-    fn wants_checkpoint(&self) -> bool {
-        false
-    }
-    fn begin_checkpoint(&mut self) {}
-    fn checkpoint(&mut self, _: Record<'_>) {}
-    fn end_checkpoint(&mut self) {}
-    fn release(&mut self, messages: LsnRange, _: u32) {
-        let at = messages.first;
-        let last = self.next.previous();
-        let index = self.segments.partition_point(|segment| segment.first <= at).checked_sub(1);
-        let segment = index.and_then(|index| self.segments.get_mut(index)).expect("a released record is still kept");
-        segment.references =
-            segment.references.checked_sub(1).expect("a record is released once for each of its references");
-        segment.released_at = last;
+
+    fn read(&mut self, ticket: u64, wanted: &[LsnRange]) {
+        let last = wanted.iter().map(|range| range.first.plus(u64::from(range.count)).previous()).max();
+        match last {
+            Some(last) if last > self.written => self.held_reads.push((last, ticket, wanted.to_vec())),
+            _ => self.order_read(ticket, wanted),
+        }
     }
 
     fn poll(&mut self, events: &mut Vec<StoreEvent>) {
-        let inbox = self.shared.lock();
-        self.written_bytes = inbox.written_bytes;
-        if inbox.durable > self.durable {
-            self.durable = inbox.durable;
-            events.push(StoreEvent::Durable(self.durable));
+        if let Some(Offering { number, .. }) = self.offering.take_if(|offering| matches!(offering.state, Offered::All))
+        {
+            self.space.was_offered(number);
         }
-        if let (Some(failure), false) = (&inbox.failure, self.has_failed) {
-            self.has_failed = true;
-            events.push(StoreEvent::Failed(failure.clone()));
+        self.hear_writer(events);
+        self.hear_caretaker(events);
+        if !self.held_reads.is_empty() {
+            self.order_held_reads();
         }
-        drop(inbox);
         self.retire();
+        self.space.look_for_victim(self.segment_bytes);
     }
 
     fn unwritten_bytes(&self) -> usize {
@@ -308,22 +461,126 @@ impl Store for SegmentLog {
     }
 
     fn log_bytes(&self) -> u64 {
-        self.log_bytes
+        self.space.log_bytes() + self.index_bytes
+    }
+
+    fn reclaim(&mut self) -> bool {
+        if matches!(self.offering, Some(Offering { state: Offered::Asked, .. })) {
+            return false;
+        }
+        let offer = self.next_offer();
+        self.offering = offer.map(|offer| Offering { number: offer.segment.number, state: Offered::Asked });
+        let Some(offer) = offer else { return false };
+        self.shared.desk().offer = Some(offer);
+        self.shared.caretaker_bell().notify_one();
+        true
+    }
+
+    fn wants_reclaim(&self) -> bool {
+        match self.offering {
+            Some(Offering { state: Offered::Asked, .. }) => false,
+            // The others are seen at the next poll.
+            Some(Offering { state: Offered::All, .. }) => false,
+            Some(Offering { number, state: Offered::UpTo(_) }) => {
+                self.space.segment(number).is_some_and(Segment::has_references)
+            }
+            None => self.space.victim().is_some(),
+        }
+    }
+
+    fn replay_bytes(&self) -> u64 {
+        self.space.replay_bytes() + self.index_bytes
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        if !matches!(self.checkpointing, Checkpointing::No) || self.lacks_room {
+            return false;
+        }
+        let due = self.segment_bytes.max(8 * self.index_bytes);
+        // On a full disk a checkpoint is what lets segments go.
+        let due = if self.is_full { due / 8 } else { due };
+        self.space.replay_bytes() >= due
+    }
+
+    fn begin_checkpoint(&mut self) {
+        assert!(!self.chain_is_open, "a checkpoint does not begin inside a chain");
+        let active = self.space.active();
+        if !active.is_empty(self.next) || self.last_index.is_some_and(|index| index >= active.number) {
+            self.roll();
+            // The segment has to be there even if nothing is ever appended to it.
+            self.space.grow(BATCH_BYTES as u64, 0, 0);
+            self.appended_bytes += BATCH_BYTES as u64;
+            let bytes = vec![0; BATCH_BYTES];
+            let (segment, marks) = (self.space.active().number, Vec::new());
+            self.ready.push_back(Chunk { segment, first: self.next, last: self.next.previous(), bytes, marks });
+        }
+        let number = self.space.active().number;
+        self.last_index = Some(number);
+        let header = Header { number, first: self.next, begin: Some(self.begin), salt: self.salt };
+        let mut bytes = Vec::new();
+        let (_, formers) = self.space.segments().split_last().expect("there is always one that grows");
+        checkpoint::encode_begin(&mut bytes, header, self.epoch, formers);
+        self.order_part(Part::Begin(number, bytes));
+        self.checkpointing = Checkpointing::Building { part: Vec::new(), pieces: 0 };
+    }
+
+    fn checkpoint(&mut self, piece: Record<'_>) {
+        let Checkpointing::Building { part, pieces } = &mut self.checkpointing else { return };
+        let salt = self.salt;
+        each_piece(piece, |piece| {
+            record::encode(part, salt, &piece, Link::Alone);
+            *pieces += 1;
+        });
+        if part.len() >= PART_BYTES {
+            let part = std::mem::take(part);
+            self.order_part(Part::More(part));
+        }
+    }
+
+    fn end_checkpoint(&mut self) {
+        assert!(!self.chain_is_open, "a checkpoint does not end inside a chain");
+        let Checkpointing::Building { part, pieces } = std::mem::replace(&mut self.checkpointing, Checkpointing::No)
+        else {
+            return;
+        };
+        self.checkpointing = Checkpointing::Ending;
+        self.flush(Urgency::Sync);
+        let needs = self.next.previous();
+        let mut end = Vec::new();
+        record::encode_end(&mut end, self.salt, End { pieces, needs });
+        self.order_part(Part::More(part));
+        self.order_part(Part::End(end, needs));
     }
 
     fn close(&mut self) {
         self.flush(Urgency::Sync);
-        self.shared.lock().is_closing = true;
-        self.shared.wake();
+        self.shared.inbox().is_closing = true;
+        self.shared.writer_bell().notify_one();
+        self.shared.desk().is_closing = true;
+        self.shared.caretaker_bell().notify_one();
     }
 }
 
 impl Drop for SegmentLog {
     fn drop(&mut self) {
-        self.shared.lock().is_abandoned = true;
-        self.shared.wake();
+        self.shared.inbox().is_abandoned = true;
+        self.shared.writer_bell().notify_one();
+        self.shared.desk().is_abandoned = true;
+        self.shared.caretaker_bell().notify_one();
     }
 }
 
+fn whereabouts(segment: &Segment) -> Whereabouts {
+    Whereabouts { number: segment.number, first: segment.first, end: segment.end }
+}
+
+/// How far apart the places in a segment are of which the positions are known.
+pub(crate) fn mark_bytes(segment_bytes: u64) -> u64 {
+    (segment_bytes / 16).min(MARK_BYTES_MAX)
+}
+
+const MARK_BYTES_MAX: u64 = 32 << 10;
 /// The largest write that flushes are gathered into: beyond it, copying costs more than a second write.
 const MERGED_BYTES_MAX: usize = 256 * 1024;
+/// A checkpoint is written in parts of this size.
+const PART_BYTES: usize = 1 << 20;

@@ -258,6 +258,9 @@ impl Store for MemoryStore {
             events.push(StoreEvent::Durable(self.durable));
         }
         self.flushed_bytes = 0;
+        if let Some((number, _)) = self.victim.take_if(|(_, offer)| *offer == Offer::Made) {
+            self.space.was_offered(number);
+        }
         while let Some((ticket, wanted)) = self.reads.pop_front() {
             events.push(StoreEvent::Read { ticket, messages: self.answer(&wanted) });
         }
@@ -298,7 +301,7 @@ impl Store for MemoryStore {
     }
 
     fn wants_reclaim(&self) -> bool {
-        !matches!(self.victim, Some((_, Offer::Asked))) && self.space.victim().is_some()
+        self.victim.is_none() && self.space.victim().is_some()
     }
 
     fn replay_bytes(&self) -> u64 {

@@ -81,7 +81,8 @@ impl MemoryDisk {
         self.lock().faults.clear();
     }
 
-    /// From now on all files together have no more than that many bytes; `None` for no limit.
+    /// From now on all files together have no more than that many bytes, and none is made when they have that many;
+    /// `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity_bytes = bytes;
     }
@@ -158,6 +159,12 @@ impl State {
         self.faults.remove(&number)
     }
 
+    /// How many bytes the files may still grow by, together.
+    fn room(&self) -> u64 {
+        let used: u64 = self.files.values().map(|file| file.current.len() as u64).sum();
+        self.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(used))
+    }
+
     fn file(&mut self, name: &str) -> io::Result<&mut MemoryFile> {
         self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -189,11 +196,22 @@ impl Disk for MemoryDisk {
         Ok(count)
     }
 
+    fn bytes(&mut self, name: &str) -> io::Result<u64> {
+        let mut state = self.lock();
+        if matches!(state.begin(), Some(Fault::Error | Fault::ErrorAfter)) {
+            return Err(broken());
+        }
+        state.file(name).map(|file| file.current.len() as u64)
+    }
+
     fn create(&mut self, name: &str) -> io::Result<()> {
         let mut state = self.lock();
         let fault = state.begin();
         if fault == Some(Fault::Error) {
             return Err(broken());
+        }
+        if state.room() == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -205,8 +223,7 @@ impl Disk for MemoryDisk {
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.lock();
         let fault = state.begin();
-        let used: u64 = state.files.values().map(|file| file.current.len() as u64).sum();
-        let room = state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        let room = state.room();
         let file = state.file(name)?;
         let grows_at = (file.current.len() as u64).saturating_sub(offset);
         let mut count = (bytes.len() as u64).min(grows_at.saturating_add(room)) as usize;

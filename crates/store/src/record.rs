@@ -241,6 +241,11 @@ impl Head {
         self.body_bytes as usize == BATCH_BODY && self.kind == BATCH && self.flags == 0
     }
 
+    /// Whether it is one of the owner's records, which have positions, and none of the log's own notes.
+    pub(crate) fn is_record(&self) -> bool {
+        self.kind >= MESSAGE
+    }
+
     /// Whether the record is bound to the one after it.
     pub(crate) fn is_with_next(&self) -> bool {
         self.flags & WITH_NEXT != 0

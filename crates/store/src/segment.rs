@@ -1,39 +1,74 @@
-//! One segment file: its name, its header, and reading it from front to back.
+//! The files of a log: their names, their headers, and reading one from front to back.
 
 use std::io;
 
+use crate::disk::read_all;
 use crate::record::{BATCH_BYTES, Batch, Entry, HEAD_BYTES, Head, Lists, RECORD_BYTES_MAX};
 use crate::{Disk, Lsn};
 
 /// The format that this code writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
-/// The header of a segment file.
-pub(crate) const HEADER_BYTES: usize = 36;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The header of a file of this format.
+pub(crate) const HEADER_BYTES: usize = 44;
+/// The file that gives up its room when the disk has none.
+pub(crate) const RESERVE: &str = "reserve";
 
-const MAGIC: [u8; 8] = *b"LEVERET\n";
-const SUFFIX: &str = ".log";
+/// Version 1 had no `begin`.
+const HEADER_BYTES_V1: usize = 36;
 /// How much is read at once: large enough for the disk's full speed, small enough for the cache.
 const WINDOW_BYTES: usize = 256 * 1024;
 
+/// What a file of the log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Records, as they were appended.
+    Segment,
+    /// A checkpoint; its number is that of the segment that a replay goes on with.
+    Index,
+}
+
+impl Content {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Content::Segment => *b"LEVERET\n",
+            Content::Index => *b"LEVEIDX\n",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Content::Segment => ".log",
+            Content::Index => ".index",
+        }
+    }
+
+    pub(crate) fn file_name(self, number: u64) -> String {
+        format!("{number:016}{}", self.suffix())
+    }
+
+    /// The number in a file's name; `None` for files that are something else.
+    pub(crate) fn file_number(self, name: &str) -> Option<u64> {
+        let number = name.strip_suffix(self.suffix())?.parse().ok()?;
+        (self.file_name(number) == name).then_some(number)
+    }
+}
+
 /// The name of a segment's file.
 pub(crate) fn file_name(number: u64) -> String {
-    format!("{number:016}{SUFFIX}")
+    Content::Segment.file_name(number)
 }
 
-/// The number in a segment's file name; `None` for files that are not ours.
-pub(crate) fn file_number(name: &str) -> Option<u64> {
-    let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
-    (file_name(number) == name).then_some(number)
-}
-
-/// What a segment file begins with.
+/// What a file begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Counts the segments of a log from 1.
     pub(crate) number: u64,
     /// The position of the first record in it.
     pub(crate) first: Lsn,
-    /// What the log's checksums begin with, the same in all its segments.
+    /// The segment that the log began with, or had begun with when it came to this format. As long as there is no
+    /// checkpoint, all segments from there on have to be there. `None` in version 1.
+    pub(crate) begin: Option<u64>,
+    /// What the log's checksums begin with, the same in all its files.
     pub(crate) salt: u32,
 }
 
@@ -49,35 +84,47 @@ pub(crate) enum BadHeader {
 }
 
 impl Header {
-    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+    /// A file of version 2 always has `begin`.
+    pub(crate) fn encode(self, out: &mut Vec<u8>, content: Content) {
         let start = out.len();
-        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&content.magic());
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.first.0.to_le_bytes());
         out.extend_from_slice(&self.salt.to_le_bytes());
+        out.extend_from_slice(&self.begin.unwrap_or(self.number).to_le_bytes());
         let crc = crc32c::crc32c(&out[start..]);
         out.extend_from_slice(&crc.to_le_bytes());
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Header, BadHeader> {
-        if !bytes.starts_with(&MAGIC) {
-            let is_torn = bytes.iter().zip(MAGIC).all(|(&byte, mark)| byte == mark || byte == 0);
+    pub(crate) fn decode(bytes: &[u8], content: Content) -> Result<Header, BadHeader> {
+        let magic = content.magic();
+        if !bytes.starts_with(&magic) {
+            let is_torn = bytes.iter().zip(magic).all(|(&byte, mark)| byte == mark || byte == 0);
             return Err(if is_torn { BadHeader::Torn } else { BadHeader::Damaged });
         }
         let version = number(bytes, 8, 4).ok_or(BadHeader::Torn)? as u32;
         if version > FORMAT_VERSION {
             return Err(BadHeader::Newer(version));
         }
-        let checked = bytes.get(..HEADER_BYTES - 4).ok_or(BadHeader::Torn)?;
-        let crc = number(bytes, HEADER_BYTES - 4, 4).ok_or(BadHeader::Torn)? as u32;
+        let header_bytes = if version == 1 { HEADER_BYTES_V1 } else { HEADER_BYTES };
+        let checked = bytes.get(..header_bytes - 4).ok_or(BadHeader::Torn)?;
+        let crc = number(bytes, header_bytes - 4, 4).ok_or(BadHeader::Torn)? as u32;
         if version == 0 || crc32c::crc32c(checked) != crc {
             return Err(BadHeader::Torn);
         }
+        let begin = if version == 1 { None } else { number(bytes, 32, 8) };
         match (number(bytes, 12, 8), number(bytes, 20, 8), number(bytes, 28, 4)) {
-            (Some(number), Some(first), Some(salt)) => Ok(Header { number, first: Lsn(first), salt: salt as u32 }),
+            (Some(number), Some(first), Some(salt)) => {
+                Ok(Header { number, first: Lsn(first), begin, salt: salt as u32 })
+            }
             _ => Err(BadHeader::Torn),
         }
+    }
+
+    /// Where the records begin.
+    pub(crate) fn bytes(&self) -> u64 {
+        (if self.begin.is_some() { HEADER_BYTES } else { HEADER_BYTES_V1 }) as u64
     }
 }
 
@@ -109,9 +156,9 @@ impl<'d, D: Disk> Scan<'d, D> {
         Scan { disk, name, file_bytes, window, window_at: 0 }
     }
 
-    pub(crate) fn header(&mut self) -> io::Result<Result<Header, BadHeader>> {
+    pub(crate) fn header(&mut self, content: Content) -> io::Result<Result<Header, BadHeader>> {
         let bytes = self.file_bytes.min(HEADER_BYTES as u64) as usize;
-        Ok(Header::decode(self.view(0, bytes)?))
+        Ok(Header::decode(self.view(0, bytes)?, content))
     }
 
     /// The record at `offset`.
@@ -170,19 +217,9 @@ impl<'d, D: Disk> Scan<'d, D> {
             let wanted = (self.file_bytes - offset).min(count.max(WINDOW_BYTES) as u64) as usize;
             self.window.resize(wanted, 0);
             self.window_at = offset;
-            let mut filled = 0;
-            while filled < wanted {
-                let read = match self.disk.read_at(self.name, offset + filled as u64, &mut self.window[filled..]) {
-                    Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
-                    other => other,
-                };
-                match read {
-                    Ok(bytes) => filled += bytes,
-                    Err(error) => {
-                        self.window.clear();
-                        return Err(error);
-                    }
-                }
+            if let Err(error) = read_all(self.disk, self.name, offset, self.window) {
+                self.window.clear();
+                return Err(error);
             }
         }
         let start = (offset - self.window_at) as usize;

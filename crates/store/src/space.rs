@@ -41,6 +41,10 @@ impl Segment {
         Segment { end, ..Segment::new(number, first, bytes) }
     }
 
+    pub(crate) fn has_references(&self) -> bool {
+        self.references > 0
+    }
+
     pub(crate) fn is_empty(&self, next: Lsn) -> bool {
         self.first == next
     }

@@ -16,12 +16,13 @@ fn mode(path: &Path) -> u32 {
 fn directories_and_files_are_for_their_owner_only() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("deep").join("data");
-    let (opened, _) = kept::open(FileDisk::open(&directory).unwrap(), 1 << 20).unwrap();
+    let options = store::Options { reserve_bytes: 4096, ..kept::options(1 << 20) };
+    let (opened, _) = kept::open_with(FileDisk::open(&directory).unwrap(), options).unwrap();
     let _lock = DirectoryLock::acquire(&directory, "now").unwrap();
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o700);
     let files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3, "segment, reserve, lock");
     assert!(files.iter().all(|file| mode(file) == 0o600));
     drop(opened);
 }
@@ -61,7 +62,8 @@ fn a_path_that_is_no_directory_is_refused_with_its_name() {
 #[test]
 fn files_of_others_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let others = ["lock", "notes.log", "1.log", "00000000000000001.log", "0000000000000001.log.bak"];
+    let others =
+        ["lock", "notes.log", "1.log", "00000000000000001.log", "0000000000000001.log.bak", "1.index", "x.index"];
     for name in others {
         fs::write(directory.path().join(name), "theirs").unwrap();
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use store::{Link, MemoryDisk, Opened, Step, Store, Urgency};
+use store::{Link, Lsn, MemoryDisk, Opened, Options, QueueId, Seq, SeqRange, Step, Store, StoreEvent, Urgency};
 
 use crate::kept::{self, Kept};
 
@@ -26,41 +26,117 @@ fn records() -> Vec<Kept> {
     records
 }
 
-/// Writes it again: two owners, of whom only the first closed the log, over three segments.
-fn write() -> MemoryDisk {
+/// Writes the log of version 2: two owners, of whom only the first closed it. A checkpoint of the first one counts, and
+/// nothing lives in the first segments any more.
+fn write_version_2() -> MemoryDisk {
     let records = records();
     let disk = MemoryDisk::new();
-    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 800).unwrap().0;
-    kept::commit(&mut log, &mut writer, &records[..10]);
+    let Opened { mut log, mut writer, mut caretaker, .. } = kept::open(disk.clone(), 800).unwrap().0;
+    let first = kept::commit(&mut log, &mut writer, &records[..10]);
+    log.release(kept::one(first[1]), 5);
+    (0..3).for_each(|_| log.release(kept::one(first[2]), 0));
+    kept::commit(&mut log, &mut writer, &[kept::message(5, 1, b"lives on"), kept::message(1, 9, &[b'x'; 700])]);
+    log.release(kept::one(first[9].plus(2)), 700);
+    kept::checkpoint(&mut log, &kept::pieces());
+    kept::settle(&mut log, &mut writer, &mut caretaker);
     log.append(records[10].record(), Link::WithNext);
     log.append(records[11].record(), Link::Alone);
+    log.append(kept::fleeting(1, 2, b"gone").record(), Link::Alone);
     log.flush(Urgency::Lazy);
     assert_eq!(writer.step(Duration::ZERO), Step::Wrote);
     kept::commit(&mut log, &mut writer, &records[12..13]);
     log.close();
-    assert_eq!(writer.step(Duration::ZERO), Step::Closed);
-    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 800).unwrap().0;
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    let options = Options { reserve_bytes: 100, ..kept::options(800) };
+    let Opened { mut log, mut writer, .. } = kept::open_with(disk.clone(), options).unwrap().0;
     kept::commit(&mut log, &mut writer, &records[13..]);
+    let range = SeqRange { first: Seq(3), last: Seq(300) };
+    kept::commit(&mut log, &mut writer, &[Kept::Returned { queue: QueueId(1), range, attempts: 2 }]);
+    disk
+}
+
+fn disk_of(version: &str) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    for entry in fs::read_dir(fixture(version)).unwrap() {
+        let entry = entry.unwrap();
+        disk.put(entry.file_name().to_str().unwrap(), fs::read(entry.path()).unwrap());
+    }
     disk
 }
 
 #[test]
 fn version_1_opens() {
-    let disk = MemoryDisk::new();
-    for entry in fs::read_dir(fixture("v1")).unwrap() {
-        let entry = entry.unwrap();
-        disk.put(entry.file_name().to_str().unwrap(), fs::read(entry.path()).unwrap());
-    }
-    let (report, replayed) = kept::reopen(disk).unwrap();
+    let (report, replayed) = kept::reopen(disk_of("v1")).unwrap();
     assert_eq!(replayed, records());
     assert_eq!((report.clean, report.cut, report.epoch), (false, None, 3));
 }
 
 #[test]
-fn version_1_is_what_is_written() {
-    let disk = write();
-    assert_eq!(disk.names().len(), 3);
+fn version_1_goes_on_as_version_2() {
+    let disk = disk_of("v1");
+    let before: Vec<_> = disk.names().into_iter().map(|name| (disk.file(&name).unwrap(), name)).collect();
+    for round in 0..3 {
+        let (Opened { mut log, mut writer, mut caretaker, .. }, replayed) = kept::open(disk.clone(), 800).unwrap();
+        let expected = records().into_iter().chain(std::iter::repeat_n(kept::fact("round", ""), round));
+        assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let lsns: Vec<_> = (0..).map(|more| Lsn::ZERO.plus(1 + more)).take(records().len()).collect();
+        log.read(1, &lsns.into_iter().map(kept::one).collect::<Vec<_>>());
+        kept::append_all(&mut log, &[kept::fact("round", "")]);
+        log.flush(Urgency::Sync);
+        let events = kept::settle(&mut log, &mut writer, &mut caretaker);
+        let messages = events.iter().find_map(|event| match event {
+            StoreEvent::Read { messages, .. } => Some(messages.len()),
+            _ => None,
+        });
+        assert_eq!(messages, Some(5), "what was written in version 1 can be read");
+        for (bytes, name) in &before {
+            assert_eq!(disk.file(name).unwrap(), *bytes, "no old file is added to");
+        }
+        assert_eq!(disk.names().len(), before.len() + 1);
+    }
+    let newest = disk.names().pop().unwrap();
+    assert_eq!(disk.file(&newest).unwrap()[8], 2);
+
+    // With a checkpoint, the old segments go like any others.
+    let Opened { mut log, mut writer, mut caretaker, .. } = kept::open(disk.clone(), 800).unwrap().0;
+    kept::checkpoint(&mut log, &[]);
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    assert!(disk.names().iter().all(|name| *name >= newest), "{:?}", disk.names());
+    assert_eq!(kept::reopen(disk).unwrap().1, []);
+}
+
+#[test]
+fn a_lost_segment_of_version_1_is_noticed() {
+    let mut disk = disk_of("v1");
+    kept::reopen(disk.clone()).unwrap();
+    let first = disk.names()[0].clone();
+    store::Disk::remove(&mut disk, &first).unwrap();
+    let error = kept::reopen(disk).unwrap_err();
+    assert!(error.to_string().contains(&first), "{error}");
+}
+
+#[test]
+fn version_2_opens() {
+    let (Opened { mut log, report, .. }, replayed) = kept::open(disk_of("v2"), 800).unwrap();
+    let records = records();
+    let range = SeqRange { first: Seq(3), last: Seq(300) };
+    let returned = Kept::Returned { queue: QueueId(1), range, attempts: 2 };
+    let mut expected = kept::pieces();
+    expected.retain(|piece| !matches!(piece, Kept::Waiting { runs, .. } if runs.is_empty()));
+    expected.extend(records[10..].iter().cloned().chain([returned]));
+    assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), expected);
+    assert_eq!((report.clean, report.cut, report.epoch), (false, None, 3));
+    log.retain(kept::one(Lsn::ZERO.plus(11)), 8);
+    log.check_retained().unwrap();
+    log.retain(kept::one(Lsn::ZERO.plus(12)), 700);
+    assert!(log.check_retained().unwrap_err().to_string().contains("0000000000000002.log"));
+}
+
+#[test]
+fn version_2_is_what_is_written() {
+    let disk = write_version_2();
+    assert_eq!(disk.names().len(), fs::read_dir(fixture("v2")).unwrap().count());
     for name in disk.names() {
-        assert_eq!(disk.file(&name).unwrap(), fs::read(fixture("v1").join(&name)).unwrap(), "{name}");
+        assert_eq!(disk.file(&name).unwrap(), fs::read(fixture("v2").join(&name)).unwrap(), "{name}");
     }
 }

@@ -1,39 +1,58 @@
-//! The smallest owner that a store can have: applies records to maps, releases what is dead, moves survivors.
+//! The smallest owner that a store can have: applies records to maps, releases what is dead, moves survivors, writes
+//! checkpoints, and reads bodies back only to compare them.
 
 use std::collections::BTreeMap;
 
-use store::{Link, Lsn, Place, QueueId, Seq, Store};
+use store::{Link, Lsn, LsnRange, OldMessage, Place, QueueId, Run, Seq, Store};
 
-use crate::kept::Kept;
+use crate::kept::{self, Kept};
 
 /// What the records so far add up to. Two ledgers are equal if a client could not tell them apart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     waiting: BTreeMap<(QueueId, Seq), Waiting>,
-    facts: BTreeMap<Vec<u8>, (Lsn, Vec<u8>)>,
+    facts: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
 struct Waiting {
     lsn: Lsn,
     place: Place,
-    payload: Vec<u8>,
+    payload_bytes: u32,
+    /// Unknown after a restart, until it is read.
+    payload: Option<Vec<u8>>,
     attempts: u32,
+    kept: bool,
+}
+
+impl Waiting {
+    fn run(&self) -> Run {
+        Run {
+            seq: self.place.seq,
+            count: 1,
+            lsn: self.lsn,
+            payload_bytes: self.payload_bytes,
+            header_bytes: 3,
+            expires_at_ms: self.place.expires_at_ms,
+            priority: self.place.priority,
+            attempts: self.attempts,
+            redelivered: self.attempts > 0,
+        }
+    }
 }
 
 impl Ledger {
     /// Takes a record in and gives every reference that it makes obsolete to `release`.
-    pub(crate) fn apply(&mut self, lsn: Lsn, kept: &Kept, release: &mut dyn FnMut(Lsn)) {
+    pub(crate) fn apply(&mut self, lsn: Lsn, kept: &Kept, release: &mut dyn FnMut(Lsn, u32)) {
         match kept {
-            Kept::Message { places, moved_from, payload } => {
+            Kept::Message { places, moved_from, kept, payload } => {
                 if let Some(from) = moved_from {
                     self.settle(*from, release);
                 }
                 for &place in places {
-                    let waiting = Waiting { lsn, place, payload: payload.clone(), attempts: 0 };
-                    if let Some(old) = self.waiting.insert((place.queue, place.seq), waiting) {
-                        release(old.lsn);
-                    }
+                    let payload_bytes = payload.len() as u32;
+                    let payload = Some(payload.clone());
+                    self.put(Waiting { lsn, place, payload_bytes, payload, attempts: 0, kept: *kept }, release);
                 }
             }
             Kept::Settled { queue, ranges } => {
@@ -43,51 +62,123 @@ impl Ledger {
                     gone.into_iter().for_each(|at| self.settle(at, release));
                 }
             }
-            Kept::Returned { queue, seq, attempts } => {
-                if let Some(waiting) = self.waiting.get_mut(&(*queue, *seq)) {
+            Kept::Returned { queue, range, attempts } => {
+                for (_, waiting) in self.waiting.range_mut((*queue, range.first)..=(*queue, range.last)) {
                     waiting.attempts = *attempts;
                 }
             }
             Kept::Fact { key, value } => {
-                if let Some((old, _)) = self.facts.insert(key.clone(), (lsn, value.clone())) {
-                    release(old);
-                }
+                self.facts.insert(key.clone(), value.clone());
             }
             Kept::Forget { key } => {
-                if let Some((old, _)) = self.facts.remove(key) {
-                    release(old);
+                self.facts.remove(key);
+            }
+            Kept::Queue { .. } => {}
+            Kept::Waiting { queue, runs } => {
+                for run in runs {
+                    for nth in 0..u64::from(run.count) {
+                        let Run { seq, lsn, expires_at_ms, priority, payload_bytes, attempts, .. } = *run;
+                        let place = Place { queue: *queue, seq: Seq(seq.0 + nth), expires_at_ms, priority };
+                        let lsn = lsn.plus(nth);
+                        self.put(Waiting { lsn, place, payload_bytes, payload: None, attempts, kept: true }, release);
+                    }
                 }
             }
         }
     }
 
-    fn settle(&mut self, at: (QueueId, Seq), release: &mut dyn FnMut(Lsn)) {
-        if let Some(waiting) = self.waiting.remove(&at) {
-            release(waiting.lsn);
+    fn put(&mut self, waiting: Waiting, release: &mut dyn FnMut(Lsn, u32)) {
+        if let Some(old) = self.waiting.insert((waiting.place.queue, waiting.place.seq), waiting) {
+            release(old.lsn, old.payload_bytes);
         }
     }
 
-    /// The records, chained, that say again what still lives before `end`.
-    pub(crate) fn survivors(&self, end: Lsn) -> Vec<(Kept, Link)> {
-        let mut records = Vec::new();
-        for ((queue, seq), waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.lsn < end) {
-            let link = if waiting.attempts > 0 { Link::WithNext } else { Link::Alone };
-            let (places, payload) = (vec![waiting.place], waiting.payload.clone());
-            records.push((Kept::Message { places, moved_from: None, payload }, link));
-            if waiting.attempts > 0 {
-                let attempts = waiting.attempts;
-                records.push((Kept::Returned { queue: *queue, seq: *seq, attempts }, Link::Alone));
-            }
+    fn settle(&mut self, at: (QueueId, Seq), release: &mut dyn FnMut(Lsn, u32)) {
+        if let Some(waiting) = self.waiting.remove(&at) {
+            release(waiting.lsn, waiting.payload_bytes);
         }
-        for (key, (_, value)) in self.facts.iter().filter(|(_, (lsn, _))| *lsn < end) {
-            records.push((Kept::Fact { key: key.clone(), value: value.clone() }, Link::Alone));
+    }
+
+    /// The records, chained, that say again what still lives of these old messages.
+    pub(crate) fn survivors(&self, old: &[OldMessage]) -> Vec<(Kept, Link)> {
+        let mut records = Vec::new();
+        for OldMessage { lsn, places, kept, payload } in old {
+            for place in places {
+                let Some(waiting) = self.waiting.get(&(place.queue, place.seq)) else { continue };
+                if waiting.lsn != *lsn {
+                    continue;
+                }
+                assert_eq!((waiting.kept, waiting.payload_bytes), (*kept, payload.len() as u32));
+                let link = if waiting.attempts > 0 { Link::WithNext } else { Link::Alone };
+                let (places, payload) = (vec![waiting.place], payload.to_vec());
+                records.push((Kept::Message { places, moved_from: None, kept: *kept, payload }, link));
+                if waiting.attempts > 0 {
+                    let range = store::SeqRange { first: place.seq, last: place.seq };
+                    let returned = Kept::Returned { queue: place.queue, range, attempts: waiting.attempts };
+                    records.push((returned, Link::Alone));
+                }
+            }
         }
         records
     }
 
-    pub(crate) fn live_bytes(&self) -> u64 {
-        let messages: usize = self.waiting.values().map(|waiting| waiting.payload.len() + 20).sum();
-        (messages + self.facts.len() * 30) as u64
+    /// What a checkpoint has to say.
+    pub(crate) fn pieces(&self) -> Vec<Kept> {
+        let facts = self.facts.iter().map(|(key, value)| Kept::Fact { key: key.clone(), value: value.clone() });
+        let mut queues: BTreeMap<QueueId, Vec<Run>> = BTreeMap::new();
+        for waiting in self.waiting.values().filter(|waiting| waiting.kept) {
+            let (runs, run) = (queues.entry(waiting.place.queue).or_default(), waiting.run());
+            if let Some(last) = runs.last_mut()
+                && run
+                    == (Run {
+                        seq: Seq(last.seq.0 + u64::from(last.count)),
+                        lsn: last.lsn.plus(u64::from(last.count)),
+                        count: 1,
+                        ..*last
+                    })
+            {
+                last.count += 1;
+            } else {
+                runs.push(run);
+            }
+        }
+        let queues = queues
+            .into_iter()
+            .flat_map(|(queue, runs)| [Kept::Queue { queue, next: Seq(u64::MAX) }, Kept::Waiting { queue, runs }]);
+        facts.chain(queues).collect()
+    }
+
+    /// The first place at or after that one, and the pieces that say what waits there.
+    pub(crate) fn next_from(&self, from: (QueueId, Seq)) -> Option<((QueueId, Seq), Vec<Kept>)> {
+        let (&at, waiting) = self.waiting.range(from..).next()?;
+        let piece = Kept::Waiting { queue: at.0, runs: vec![waiting.run()] };
+        Some((at, if waiting.kept { vec![piece] } else { Vec::new() }))
+    }
+
+    /// Tells a store that was opened what lives.
+    pub(crate) fn retain<S: Store>(&self, store: &mut S) {
+        for waiting in self.waiting.values() {
+            store.retain(LsnRange { first: waiting.lsn, count: 1 }, waiting.payload_bytes);
+        }
+    }
+
+    /// Where everything that waits is.
+    pub(crate) fn ranges(&self) -> Vec<LsnRange> {
+        self.waiting.values().map(|waiting| kept::one(waiting.lsn)).collect()
+    }
+
+    /// Compares what was read with what was written, or takes it in after a restart.
+    pub(crate) fn hear_read(&mut self, messages: &[(Lsn, bytes::Bytes)]) {
+        let mut payloads = BTreeMap::new();
+        for (lsn, payload) in messages {
+            payloads.insert(*lsn, payload);
+        }
+        for waiting in self.waiting.values_mut() {
+            if let Some(payload) = payloads.get(&waiting.lsn) {
+                assert_eq!(payload.len() as u32, waiting.payload_bytes);
+                assert_eq!(**payload, *waiting.payload.get_or_insert_with(|| payload.to_vec()));
+            }
+        }
     }
 
     /// The place of the message that is `n`th, counted round and round.
@@ -95,18 +186,31 @@ impl Ledger {
         self.waiting.keys().nth(n.checked_rem(self.waiting.len())?).copied()
     }
 
-    /// Everything a client could see.
+    pub(crate) fn lsn(&self, at: (QueueId, Seq)) -> Option<Lsn> {
+        self.waiting.get(&at).map(|waiting| waiting.lsn)
+    }
+
+    /// Everything a client could see after a restart.
     pub(crate) fn visible(&self) -> impl PartialEq + std::fmt::Debug + use<> {
-        let waiting: Vec<_> =
-            self.waiting.iter().map(|(at, waiting)| (*at, waiting.payload.clone(), waiting.attempts)).collect();
-        let facts: Vec<_> = self.facts.iter().map(|(key, (_, value))| (key.clone(), value.clone())).collect();
-        (waiting, facts)
+        let waiting = self.waiting.iter().filter(|(_, waiting)| waiting.kept);
+        let waiting: Vec<_> = waiting.map(|(at, waiting)| (*at, waiting.payload.clone(), waiting.attempts)).collect();
+        (waiting, self.facts.clone())
     }
 }
 
 /// Appends to the store and to the ledger, and releases.
 pub(crate) fn record<S: Store>(store: &mut S, ledger: &mut Ledger, kept: &Kept, link: Link) -> Lsn {
     let lsn = store.append(kept.record(), link);
-    ledger.apply(lsn, kept, &mut |dead| store.release(dead));
+    ledger.apply(lsn, kept, &mut |dead, bytes| store.release(kept::one(dead), bytes));
     lsn
+}
+
+/// Deals with an offer.
+pub(crate) fn move_survivors<S: Store>(
+    store: &mut S,
+    ledger: &mut Ledger,
+    old: &[OldMessage],
+) -> Vec<(Lsn, Kept, Link)> {
+    let survivors = ledger.survivors(old).into_iter();
+    survivors.map(|(kept, link)| (record(store, ledger, &kept, link), kept, link)).collect()
 }

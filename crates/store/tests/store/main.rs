@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 #![allow(clippy::disallowed_methods, reason = "tests look at real files and use real threads")]
 
+mod checkpoint;
 mod conformance;
 mod crash;
 mod damage;
 mod files;
 mod fixture;
+mod full;
 mod kept;
 mod ledger;
 mod writer;
