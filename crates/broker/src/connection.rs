@@ -476,12 +476,12 @@ impl Connection {
         self.last_received_ms = now.ms;
     }
 
-    /// Whether input may be taken now. Not while an answer is awaited, nor while the client reads so little that
-    /// replies to it pile up; deliveries do not count for that, they have a window of their own.
+    /// Whether input may be taken now. Not while an answer is awaited or an alarm blocks it, nor while the client reads
+    /// so little that replies to it pile up; deliveries do not count for that, they have a window of their own.
     #[must_use]
     pub fn accepts_input(&self, fx: &Effects) -> bool {
         let replies = (fx.out.len() as u64).saturating_sub(self.windows.undelivered);
-        self.waiting.is_none() && self.phase != Phase::Ended && replies < UNREAD_REPLIES_MAX
+        self.waiting.is_none() && self.phase != Phase::Ended && replies < UNREAD_REPLIES_MAX && !self.is_blocked()
     }
 
     /// The socket ended. Everything that the client held goes back.
@@ -544,7 +544,7 @@ impl Connection {
 
     // --- frames ---------------------------------------------------------------------------------------------------
 
-    /// Takes one frame off `input`; how long it was, 0 if it is incomplete.
+    /// Takes one frame off `input`; how long it was, 0 if it is incomplete or blocked.
     fn take_frame(&mut self, now: Now, input: &[u8], topology: &Topology, fx: &mut Effects) -> Result<usize, Reply> {
         if self.phase == Phase::AwaitHeader {
             return Ok(self.take_protocol_header(input, fx));
@@ -556,6 +556,10 @@ impl Connection {
         if closing {
             self.frame_while_closing(frame, fx);
             return Ok(bytes);
+        }
+        if self.must_wait(&frame) {
+            self.block(fx);
+            return Ok(0);
         }
         match frame.kind {
             FrameKind::Heartbeat if frame.channel == ChannelId::CONNECTION => {}
@@ -619,15 +623,9 @@ impl Connection {
                 self.channel_method(now, number, method, topology, fx)
             }
             (Some(ChannelState::Open), FrameKind::Header) => {
-                self.content_header(now, number, frame.payload, topology, fx)?;
-                self.block_publisher(fx);
-                Ok(())
+                self.content_header(now, number, frame.payload, topology, fx)
             }
-            (Some(ChannelState::Open), _) => {
-                self.content_body(now, number, frame.payload, topology, fx)?;
-                self.block_publisher(fx);
-                Ok(())
-            }
+            (Some(ChannelState::Open), _) => self.content_body(now, number, frame.payload, topology, fx),
             (Some(ChannelState::Closing { .. }), FrameKind::Method) => {
                 match Method::decode(frame.payload) {
                     Ok(Method::ChannelCloseOk(_)) => self.channel_closed_by_server(number),

@@ -5,7 +5,8 @@
 //!   asked of shards before.
 //! - Back-pressure: while a shard's mailbox has no room, or the machine takes no input, nothing is read from the
 //!   socket. Events are always taken and bytes always written, so that nobody waits for this task.
-//! - Alarms: nothing is read of a connection that the machine calls blocked, and what it sends waits in its system.
+//! - Alarms: nothing is read of a connection that an alarm blocks, and of one that the next read may block only a
+//!   little at a time, so that what was read and has to wait does not add to the shortage.
 //! - Room: an idle connection holds no read buffer, only the bytes of a frame that has not come whole.
 //!
 //! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
@@ -14,7 +15,7 @@
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
 use broker::command::{Command, ConnectionEvent, Now, ShardId};
 use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -214,9 +215,6 @@ impl ConnectionHost {
                 if self.fx.close.is_none() && self.nothing_to_send() && self.machine.accepts_input(&self.fx) =>
             {
                 if !self.unread {
-                    if self.machine.is_blocked() {
-                        return false;
-                    }
                     match self.poll_read(cx) {
                         Poll::Pending => return false,
                         Poll::Ready(Ok(0)) => self.lose(),
@@ -254,7 +252,8 @@ impl ConnectionHost {
             self.input = BUFFERS.with_borrow_mut(|buffers| buffers.pop().unwrap_or_default());
         }
         self.input.reserve(READ_BYTES);
-        pin!(self.socket.read_buf(&mut self.input)).poll(cx)
+        let most = if self.machine.is_blocking() { READ_BLOCKING_BYTES } else { usize::MAX };
+        pin!(self.socket.read_buf(&mut (&mut self.input).limit(most))).poll(cx)
     }
 
     /// Nothing that idles keeps a big buffer: it goes back to its thread's pool.
@@ -382,6 +381,9 @@ const POOLED_BUFFERS: usize = 16;
 
 /// How much one read takes: some hundreds of small messages, one batch's worth.
 const READ_BYTES: usize = 64 << 10;
+
+/// How much one read takes of a connection that it may block: it is kept for as long as the alarm is on.
+const READ_BLOCKING_BYTES: usize = 4 << 10;
 
 /// How many pieces of the output one write takes.
 const WRITE_SLICES: usize = 64;

@@ -1,13 +1,14 @@
-//! Alarms at a connection: from its next publish on, nothing more is read of it until the last alarm is off (RabbitMQ's
-//! `connection.blocked`, an extension).
+//! Alarms at a connection: from its next publish on, nothing more is taken in of it until the last alarm is off
+//! (RabbitMQ's `connection.blocked`, an extension).
 //!
-//! Only what comes in is held up. Deliveries, answers, confirms and heartbeats leave as ever, and whoever publishes
-//! nothing is not blocked at all: consumers go on acknowledging, which is what ends a shortage.
+//! Only what comes in is held up, and that publish itself is the first that waits. Deliveries, answers, confirms and
+//! heartbeats leave as ever, and whoever publishes nothing is not blocked at all: consumers go on acknowledging, which
+//! is what ends a shortage.
 
 use super::{Connection, Effects, Phase};
 use crate::command::{Now, Shortage};
-use amqp::ChannelId;
 use amqp::method::connection::{Blocked, Unblocked};
+use amqp::{ChannelId, Frame, FrameKind, Method};
 
 /// How alarms bear on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,16 +18,22 @@ pub(super) enum Blocking {
     Free,
     /// Its next publish will block it, for this reason.
     AtPublish(&'static str),
-    /// Nothing is read until no alarm is on.
+    /// Nothing is taken in until no alarm is on.
     Blocked,
 }
 
 impl Connection {
-    /// Whether an alarm keeps this connection's client waiting: its host is to read nothing more from the socket. What
-    /// it has read by then is still taken in. A connection that closes is not blocked, since its end is awaited.
+    /// Whether an alarm keeps this connection's client waiting. A connection that closes is not blocked, since its end
+    /// is awaited.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocking == Blocking::Blocked && self.phase == Phase::Running
+    }
+
+    /// Whether its next publish will block it: what a host reads of it now may have to be kept for long.
+    #[must_use]
+    pub fn is_blocking(&self) -> bool {
+        matches!(self.blocking, Blocking::AtPublish(_))
     }
 
     /// An alarm went on or off.
@@ -49,15 +56,25 @@ impl Connection {
         }
     }
 
-    /// A frame of a message was taken in. It is these that block, and not basic.publish, so that a large message that
-    /// was begun before the alarm does not come whole during it.
-    pub(super) fn block_publisher(&mut self, fx: &mut Effects) {
-        let Blocking::AtPublish(reason) = self.blocking else { return };
-        if self.phase == Phase::Running {
-            self.blocking = Blocking::Blocked;
-            if self.client.connection_blocked {
-                Blocked { reason }.encode(ChannelId::CONNECTION, fx.out.tail());
+    /// Whether this frame may not be taken in: an alarm is on, and it begins a message or brings more of one. So a large
+    /// message that was begun before the alarm does not come whole during it.
+    pub(super) fn must_wait(&self, frame: &Frame<'_>) -> bool {
+        self.is_blocking()
+            && self.phase == Phase::Running
+            && self.is_open(frame.channel)
+            && match frame.kind {
+                FrameKind::Method => matches!(Method::decode(frame.payload), Ok(Method::BasicPublish(_))),
+                FrameKind::Header | FrameKind::Body => true,
+                FrameKind::Heartbeat => false,
             }
+    }
+
+    /// Takes nothing more in.
+    pub(super) fn block(&mut self, fx: &mut Effects) {
+        if let Blocking::AtPublish(reason) = std::mem::replace(&mut self.blocking, Blocking::Blocked)
+            && self.client.connection_blocked
+        {
+            Blocked { reason }.encode(ChannelId::CONNECTION, fx.out.tail());
         }
     }
 

@@ -50,26 +50,25 @@ async fn publishers_wait_while_consumers_go_on_and_everything_arrives() {
     server.board().set_disk_free_limit(NEVER);
     publisher.publish("tasks", &4_u64.to_be_bytes(), true).await;
     assert_eq!(expect_blocked(&mut publisher).await, "low on disk");
-    publisher.expect_confirms_up_to(4).await;
     for number in 5..=8_u64 {
         publisher.publish("tasks", &number.to_be_bytes(), true).await;
     }
 
     let mut consumer = told(address).await;
     consumer.consume("tasks").await;
-    for number in 1..=4_u64 {
+    for number in 1..=3_u64 {
         assert_eq!(consumer.expect_delivery().await, number.to_be_bytes());
         let ack = basic::Ack { delivery_tag: number, multiple: false };
         consumer.send(raw_client::CHANNEL, &Method::BasicAck(ack)).await;
     }
     assert_eq!(consumer.declare("tasks", true).await, 0, "it is answered, and nothing of the blocked one came");
     let queues = server.board().inspect_queues().await.unwrap();
-    assert_eq!((queues[0].counters.ack, queues[0].counters.publish), (4, 4));
+    assert_eq!((queues[0].counters.ack, queues[0].counters.publish), (3, 3));
 
     server.board().set_disk_free_limit(0);
     expect_unblocked(&mut publisher).await;
     publisher.expect_confirms_up_to(8).await;
-    for number in 5..=8_u64 {
+    for number in 4..=8_u64 {
         assert_eq!(consumer.expect_delivery().await, number.to_be_bytes());
     }
 }

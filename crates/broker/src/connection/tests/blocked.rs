@@ -72,7 +72,7 @@ fn a_publisher_is_blocked_by_its_next_publish_and_unblocked_with_the_last_alarm(
         client.publish(1);
         assert_eq!(client.blocked(), reason);
         assert_eq!((client.state(), client.machine.is_blocked()), ("blocked", true));
-        assert_eq!(client.published(), 2, "what was read is done");
+        assert_eq!(client.published(), 1, "this one waits");
 
         client.shortage(BOTH);
         client.shortage(MEMORY);
@@ -81,51 +81,56 @@ fn a_publisher_is_blocked_by_its_next_publish_and_unblocked_with_the_last_alarm(
         assert!(matches!(decoded(&client.sent())[..], [Method::ConnectionUnblocked(_)]));
         assert_eq!((client.state(), client.machine.is_blocked()), ("running", false));
         client.publish(1);
-        assert_eq!((client.published(), client.sent()), (3, vec![]));
+        assert_eq!((client.published(), client.sent()), (3, vec![]), "both in their order");
     }
 }
 
 #[test]
-fn everything_that_was_read_before_the_block_is_done() {
-    let mut client = Client::publisher();
-    client.shortage(DISK);
-    client.publish(100);
-    assert_eq!(client.published(), 100);
-    assert_eq!(client.blocked(), "low on disk");
-    assert!(client.input.is_empty());
-}
-
-#[test]
-fn an_answer_that_was_awaited_when_the_block_came_lets_what_was_read_go_on() {
+fn what_was_asked_before_the_publish_is_done_and_what_follows_it_waits() {
     let mut client = Client::publisher();
     let queue = spec(1, QueueSettings::default());
     client.shortage(DISK);
-    let mut bytes = BytesMut::new();
-    bytes.extend_from_slice(&publish_frames(&queue.name));
-    Method::QueuePurge(queue::Purge { queue: &queue.name, nowait: false }).encode(ChannelId(1), &mut bytes);
-    bytes.extend_from_slice(&publish_frames(&queue.name));
-    client.bytes(&bytes);
-    assert_eq!((client.published(), client.blocked()), (1, "low on disk".to_owned()));
-    let purges = client.fx.shards[0].iter().find_map(|command| match command {
+    let mut purge = BytesMut::new();
+    Method::QueuePurge(queue::Purge { queue: &queue.name, nowait: false }).encode(ChannelId(1), &mut purge);
+    let mut ack = BytesMut::new();
+    Method::BasicAck(basic::Ack { delivery_tag: 0, multiple: true }).encode(ChannelId(1), &mut ack);
+    let waits = [&publish_frames(&queue.name)[..], &ack].concat();
+    client.bytes(&[&ack[..], &purge, &waits].concat());
+    assert!(!client.machine.is_blocked());
+    let purge = client.fx.shards[0].iter().find_map(|command| match command {
         Command::Purge { call, .. } => Some(*call),
         _ => None,
     });
-    let purged = ConnectionEvent::Done { call: purges.unwrap(), outcome: Outcome::Purged { messages: 0 } };
+    let purged = ConnectionEvent::Done { call: purge.unwrap(), outcome: Outcome::Purged { messages: 0 } };
     client.machine.apply(client.now, purged, &mut client.fx);
+    assert!(matches!(decoded(&client.sent())[..], [Method::QueuePurgeOk(_)]));
     client.bytes(&[]);
-    assert_eq!((client.published(), client.input.len()), (2, 0));
+    assert_eq!(client.blocked(), "low on disk");
+    assert!(!client.machine.accepts_input(&client.fx));
+    client.bytes(&[]);
+    assert_eq!((client.published(), client.input.to_vec(), client.sent()), (0, waits, vec![]));
+    client.shortage(NONE);
+    client.bytes(&[]);
+    assert_eq!((client.published(), client.input.len()), (1, 0));
 }
 
 #[test]
 fn a_message_that_the_alarm_finds_half_way_blocks_with_its_next_frame() {
-    let mut client = Client::publisher();
     let mut frames = BytesMut::new();
     basic::Publish { routing_key: "q", ..Default::default() }.encode(ChannelId(1), &mut frames);
+    let method_bytes = frames.len();
     content::encode_content(ChannelId(1), &[0, 0], &[7; 10_000], 4096, &mut frames);
-    client.bytes(&frames[..5000]);
-    client.shortage(MEMORY);
-    client.bytes(&frames[5000..8500]);
-    assert_eq!(client.blocked(), "low on memory");
+    for cut in [method_bytes, method_bytes + 10, 5000] {
+        let mut client = Client::publisher();
+        client.topology.add_queue(Arc::new(QueueSpec { name: "q".into(), ..spec(2, QueueSettings::default()) }));
+        client.bytes(&frames[..cut]);
+        client.shortage(MEMORY);
+        client.bytes(&frames[cut..]);
+        assert_eq!((client.blocked(), client.published()), ("low on memory".to_owned(), 0), "cut at {cut}");
+        client.shortage(NONE);
+        client.bytes(&[]);
+        assert_eq!(client.published(), 1, "cut at {cut}");
+    }
 }
 
 #[test]
@@ -157,6 +162,7 @@ fn a_blocked_connection_still_gets_its_deliveries_and_confirms() {
     let consuming = ConnectionEvent::Done { call: consume.call, outcome: Outcome::Consuming };
     client.machine.apply(client.now, consuming, &mut client.fx);
     client.sent();
+    client.publish(1);
     client.shortage(MEMORY);
     client.publish(1);
     assert_eq!(client.blocked(), "low on memory");
@@ -235,10 +241,10 @@ fn a_blocked_connection_can_be_closed() {
     let fault = Fault::new(ReplyCode::ConnectionForced, "enough");
     client.machine.apply(client.now, ConnectionEvent::Close(fault), &mut client.fx);
     assert_eq!(client.closed(), (320, "CONNECTION_FORCED - enough".to_owned()));
-    assert!(!client.machine.is_blocked(), "the answer is to be read");
+    assert!(client.machine.accepts_input(&client.fx), "the answer is to be read");
     client.publish(1);
     client.shortage(NONE);
-    assert_eq!((client.sent(), client.published()), (vec![], 1));
+    assert_eq!((client.sent(), client.published(), client.input.len()), (vec![], 0, 0));
     client.method(0, &Method::ConnectionCloseOk(connection::CloseOk));
     assert!(client.machine.is_finished());
 
