@@ -239,7 +239,7 @@ impl Ready {
 
     /// What the index of the far ones takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
-        self.levels.iter().map(|level| level.far.heap_bytes() as u64).sum()
+        self.levels.iter().map(|level| level.far.heap_bytes()).sum()
     }
 
     /// Whether any of this priority is far: then new ones are better off there, too.

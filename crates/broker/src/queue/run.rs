@@ -1,9 +1,14 @@
 //! What can be done with a [`Run`] alone.
 
 use super::backlog::Run;
-use store::Seq;
+use store::{Seq, SeqRange};
 
 impl Run {
+    /// Its positions.
+    pub(crate) fn range(&self) -> SeqRange {
+        SeqRange { first: self.seq, last: Seq(self.seq.0 + u64::from(self.count) - 1) }
+    }
+
     /// Each message, as a run of its own.
     pub(crate) fn messages(&self) -> impl Iterator<Item = Self> + use<> {
         let run = *self;
@@ -11,6 +16,19 @@ impl Run {
             let seq = Seq(run.seq.0 + u64::from(at));
             Self { seq, count: 1, lsn: run.lsn.plus(u64::from(at)), ..run }
         })
+    }
+
+    /// Takes the next run in if it continues this one.
+    pub(crate) fn absorb(&mut self, next: &Self) -> bool {
+        let (count, steps) = (self.count, u64::from(self.count));
+        let expected = Self { seq: Seq(self.seq.0 + steps), count: next.count, lsn: self.lsn.plus(steps), ..*self };
+        match count.checked_add(next.count) {
+            Some(sum) if expected == *next => {
+                self.count = sum;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// As a checkpoint has it.

@@ -87,7 +87,7 @@ impl Unacked {
 
     /// What the index of the far ones takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
-        self.far.heap_bytes() as u64
+        self.far.heap_bytes()
     }
 
     /// Who holds a message.

@@ -127,7 +127,7 @@ impl<S: Store> Shard<S> {
 /// Puts runs in order and makes one of those that continue each other.
 fn join(runs: &mut Vec<Run>) {
     runs.sort_unstable_by_key(|run| run.seq);
-    runs.dedup_by(|next, run| run.append(next));
+    runs.dedup_by(|next, run| run.absorb(next));
 }
 
 /// About as many runs are dealt with in a step; that takes a millisecond or two.

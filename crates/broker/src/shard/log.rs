@@ -21,6 +21,8 @@ pub(crate) struct Log<S> {
     waiters: VecDeque<(Lsn, Waiter)>,
     facts: FxHashMap<Bytes, Bytes>,
     events: Vec<StoreEvent>,
+    /// What [`Self::release`] was told since the last flush.
+    released: Vec<(LsnRange, u32)>,
 }
 
 /// Who waits for records to be durable.
@@ -46,6 +48,7 @@ impl<S: Store> Log<S> {
             waiters: VecDeque::new(),
             facts: FxHashMap::default(),
             events: Vec::new(),
+            released: Vec::new(),
         }
     }
 
@@ -86,9 +89,18 @@ impl<S: Store> Log<S> {
         self.append(Record::Message { places, moved_from, kept: is_kept, payload })
     }
 
-    /// One place of each of these messages' records is empty; that was, or will be, said in the log.
+    /// One place of each of these messages' records is empty; that was, or will be before the next flush, said in the
+    /// log.
     pub(crate) fn release(&mut self, run: &Run) {
-        self.store.release(LsnRange { first: run.lsn, count: run.count }, run.payload_bytes);
+        if let Some((last, payload_bytes)) = self.released.last_mut()
+            && *payload_bytes == run.payload_bytes
+            && last.first.plus(u64::from(last.count)) == run.lsn
+            && let Some(count) = last.count.checked_add(run.count)
+        {
+            last.count = count;
+            return;
+        }
+        self.released.push((LsnRange { first: run.lsn, count: run.count }, run.payload_bytes));
     }
 
     /// A message that lives was found by a restart.
@@ -183,6 +195,10 @@ impl<S: Store> Log<S> {
 
     /// Hands what was appended to the writer: at once if somebody waits for it.
     pub(crate) fn flush(&mut self) {
+        // Not before what emptied the places is in the log: who removes a record must know what to wait for.
+        for (messages, payload_bytes) in self.released.drain(..) {
+            self.store.release(messages, payload_bytes);
+        }
         if self.is_awaited {
             self.store.flush(Urgency::Sync);
         } else if self.is_dirty {
