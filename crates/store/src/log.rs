@@ -579,7 +579,8 @@ pub(crate) fn mark_bytes(segment_bytes: u64) -> u64 {
     (segment_bytes / 16).min(MARK_BYTES_MAX)
 }
 
-const MARK_BYTES_MAX: u64 = 32 << 10;
+/// Of short messages, a hundred or two lie between two marks: what has to be passed over to read one.
+const MARK_BYTES_MAX: u64 = 8 << 10;
 /// The largest write that flushes are gathered into: beyond it, copying costs more than a second write.
 const MERGED_BYTES_MAX: usize = 256 * 1024;
 /// A checkpoint is written in parts of this size.

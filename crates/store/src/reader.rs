@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,11 +32,18 @@ pub(crate) struct Reader<D> {
 }
 
 /// A part of a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chunk {
     segment: u64,
     offset: u64,
     bytes: Bytes,
+}
+
+impl Chunk {
+    fn covers(&self, segment: u64, offset: u64, count: usize) -> bool {
+        let end = self.offset + self.bytes.len() as u64;
+        self.segment == segment && self.offset <= offset && offset + count as u64 <= end
+    }
 }
 
 /// Why something could not be read.
@@ -72,7 +80,9 @@ impl Unreadable {
 struct Visit<'a> {
     at: Mark,
     head: Head,
-    body: &'a Bytes,
+    chunk: &'a Bytes,
+    /// Where in the chunk the body is.
+    body: Range<usize>,
 }
 
 impl<D: Disk> Reader<D> {
@@ -115,7 +125,7 @@ impl<D: Disk> Reader<D> {
                 return Ok(false);
             }
             if let Entry::Record(Record::Message { payload, .. }, _) = visit.decode(&mut lists)? {
-                messages.push((visit.at.lsn, visit.body.slice(visit.body.len() - payload.len()..)));
+                messages.push((visit.at.lsn, visit.last(payload.len())));
             }
             Ok(visit.at.lsn.next() < end)
         })?;
@@ -137,7 +147,7 @@ impl<D: Disk> Reader<D> {
         let mut lists = Lists::default();
         let ended = self.walk(segment, stretch, &mut |visit| {
             if let Entry::Record(Record::Message { places, kept, payload, .. }, _) = visit.decode(&mut lists)? {
-                let payload = visit.body.slice(visit.body.len() - payload.len()..);
+                let payload = visit.last(payload.len());
                 old.push(OldMessage { lsn: visit.at.lsn, places: places.to_vec(), kept, payload });
             }
             Ok(visit.at.offset + (HEAD_BYTES + visit.body.len()) as u64 <= stretch.likely_end)
@@ -157,17 +167,25 @@ impl<D: Disk> Reader<D> {
         let mut at = stretch.start;
         let mut epoch = None;
         let mut is_stale = false;
+        let mut chunk = Chunk { segment: segment.number, offset: at.offset, bytes: Bytes::new() };
         while at.lsn < segment.end && at.offset < stretch.end {
             let likely = stretch.likely_end.saturating_sub(at.offset);
-            let mut view = |offset, count| self.view(segment.number, offset, count, likely, stretch.end);
-            let head = view(at.offset, HEAD_BYTES)?;
-            let head = Head::parse(head.first_chunk().ok_or(Unreadable::Bad(at.offset, SHORT))?);
+            if !chunk.covers(segment.number, at.offset, HEAD_BYTES) {
+                chunk = self.chunk(segment.number, at.offset, HEAD_BYTES, likely, stretch.end)?;
+            }
+            let start = (at.offset - chunk.offset) as usize;
+            let head = chunk.bytes[start..].first_chunk().ok_or(Unreadable::Bad(at.offset, SHORT))?;
+            let head = Head::parse(head);
             let record_bytes = HEAD_BYTES + head.body_bytes as usize;
             if record_bytes > RECORD_BYTES_MAX {
                 return Err(Unreadable::Bad(at.offset, "a record claims to be longer than any can be"));
             }
-            let body = view(at.offset, record_bytes)?.slice(HEAD_BYTES..);
-            if !head.is_intact(self.salt, &body) {
+            if !chunk.covers(segment.number, at.offset, record_bytes) {
+                chunk = self.chunk(segment.number, at.offset, record_bytes, likely, stretch.end)?;
+            }
+            let start = (at.offset - chunk.offset) as usize;
+            let body = start + HEAD_BYTES..start + record_bytes;
+            if !head.is_intact(self.salt, &chunk.bytes[body.clone()]) {
                 return Err(Unreadable::Bad(at.offset, "a record does not match its checksum"));
             }
             let here = at;
@@ -177,10 +195,10 @@ impl<D: Disk> Reader<D> {
                     continue;
                 }
                 at.lsn = at.lsn.next();
-                if !each(&Visit { at: here, head, body: &body })? {
+                if !each(&Visit { at: here, head, chunk: &chunk.bytes, body })? {
                     break;
                 }
-            } else if let Ok(Entry::Batch(batch)) = head.decode(&body, &mut Lists::default()) {
+            } else if let Ok(Entry::Batch(batch)) = head.decode(&chunk.bytes[body], &mut Lists::default()) {
                 // An owner that had already lost the log may have written one more batch. Where the walk did not come
                 // by the batch before, such a one shows in its position.
                 is_stale = epoch.map_or(batch.first != at.lsn, |epoch| batch.epoch < epoch);
@@ -254,14 +272,9 @@ impl<D: Disk> Reader<D> {
         Ok(Layout::decode(&footer, self.salt, offset))
     }
 
-    /// `count` bytes of the segment, with up to `likely` of what follows them read along.
-    fn view(&mut self, segment: u64, offset: u64, count: usize, likely: u64, end: u64) -> Result<Bytes, Unreadable> {
-        let covers = |chunk: &Chunk| {
-            chunk.segment == segment
-                && chunk.offset <= offset
-                && offset + count as u64 <= chunk.offset + chunk.bytes.len() as u64
-        };
-        match self.chunks.iter().rposition(covers) {
+    /// A part of the segment with these `count` bytes and up to `likely` of what follows them.
+    fn chunk(&mut self, segment: u64, offset: u64, count: usize, likely: u64, end: u64) -> Result<Chunk, Unreadable> {
+        match self.chunks.iter().rposition(|chunk| chunk.covers(segment, offset, count)) {
             Some(at) if at + 1 == self.chunks.len() => {}
             Some(at) => self.chunks.make_contiguous()[at..].rotate_left(1),
             None => {
@@ -275,9 +288,7 @@ impl<D: Disk> Reader<D> {
                 self.keep(Chunk { segment, offset, bytes: bytes.into() });
             }
         }
-        let chunk = self.chunks.back().expect("it was just put there");
-        let start = (offset - chunk.offset) as usize;
-        Ok(chunk.bytes.slice(start..start + count))
+        Ok(self.chunks.back().expect("it was just put there").clone())
     }
 
     fn keep(&mut self, chunk: Chunk) {
@@ -290,17 +301,22 @@ impl<D: Disk> Reader<D> {
 }
 
 impl Visit<'_> {
+    /// The end of the body, which shares the chunk's memory.
+    fn last(&self, bytes: usize) -> Bytes {
+        self.chunk.slice(self.body.end - bytes..self.body.end)
+    }
+
     fn decode<'a>(&'a self, lists: &'a mut Lists) -> Result<Entry<'a>, Unreadable> {
-        self.head.decode(self.body, lists).map_err(|why| Unreadable::Bad(self.at.offset, why))
+        self.head.decode(&self.chunk[self.body.clone()], lists).map_err(|why| Unreadable::Bad(self.at.offset, why))
     }
 }
 
-/// Segments whose layout is kept: at 32 KiB for one of the usual size, 2 MiB.
-const LAYOUTS_MAX: usize = 64;
+/// Segments whose layout is kept: at 128 KiB for one of the usual size, 4 MiB.
+const LAYOUTS_MAX: usize = 32;
 /// What is kept of what was read.
 const CHUNKS_BYTES: usize = 4 << 20;
 /// Less is not worth a call, …
-const CHUNK_BYTES_MIN: u64 = 32 << 10;
+const CHUNK_BYTES_MIN: u64 = 16 << 10;
 /// … and more does not make the disk faster.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;
 const SHORT: &str = "the segment ends inside a record";

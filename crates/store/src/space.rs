@@ -19,6 +19,8 @@ pub(crate) struct Segment {
     released_at: Lsn,
     /// How many references were left when all of it had been offered to the owner.
     offered_at: u64,
+    /// It is in the list of those without references, where it may stay although it has some by now.
+    is_listed: bool,
 }
 
 impl Segment {
@@ -33,6 +35,7 @@ impl Segment {
             live_bytes: 0,
             released_at: Lsn::ZERO,
             offered_at: NEVER,
+            is_listed: true,
         }
     }
 
@@ -211,7 +214,8 @@ impl Space {
             segment.released_at = last;
             self.live_bytes = self.live_bytes.saturating_sub(count * cost);
             self.news_bytes = self.news_bytes.saturating_add(count * cost);
-            if segment.references == 0 {
+            if segment.references == 0 && !segment.is_listed {
+                segment.is_listed = true;
                 self.idle.push(segment.number);
             }
             first = part_end;
@@ -232,8 +236,9 @@ impl Space {
         // Most calls find that nothing is idle but what a restart would have to read.
         idle.retain(|number| {
             let Ok(at) = segments.binary_search_by_key(number, |segment| segment.number) else { return false };
-            let segment = &segments[at];
+            let segment = &mut segments[at];
             if segment.references > 0 {
+                segment.is_listed = false;
                 return false;
             }
             if *number < *replay_from && segment.released_at <= durable {
@@ -246,7 +251,6 @@ impl Space {
             return dead;
         }
         dead.sort_unstable();
-        dead.dedup();
         let is_dead = |segment: &Segment| dead.binary_search(&segment.number).is_ok();
         self.log_bytes -= segments.iter().filter(|segment| is_dead(segment)).map(|segment| segment.bytes).sum::<u64>();
         segments.retain(|segment| !is_dead(segment));
