@@ -5,7 +5,7 @@
 //! bytes each, and next to nothing where one queue's deliveries follow one another.
 //!
 //! Packed deliveries are [`Run`]s in blocks, and a block is bytes, each run told by its difference from the one before
-//! it. One block at a time is open, as plain runs: the last one that was touched.
+//! it. A few blocks are open, as plain runs: those where deliveries were taken or added of late.
 
 use crate::command::{QueueRef, Seq};
 use rustc_hash::FxHashMap;
@@ -83,7 +83,9 @@ impl UnackedList {
             None => return self.packed.take(tag),
         };
         self.by_get -= usize::from(taken.by_get);
-        self.trim();
+        if self.holes > 0 || self.recent.is_empty() {
+            self.trim();
+        }
         Some(taken)
     }
 
@@ -290,11 +292,13 @@ struct Source {
 struct Packed {
     /// By the tag of their first delivery. Blocks do not overlap.
     blocks: BTreeMap<u64, Block>,
-    /// The open block, which is not in `blocks`; empty when there is none. Never longer than `RUNS_MAX`.
-    open: VecDeque<Run>,
+    /// The open blocks, which are not in `blocks`, the last opened last. None is empty or longer than `RUNS_MAX`.
+    open: Vec<VecDeque<Run>>,
     sources: Vec<Source>,
     by_queue: FxHashMap<QueueRef, u32>,
     free: Vec<u32>,
+    /// The source of the delivery that came last.
+    last_source: u32,
     /// How many deliveries, not runs.
     len: usize,
     by_get: usize,
@@ -310,16 +314,19 @@ struct Block {
 impl Packed {
     /// Adds deliveries, ascending and above all that are there.
     fn append(&mut self, deliveries: impl Iterator<Item = Unacked>) {
-        self.open_block(u64::MAX);
+        let mut block = self.open_block(u64::MAX);
         for unacked in deliveries {
             let run = self.run_of(unacked);
-            match self.open.back_mut() {
+            let at = block.unwrap_or_else(|| self.open_new());
+            block = Some(at);
+            let runs = &mut self.open[at];
+            match runs.back_mut() {
                 Some(last) if last.is_followed_by(&run) => last.count += 1,
                 _ => {
-                    if self.open.len() == RUNS_MAX {
-                        self.close_block();
+                    if runs.len() == RUNS_MAX {
+                        keep(runs, &self.sources, &mut self.blocks);
                     }
-                    self.open.push_back(run);
+                    runs.push_back(run);
                 }
             }
         }
@@ -327,55 +334,63 @@ impl Packed {
 
     /// Adds one where it belongs.
     fn insert(&mut self, unacked: Unacked) {
-        self.open_block(unacked.tag);
         let run = self.run_of(unacked);
-        let mut at = self.open.partition_point(|run| run.tag < unacked.tag);
-        self.open.insert(at, run);
-        if at > 0 && self.open[at - 1].is_followed_by(&run) {
-            self.open.remove(at);
+        let block = self.open_block(unacked.tag).unwrap_or_else(|| self.open_new());
+        let runs = &mut self.open[block];
+        let mut at = runs.partition_point(|run| run.tag < unacked.tag);
+        runs.insert(at, run);
+        if at > 0 && runs[at - 1].is_followed_by(&run) {
+            runs.remove(at);
             at -= 1;
-            self.open[at].count += 1;
+            runs[at].count += 1;
         }
-        if let Some(next) = self.open.get(at + 1).copied()
-            && self.open[at].is_followed_by(&next)
+        if let Some(next) = runs.get(at + 1).copied()
+            && runs[at].is_followed_by(&next)
         {
-            self.open[at].count += next.count;
-            self.open.remove(at + 1);
+            runs[at].count += next.count;
+            runs.remove(at + 1);
         }
-        self.halve_if_long();
+        self.halve_if_long(block);
     }
 
     fn take(&mut self, tag: u64) -> Option<Unacked> {
-        let at = self.find(tag)?;
-        let before = tag - self.open[at].tag;
-        if before > 0 {
-            let run = self.open[at].split_off(before);
-            self.open.insert(at + 1, run);
+        let (block, at) = self.find(tag)?;
+        let runs = &mut self.open[block];
+        let before = tag - runs[at].tag;
+        let mut one = if before > 0 { runs[at].split_off(before) } else { runs[at] };
+        let rest = (one.count > 1).then(|| one.split_off(1));
+        match (before > 0, rest) {
+            (false, None) => drop(runs.remove(at)),
+            (false, Some(rest)) => runs[at] = rest,
+            (true, None) => {}
+            (true, Some(rest)) => runs.insert(at + 1, rest),
         }
-        let at = at + usize::from(before > 0);
-        let run = &mut self.open[at];
-        let taken = run.first(&self.sources);
-        let one = Run { count: 1, ..*run };
-        if run.count > 1 {
-            *run = run.split_off(1);
+        if runs.is_empty() {
+            self.open.remove(block);
         } else {
-            self.open.remove(at);
+            self.halve_if_long(block);
         }
+        let taken = one.first(&self.sources);
         self.forget(&one);
-        self.halve_if_long();
         self.rest_if_empty();
         Some(taken)
     }
 
     fn take_through(&mut self, tag: u64) -> Option<Box<TakenPacked>> {
-        let at = self.find(tag)?;
+        let (block, at) = self.find(tag)?;
         let sources = self.sources.clone();
-        let mut part: Vec<_> = self.open.drain(..=at).collect();
+        let mut rest = self.open.remove(block);
+        let mut part: Vec<_> = rest.drain(..=at).collect();
         if let Some(last) = part.last_mut()
             && last.last_tag() > tag
         {
-            let rest = last.split_off(tag - last.tag + 1);
-            self.open.insert(0, rest);
+            rest.push_front(last.split_off(tag - last.tag + 1));
+        }
+        for mut runs in self.open.extract_if(.., |runs| runs[0].tag < tag) {
+            keep(&mut runs, &sources, &mut self.blocks);
+        }
+        if !rest.is_empty() {
+            self.open.push(rest);
         }
         let later = self.blocks.split_off(&tag);
         let blocks = std::mem::replace(&mut self.blocks, later);
@@ -392,69 +407,89 @@ impl Packed {
         if self.len == 0 {
             return None;
         }
-        self.close_block();
-        let Self { blocks, sources, .. } = std::mem::take(self);
+        let Self { mut blocks, open, sources, .. } = std::mem::take(self);
+        for mut runs in open {
+            keep(&mut runs, &sources, &mut blocks);
+        }
         let (runs, part) = (Vec::new().into_iter(), Vec::new());
         Some(Box::new(TakenPacked { runs, blocks: blocks.into_iter(), part, sources }))
     }
 
-    /// Opens the block with this tag and says which run has it.
-    fn find(&mut self, tag: u64) -> Option<usize> {
-        let is_open = self.open.front().is_some_and(|first| first.tag <= tag)
-            && self.open.back().is_some_and(|last| tag <= last.last_tag());
-        if !is_open {
-            self.open_block(tag);
-        }
-        let at = self.open.partition_point(|run| run.last_tag() < tag);
-        self.open.get(at).is_some_and(|run| run.tag <= tag).then_some(at)
+    /// Opens the block with this tag and says which it is and which of its runs has the tag.
+    fn find(&mut self, tag: u64) -> Option<(usize, usize)> {
+        let has_it = |runs: &VecDeque<Run>| {
+            runs.front().is_some_and(|first| first.tag <= tag) && runs.back().is_some_and(|last| tag <= last.last_tag())
+        };
+        let block = match self.open.iter().rposition(has_it) {
+            Some(block) => block,
+            None => self.open_block(tag)?,
+        };
+        let runs = &self.open[block];
+        let at = runs.partition_point(|run| run.last_tag() < tag);
+        runs.get(at).is_some_and(|run| run.tag <= tag).then_some((block, at))
     }
 
-    /// Opens the last block that begins at or before the tag; the first one if all are after it.
-    fn open_block(&mut self, tag: u64) {
-        let before = self.blocks.range(..=tag).next_back().map_or(0, |(first_tag, _)| *first_tag);
-        if self.open.front().is_some_and(|open| before <= open.tag && open.tag <= tag) {
-            return;
+    /// Opens the last block that begins at or before the tag, if there is one.
+    fn open_block(&mut self, tag: u64) -> Option<usize> {
+        let firsts = self.open.iter().enumerate().map(|(at, runs)| (runs[0].tag, at));
+        let open = firsts.filter(|(first_tag, _)| *first_tag <= tag).max();
+        let packed = self.packed_before(tag);
+        if packed < open.map(|(first_tag, _)| first_tag) {
+            return open.map(|(_, at)| at);
         }
-        self.close_block();
-        let before = self.blocks.range(..=tag).next_back().or_else(|| self.blocks.first_key_value());
-        if let Some(first_tag) = before.map(|(first_tag, _)| *first_tag)
+        packed?;
+        // First of all, as a block that is neither open nor packed could be joined across. It may join the one meant.
+        let mut runs = self.room();
+        let first_tag = self.packed_before(tag)?;
+        self.blocks.remove(&first_tag)?.unpack_to(first_tag, &self.sources, &mut runs);
+        self.open.push(runs);
+        Some(self.open.len() - 1)
+    }
+
+    fn packed_before(&self, tag: u64) -> Option<u64> {
+        self.blocks.range(..=tag).next_back().map(|(first_tag, _)| *first_tag)
+    }
+
+    /// Opens a block that its caller puts a run into: one below or above all others.
+    fn open_new(&mut self) -> usize {
+        let runs = self.room();
+        self.open.push(runs);
+        self.open.len() - 1
+    }
+
+    /// Room for one more open block; where there are many, the one that was opened first is packed for it.
+    fn room(&mut self) -> VecDeque<Run> {
+        if self.open.len() < OPEN_MAX {
+            return VecDeque::with_capacity(RUNS_MAX + 1);
+        }
+        let mut runs = self.open.remove(0);
+        self.join(&mut runs);
+        keep(&mut runs, &self.sources, &mut self.blocks);
+        runs
+    }
+
+    /// Makes a short block one with a neighbour that is packed.
+    fn join(&mut self, runs: &mut VecDeque<Run>) {
+        let Some(tag) = runs.front().map(|first| first.tag).filter(|_| runs.len() < RUNS_MIN) else { return };
+        let is_next_to = |(first_tag, block): (&u64, &Block)| {
+            let between = tag.min(*first_tag)..tag.max(*first_tag);
+            let has_room = block.runs as usize + runs.len() <= JOINED_MAX;
+            (has_room && !self.open.iter().any(|open| between.contains(&open[0].tag))).then_some(*first_tag)
+        };
+        let next = self.blocks.range(tag..).next().and_then(is_next_to);
+        let neighbour = next.or_else(|| self.blocks.range(..tag).next_back().and_then(is_next_to));
+        if let Some(first_tag) = neighbour
             && let Some(block) = self.blocks.remove(&first_tag)
         {
-            block.unpack_to(first_tag, &self.sources, &mut self.open);
+            block.unpack_to(first_tag, &self.sources, runs);
+            runs.make_contiguous().sort_unstable_by_key(|run| run.tag);
         }
     }
 
-    /// Packs the open block, if there is one; a short one becomes one with a neighbour.
-    fn close_block(&mut self) {
-        let mut runs = std::mem::take(&mut self.open);
-        if let Some(Run { tag, .. }) = runs.front().copied()
-            && runs.len() < RUNS_MIN
-        {
-            let has_room = |(_, block): &(&u64, &Block)| block.runs as usize + runs.len() <= JOINED_MAX;
-            let next = self.blocks.range(tag..).next().filter(has_room).map(|(first_tag, _)| *first_tag);
-            let previous = self.blocks.range(..tag).next_back().filter(has_room).map(|(first_tag, _)| *first_tag);
-            if let Some(first_tag) = next.or(previous)
-                && let Some(block) = self.blocks.remove(&first_tag)
-            {
-                block.unpack_to(first_tag, &self.sources, &mut runs);
-                runs.make_contiguous().sort_unstable_by_key(|run| run.tag);
-            }
-        }
-        self.keep(&runs);
-        runs.clear();
-        self.open = runs;
-    }
-
-    fn halve_if_long(&mut self) {
-        if self.open.len() > RUNS_MAX {
-            let upper = self.open.split_off(RUNS_MAX / 2);
-            self.keep(&upper);
-        }
-    }
-
-    fn keep(&mut self, runs: &VecDeque<Run>) {
-        if let Some(first) = runs.front() {
-            self.blocks.insert(first.tag, Block::pack(runs, &self.sources));
+    fn halve_if_long(&mut self, block: usize) {
+        if self.open[block].len() > RUNS_MAX {
+            let mut upper = self.open[block].split_off(RUNS_MAX / 2);
+            keep(&mut upper, &self.sources, &mut self.blocks);
         }
     }
 
@@ -462,12 +497,13 @@ impl Packed {
     fn run_of(&mut self, Unacked { tag, queue, seq: Seq(seq), by_get }: Unacked) -> Run {
         self.len += 1;
         self.by_get += usize::from(by_get);
-        let known = match self.open.back() {
-            Some(last) if self.sources[last.source as usize].queue == queue => Some(last.source),
+        let known = match self.sources.get(self.last_source as usize) {
+            Some(last) if last.queue == queue && last.len > 0 => Some(self.last_source),
             _ => self.by_queue.get(&queue).copied(),
         };
         let source = known.unwrap_or_else(|| self.add_source(Source { queue, base: seq, len: 0 }));
         self.sources[source as usize].len += 1;
+        self.last_source = source;
         Run { tag, seq, count: 1, source, by_get }
     }
 
@@ -504,6 +540,14 @@ impl Packed {
             *self = Self::default();
         }
     }
+}
+
+/// Packs the runs and clears them.
+fn keep(runs: &mut VecDeque<Run>, sources: &[Source], blocks: &mut BTreeMap<u64, Block>) {
+    if let Some(first) = runs.front() {
+        blocks.insert(first.tag, Block::pack(runs, sources));
+    }
+    runs.clear();
 }
 
 // --- a block's bytes ----------------------------------------------------------------------------------------------
@@ -651,5 +695,7 @@ const RUNS_MAX: usize = 64;
 /// A block with fewer is joined with a neighbour, if the two are not more than `JOINED_MAX`.
 const RUNS_MIN: usize = 16;
 const JOINED_MAX: usize = 48;
+/// Blocks that are open at most: what is settled together, out of order, is seldom in more.
+const OPEN_MAX: usize = 16;
 /// How many sources a block's reader remembers the seq of.
 const SEQS: usize = 32;
