@@ -111,6 +111,7 @@ impl Node {
             }
             let recovered = recovery.finish(opened.log, opened.report.clean);
             let (shard, found) = recovered.unwrap_or_else(|error| panic!("a log cannot be understood: {error}"));
+            shard.store().check_retained()?;
             facts.extend(found.into_iter().map(|(key, value)| (id, key, value)));
             shards.push(ShardNode::new(shard, opened.writer, opened.caretaker));
         }

@@ -175,6 +175,12 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// Its log.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        self.log.store_ref()
+    }
+
     /// Which one it is.
     #[must_use]
     pub fn id(&self) -> ShardId {

@@ -144,6 +144,7 @@ fn open_shard(
     let (shard, facts) = recovery
         .finish(opened.log, opened.report.clean)
         .map_err(|why: RecoveryError| damaged(directory, &why.to_string()))?;
+    shard.store().check_retained()?;
     let shard = OpenedShard { shard, writer: opened.writer, caretaker: opened.caretaker };
     Ok((shard, facts, opened.report.epoch))
 }

@@ -87,6 +87,12 @@ impl MemoryDisk {
         self.lock().capacity_bytes = bytes;
     }
 
+    /// Whether its size is limited.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.lock().capacity_bytes.is_some()
+    }
+
     /// The bytes that a reader of the file sees; `None` if there is no such file.
     #[must_use]
     pub fn file(&self, name: &str) -> Option<Vec<u8>> {

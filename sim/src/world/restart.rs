@@ -90,6 +90,7 @@ impl World {
         for shard in &mut self.node.shards {
             shard.mailbox.push_back(ShardInput::Close);
         }
+        let told_ms = self.now_ms;
         let is_closed = |world: &Self| {
             world.node.shards.iter().all(|shard| shard.is_closed && shard.is_written && shard.is_cared_for)
         };
@@ -98,12 +99,19 @@ impl World {
                 break;
             }
             if !self.go_on_resting() {
+                if self.now_ms > told_ms + STOP_MS_MAX {
+                    break;
+                }
                 self.pass_time(self.now_ms + 1_000);
             }
         }
         if self.ledger.counts().crashes > crashes {
             // A disk failed meanwhile, and the server is back already.
             return;
+        }
+        let gave_up = |world: &Self| world.node.shards.iter().any(|shard| shard.is_written && !shard.is_closed);
+        if gave_up(self) && self.disks.iter().any(MemoryDisk::is_limited) {
+            return self.fail("the disk was full at the stop");
         }
         assert!(is_closed(self), "the server does not come to its stop");
         self.ledger.stopped();
@@ -184,5 +192,7 @@ fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> St
     Start { settings, segment_bytes: plan.segment_bytes, reserve_bytes: plan.reserve_bytes, salt, is_clean }
 }
 
+/// How long a server waits for a disk that is full.
+const STOP_MS_MAX: u64 = 30_000;
 /// More than any stop takes.
 const STOP_STEPS_MAX: u64 = 200_000;

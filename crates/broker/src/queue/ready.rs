@@ -63,11 +63,6 @@ impl Entry {
         self.lsn != Lsn::ZERO
     }
 
-    /// Length of the body in bytes.
-    pub(crate) fn body_bytes(&self) -> u64 {
-        u64::from(self.body.payload_bytes() - self.body.header_bytes())
-    }
-
     pub(crate) fn message(&self) -> Option<&Message> {
         match &self.body {
             Body::Here(message) => Some(message),

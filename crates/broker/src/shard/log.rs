@@ -165,6 +165,10 @@ impl<S: Store> Log<S> {
         self.store.read(ticket, wanted);
     }
 
+    pub(crate) fn store_ref(&self) -> &S {
+        &self.store
+    }
+
     /// The store: for checkpoints and for emptying old segments.
     pub(crate) fn store(&mut self) -> &mut S {
         &mut self.store
