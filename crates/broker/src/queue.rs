@@ -19,6 +19,7 @@ use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueS
 use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Run;
+use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use amqp::{ChannelId, Table};
@@ -240,7 +241,8 @@ impl Queue {
     }
 
     /// Whether a new message had better stay in the log.
-    pub(crate) fn is_better_far(&self, priority: u8, near_bytes_max: u64) -> bool {
+    pub(crate) fn is_better_far(&self, priority: u8, near: &Near) -> bool {
+        let near_bytes_max = if self.consumers > 0 { near.busy_queue_bytes } else { near.queue_bytes };
         self.ready.has_far(priority) || self.ready.near_bytes() >= near_bytes_max && !self.ready.is_empty()
     }
 

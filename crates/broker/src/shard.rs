@@ -71,6 +71,8 @@ pub struct ShardSettings {
 pub struct Near {
     /// About how many bytes the ready messages of one queue may take, and its unacked ones.
     pub queue_bytes: u64,
+    /// The same for the ready messages of a queue that has consumers: they may be waited for soon.
+    pub busy_queue_bytes: u64,
     /// How many unacked messages of one queue there may be.
     pub queue_unacked: usize,
     /// About how many bytes all of them may take in this shard.
@@ -79,7 +81,7 @@ pub struct Near {
 
 impl Default for Near {
     fn default() -> Self {
-        Self { queue_bytes: 4 << 20, queue_unacked: 4096, bytes: 256 << 20 }
+        Self { queue_bytes: 4 << 20, busy_queue_bytes: 32 << 20, queue_unacked: 4096, bytes: 256 << 20 }
     }
 }
 

@@ -496,7 +496,8 @@ impl Store for SegmentLog {
         if !matches!(self.checkpointing, Checkpointing::No) || self.lacks_room {
             return false;
         }
-        let due = self.segment_bytes.max(8 * self.index_bytes);
+        // Just before the segment is full: it ends anyway, and one that ends for the checkpoint would be the second.
+        let due = (self.segment_bytes - self.segment_bytes / 16).max(8 * self.index_bytes);
         // On a full disk a checkpoint is what lets segments go.
         let due = if self.is_full { due / 8 } else { due };
         self.space.replay_bytes() >= due

@@ -86,7 +86,7 @@ impl<S: Store> Shard<S> {
             let stamp = queue.stamp(expiration_ms, priority, self.now);
             let is_kept = queue.keeps(persistent);
             let is_far = self.near_bytes >= self.settings.near.bytes && !queue.ready.is_empty()
-                || queue.is_better_far(stamp.priority, self.settings.near.queue_bytes);
+                || queue.is_better_far(stamp.priority, &self.settings.near);
             let Stamp { seq, expires_at_ms, priority } = stamp;
             let place = Place { queue: *id, seq, expires_at_ms, priority };
             if is_kept {
