@@ -5,10 +5,10 @@
 //! one queue, 143 and 150 ns with 5,000). The log's writer, which blocks in the kernel, does have its thread.
 
 use crate::switchboard::{ShardMail, Switchboard};
-use broker::command::{CatalogInput, Outbox, ShardInput};
+use broker::command::{CatalogInput, Command, Outbox, ShardInput};
 use broker::inspect::QueueView;
 use broker::shard::Shard;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -34,6 +34,8 @@ pub(crate) struct ShardHost<S: Store> {
 #[derive(Default)]
 struct Desk {
     mail: Vec<ShardMail>,
+    /// Mail that came in and waits for a later step, in order.
+    waiting: VecDeque<ShardMail>,
     inbox: Vec<ShardInput>,
     out: Outbox,
     inspections: HashMap<u64, oneshot::Sender<Vec<QueueView>>>,
@@ -47,8 +49,8 @@ impl<S: Store> ShardHost<S> {
     pub(crate) async fn run(mut self) {
         let mut desk = Desk::default();
         loop {
-            self.wait(&mut desk.mail).await;
-            let room = desk.open_mail();
+            self.wait(&mut desk).await;
+            let room = desk.open_mail(!self.shard.is_full());
             self.shard.step(self.board.clock().now(), &mut desk.inbox, &self.board.topology(), &mut desk.out);
             self.room.add_permits(room);
             if let Some(sentence) = desk.out.failed.take() {
@@ -67,15 +69,17 @@ impl<S: Store> ShardHost<S> {
     }
 
     /// Sleeps until something happened.
-    async fn wait(&mut self, mail: &mut Vec<ShardMail>) {
+    async fn wait(&mut self, desk: &mut Desk) {
         let deadline = self.shard.deadline();
         let is_due = deadline.is_some_and(|ms| ms <= self.board.clock().uptime_ms());
         let later = deadline.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
         // While the disk cannot follow, commands wait in the mailbox, and at its end the clients.
         let takes_mail = !self.shard.is_full();
+        // What waits for this step is taken with what comes in.
+        let is_due = is_due || takes_mail && !desk.waiting.is_empty();
         tokio::select! {
             biased;
-            received = self.mailbox.recv_many(mail, MAIL_AT_ONCE), if takes_mail => {
+            received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE), if takes_mail => {
                 debug_assert_ne!(received, 0, "the switchboard, which this host holds, has the sending end");
             }
             () = self.news.notified() => {}
@@ -102,32 +106,66 @@ impl<S: Store> ShardHost<S> {
 }
 
 impl Desk {
-    /// Turns the mail into inputs; returns the room that it took.
-    fn open_mail(&mut self) -> usize {
+    /// Turns mail into inputs, that which waits only if it may; returns the room that it took.
+    ///
+    /// What settles deliveries goes first, and what publishes goes in small portions: a consumer with few deliveries
+    /// at a time would otherwise wait for all that a fast publisher has sent meanwhile, again and again. Nothing
+    /// overtakes mail of the same connection.
+    fn open_mail(&mut self, takes_waiting: bool) -> usize {
         let mut room = 0;
-        for mail in self.mail.drain(..) {
-            if self.is_closing {
-                continue;
+        let mut mail = std::mem::take(&mut self.mail);
+        for piece in mail.drain(..) {
+            if self.is_urgent(&piece) {
+                room += self.open(piece);
+            } else {
+                self.waiting.push_back(piece);
             }
-            self.inbox.push(match mail {
-                ShardMail::Batch(batch, taken) => {
-                    room += taken as usize;
-                    ShardInput::Batch(batch)
-                }
-                ShardMail::Input(input) => {
-                    self.is_closing = matches!(input, ShardInput::Close);
-                    input
-                }
-                ShardMail::Inspect(queue, asker) => {
-                    self.last_ticket += 1;
-                    self.inspections.insert(self.last_ticket, asker);
-                    ShardInput::Inspect { ticket: self.last_ticket, queue }
-                }
-            });
         }
+        self.mail = mail;
+        let mut taken = 0;
+        while takes_waiting
+            && taken < ROOM_AT_ONCE
+            && let Some(piece) = self.waiting.pop_front()
+        {
+            taken += self.open(piece);
+        }
+        room + taken
+    }
+
+    /// Only settles, and comes from nobody who has mail waiting.
+    fn is_urgent(&self, piece: &ShardMail) -> bool {
+        let ShardMail::Batch(batch, _) = piece else { return false };
+        let settles = |command: &Command| matches!(command, Command::Settle(_) | Command::Drained { .. });
+        let is_same = |other: &ShardMail| match other {
+            ShardMail::Batch(other, _) => other.connection == batch.connection,
+            ShardMail::Input(_) | ShardMail::Inspect(..) => false,
+        };
+        batch.commands.iter().all(settles) && !self.waiting.iter().any(is_same)
+    }
+
+    /// Makes one piece an input; returns the room that it took.
+    fn open(&mut self, piece: ShardMail) -> usize {
+        if self.is_closing {
+            return 0;
+        }
+        let (input, room) = match piece {
+            ShardMail::Batch(batch, taken) => (ShardInput::Batch(batch), taken as usize),
+            ShardMail::Input(input) => {
+                self.is_closing = matches!(input, ShardInput::Close);
+                (input, 0)
+            }
+            ShardMail::Inspect(queue, asker) => {
+                self.last_ticket += 1;
+                self.inspections.insert(self.last_ticket, asker);
+                (ShardInput::Inspect { ticket: self.last_ticket, queue }, 0)
+            }
+        };
+        self.inbox.push(input);
         room
     }
 }
 
 /// How many pieces of mail one step takes at most.
 const MAIL_AT_ONCE: usize = 256;
+/// How much room the mail that one step takes may have taken, about; what settles is not counted.
+const ROOM_AT_ONCE: usize = 16;
