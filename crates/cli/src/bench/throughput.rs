@@ -143,8 +143,10 @@ fn read_confirm(frame: &Frame<'_>, window: Option<&mut ConfirmWindow>) -> Result
 fn consume(mut connection: Connection, ack: AckMode, tally: &Tally, over: &Over) -> Result<()> {
     let mut counts = Counts::default();
     let (mut reader, mut acks) = (DeliveryReader::default(), Acks::new(ack));
+    // The first deliveries may have come with the last answer.
+    let mut has_news = true;
     while !over.is_set() {
-        if !connection.fill(Wait::Tick)? {
+        if !std::mem::take(&mut has_news) && !connection.fill(Wait::Tick)? {
             continue;
         }
         while let Some(frame) = connection.next_frame()? {
