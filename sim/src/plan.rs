@@ -328,8 +328,10 @@ pub const SIDE: &str = "side";
 pub const FANOUT: &str = "everyone";
 
 /// Some messages of each queue stay in memory.
-const ROOMY: Near = Near { queue_bytes: 4_000, busy_queue_bytes: 9_000, queue_unacked: 8, bytes: 40_000 };
+const ROOMY: Near =
+    Near { queue_bytes: 4_000, busy_queue_bytes: 9_000, queue_unacked: 8, bytes: 40_000, idle_bytes: 20_000 };
 /// Few messages of few queues do.
-const TIGHT: Near = Near { queue_bytes: 600, busy_queue_bytes: 1_000, queue_unacked: 2, bytes: 1_500 };
+const TIGHT: Near =
+    Near { queue_bytes: 600, busy_queue_bytes: 1_000, queue_unacked: 2, bytes: 1_500, idle_bytes: 1_000 };
 /// One message of each queue does.
-const NONE: Near = Near { queue_bytes: 0, busy_queue_bytes: 0, queue_unacked: 0, bytes: 0 };
+const NONE: Near = Near { queue_bytes: 0, busy_queue_bytes: 0, queue_unacked: 0, bytes: 0, idle_bytes: 0 };

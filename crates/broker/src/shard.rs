@@ -77,11 +77,19 @@ pub struct Near {
     pub queue_unacked: usize,
     /// About how many bytes all of them may take in this shard.
     pub bytes: u64,
+    /// The same for a new message of a queue that has no consumers: many such queues must not take all of it.
+    pub idle_bytes: u64,
 }
 
 impl Default for Near {
     fn default() -> Self {
-        Self { queue_bytes: 4 << 20, busy_queue_bytes: 32 << 20, queue_unacked: 4096, bytes: 256 << 20 }
+        Self {
+            queue_bytes: 4 << 20,
+            busy_queue_bytes: 32 << 20,
+            queue_unacked: 4096,
+            bytes: 256 << 20,
+            idle_bytes: 32 << 20,
+        }
     }
 }
 

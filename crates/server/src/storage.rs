@@ -83,7 +83,9 @@ pub(crate) fn open(
 ) -> Result<Opened, StorageError> {
     let lock = DirectoryLock::acquire(directory, &httpdate::fmt_http_date(SystemTime::now()))?;
     let shards = shards_min.max(shards_in(directory)?);
-    let near = Near { bytes: settings.near.bytes / u64::from(shards), ..settings.near };
+    let Near { bytes, idle_bytes, .. } = settings.near;
+    let share = |bytes: u64| bytes / u64::from(shards);
+    let near = Near { bytes: share(bytes), idle_bytes: share(idle_bytes.min(bytes)), ..settings.near };
     let settings = ShardSettings { shards, near, ..settings.clone() };
     let opened: Vec<Result<_, StorageError>> = thread::scope(|scope| {
         let open = |id| {

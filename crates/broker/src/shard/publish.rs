@@ -85,8 +85,10 @@ impl<S: Store> Shard<S> {
             let queue = &mut self.queues[slot];
             let stamp = queue.stamp(expiration_ms, priority, self.now);
             let is_kept = queue.keeps(persistent);
-            let is_far = self.near_bytes >= self.settings.near.bytes && !queue.ready.is_empty()
-                || queue.is_better_far(stamp.priority, &self.settings.near);
+            let near = &self.settings.near;
+            let bytes_max = if queue.consumers > 0 { near.bytes } else { near.idle_bytes };
+            let is_far =
+                self.near_bytes >= bytes_max && !queue.ready.is_empty() || queue.is_better_far(stamp.priority, near);
             let Stamp { seq, expires_at_ms, priority } = stamp;
             let place = Place { queue: *id, seq, expires_at_ms, priority };
             if is_kept {

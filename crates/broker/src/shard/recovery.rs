@@ -121,7 +121,10 @@ impl Recovery {
                 for run in runs {
                     let run = Run::from(*run);
                     found.last = found.last.max(run.range().last);
-                    found.places.take_range(run.range(), &mut |_| {});
+                    // They come in order, nearly always.
+                    if found.places.last_seq() >= Some(run.seq) {
+                        found.places.take_range(run.range(), &mut |_| {});
+                    }
                     found.places.insert(run);
                 }
             }
@@ -142,7 +145,7 @@ impl Recovery {
         };
         for Place { queue, seq, expires_at_ms, priority } in places.iter().copied() {
             let found = self.found(queue);
-            if seq <= found.last {
+            if found.places.last_seq() >= Some(seq) {
                 // The same place again is a survivor that was appended again, or is in the checkpoint, too.
                 found.places.remove(seq);
             }

@@ -49,7 +49,7 @@ impl World {
 
     /// The same with no room for messages in memory: all but the first of a queue are in the log only.
     pub(super) fn without_room() -> Self {
-        let near = Near { queue_bytes: 0, busy_queue_bytes: 0, queue_unacked: 0, bytes: 0 };
+        let near = Near { queue_bytes: 0, busy_queue_bytes: 0, queue_unacked: 0, bytes: 0, idle_bytes: 0 };
         Self::over(MemoryStore::new(), ShardSettings { shards: 2, near, ..ShardSettings::default() })
     }
 
