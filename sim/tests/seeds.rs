@@ -4,7 +4,7 @@ use leveret_sim::trace;
 use leveret_sim::world::World;
 
 /// Runs that failed before something was fixed, with as many steps as it took.
-const FOUND: [(u64, u64); 5] = [
+const FOUND: [(u64, u64); 6] = [
     // A recover of several shards took back what was still on its way to the connection.
     (36, 10_000),
     // A connection that had ended reported to a shard.
@@ -15,6 +15,8 @@ const FOUND: [(u64, u64); 5] = [
     (42, 10_000),
     // The log did not shrink when nobody came any more.
     (103, 10_000),
+    // A basic.get that waited for a message to be read was forgotten with its channel, and its connection waited on.
+    (60871, 20_000),
 ];
 
 #[test]

@@ -5,11 +5,11 @@
 use super::Shard;
 use super::dead_letter::Dead;
 use super::slots::Slot;
-use crate::command::{ConnectionEvent, ConnectionId};
+use crate::command::{ConnectionEvent, ConnectionId, Outcome};
 use crate::message::Message;
-use crate::queue::Queue;
 use crate::queue::backlog::Run;
 use crate::queue::ready::{Body, Head};
+use crate::queue::{Getter, Queue};
 use amqp::ChannelId;
 use bytes::Bytes;
 use store::{Lsn, LsnRange, QueueId, SeqRange, Store};
@@ -133,7 +133,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// A channel that is closed waits for nothing.
+    /// A channel that is closed gets nothing more; its connection is told so, since it waits for an answer.
     pub(super) fn forget_getters(&mut self, connection: ConnectionId, channel: ChannelId) {
         if self.readings.is_empty() {
             return;
@@ -142,9 +142,15 @@ impl<S: Store> Shard<S> {
             Reading::Ahead { queue, .. } => Some(*queue),
             Reading::Dead(_) => None,
         });
+        let mut calls = Vec::new();
         for slot in read.filter_map(|queue| self.queue_slots.get(&queue)) {
             let getters = &mut self.queues[*slot].getters;
-            getters.retain(|getter| (getter.connection, getter.channel) != (connection, channel));
+            let is_gone = |getter: &Getter| (getter.connection, getter.channel) == (connection, channel);
+            calls.extend(getters.iter().filter(|getter| is_gone(getter)).map(|getter| getter.call));
+            getters.retain(|getter| !is_gone(getter));
+        }
+        for call in calls {
+            self.tell(connection, ConnectionEvent::Done { call, outcome: Outcome::Empty });
         }
     }
 

@@ -41,15 +41,17 @@ fn unacked_messages_that_are_far_go_back_when_their_connection_ends() {
 }
 
 #[test]
-fn a_get_that_waits_for_its_message_is_forgotten_with_its_channel() {
+fn a_get_that_waits_for_its_message_finds_none_when_its_channel_closes() {
     let mut world = World::without_room();
     world.queue(1, QueueSettings::default());
     fill(&mut world, 1, 3);
     let get = |call| Command::Get { call: CallId(call), channel: ChannelId(1), queue: Q, no_ack: false };
     let close = Command::CloseChannel { call: CallId(74), channel: ChannelId(1) };
     world.commands(1, vec![get(71), get(72), get(73), close]);
-    let answered: Vec<_> = (71..=74).filter(|call| world.outcome(CallId(*call)).is_some()).collect();
-    assert_eq!(answered, [71, 74]);
+    let mut outcome = |call| world.outcome(CallId(call)).unwrap();
+    assert!(matches!(outcome(71), Outcome::Got { .. }));
+    assert!(matches!((outcome(72), outcome(73)), (Outcome::Empty, Outcome::Empty)));
+    assert!(matches!(outcome(74), Outcome::ChannelClosed));
     assert_eq!(world.depths(1), (3, 0));
 }
 
