@@ -125,9 +125,11 @@ impl World {
         // Writers and caretakers can always be asked; that they have nothing to do is no news.
         let is_always_there = |choice: &Choice| matches!(choice, Choice::Writer(_) | Choice::Caretaker(_));
         if self.choices.iter().all(is_always_there) {
+            // A closed shard hears no more news; what its log still has to do goes on.
+            self.node.shards.iter_mut().filter(|shard| shard.is_closed).for_each(|shard| shard.has_news = false);
             let choices = self.choices.clone();
             choices.into_iter().for_each(|choice| self.happen(choice));
-            return self.node.shards.iter().any(|shard| shard.has_news && !shard.is_closed);
+            return self.node.shards.iter().any(|shard| shard.has_news);
         }
         let choice = *self.random.pick(&self.choices);
         self.happen(choice);
