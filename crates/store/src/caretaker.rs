@@ -145,13 +145,14 @@ impl<D: Disk> Caretaker<D> {
         let mut part = if self.is_part_ready(&desk) { desk.parts.pop_front() } else { None };
         // Without a writer there is no more to wait for.
         part.take_if(|part| matches!(part, Part::End(_, needs) if !self.may_count(&desk, *needs)));
-        let dead_now = desk.dead.len().min(REMOVALS_AT_ONCE);
+        // A stop does not wait for removals: the next open does them.
+        let dead_now = if desk.is_closing { 0 } else { desk.dead.len().min(REMOVALS_AT_ONCE) };
         Orders {
             reads: desk.reads.drain(..).collect(),
             offer: desk.offer.take(),
             part,
             dead: desk.dead.drain(..dead_now).collect(),
-            is_pressed: !desk.parts.is_empty() || !desk.dead.is_empty(),
+            is_pressed: !desk.parts.is_empty() || !desk.is_closing && !desk.dead.is_empty(),
             is_closing: desk.is_closing,
             is_abandoned: desk.is_abandoned,
             has_failed: desk.has_failed,
