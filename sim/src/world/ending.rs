@@ -118,7 +118,19 @@ impl World {
     fn drain(&mut self) -> u64 {
         let drainer = self.connect();
         self.rest_until(|world| world.clients[&drainer].is_running());
-        for view in self.all_views() {
+        self.consume_from(drainer, |_| true);
+        self.mood = Mood::Draining;
+        // A dead letter can take as long as messages live, on each station of its way.
+        (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
+        // An exclusive consumer may have kept the drainer out, and be gone by now.
+        self.consume_from(drainer, |view| view.ready > 0 && view.consumers.is_empty());
+        (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
+        drainer
+    }
+
+    /// The drainer, or its owner, consumes from each of these queues.
+    fn consume_from(&mut self, drainer: u64, is_meant: impl Fn(&QueueView) -> bool) {
+        for view in self.all_views().into_iter().filter(|view| is_meant(view)) {
             let owner = view.spec.owner.map(|owner| self.node.connections[&owner].client);
             let number = owner.unwrap_or(drainer);
             if !self.clients[&number].is_running() {
@@ -130,10 +142,6 @@ impl World {
             client.qos(on, prefetch, false, self.now_ms);
             client.consume_plainly(on, &view.spec.name, self.now_ms);
         }
-        self.mood = Mood::Draining;
-        // A dead letter can take as long as messages live, on each station of its way.
-        (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
-        drainer
     }
 
     /// Every connection has to get more than any window holds, and every channel as much as its limit allows, again and
