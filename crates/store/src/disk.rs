@@ -116,6 +116,12 @@ impl FileDisk {
         Ok(FileDisk { directory: directory.to_owned(), open: None, read: Vec::new() })
     }
 
+    /// The directory at that path, to look into: nothing is made, and nothing has to be there.
+    #[must_use]
+    pub fn at(directory: &Path) -> FileDisk {
+        FileDisk { directory: directory.to_owned(), open: None, read: Vec::new() }
+    }
+
     fn file(&mut self, name: &str) -> io::Result<&File> {
         if self.open.as_ref().is_none_or(|(open, _)| open != name) {
             self.open = None;
@@ -246,6 +252,28 @@ impl DirectoryLock {
             .and_then(|()| writeln!(file, "process {} (started {started})", std::process::id()))
             .map_err(failed)?;
         Ok(DirectoryLock { _file: file })
+    }
+}
+
+/// Who holds the lock on a directory, in that process's own words; `None` if nobody does. Nothing is changed.
+///
+/// # Errors
+/// When the lock cannot be looked at.
+pub fn lock_holder(directory: &Path) -> Result<Option<String>, LockError> {
+    let failed = |error| LockError::Io { directory: directory.display().to_string(), error };
+    let mut file = match File::open(directory.join(LOCK_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The holder is named as far as it can be read.
+            let _ = Read::by_ref(&mut file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
+            Ok(Some(holder.trim().to_owned()))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -13,6 +13,7 @@ mod checkpoint;
 #[expect(clippy::disallowed_methods, reason = "the one file that may touch files")]
 mod disk;
 mod footer;
+mod inspect;
 mod log;
 mod memory;
 mod memory_disk;
@@ -27,7 +28,8 @@ mod writer;
 use bytes::Bytes;
 
 pub use caretaker::Caretaker;
-pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError};
+pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError, lock_holder};
+pub use inspect::{Inspection, Problem, Seen, Verdict, Walked, What};
 pub use log::{Opened, Options, SegmentLog};
 pub use memory::MemoryStore;
 pub use memory_disk::{Fault, MemoryDisk};

@@ -9,6 +9,7 @@ mod damage;
 mod files;
 mod fixture;
 mod full;
+mod inspect;
 mod kept;
 mod ledger;
 mod writer;
