@@ -30,7 +30,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use recovery::{Facts, Recovery, RecoveryError};
+pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
     Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, ShardId,
