@@ -19,6 +19,8 @@ pub struct Caretaker<D> {
     reader: Reader<D>,
     /// The checkpoint that counts.
     durable_index: Option<u64>,
+    /// Checkpoints that do not count any more and are held for a copy.
+    former_indexes: Vec<u64>,
     writing: Option<Writing>,
     reserve_bytes: u64,
     /// There was no room for the reserve, or for a checkpoint; then it is tried again.
@@ -42,6 +44,7 @@ struct Orders {
     offer: Option<Offer>,
     part: Option<Part>,
     dead: Vec<u64>,
+    former_indexes: Vec<u64>,
     /// There is more to do at once.
     is_pressed: bool,
     is_closing: bool,
@@ -63,6 +66,7 @@ impl<D: Disk> Caretaker<D> {
             shared,
             reader,
             durable_index,
+            former_indexes: Vec::new(),
             writing: None,
             reserve_bytes,
             retry_reserve_at: None,
@@ -95,6 +99,8 @@ impl<D: Disk> Caretaker<D> {
         });
         if matches!(step, Step::Closed | Step::Failed) {
             self.is_over = Some(step);
+            self.shared.desk().is_over = true;
+            self.shared.holder_bell().notify_all();
         }
         step
     }
@@ -118,6 +124,10 @@ impl<D: Disk> Caretaker<D> {
         }
         if let Some(offer) = orders.offer {
             self.offer(offer)?;
+            has_worked = true;
+        }
+        for number in orders.former_indexes {
+            self.remove(&Content::Index.file_name(number))?;
             has_worked = true;
         }
         for number in orders.dead {
@@ -145,13 +155,20 @@ impl<D: Disk> Caretaker<D> {
         let mut part = if self.is_part_ready(&desk) { desk.parts.pop_front() } else { None };
         // Without a writer there is no more to wait for.
         part.take_if(|part| matches!(part, Part::End(_, needs) if !self.may_count(&desk, *needs)));
-        let dead_now = desk.dead.len().min(REMOVALS_AT_ONCE);
+        let is_held = desk.holds > 0;
+        if is_held && desk.held.is_none() {
+            // All that was to be removed is removed: from here on what is there stays.
+            desk.held = Some(self.durable_index);
+            self.shared.holder_bell().notify_all();
+        }
+        let dead_now = if is_held { 0 } else { desk.dead.len().min(REMOVALS_AT_ONCE) };
         Orders {
+            former_indexes: if is_held { Vec::new() } else { std::mem::take(&mut self.former_indexes) },
             reads: desk.reads.drain(..).collect(),
             offer: desk.offer.take(),
             part,
             dead: desk.dead.drain(..dead_now).collect(),
-            is_pressed: !desk.parts.is_empty() || !desk.dead.is_empty(),
+            is_pressed: !desk.parts.is_empty() || (!is_held && !desk.dead.is_empty()),
             is_closing: desk.is_closing,
             is_abandoned: desk.is_abandoned,
             has_failed: desk.has_failed,
@@ -263,9 +280,8 @@ impl<D: Disk> Caretaker<D> {
     /// The checkpoint is durable: the one before it goes.
     fn replace_index(&mut self) -> Result<(), Failure> {
         let Some(Writing { number, bytes, .. }) = self.writing.take() else { return Ok(()) };
-        if let Some(older) = self.durable_index.replace(number) {
-            self.remove(&Content::Index.file_name(older))?;
-        }
+        // It goes in the next round, unless it is held.
+        self.former_indexes.extend(self.durable_index.replace(number));
         self.shared.desk().checkpoints.push(Checkpointed::Done(number, bytes));
         Ok(())
     }
@@ -318,7 +334,8 @@ impl<D: Disk> Caretaker<D> {
             || (desk.is_closing && desk.parts.is_empty())
             || (desk.reserve_is_lost && self.retry_reserve_at.is_none())
             || !desk.reads.is_empty()
-            || !desk.dead.is_empty()
+            || (desk.holds > 0 && desk.held.is_none())
+            || (desk.holds == 0 && !(desk.dead.is_empty() && self.former_indexes.is_empty()))
             || desk.offer.is_some()
             || self.is_part_ready(desk)
     }

@@ -47,6 +47,12 @@ pub trait Disk: Clone {
     /// Removes the file, so that it stays gone after a power cut.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// Gives the file, which nobody will write to again, the same name in another directory too, so that no byte has
+    /// to be copied; that survives a power cut. `false`, and nothing is done, if that cannot be.
+    fn link(&mut self, _name: &str, _to: &Self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The file's full name for messages to the operator.
     fn path(&self, name: &str) -> String;
 }
@@ -204,6 +210,14 @@ impl Disk for FileDisk {
         self.read.retain(|(read, _)| read != name);
         fs::remove_file(self.directory.join(name))?;
         sync_directory(&self.directory)
+    }
+
+    fn link(&mut self, name: &str, to: &FileDisk) -> io::Result<bool> {
+        match fs::hard_link(self.directory.join(name), to.directory.join(name)) {
+            Ok(()) => sync_directory(&to.directory).map(|()| true),
+            // Another file system, or one that has no links. What really is wrong shows when it is copied.
+            Err(_) => Ok(false),
+        }
     }
 
     fn path(&self, name: &str) -> String {

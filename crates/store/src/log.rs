@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::backup::BackupSource;
 use crate::caretaker::Caretaker;
 use crate::checkpoint;
 use crate::footer::Mark;
@@ -60,6 +61,8 @@ pub struct Opened<D> {
     /// The part that reads, writes checkpoints and removes files. Without its rounds nothing that was asked for is
     /// answered, and no space comes back.
     pub caretaker: Caretaker<D>,
+    /// The way to a copy of the log while it is used.
+    pub backup: BackupSource,
     /// What was found.
     pub report: OpenReport,
 }
@@ -192,8 +195,9 @@ impl SegmentLog {
         let durable_index = index.map(|(number, _)| number);
         let caretaker =
             Caretaker::new(recovered.disk.clone(), Arc::clone(&shared), reader, durable_index, reserve_bytes);
+        let backup = BackupSource::new(Arc::clone(&shared));
         let writer = Writer::new(recovered.disk, shared, &tail);
-        Ok(Opened { log, writer, caretaker, report: recovered.report })
+        Ok(Opened { log, writer, caretaker, backup, report: recovered.report })
     }
 
     /// How many times this log was opened: each owner has a higher one than all before it.

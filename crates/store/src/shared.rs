@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     desk: Mutex<Desk>,
     /// The desk has news for the caretaker.
     wake_caretaker: Condvar,
+    /// The caretaker knows of the copies.
+    wake_holder: Condvar,
     /// The segment that is being written, as far as it is.
     growing: Mutex<(u64, Layout)>,
 }
@@ -94,6 +96,12 @@ pub(crate) struct Desk {
     pub(crate) synced_segment: u64,
     /// The writer has ended.
     pub(crate) writer_is_over: bool,
+    /// The caretaker has ended.
+    pub(crate) is_over: bool,
+    /// How many copies are being made: as long as there are any, no file goes that a start might need.
+    pub(crate) holds: u32,
+    /// The caretaker knows of them: the checkpoint that counts, if there is one.
+    pub(crate) held: Option<Option<u64>>,
     /// For the owner.
     pub(crate) answers: Vec<StoreEvent>,
     /// How far the last offer came; `None` within if it was the last of its segment.
@@ -172,6 +180,7 @@ impl Shared {
                 ..Desk::default()
             }),
             wake_caretaker: Condvar::new(),
+            wake_holder: Condvar::new(),
             growing: Mutex::new(growing),
         }
     }
@@ -191,6 +200,10 @@ impl Shared {
 
     pub(crate) fn writer_bell(&self) -> &Condvar {
         &self.wake_writer
+    }
+
+    pub(crate) fn holder_bell(&self) -> &Condvar {
+        &self.wake_holder
     }
 
     pub(crate) fn caretaker_bell(&self) -> &Condvar {
