@@ -2,6 +2,7 @@
 //!
 //! This and what is below it is the one part of the program that sees logs without a server.
 
+mod dump;
 mod progress;
 mod verify;
 
@@ -23,6 +24,8 @@ pub(crate) struct Flags {
 enum What {
     /// Check every checksum and every reference. Exit code 0: sound; 1: there are problems; 2: it cannot be read
     Verify(verify::Flags),
+    /// Print every record as a line: file, offset, position and what it says
+    Dump(dump::Flags),
 }
 
 /// Runs one of the commands.
@@ -30,6 +33,7 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let ran = match &flags.what {
         What::Verify(flags) => verify::run(flags, &mut out),
+        What::Dump(flags) => dump::run(flags, &mut out),
     };
     let ran = ran.and_then(|code| out.flush().map(|()| code).map_err(Failure::from));
     match ran {

@@ -640,6 +640,14 @@ fn verify_tells_what_is_damaged_and_what_is_lost() {
     assert!(verified.out.contains("1 queue, 20 messages"), "{verified:?}");
     assert_eq!(store(&["verify"], &data.join("shard-0")).out, verified.out, "one log of it");
 
+    let dumped = store(&["dump", "--queue", "jobs", "--bodies", "8"], &data);
+    assert_eq!((dumped.err.as_str(), dumped.code), ("", 0), "{dumped:?}");
+    let line = r#" message "jobs" seq 5, exchange "" key "jobs" delivery_mode=2, body of 12 bytes "job numb"..."#;
+    assert_eq!(dumped.out.lines().filter(|dumped| dumped.ends_with(line)).count(), 1, "{}", dumped.out);
+    assert_eq!(dumped.out.lines().filter(|line| line.contains(" message ")).count(), 20);
+    assert_eq!(store(&["dump", "--queue", "others"], &data), printed(""));
+    assert!(store(&["dump"], &data).out.contains("claim of owner 1\n"));
+
     let segment = data.join("shard-0").join("0000000000000001.log");
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.windows(12).position(|window| window == b"job number 3").unwrap();
