@@ -1,7 +1,7 @@
 # make test: everything that CI runs, on a fresh machine too. make sim: a longer simulation.
-.PHONY: test check compat sim fuzz
+.PHONY: test check compat crash crash-smoke sim fuzz
 
-test: check compat
+test: check compat crash-smoke
 
 # Style, unit and property tests, simulation and fuzz smoke runs.
 check:
@@ -12,6 +12,18 @@ compat:
 	tests/install.sh
 	cargo build --release
 	python3 tests/compat/run.py
+
+# Kills of the real process under mixed load, and a filesystem that is filled up (as root), held against every confirm.
+CRASH_ROUNDS ?= 300
+crash:
+	cargo build --release
+	python3 tests/crash/kill.py --rounds $(CRASH_ROUNDS)
+	python3 tests/crash/full_disk.py --rounds 6
+
+crash-smoke:
+	cargo build --release
+	python3 tests/crash/kill.py --seconds 40
+	python3 tests/crash/full_disk.py --rounds 1
 
 SIM_SECONDS ?= 600
 sim:

@@ -30,7 +30,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use recovery::{Facts, Recovery, RecoveryError};
+pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
     Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, ShardId,
@@ -125,6 +125,12 @@ pub struct Shard<S: Store> {
     /// Reads that are under way, by ticket.
     readings: FxHashMap<u64, Reading>,
     last_read: u64,
+    /// What the reads ahead that are under way will take in memory.
+    reading_bytes: u64,
+    /// How many messages that died are being read …
+    dead_reading: usize,
+    /// … and those that wait for their turn.
+    dead_unread: VecDeque<Dead>,
     /// What all near messages take in memory.
     near_bytes: u64,
     /// Messages that are gone, and whose records are still to be released.
@@ -171,6 +177,9 @@ impl<S: Store> Shard<S> {
             last_transfer: 0,
             readings: FxHashMap::default(),
             last_read: 0,
+            reading_bytes: 0,
+            dead_reading: 0,
+            dead_unread: VecDeque::new(),
             near_bytes: 0,
             discarded: VecDeque::new(),
             checkpoint: None,
@@ -433,6 +442,8 @@ impl<S: Store> Shard<S> {
         for event in self.log.poll() {
             match event {
                 StoreEvent::Durable(_) => {}
+                // What would be done with it could not be written any more.
+                StoreEvent::Read { .. } if self.is_closed => {}
                 StoreEvent::Read { ticket, messages } => {
                     self.hear_read(ticket, messages);
                     self.bury(topology);
@@ -498,7 +509,8 @@ impl<S: Store> Shard<S> {
             Reading::Dead(dead) => Some((dead.queue.queue.id, &dead.entry)),
             Reading::Ahead { .. } => None,
         });
-        for (queue, entry) in died.chain(read).filter(|(_, entry)| entry.is_kept && entry.redelivered) {
+        let unread = self.dead_unread.iter().map(|dead| (dead.queue.queue.id, &dead.entry));
+        for (queue, entry) in died.chain(read).chain(unread).filter(|(_, entry)| entry.is_kept && entry.redelivered) {
             self.log.append_returned(queue, SeqRange { first: entry.seq, last: entry.seq }, entry.attempts);
         }
         self.write_settled();

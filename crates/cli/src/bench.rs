@@ -14,6 +14,7 @@ mod idle;
 mod latency;
 mod processes;
 mod publish_batch;
+mod store;
 mod tally;
 mod throughput;
 mod work;
@@ -38,6 +39,8 @@ enum Load {
     Latency(latency::Flags),
     /// Open connections that stay idle
     Connections(idle::Flags),
+    /// Start servers and measure what the store promises: memory, start, purge, reading back, disk
+    Store(store::Flags),
 }
 
 /// Runs a load against a broker.
@@ -46,6 +49,7 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
         Load::Throughput(flags) => throughput::run(flags),
         Load::Latency(flags) => latency::run(flags),
         Load::Connections(flags) => idle::run(flags),
+        Load::Store(flags) => store::run(flags),
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +89,8 @@ mod tests {
             "bench throughput --ack 50 --persistent --durable --confirm 1000 --seconds 5 --queue work --json --pid 12,34",
             "bench latency --rate 5000 --size 64",
             "bench connections --count 1000 --hold 5",
+            "bench store",
+            "bench store --full --only ready,start --dir /var/tmp --json --markdown store.md",
         ] {
             assert!(parses(line), "{line}");
         }
@@ -99,6 +105,7 @@ mod tests {
             "bench latency --rate 0",
             "bench connections",
             "bench connections --count 0",
+            "bench store --only everything",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -8,6 +8,7 @@
 
 mod api;
 mod arguments;
+mod backup;
 mod commands;
 mod failure;
 mod formats;

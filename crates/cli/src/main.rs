@@ -7,6 +7,7 @@
 mod bench;
 mod ctl;
 mod serve;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
@@ -33,6 +34,8 @@ enum Command {
     Serve(serve::Flags),
     /// Load any AMQP 0-9-1 broker and measure it
     Bench(bench::Flags),
+    /// Look into a data directory while no server runs on it
+    Store(store::Flags),
     /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)
     #[command(disable_help_flag = true)]
     Ctl {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
         Some(Command::Serve(flags)) => serve::run(flags),
         Some(Command::Bench(flags)) => bench::run(&flags),
+        Some(Command::Store(flags)) => store::run(&flags),
         None => serve::run(line.serve),
     }
 }

@@ -21,13 +21,19 @@ struct Desk {
 impl Desk {
     fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().join("data");
+        Self::over(directory, &data_dir)
+    }
+
+    /// The same with that data directory.
+    fn over(directory: TempDir, data_dir: &Path) -> Self {
         let program = env!("CARGO_BIN_EXE_leveret");
         std::os::unix::fs::symlink(program, directory.path().join("rabbitmqctl")).unwrap();
         let mut server = Command::new(program)
             .env_clear()
             .args(["--amqp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log", "off"])
             .arg("--data-dir")
-            .arg(directory.path().join("data"))
+            .arg(data_dir)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -549,4 +555,111 @@ fn a_reader_that_has_seen_enough_ends_the_command_quietly() {
     child.wait().unwrap();
     assert_eq!(err, "");
     drop(desk);
+}
+
+/// `leveret store` on that directory.
+fn store(what: &[&str], directory: &Path) -> Ran {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_leveret")).env_clear().arg("store").args(what).arg(directory).output();
+    let output = output.unwrap();
+    Ran {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code().unwrap(),
+    }
+}
+
+/// Publishes persistent messages and waits until each is confirmed.
+fn publish_confirmed(client: &mut Client, queue: &str, bodies: impl Iterator<Item = String>) {
+    // Delivery mode 2 alone.
+    let properties = [0x10, 0, 2];
+    for body in bodies {
+        let mut frames = BytesMut::new();
+        let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
+        amqp::content::encode_content(CHANNEL, &properties, body.as_bytes(), FRAME_MAX as usize, &mut frames);
+        client.socket.write_all(&frames).unwrap();
+        client.expect(|method| matches!(method, Method::BasicAck(_)).then_some(()));
+    }
+}
+
+#[test]
+fn a_backup_under_load_verifies_and_starts_with_all_that_was_confirmed() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.send(CHANNEL, &Method::ConfirmSelect(amqp::method::confirm::Select { nowait: false }));
+    client.expect(|method| matches!(method, Method::ConfirmSelectOk(_)).then_some(()));
+    client.declare("jobs", true, false, Table::new());
+    publish_confirmed(&mut client, "jobs", (0..200).map(|number| format!("job {number}")));
+    let stops = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_over = std::sync::Arc::clone(&stops);
+    let publisher = std::thread::spawn(move || {
+        let mut count = 0;
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            publish_confirmed(&mut client, "jobs", std::iter::once("x".repeat(3000)));
+            count += 1;
+        }
+        count
+    });
+    let copy = desk.directory.path().join("copy");
+    let ran = desk.ctl(&["backup", copy.to_str().unwrap()]);
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0), "{ran:?}");
+    assert!(ran.out.contains("The backup is in "), "{ran:?}");
+    let again = desk.ctl(&["backup", copy.to_str().unwrap()]);
+    assert_eq!(again.code, 69, "{again:?}");
+    assert!(again.err.contains("is not empty"), "{again:?}");
+    stops.store(true, std::sync::atomic::Ordering::Relaxed);
+    let later: usize = publisher.join().unwrap();
+
+    let verified = store(&["verify"], &copy);
+    assert_eq!((verified.err.as_str(), verified.code), ("", 0), "{verified:?}");
+    assert!(verified.out.starts_with("sound: 1 log, "), "{verified:?}");
+    let refused = store(&["verify"], &desk.data_dir());
+    assert_eq!((refused.out.as_str(), refused.code), ("", 2), "{refused:?}");
+    assert!(refused.err.contains("ctl backup"), "{refused:?}");
+
+    let other = Desk::over(tempfile::tempdir().unwrap(), &copy);
+    let count = run(&other.directory.path().join("rabbitmqctl"), &copy, &["-q", "list_queues", "messages"]).out;
+    let count: usize = count.lines().last().unwrap().parse().unwrap();
+    assert!((200..=200 + later).contains(&count), "{count} of 200 and {later} messages");
+}
+
+#[test]
+fn verify_tells_what_is_damaged_and_what_is_lost() {
+    let mut desk = Desk::open();
+    let mut client = desk.client();
+    client.send(CHANNEL, &Method::ConfirmSelect(amqp::method::confirm::Select { nowait: false }));
+    client.expect(|method| matches!(method, Method::ConfirmSelectOk(_)).then_some(()));
+    client.declare("jobs", true, false, Table::new());
+    publish_confirmed(&mut client, "jobs", (0..20).map(|number| format!("job number {number}")));
+    desk.server.kill().unwrap();
+    desk.server.wait().unwrap();
+    let data = desk.data_dir();
+    let verified = store(&["verify"], &data);
+    assert_eq!((verified.err.as_str(), verified.code), ("", 0), "{verified:?}");
+    assert!(verified.out.contains("1 queue, 20 messages"), "{verified:?}");
+    assert_eq!(store(&["verify"], &data.join("shard-0")).out, verified.out, "one log of it");
+
+    let dumped = store(&["dump", "--queue", "jobs", "--bodies", "8"], &data);
+    assert_eq!((dumped.err.as_str(), dumped.code), ("", 0), "{dumped:?}");
+    let line = r#" message "jobs" seq 5, exchange "" key "jobs" delivery_mode=2, body of 12 bytes "job numb"..."#;
+    assert_eq!(dumped.out.lines().filter(|dumped| dumped.ends_with(line)).count(), 1, "{}", dumped.out);
+    assert_eq!(dumped.out.lines().filter(|line| line.contains(" message ")).count(), 20);
+    assert_eq!(store(&["dump", "--queue", "others"], &data), printed(""));
+    assert!(store(&["dump"], &data).out.contains("claim of owner 1\n"));
+
+    let segment = data.join("shard-0").join("0000000000000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"job number 3").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let damaged = store(&["verify"], &data);
+    assert_eq!(damaged.code, 1, "{damaged:?}");
+    assert!(damaged.out.contains("0000000000000001.log, at byte "), "{damaged:?}");
+    assert!(damaged.out.contains("does not match its checksum. "), "{damaged:?}");
+    assert!(damaged.out.lines().last().unwrap().starts_with("1 problem: "), "{damaged:?}");
+
+    let nothing = store(&["verify"], desk.directory.path());
+    assert_eq!((nothing.out.as_str(), nothing.code), ("", 2), "{nothing:?}");
+    assert!(nothing.err.contains("holds no data of Leveret"), "{nothing:?}");
 }

@@ -7,6 +7,7 @@
 //! Paths are matched as they are encoded, so that `%2F` in the name of a vhost divides nothing.
 
 mod access;
+mod backups;
 mod bindings;
 mod channels;
 mod connections;
@@ -31,6 +32,7 @@ mod vhosts;
 pub(crate) use local::LocalSocket;
 pub use local::{LocalError, SOCKET_NAME};
 
+use crate::backup::Backup;
 use crate::footprint;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
@@ -49,6 +51,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Api {
     board: Arc<Switchboard>,
     samples: Samples,
+    backup: Arc<Backup>,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
 }
@@ -68,8 +71,13 @@ pub(crate) struct Doors {
 }
 
 /// Serves the API and the metrics in `tasks`, until they are shut down.
-pub(crate) fn serve(board: &Arc<Switchboard>, doors: Doors, tasks: &mut JoinSet<()>) {
-    let api = Arc::new(Api { board: Arc::clone(board), samples: Samples::default(), node: footprint::node_name() });
+pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, tasks: &mut JoinSet<()>) {
+    let api = Arc::new(Api {
+        board: Arc::clone(board),
+        samples: Samples::default(),
+        backup: Arc::new(backup),
+        node: footprint::node_name(),
+    });
     let (routes, metrics) = (router(&api), metrics::router(&api));
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, routes.clone()));
@@ -90,6 +98,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))
         .route("/nodes/{node}/limits", put(nodes::limit))
+        .route("/backup", get(backups::show).post(backups::begin))
         .route("/vhosts", get(vhosts::list))
         .route("/vhosts/{vhost}", get(vhosts::show))
         .route("/connections", get(connections::list))

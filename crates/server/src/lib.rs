@@ -12,6 +12,7 @@ pub mod limits;
 pub mod operator;
 pub mod switchboard;
 
+mod backup;
 mod catalog_host;
 mod connection_host;
 mod footprint;
@@ -26,6 +27,7 @@ pub use listener::ListenError;
 pub use storage::StorageError;
 
 use amqp::ReplyCode;
+use backup::Backup;
 use broker::access::Users;
 use broker::command::Fault;
 use broker::connection::ConnectionSettings;
@@ -120,6 +122,8 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock));
         let opened = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let local = LocalSocket::bind(&config.data_dir)?;
+        let sources = opened.shards.iter().map(|shard| shard.backup.clone()).collect();
+        let backup = Backup::new(config.data_dir.clone(), sources);
         let addresses_of = |bound: &[Bound]| bound.iter().map(Bound::address).collect();
         let addresses =
             Addresses { amqp: addresses_of(&amqp), http: addresses_of(&http), metrics: addresses_of(&metrics) };
@@ -162,7 +166,7 @@ impl Server {
         let views = board.inspect_queues().await.unwrap_or_default();
         let mut listeners = JoinSet::new();
         let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
-        http::serve(&board, doors, &mut listeners);
+        http::serve(&board, backup, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {

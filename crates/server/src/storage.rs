@@ -20,7 +20,9 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
-use store::{Caretaker, DirectoryLock, FileDisk, LockError, OpenError, Options, Progress, SegmentLog, Writer};
+use store::{
+    BackupSource, Caretaker, DirectoryLock, FileDisk, LockError, OpenError, Options, Progress, SegmentLog, Writer,
+};
 
 /// Everything that was on disk.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct OpenedShard {
     pub(crate) shard: Shard<SegmentLog>,
     pub(crate) writer: Writer<FileDisk>,
     pub(crate) caretaker: Caretaker<FileDisk>,
+    pub(crate) backup: BackupSource,
 }
 
 /// Why the data directory cannot be used. Its text is for the operator and says what to do.
@@ -147,7 +150,7 @@ fn open_shard(
         .finish(opened.log, opened.report.clean)
         .map_err(|why: RecoveryError| damaged(directory, &why.to_string()))?;
     shard.store().check_retained()?;
-    let shard = OpenedShard { shard, writer: opened.writer, caretaker: opened.caretaker };
+    let shard = OpenedShard { shard, writer: opened.writer, caretaker: opened.caretaker, backup: opened.backup };
     Ok((shard, facts, opened.report.epoch))
 }
 

@@ -19,6 +19,8 @@ pub struct Caretaker<D> {
     reader: Reader<D>,
     /// The checkpoint that counts.
     durable_index: Option<u64>,
+    /// Checkpoints that do not count any more and are held for a copy.
+    former_indexes: Vec<u64>,
     writing: Option<Writing>,
     reserve_bytes: u64,
     /// There was no room for the reserve, or for a checkpoint; then it is tried again.
@@ -42,6 +44,7 @@ struct Orders {
     offer: Option<Offer>,
     part: Option<Part>,
     dead: Vec<u64>,
+    former_indexes: Vec<u64>,
     /// There is more to do at once.
     is_pressed: bool,
     is_closing: bool,
@@ -63,6 +66,7 @@ impl<D: Disk> Caretaker<D> {
             shared,
             reader,
             durable_index,
+            former_indexes: Vec::new(),
             writing: None,
             reserve_bytes,
             retry_reserve_at: None,
@@ -95,6 +99,8 @@ impl<D: Disk> Caretaker<D> {
         });
         if matches!(step, Step::Closed | Step::Failed) {
             self.is_over = Some(step);
+            self.shared.desk().is_over = true;
+            self.shared.holder_bell().notify_all();
         }
         step
     }
@@ -118,6 +124,10 @@ impl<D: Disk> Caretaker<D> {
         }
         if let Some(offer) = orders.offer {
             self.offer(offer)?;
+            has_worked = true;
+        }
+        for number in orders.former_indexes {
+            self.remove(&Content::Index.file_name(number))?;
             has_worked = true;
         }
         for number in orders.dead {
@@ -145,14 +155,25 @@ impl<D: Disk> Caretaker<D> {
         let mut part = if self.is_part_ready(&desk) { desk.parts.pop_front() } else { None };
         // Without a writer there is no more to wait for.
         part.take_if(|part| matches!(part, Part::End(_, needs) if !self.may_count(&desk, *needs)));
+        let is_held = desk.holds > 0;
+        if is_held && desk.held.is_none() {
+            // All that was to be removed is removed: from here on what is there stays.
+            desk.held = Some(self.durable_index);
+            self.shared.holder_bell().notify_all();
+        }
+        // Answers that nobody has heard yet take memory: more are not read meanwhile, and nothing is removed that they
+        // may be in.
+        let reads: Vec<_> = if desk.answered_bytes < ANSWERED_BYTES_MAX { desk.reads.drain(..READS_AT_ONCE.min(desk.reads.len())).collect() } else { Vec::new() };
         // A stop does not wait for removals: the next open does them.
-        let dead_now = if desk.is_closing { 0 } else { desk.dead.len().min(REMOVALS_AT_ONCE) };
+        let may_remove = !is_held && !desk.is_closing && desk.reads.is_empty();
+        let dead_now = if may_remove { desk.dead.len().min(REMOVALS_AT_ONCE) } else { 0 };
         Orders {
-            reads: desk.reads.drain(..).collect(),
+            former_indexes: if is_held { Vec::new() } else { std::mem::take(&mut self.former_indexes) },
+            reads,
             offer: desk.offer.take(),
             part,
             dead: desk.dead.drain(..dead_now).collect(),
-            is_pressed: !desk.parts.is_empty() || !desk.is_closing && !desk.dead.is_empty(),
+            is_pressed: !desk.parts.is_empty() || (!is_held && !desk.is_closing && !desk.dead.is_empty()),
             is_closing: desk.is_closing,
             is_abandoned: desk.is_abandoned,
             has_failed: desk.has_failed,
@@ -171,7 +192,11 @@ impl<D: Disk> Caretaker<D> {
                 reader.read(segment, range, &mut last, &mut messages)
             })?;
         }
-        self.shared.desk().answers.push(StoreEvent::Read { ticket, messages });
+        // Each message may hold on to the piece of the file that it was read with.
+        let bytes = messages.iter().map(|(_, payload): &(Lsn, Bytes)| payload.len() as u64 + HELD_BYTES).sum::<u64>();
+        let mut desk = self.shared.desk();
+        desk.answered_bytes += bytes;
+        desk.answers.push(StoreEvent::Read { ticket, messages });
         Ok(())
     }
 
@@ -264,9 +289,8 @@ impl<D: Disk> Caretaker<D> {
     /// The checkpoint is durable: the one before it goes.
     fn replace_index(&mut self) -> Result<(), Failure> {
         let Some(Writing { number, bytes, .. }) = self.writing.take() else { return Ok(()) };
-        if let Some(older) = self.durable_index.replace(number) {
-            self.remove(&Content::Index.file_name(older))?;
-        }
+        // It goes in the next round, unless it is held.
+        self.former_indexes.extend(self.durable_index.replace(number));
         self.shared.desk().checkpoints.push(Checkpointed::Done(number, bytes));
         Ok(())
     }
@@ -318,8 +342,9 @@ impl<D: Disk> Caretaker<D> {
             || desk.is_abandoned
             || (desk.is_closing && desk.parts.is_empty())
             || (desk.reserve_is_lost && self.retry_reserve_at.is_none())
-            || !desk.reads.is_empty()
-            || !desk.dead.is_empty()
+            || (!desk.reads.is_empty() && desk.answered_bytes < ANSWERED_BYTES_MAX)
+            || (desk.holds > 0 && desk.held.is_none())
+            || (desk.holds == 0 && !(desk.dead.is_empty() && self.former_indexes.is_empty()))
             || desk.offer.is_some()
             || self.is_part_ready(desk)
     }
@@ -371,3 +396,7 @@ const REMOVALS_AT_ONCE: usize = 4;
 /// How long after it was found full the disk is tried again for what can wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RESERVE_STEP: u64 = 64 << 10;
+/// How many reads are answered before their owner is told.
+const READS_AT_ONCE: usize = 64;
+/// What a message that was read may hold on to beside its own bytes: a share of what was read with it.
+const HELD_BYTES: u64 = 512;

@@ -47,6 +47,12 @@ pub trait Disk: Clone {
     /// Removes the file, so that it stays gone after a power cut.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// Gives the file, which nobody will write to again, the same name in another directory too, so that no byte has
+    /// to be copied; that survives a power cut. `false`, and nothing is done, if that cannot be.
+    fn link(&mut self, _name: &str, _to: &Self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The file's full name for messages to the operator.
     fn path(&self, name: &str) -> String;
 }
@@ -114,6 +120,12 @@ impl FileDisk {
             error,
         })?;
         Ok(FileDisk { directory: directory.to_owned(), open: None, read: Vec::new() })
+    }
+
+    /// The directory at that path, to look into: nothing is made, and nothing has to be there.
+    #[must_use]
+    pub fn at(directory: &Path) -> FileDisk {
+        FileDisk { directory: directory.to_owned(), open: None, read: Vec::new() }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&File> {
@@ -200,6 +212,14 @@ impl Disk for FileDisk {
         sync_directory(&self.directory)
     }
 
+    fn link(&mut self, name: &str, to: &FileDisk) -> io::Result<bool> {
+        match fs::hard_link(self.directory.join(name), to.directory.join(name)) {
+            Ok(()) => sync_directory(&to.directory).map(|()| true),
+            // Another file system, or one that has no links. What really is wrong shows when it is copied.
+            Err(_) => Ok(false),
+        }
+    }
+
     fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
@@ -246,6 +266,28 @@ impl DirectoryLock {
             .and_then(|()| writeln!(file, "process {} (started {started})", std::process::id()))
             .map_err(failed)?;
         Ok(DirectoryLock { _file: file })
+    }
+}
+
+/// Who holds the lock on a directory, in that process's own words; `None` if nobody does. Nothing is changed.
+///
+/// # Errors
+/// When the lock cannot be looked at.
+pub fn lock_holder(directory: &Path) -> Result<Option<String>, LockError> {
+    let failed = |error| LockError::Io { directory: directory.display().to_string(), error };
+    let mut file = match File::open(directory.join(LOCK_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The holder is named as far as it can be read.
+            let _ = Read::by_ref(&mut file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
+            Ok(Some(holder.trim().to_owned()))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

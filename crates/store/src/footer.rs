@@ -1,8 +1,11 @@
 //! Where in a segment its records are: a mark every so often, kept in memory while the segment grows and written
 //! behind its last record when it is done. Without its footer a segment is as good; it has to be read to find the marks.
 
+use std::io;
+
+use crate::disk::read_all;
 use crate::record::{Entry, Fields, HEAD_BYTES, Head, Lists, encode_footer, put};
-use crate::{Lsn, LsnRange};
+use crate::{Disk, Lsn, LsnRange};
 
 /// A place in a segment: the next record there, if any, has this position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,14 @@ impl Layout {
         Stretch { start: self.marks[at], likely_end, end: self.end }
     }
 
+    pub(crate) fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
     pub(crate) fn start(&self) -> Stretch {
         Stretch { start: self.marks[0], likely_end: self.end, end: self.end }
     }
@@ -83,15 +94,27 @@ impl Layout {
         });
     }
 
+    /// What the file's footer says; `None` if it has none, or none that is whole.
+    pub(crate) fn read<D: Disk>(disk: &mut D, name: &str, file_bytes: u64, salt: u32) -> io::Result<Option<Layout>> {
+        let mut trailer = [0; TRAILER_BYTES];
+        let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
+        read_all(disk, name, trailer_at, &mut trailer)?;
+        let offset = Layout::footer_bytes(trailer).and_then(|bytes| file_bytes.checked_sub(bytes));
+        let Some(offset) = offset else { return Ok(None) };
+        let mut footer = vec![0; (file_bytes - offset) as usize];
+        read_all(disk, name, offset, &mut footer)?;
+        Ok(Layout::decode(&footer, salt, offset))
+    }
+
     /// How long the footer is of which these are the file's last bytes; `None` if they are not of one.
-    pub(crate) fn footer_bytes(trailer: [u8; TRAILER_BYTES]) -> Option<u64> {
+    fn footer_bytes(trailer: [u8; TRAILER_BYTES]) -> Option<u64> {
         let [l0, l1, l2, l3, mark @ ..] = trailer;
         let bytes = u32::from_le_bytes([l0, l1, l2, l3]);
         (mark == TRAILER && bytes as usize >= HEAD_BYTES + TRAILER_BYTES).then_some(u64::from(bytes))
     }
 
     /// Takes apart a whole footer that stands at that offset; `None` if it is none, or not whole.
-    pub(crate) fn decode(footer: &[u8], salt: u32, offset: u64) -> Option<Layout> {
+    fn decode(footer: &[u8], salt: u32, offset: u64) -> Option<Layout> {
         let (head, body) = footer.split_first_chunk::<HEAD_BYTES>()?;
         let head = Head::parse(head);
         if !head.is_intact(salt, body) {
@@ -114,6 +137,6 @@ impl Layout {
 }
 
 /// The footer's length in all, and four letters.
-pub(crate) const TRAILER_BYTES: usize = 8;
+const TRAILER_BYTES: usize = 8;
 const TRAILER: [u8; 4] = *b"end\n";
 const MARK_BYTES_MIN: usize = 2;

@@ -8,11 +8,13 @@
 //! the reading that take time, and are driven by a host's threads or by a simulator. [`MemoryStore`] is the reference: short enough to be
 //! obviously right, and held to the same tests. Every byte on disk is described in `docs/storage-format.md`.
 
+mod backup;
 mod caretaker;
 mod checkpoint;
 #[expect(clippy::disallowed_methods, reason = "the one file that may touch files")]
 mod disk;
 mod footer;
+mod inspect;
 mod log;
 mod memory;
 mod memory_disk;
@@ -25,9 +27,12 @@ mod space;
 mod writer;
 
 use bytes::Bytes;
+use std::fmt;
 
+pub use backup::{BackupSource, Cut as BackupCut, Hold, copy, cut};
 pub use caretaker::Caretaker;
-pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError};
+pub use disk::{DirectoryLock, Disk, FileDisk, FileEntry, LockError, lock_holder};
+pub use inspect::{Inspection, Problem, Seen, Verdict, Walked, What};
 pub use log::{Opened, Options, SegmentLog};
 pub use memory::MemoryStore;
 pub use memory_disk::{Fault, MemoryDisk};
@@ -64,6 +69,12 @@ impl Lsn {
 
     fn previous(self) -> Lsn {
         Lsn(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

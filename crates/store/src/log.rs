@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::backup::BackupSource;
 use crate::caretaker::Caretaker;
 use crate::checkpoint;
 use crate::footer::Mark;
@@ -60,6 +61,8 @@ pub struct Opened<D> {
     /// The part that reads, writes checkpoints and removes files. Without its rounds nothing that was asked for is
     /// answered, and no space comes back.
     pub caretaker: Caretaker<D>,
+    /// The way to a copy of the log while it is used.
+    pub backup: BackupSource,
     /// What was found.
     pub report: OpenReport,
 }
@@ -192,8 +195,9 @@ impl SegmentLog {
         let durable_index = index.map(|(number, _)| number);
         let caretaker =
             Caretaker::new(recovered.disk.clone(), Arc::clone(&shared), reader, durable_index, reserve_bytes);
+        let backup = BackupSource::new(Arc::clone(&shared));
         let writer = Writer::new(recovered.disk, shared, &tail);
-        Ok(Opened { log, writer, caretaker, report: recovered.report })
+        Ok(Opened { log, writer, caretaker, backup, report: recovered.report })
     }
 
     /// How many times this log was opened: each owner has a higher one than all before it.
@@ -309,6 +313,9 @@ impl SegmentLog {
     fn hear_caretaker(&mut self, events: &mut Vec<StoreEvent>) {
         let mut desk = self.shared.desk();
         events.append(&mut desk.answers);
+        if std::mem::take(&mut desk.answered_bytes) >= ANSWERED_BYTES_MAX && !desk.reads.is_empty() {
+            self.shared.caretaker_bell().notify_one();
+        }
         let (offered, checkpoints) = (desk.offered.take(), std::mem::take(&mut desk.checkpoints));
         drop(desk);
         if let (Some(rest), Some(offering)) = (offered, &mut self.offering) {
@@ -447,6 +454,10 @@ impl Store for SegmentLog {
         {
             self.space.was_offered(number);
         }
+        // One that is empty before all of it was offered needs no more of that.
+        let space = &self.space;
+        let lives = |number| space.segment(number).is_some_and(Segment::has_references);
+        self.offering.take_if(|offering| matches!(offering.state, Offered::UpTo(_)) && !lives(offering.number));
         self.hear_writer(events);
         self.hear_caretaker(events);
         if !self.held_reads.is_empty() {

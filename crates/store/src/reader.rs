@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk::read_all;
-use crate::footer::{Layout, Mark, Stretch, TRAILER_BYTES};
+use crate::footer::{Layout, Mark, Stretch};
 use crate::record::{Entry, HEAD_BYTES, Head, Lists, RECORD_BYTES_MAX};
 use crate::segment::{self, Content, HEADER_BYTES, Header};
 use crate::shared::{Shared, Whereabouts};
@@ -244,7 +244,7 @@ impl<D: Disk> Reader<D> {
             }
             _ => return Err(Unreadable::Bad(0, "the header is not that of this segment")),
         };
-        if let Some(layout) = self.footer(&name, file_bytes)? {
+        if let Some(layout) = Layout::read(&mut self.disk, &name, file_bytes, self.salt)? {
             return Ok(layout);
         }
         let start = Mark { lsn: segment.first, offset: header.bytes() };
@@ -259,17 +259,6 @@ impl<D: Disk> Reader<D> {
         })?;
         layout.end_at(ended.offset);
         Ok(layout)
-    }
-
-    fn footer(&mut self, name: &str, file_bytes: u64) -> io::Result<Option<Layout>> {
-        let mut trailer = [0; TRAILER_BYTES];
-        let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
-        read_all(&mut self.disk, name, trailer_at, &mut trailer)?;
-        let offset = Layout::footer_bytes(trailer).and_then(|bytes| file_bytes.checked_sub(bytes));
-        let Some(offset) = offset else { return Ok(None) };
-        let mut footer = vec![0; (file_bytes - offset) as usize];
-        read_all(&mut self.disk, name, offset, &mut footer)?;
-        Ok(Layout::decode(&footer, self.salt, offset))
     }
 
     /// A part of the segment with these `count` bytes and up to `likely` of what follows them.

@@ -212,16 +212,47 @@ pub(crate) fn open<D: Disk>(
     Ok(Recovered { disk, segments, layout, tail, index, reserve, lost: plan.lost, report })
 }
 
+/// What an open would find, with nothing changed.
+pub(crate) struct Judged {
+    /// The checkpoint that counts.
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// See [`Plan::garbage`].
+    pub(crate) garbage: Vec<String>,
+    /// The file in which the log goes bad, by name, and what would be cut.
+    pub(crate) cut: Option<(String, Cut)>,
+    pub(crate) is_closed: bool,
+}
+
+/// Does what [`open`] does up to where that changes something.
+pub(crate) fn judge<D: Disk>(
+    mut disk: D,
+    replay: &mut dyn FnMut(Lsn, Record<'_>),
+    progress: &mut ProgressCall,
+) -> Result<Judged, OpenError> {
+    let files = Files::list(&mut disk)?;
+    let plan = plan(&mut disk, &files)?;
+    let mut reading = Reading::new(disk, &plan, &Options::default());
+    if let Some(checkpoint) = &plan.checkpoint {
+        reading.checkpoint(checkpoint, replay, progress)?;
+    }
+    let cut = match reading.all(replay, progress)? {
+        Some(bad) => Some((reading.files[bad.file].name.clone(), reading.torn(&bad)?)),
+        None => None,
+    };
+    let is_closed = reading.state.is_closed;
+    Ok(Judged { checkpoint: plan.checkpoint, garbage: plan.garbage, cut, is_closed })
+}
+
 /// The files of a log, each kind by number.
-struct Files {
-    segments: Vec<(u64, FileEntry)>,
-    indexes: Vec<(u64, FileEntry)>,
+pub(crate) struct Files {
+    pub(crate) segments: Vec<(u64, FileEntry)>,
+    pub(crate) indexes: Vec<(u64, FileEntry)>,
     /// The size of the reserve.
     reserve: Option<u64>,
 }
 
 impl Files {
-    fn list<D: Disk>(disk: &mut D) -> Result<Files, OpenError> {
+    pub(crate) fn list<D: Disk>(disk: &mut D) -> Result<Files, OpenError> {
         let listed =
             disk.list().map_err(|error| OpenError::Io { doing: "list the files of", file: disk.path(""), error })?;
         let mut files = Files { segments: Vec::new(), indexes: Vec::new(), reserve: None };
@@ -452,7 +483,7 @@ struct Reading<D> {
     total_bytes: u64,
 }
 
-type ProgressCall = Option<Box<dyn FnMut(Progress)>>;
+pub(crate) type ProgressCall = Option<Box<dyn FnMut(Progress)>>;
 
 impl<D: Disk> Reading<D> {
     fn new(disk: D, plan: &Plan, options: &Options) -> Reading<D> {
@@ -596,13 +627,19 @@ impl<D: Disk> Reading<D> {
         Ok(matches!(self.header(bad.file + 1)?, Ok(header) if header.first == self.state.next))
     }
 
-    /// Cuts the log where it goes bad, unless what is lost there is known to have been durable.
-    fn cut(&mut self, bad: &Bad) -> Result<Option<Cut>, OpenError> {
+    /// What is to be cut off where the log goes bad, unless it is known to have been durable.
+    fn torn(&mut self, bad: &Bad) -> Result<Cut, OpenError> {
         if self.was_durable(bad)? {
             return Err(OpenError::Corrupt { file: self.path(bad.file), offset: bad.offset, why: bad.why });
         }
         let later: u64 = self.files[bad.file + 1..].iter().map(|file| file.bytes).sum();
-        let cut_bytes = self.files[bad.file].bytes - bad.keep_bytes + later;
+        let bytes = self.files[bad.file].bytes - bad.keep_bytes + later;
+        Ok(Cut { file: self.path(bad.file), offset: bad.keep_bytes, bytes })
+    }
+
+    /// Cuts the log where it goes bad, unless what is lost there is known to have been durable.
+    fn cut(&mut self, bad: &Bad) -> Result<Option<Cut>, OpenError> {
+        let cut = self.torn(bad)?;
         let remove_from = if bad.keep_bytes == 0 { bad.file } else { bad.file + 1 };
         // Newest first, so that a crash on the way leaves no gap.
         for index in (remove_from..self.files.len()).rev() {
@@ -616,8 +653,7 @@ impl<D: Disk> Reading<D> {
                 segment.bytes = bad.keep_bytes;
             }
         }
-        let cut = Cut { file: self.path(bad.file), offset: bad.keep_bytes, bytes: cut_bytes };
-        Ok((cut_bytes > 0).then_some(cut))
+        Ok((cut.bytes > 0).then_some(cut))
     }
 
     /// Whether anything proves that the first record to be lost had been synced.
@@ -675,11 +711,11 @@ impl<D: Disk> Reading<D> {
 }
 
 /// What the records read so far add up to.
-struct State {
-    salt: u32,
+pub(crate) struct State {
+    pub(crate) salt: u32,
     /// The position of the next record to take effect.
-    next: Lsn,
-    epoch: Option<u64>,
+    pub(crate) next: Lsn,
+    pub(crate) epoch: Option<u64>,
     /// The number of the latest batch of that epoch.
     batch: u64,
     is_closed: bool,
@@ -687,43 +723,43 @@ struct State {
 }
 
 /// A place in a segment, ahead of the state by an open chain.
-struct Cursor {
-    offset: u64,
-    lsn: Lsn,
+pub(crate) struct Cursor {
+    pub(crate) offset: u64,
+    pub(crate) lsn: Lsn,
     /// Where the open chain began.
-    chain: Option<u64>,
-    batch: InBatch,
+    pub(crate) chain: Option<u64>,
+    pub(crate) batch: InBatch,
     /// The footer was read.
-    is_sealed: bool,
+    pub(crate) is_sealed: bool,
 }
 
 impl Cursor {
-    fn new(lsn: Lsn, offset: u64) -> Cursor {
+    pub(crate) fn new(lsn: Lsn, offset: u64) -> Cursor {
         Cursor { offset, lsn, chain: None, batch: InBatch::No, is_sealed: false }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum InBatch {
+pub(crate) enum InBatch {
     No,
     Current,
     /// Of an owner that had already lost the log.
     Stale,
 }
 
-enum Advance {
+pub(crate) enum Advance {
     On,
     End,
     Bad(&'static str),
 }
 
 impl State {
-    fn new(salt: u32) -> State {
+    pub(crate) fn new(salt: u32) -> State {
         State { salt, next: Lsn::ZERO.next(), epoch: None, batch: 0, is_closed: false, records: 0 }
     }
 
     /// Takes what stands at the cursor. A chain is walked twice: once to see that it is whole, once to replay it.
-    fn advance<D: Disk>(
+    pub(crate) fn advance<D: Disk>(
         &mut self,
         scan: &mut Scan<'_, D>,
         at: &mut Cursor,

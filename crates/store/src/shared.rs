@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     desk: Mutex<Desk>,
     /// The desk has news for the caretaker.
     wake_caretaker: Condvar,
+    /// The caretaker knows of the copies.
+    wake_holder: Condvar,
     /// The segment that is being written, as far as it is.
     growing: Mutex<(u64, Layout)>,
 }
@@ -94,8 +96,16 @@ pub(crate) struct Desk {
     pub(crate) synced_segment: u64,
     /// The writer has ended.
     pub(crate) writer_is_over: bool,
+    /// The caretaker has ended.
+    pub(crate) is_over: bool,
+    /// How many copies are being made: as long as there are any, no file goes that a start might need.
+    pub(crate) holds: u32,
+    /// The caretaker knows of them: the checkpoint that counts, if there is one.
+    pub(crate) held: Option<Option<u64>>,
     /// For the owner.
     pub(crate) answers: Vec<StoreEvent>,
+    /// About what the answers to reads take.
+    pub(crate) answered_bytes: u64,
     /// How far the last offer came; `None` within if it was the last of its segment.
     pub(crate) offered: Option<Option<Mark>>,
     pub(crate) checkpoints: Vec<Checkpointed>,
@@ -172,6 +182,7 @@ impl Shared {
                 ..Desk::default()
             }),
             wake_caretaker: Condvar::new(),
+            wake_holder: Condvar::new(),
             growing: Mutex::new(growing),
         }
     }
@@ -191,6 +202,10 @@ impl Shared {
 
     pub(crate) fn writer_bell(&self) -> &Condvar {
         &self.wake_writer
+    }
+
+    pub(crate) fn holder_bell(&self) -> &Condvar {
+        &self.wake_holder
     }
 
     pub(crate) fn caretaker_bell(&self) -> &Condvar {
@@ -249,3 +264,5 @@ pub(crate) struct Failure {
 
 const SPARE_BUFFERS_MAX: usize = 4;
 const SPARE_BYTES_MAX: usize = 4 << 20;
+/// From so much on that was read and not yet heard of, nothing more is read.
+pub(crate) const ANSWERED_BYTES_MAX: u64 = 8 << 20;

@@ -54,7 +54,7 @@ fn start(disk: &MemoryDisk) {
     let now = Now { ms: 1_000_000, unix_ms: 1_700_000_000_000 };
     let mut recovery = Shard::<SegmentLog>::recover(ShardId(0), ShardSettings::default(), now);
     let opened = SegmentLog::open(disk.clone(), Options::default(), &mut |lsn, record| recovery.replay(lsn, record));
-    let Opened { log, mut writer, mut caretaker, report } = opened.expect("opened twice before");
+    let Opened { log, mut writer, mut caretaker, report, .. } = opened.expect("opened twice before");
     let (mut shard, facts) = match recovery.finish(log, report.clean) {
         Ok(recovered) => recovered,
         Err(error) => return assert!(!error.to_string().is_empty(), "a refusal says why"),

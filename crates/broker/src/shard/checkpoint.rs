@@ -28,6 +28,8 @@ impl<S: Store> Shard<S> {
         let mut pass = match self.checkpoint.take() {
             Some(pass) => pass,
             None if !self.log.store().wants_checkpoint() => return,
+            // These would be looked through for each queue; and a disk that cannot follow has no room for more.
+            None if self.dead_unread.len() > UNREAD_MAX || self.log.unwritten_bytes() > UNWRITTEN_MAX => return,
             None => self.begin_checkpoint(),
         };
         if !self.go_on(&mut pass, RUNS_AT_ONCE) {
@@ -134,6 +136,10 @@ fn join(runs: &mut Vec<Run>) {
 const RUNS_AT_ONCE: usize = 32 << 10;
 /// How many of one kind make a piece.
 const PIECE_RUNS: usize = 4096;
+/// With more messages than this that died and are still to be read, a checkpoint waits.
+const UNREAD_MAX: usize = 4096;
+/// The same for bytes that are still to be written.
+const UNWRITTEN_MAX: usize = 16 << 20;
 /// What a fact counts for.
 const FACT_COST: usize = 8;
 /// A log of this size is read at once.

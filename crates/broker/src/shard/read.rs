@@ -23,6 +23,8 @@ pub(super) enum Reading {
         queue: QueueId,
         /// What was asked for, in order.
         runs: Vec<Run>,
+        /// What that takes in memory, about.
+        bytes: u64,
     },
     /// A message that died.
     Dead(Dead),
@@ -36,7 +38,7 @@ impl<S: Store> Shard<S> {
         if queue.reading.is_some() {
             return;
         }
-        let is_short = self.near_bytes >= near.bytes;
+        let is_short = self.near_bytes + self.reading_bytes >= near.bytes;
         let bytes = if is_short { near.queue_bytes / 64 } else { near.queue_bytes / 2 };
         let runs = queue.ready.next_far(priority, bytes);
         if runs.is_empty() {
@@ -46,7 +48,9 @@ impl<S: Store> Shard<S> {
         queue.reading = Some(self.last_read);
         let id = queue.spec.queue.id;
         self.log.read(self.last_read, &ranges(&runs));
-        self.readings.insert(self.last_read, Reading::Ahead { queue: id, runs });
+        let bytes = runs.iter().map(Run::near_bytes).sum();
+        self.reading_bytes += bytes;
+        self.readings.insert(self.last_read, Reading::Ahead { queue: id, runs, bytes });
     }
 
     /// Keeps some messages ready for those who will want them.
@@ -54,13 +58,17 @@ impl<S: Store> Shard<S> {
         let near = self.settings.near;
         let queue = &self.queues[slot];
         let is_used = queue.consumers > 0 && queue.ready.near_bytes() < near.queue_bytes / 2;
-        if is_used && self.near_bytes < near.bytes && queue.ready.has_any_far() {
+        if is_used && self.near_bytes + self.reading_bytes < near.bytes && queue.ready.has_any_far() {
             self.read_ahead(slot, None);
         }
     }
 
     /// Has a message read that died while it was far.
     pub(super) fn read_dead(&mut self, dead: Dead) {
+        if self.dead_reading >= DEAD_AT_ONCE {
+            return self.dead_unread.push_back(dead);
+        }
+        self.dead_reading += 1;
         self.last_read += 1;
         self.log.read(self.last_read, &[LsnRange { first: dead.entry.lsn, count: 1 }]);
         self.readings.insert(self.last_read, Reading::Dead(dead));
@@ -70,15 +78,21 @@ impl<S: Store> Shard<S> {
     pub(super) fn hear_read(&mut self, ticket: u64, messages: Vec<(Lsn, Bytes)>) {
         match self.readings.remove(&ticket) {
             None => {}
-            Some(Reading::Ahead { queue, runs }) => {
+            Some(Reading::Ahead { queue, runs, bytes }) => {
+                self.reading_bytes -= bytes;
                 let Some(&slot) = self.queue_slots.get(&queue) else { return };
                 self.queues[slot].reading = None;
                 self.bring_near(slot, &runs, messages);
                 self.count_near(slot);
+                self.expire(slot, self.now.unix_ms);
                 self.serve_getters(slot);
                 self.touch(slot);
             }
             Some(Reading::Dead(mut dead)) => {
+                self.dead_reading -= 1;
+                if let Some(next) = self.dead_unread.pop_front() {
+                    self.read_dead(next);
+                }
                 if let Some(&slot) = self.queue_slots.get(&dead.queue.queue.id) {
                     self.queues[slot].end_move(&dead.entry);
                 }
@@ -93,11 +107,12 @@ impl<S: Store> Shard<S> {
     }
 
     fn bring_near(&mut self, slot: Slot<Queue>, runs: &[Run], messages: Vec<(Lsn, Bytes)>) {
+        let is_last = self.queues[slot].ready.far_len() <= messages.len();
         let mut messages = messages.into_iter().peekable();
         for run in runs {
-            // Messages that lie together may share the memory that they were read into; of a single one among others
-            // that would be a waste.
-            let may_share = run.count >= SHARED_MIN;
+            // Messages that lie together may share the memory that they were read into. Of a single one among others
+            // that would be a waste, and so it would of the last ones, which nobody comes after.
+            let may_share = run.count >= SHARED_MIN && !is_last;
             for message in run.messages() {
                 let Some((_, bytes)) = messages.next_if(|(lsn, _)| *lsn == message.lsn) else { continue };
                 let bytes = if may_share { bytes } else { Bytes::copy_from_slice(&bytes) };
@@ -129,6 +144,7 @@ impl<S: Store> Shard<S> {
             }
             let Some(&peer) = self.peer_slots.get(&getter.connection) else { continue };
             let outcome = self.take_from(peer, getter.channel, slot, getter.no_ack);
+            self.expire(slot, self.now.unix_ms);
             self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome });
         }
     }
@@ -166,7 +182,8 @@ impl<S: Store> Shard<S> {
             Reading::Dead(dead) if dead.queue.queue.id == id => Some(dead.entry.run()),
             _ => None,
         });
-        moving.chain(read)
+        let unread = self.dead_unread.iter().filter(move |dead| dead.queue.queue.id == id).map(|dead| dead.entry.run());
+        moving.chain(read).chain(unread)
     }
 
     /// Notes what a queue's near messages take.
@@ -192,3 +209,5 @@ fn ranges(runs: &[Run]) -> Vec<LsnRange> {
 
 /// From so many messages that lie together on, they may share memory.
 const SHARED_MIN: u32 = 32;
+/// How many messages that died are read at once.
+const DEAD_AT_ONCE: usize = 256;

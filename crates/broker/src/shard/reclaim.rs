@@ -18,7 +18,8 @@ pub(super) struct Reclaim {
 impl<S: Store> Shard<S> {
     /// When there will be something to do.
     pub(super) fn reclaim_at_ms(&self) -> Option<u64> {
-        (!self.reclaim.is_asked && self.log.wants_reclaim()).then_some(self.reclaim.not_before_ms)
+        let may_ask = !self.reclaim.is_asked && self.log.unwritten_bytes() < UNWRITTEN_MAX;
+        (may_ask && self.log.wants_reclaim()).then_some(self.reclaim.not_before_ms)
     }
 
     /// Asks for a piece if it is time.
@@ -47,5 +48,7 @@ impl<S: Store> Shard<S> {
     }
 }
 
+/// While the disk does not follow, there is nothing to be gained.
+const UNWRITTEN_MAX: usize = 4 << 20;
 /// A piece has a mebibyte: this is up to 50 MB a second of reading, and less of writing.
 const PAUSE_MS: u64 = 20;

@@ -1,5 +1,7 @@
 //! Makes a shard of what its log holds: facts, and the messages that still have a place.
 
+mod roll;
+
 use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
@@ -13,6 +15,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use store::{Lsn, Place, QueueId, Record, Seq, SeqRange, Store};
+
+pub use roll::{Missing, Roll};
 
 /// A shard whose log is being read.
 #[derive(Debug)]

@@ -69,7 +69,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Drops heads that expired before that time.
-    fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
+    pub(super) fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
         let takes_far = !self.queues[slot].spec.mourns();
         loop {
             match self.queues[slot].ready.pop_expired(unix_ms, takes_far) {
@@ -179,7 +179,8 @@ impl<S: Store> Shard<S> {
     fn thin_out_unacked(&mut self, slot: Slot<Queue>) {
         let near = self.settings.near;
         let queue = &mut self.queues[slot];
-        while let Some(held) = queue.unacked.excess(near.queue_unacked, near.queue_bytes) {
+        let bytes_max = if self.near_bytes > near.bytes { near.queue_bytes / 64 } else { near.queue_bytes };
+        while let Some(held) = queue.unacked.excess(near.queue_unacked, bytes_max) {
             let entry = &mut held.entry;
             let seq = entry.seq;
             if !entry.is_logged()

@@ -126,7 +126,8 @@ fn produce(mut connection: Connection, batch: &PublishBatch, window: u32, tally:
     connection.close()
 }
 
-fn read_confirm(frame: &Frame<'_>, window: Option<&mut ConfirmWindow>) -> Result<()> {
+/// Takes a publisher's frame: a confirm, or what a broker may say besides. Without a window no confirm is expected.
+pub(super) fn read_confirm(frame: &Frame<'_>, window: Option<&mut ConfirmWindow>) -> Result<()> {
     let Some(window) = window else { return pass_over(frame) };
     match method_id(frame) {
         Some(basic::Ack::ID) => {

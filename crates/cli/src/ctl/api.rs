@@ -128,9 +128,18 @@ impl Api {
 
     /// Puts a document.
     pub(super) fn put(&self, path: &str, document: &Value) -> Result<Answer, Failure> {
+        self.submit("PUT", path, document)
+    }
+
+    /// Posts a document.
+    pub(super) fn post(&self, path: &str, document: &Value) -> Result<Answer, Failure> {
+        self.submit("POST", path, document)
+    }
+
+    fn submit(&self, method: &str, path: &str, document: &Value) -> Result<Answer, Failure> {
         let body = document.to_string();
         let headers = [("Content-Type", "application/json"), ("Content-Length", &body.len().to_string())];
-        self.ask(self.head("PUT", path, &headers) + &body)
+        self.ask(self.head(method, path, &headers) + &body)
     }
 
     fn ask(&self, request: String) -> Result<Answer, Failure> {

@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, limits, status};
+use super::{Screen, backup, limits, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -191,6 +191,15 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Limit(&limits::MEMORY),
     },
     Command {
+        name: "backup",
+        section: OPERATIONS,
+        about: "Makes a copy of the data directory, from which a server starts",
+        usage: "<directory>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(backup::run),
+    },
+    Command {
         name: "close_all_connections",
         section: OPERATIONS,
         about: "Closes all connections of a vhost or of the server",
@@ -360,7 +369,7 @@ fn await_startup(_program: &str, line: &Line, _screen: &mut Screen) -> Result<()
     clippy::disallowed_methods,
     reason = "a server that is not there announces nothing; a delay is what was asked for"
 )]
-fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     thread::sleep(time);
 }
 

@@ -328,7 +328,7 @@ impl World {
         if choose(4) > 0 {
             self.disk.crash(&mut choose);
         }
-        let (Opened { log, writer, caretaker, report }, replayed) = loop {
+        let (Opened { log, writer, caretaker, report, .. }, replayed) = loop {
             if choose(3) == 0 {
                 self.disk.inject(self.disk.operations() + choose(30) + 1, Fault::Error);
             }

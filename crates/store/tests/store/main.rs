@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 #![allow(clippy::disallowed_methods, reason = "tests look at real files and use real threads")]
 
+mod backup;
 mod checkpoint;
 mod conformance;
 mod crash;
@@ -9,6 +10,7 @@ mod damage;
 mod files;
 mod fixture;
 mod full;
+mod inspect;
 mod kept;
 mod ledger;
 mod writer;
