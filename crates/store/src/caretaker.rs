@@ -131,8 +131,10 @@ impl<D: Disk> Caretaker<D> {
             has_worked = true;
         }
         for number in orders.dead {
-            self.remove(&segment::file_name(number))?;
-            self.reader.forget(number);
+            // By the reader's disk, which may have the file open, and what is open keeps its room.
+            let name = segment::file_name(number);
+            let removed = self.reader.remove(number, &name);
+            removed.map_err(|error| Failure { doing: "remove", name, error })?;
             has_worked = true;
         }
         if orders.is_closing && !has_worked && !orders.is_pressed {

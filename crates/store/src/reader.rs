@@ -98,6 +98,12 @@ impl<D: Disk> Reader<D> {
         self.chunk_bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
     }
 
+    /// Removes a segment's file, and lets go of it: as long as a removed file is open, it keeps its room on the disk.
+    pub(crate) fn remove(&mut self, segment: u64, name: &str) -> io::Result<()> {
+        self.forget(segment);
+        self.disk.remove(name)
+    }
+
     /// Adds the payloads of those records that are messages. `last` is where the read before this one ended, and is
     /// moved on.
     pub(crate) fn read(

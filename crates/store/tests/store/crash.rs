@@ -316,6 +316,14 @@ impl World {
         self.move_survivors();
     }
 
+    /// What a crash left is no damage to who looks into it, either.
+    fn inspect(&self) {
+        let copy = MemoryDisk::new();
+        self.disk.names().iter().for_each(|name| copy.put(name, self.disk.file(name).unwrap()));
+        let walked = store::Inspection::new(copy).walk(&mut |_| {}, None).unwrap();
+        assert_eq!(walked.problems, [], "a crash looked like damage");
+    }
+
     /// Ends the process, mostly with a power cut, and cuts the power after each open that fails.
     fn crash(&mut self, seed: u64) {
         let mut random = seed | 1;
@@ -328,6 +336,7 @@ impl World {
         if choose(4) > 0 {
             self.disk.crash(&mut choose);
         }
+        self.inspect();
         let (Opened { log, writer, caretaker, report, .. }, replayed) = loop {
             if choose(3) == 0 {
                 self.disk.inject(self.disk.operations() + choose(30) + 1, Fault::Error);

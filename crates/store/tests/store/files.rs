@@ -90,3 +90,27 @@ fn a_log_whose_directory_is_gone_fails_and_says_so() {
     let events = kept::events(&mut opened.log);
     assert!(matches!(&events[..], [store::StoreEvent::Failed(why)] if why.starts_with("cannot create")), "{events:?}");
 }
+
+/// A removed file that is still open keeps its room, and a disk that was full stays full.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_removed_is_not_left_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let (opened, _) = kept::open(FileDisk::open(directory.path()).unwrap(), 1000).unwrap();
+    let store::Opened { mut log, mut writer, mut caretaker, .. } = opened;
+    let lsns = kept::append_all(&mut log, &(0..100).map(|seq| kept::message(1, seq, &[0; 90])).collect::<Vec<_>>());
+    store::Store::flush(&mut log, store::Urgency::Sync);
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    let all = store::LsnRange { first: lsns[0], count: 100 };
+    store::Store::read(&mut log, 1, &[all]);
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    store::Store::release(&mut log, all, 90);
+    kept::checkpoint(&mut log, &[]);
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    assert!(fs::read_dir(directory.path()).unwrap().count() <= 3, "the segments are removed");
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let left: Vec<_> = open
+        .filter(|file| file.starts_with(directory.path()) && file.to_string_lossy().ends_with(" (deleted)"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
