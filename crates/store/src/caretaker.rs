@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::disk::{is_full, write_all};
 use crate::reader::{Reader, Unreadable};
 use crate::segment::{self, Content, RESERVE};
-use crate::shared::{Checkpointed, Desk, Failure, Offer, Part, ReadOrder, Shared};
+use crate::shared::{ANSWERED_BYTES_MAX, Checkpointed, Desk, Failure, Offer, Part, ReadOrder, Shared};
 use crate::{Disk, Lsn, Step, StoreEvent};
 
 /// Serves the [`SegmentLog`](crate::SegmentLog) it was opened with.
@@ -165,7 +165,8 @@ impl<D: Disk> Caretaker<D> {
         }
         // Answers that nobody has heard yet take memory: more are not read meanwhile, and nothing is removed that they
         // may be in.
-        let reads: Vec<_> = if desk.answered_bytes < ANSWERED_BYTES_MAX { desk.reads.drain(..READS_AT_ONCE.min(desk.reads.len())).collect() } else { Vec::new() };
+        let reads_now = if desk.answered_bytes < ANSWERED_BYTES_MAX { desk.reads.len().min(READS_AT_ONCE) } else { 0 };
+        let reads: Vec<_> = desk.reads.drain(..reads_now).collect();
         // A stop does not wait for removals: the next open does them.
         let may_remove = !is_held && !desk.is_closing && desk.reads.is_empty();
         let dead_now = if may_remove { desk.dead.len().min(REMOVALS_AT_ONCE) } else { 0 };
@@ -195,7 +196,7 @@ impl<D: Disk> Caretaker<D> {
             })?;
         }
         // Each message may hold on to the piece of the file that it was read with.
-        let bytes = messages.iter().map(|(_, payload): &(Lsn, Bytes)| payload.len() as u64 + HELD_BYTES).sum::<u64>();
+        let bytes = messages.iter().map(|(_, payload)| payload.len() as u64 + HELD_BYTES).sum::<u64>();
         let mut desk = self.shared.desk();
         desk.answered_bytes += bytes;
         desk.answers.push(StoreEvent::Read { ticket, messages });

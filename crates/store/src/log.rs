@@ -15,7 +15,7 @@ use crate::reader::Reader;
 use crate::record::{self, BATCH_BYTES, End};
 use crate::recover::{self, OpenError, OpenReport, Progress};
 use crate::segment::{HEADER_BYTES, Header};
-use crate::shared::{Checkpointed, Chunk, Inbox, Offer, Part, ReadOrder, Shared, Whereabouts};
+use crate::shared::{ANSWERED_BYTES_MAX, Checkpointed, Chunk, Inbox, Offer, Part, ReadOrder, Shared, Whereabouts};
 use crate::space::{Segment, Space};
 use crate::writer::Writer;
 use crate::{Disk, Link, Lsn, LsnRange, Record, Store, StoreEvent, Urgency};

@@ -84,7 +84,6 @@ impl<const BLOCK_RUNS: usize> Backlog<BLOCK_RUNS> {
     /// An operation adds two runs at most, and the window still has no more room than for two blocks.
     const OPEN_RUNS_MAX: usize = BLOCK_RUNS * 2 - 2;
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.count
     }

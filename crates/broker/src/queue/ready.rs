@@ -232,6 +232,11 @@ impl Ready {
         self.near_bytes
     }
 
+    /// How many are far.
+    pub(crate) fn far_len(&self) -> usize {
+        self.levels.iter().map(|level| level.far.len()).sum()
+    }
+
     /// What the index of the far ones takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
         self.levels.iter().map(|level| level.far.heap_bytes()).sum()
@@ -516,6 +521,6 @@ impl Level {
 /// An emptied level keeps room for this many messages.
 const KEPT_CAPACITY: usize = 1024;
 /// About what a near message takes beside its bytes: its place, and its own allocation.
-const NEAR_BYTES: u64 = 160;
+pub(crate) const NEAR_BYTES: u64 = 160;
 /// How many runs one read asks for at most.
 const READ_RUNS_MAX: usize = 4096;

@@ -1,12 +1,18 @@
 //! What can be done with a [`Run`] alone.
 
 use super::backlog::Run;
+use super::ready::NEAR_BYTES;
 use store::{Seq, SeqRange};
 
 impl Run {
     /// Its positions.
     pub(crate) fn range(&self) -> SeqRange {
         SeqRange { first: self.seq, last: Seq(self.seq.0 + u64::from(self.count) - 1) }
+    }
+
+    /// About what its messages take in memory when they are near.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        u64::from(self.count) * (u64::from(self.payload_bytes) + NEAR_BYTES)
     }
 
     /// Each message, as a run of its own.

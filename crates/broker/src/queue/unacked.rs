@@ -47,8 +47,10 @@ pub(crate) struct HeldList {
     len: u32,
     /// How many of them are far …
     far: u32,
-    /// … and when the first of those was delivered, or earlier.
+    /// … when the first of those was delivered, or earlier, …
     far_since_ms: u64,
+    /// … and a seq below which there are none.
+    far_from: u64,
 }
 
 impl HeldList {
@@ -175,6 +177,7 @@ impl Unacked {
         // Times are rounded up, so that deliveries of about the same time can be noted as one.
         let since_ms = held.since_ms.next_multiple_of(FAR_SINCE_MS);
         list.far_since_ms = if list.far == 0 { since_ms } else { list.far_since_ms.min(since_ms) };
+        list.far_from = if list.far == 0 { seq.0 } else { list.far_from.min(seq.0) };
         list.far += 1;
         self.far.insert(Run { holder: held.holder.index(), since_ms, ..held.entry.run() });
     }
@@ -183,7 +186,7 @@ impl Unacked {
     pub(crate) fn oldest_since(&self, list: &HeldList, holder: Slot<Holder>) -> Option<u64> {
         let near = list.first.and_then(|seq| self.get(seq)).map(|held| held.since_ms);
         let far = list.has_far().then(|| {
-            let of_holder = self.far.range(Seq(0)).filter(|run| run.holder == holder.index());
+            let of_holder = self.far.range(Seq(list.far_from)).filter(|run| run.holder == holder.index());
             of_holder.map(|run| run.since_ms).min()
         });
         near.into_iter().chain(far.flatten()).min()
@@ -197,8 +200,9 @@ impl Unacked {
 
     /// Takes some of the far messages of this holder.
     pub(crate) fn take_far(&mut self, holder: Slot<Holder>, list: &mut HeldList) -> Vec<Run> {
-        let of_holder = self.far.range(Seq(0)).filter(|run| run.holder == holder.index());
+        let of_holder = self.far.range(Seq(list.far_from)).filter(|run| run.holder == holder.index());
         let taken: Vec<Run> = of_holder.take(FAR_AT_ONCE).collect();
+        list.far_from = taken.last().map_or(list.far_from, |last| last.range().last.0 + 1);
         for run in &taken {
             let range = store::SeqRange { first: run.seq, last: Seq(run.seq.0 + u64::from(run.count) - 1) };
             self.far.take_range(range, &mut |_| {});

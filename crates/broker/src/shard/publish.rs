@@ -87,8 +87,8 @@ impl<S: Store> Shard<S> {
             let is_kept = queue.keeps(persistent);
             let near = &self.settings.near;
             let bytes_max = if queue.consumers > 0 { near.bytes } else { near.idle_bytes };
-            let is_far =
-                self.near_bytes >= bytes_max && !queue.ready.is_empty() || queue.is_better_far(stamp.priority, near);
+            let is_waited_for = queue.consumers > 0 && queue.ready.is_empty();
+            let is_far = self.near_bytes > bytes_max && !is_waited_for || queue.is_better_far(stamp.priority, near);
             let Stamp { seq, expires_at_ms, priority } = stamp;
             let place = Place { queue: *id, seq, expires_at_ms, priority };
             if is_kept {
