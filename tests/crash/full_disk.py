@@ -137,6 +137,11 @@ def round_trip(mounted, limit, kills, chance):
         server.stop()
         print(f"ok: limit {limit}, {free.f_bavail * free.f_frsize >> 20} MiB were free when blocked, {kills} kills, "
               f"{len(must):,} confirmed, {drained:,} drained", flush=True)
+    except Gone as error:
+        # Its own words are worth more than a socket's.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(5)
+        raise AssertionError(f"a connection was lost ({error}), server status {server.process.poll()}: {server.last_words()}") from error
     finally:
         server.process.kill()
         server.process.wait()
