@@ -369,6 +369,10 @@ impl<D: Disk> Caretaker<D> {
 /// Makes the file whose room is for the time when there is no other. Whether there was room for it comes back.
 pub(crate) fn make_reserve<D: Disk>(disk: &mut D, bytes: u64) -> Result<bool, Failure> {
     let Err(error) = fill_reserve(disk, bytes) else { return Ok(true) };
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        // The writer gives it up this very moment, and has yet to remove it.
+        return Ok(false);
+    }
     if !is_full(&error) {
         return Err(Failure { doing: "write to", name: RESERVE.to_owned(), error });
     }
