@@ -18,7 +18,7 @@ pub(crate) mod tests;
 use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueSpec};
 use crate::inspect::QueueCounters;
 use crate::message::Message;
-use crate::queue::backlog::Run;
+use crate::queue::backlog::{Backlog, Run};
 use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
@@ -238,6 +238,12 @@ impl Queue {
     pub(crate) fn enter(&mut self, run: Run) {
         self.depth += u64::from(run.count);
         self.ready.push_far(run);
+    }
+
+    /// Takes over all messages that the log has, all of the lowest priority, when there are no others.
+    pub(crate) fn adopt(&mut self, far: Backlog) {
+        self.depth += far.len() as u64;
+        self.ready.adopt(far);
     }
 
     /// Whether a new message had better stay in the log.

@@ -402,11 +402,7 @@ impl<'a> Fields<'a> {
         }
         let more = u64::from(run.count);
         let is_sound = run.count > 0 && run.seq.0.checked_add(more).is_some() && run.lsn.0.checked_add(more).is_some();
-        if is_sound && run.header_bytes <= run.payload_bytes {
-            Ok(run)
-        } else {
-            Err("a run has no messages, or more than can be, or of more header than there is")
-        }
+        if is_sound { Ok(run) } else { Err("a run has no messages, or more than can be") }
     }
 
     /// A number that is that far from `expected`.

@@ -115,7 +115,8 @@ impl World {
         }
         assert!(is_closed(self), "the server does not come to its stop");
         self.ledger.stopped();
-        self.is_clean = true;
+        // On a full disk there may be no room for the note that says so.
+        self.is_clean = !self.disks.iter().any(MemoryDisk::is_limited);
         self.restart();
     }
 

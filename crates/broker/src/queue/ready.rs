@@ -267,6 +267,12 @@ impl Ready {
         self.level(run.priority).far.insert(Run { holder: 0, since_ms: 0, ..run });
     }
 
+    /// Takes over far messages of the lowest priority, when there is nothing else.
+    pub(crate) fn adopt(&mut self, far: Backlog) {
+        far.range(Seq(0)).for_each(|run| self.sums.add(&run));
+        self.level(0).far = far;
+    }
+
     /// Puts a message back that was taken.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         if entry.message().is_none() {

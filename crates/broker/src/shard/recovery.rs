@@ -121,6 +121,10 @@ impl Recovery {
                 found.last = found.last.max(Seq(next.0.saturating_sub(1)));
             }
             Record::Waiting { queue, runs } => {
+                if let Some(run) = runs.iter().find(|run| run.header_bytes > run.payload_bytes) {
+                    self.error.get_or_insert(RecoveryError::Message { queue, lsn: run.lsn });
+                    return;
+                }
                 let found = self.found(queue);
                 for run in runs {
                     let run = Run::from(*run);
@@ -241,6 +245,12 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
     let Some(Found { mut places, last, doubted }) = found else { return queue };
+    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == 0) {
+        places.range(Seq(0)).for_each(|run| log.retain(&run));
+        queue.adopt(places);
+        queue.pass(last);
+        return queue;
+    }
     let mut enter = |run: Run, redelivered: bool| {
         log.retain(&run);
         queue.enter(Run { redelivered: run.redelivered || redelivered, ..run });
