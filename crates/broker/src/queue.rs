@@ -39,8 +39,8 @@ pub(crate) struct Queue {
     pub(crate) unacked: Unacked,
     /// Dead letters on their way to another shard, or from the log.
     pub(crate) moving: Sums,
-    /// Far messages are being read; this is the number that the answer will have.
-    pub(crate) reading: Option<u64>,
+    /// Far messages are being read.
+    pub(crate) is_reading: bool,
     /// Who asked for a message while the first one was far.
     pub(crate) getters: VecDeque<Getter>,
     /// What the shard's budget counts for this queue.
@@ -137,6 +137,15 @@ pub(crate) struct Stamp {
     pub(crate) priority: u8,
 }
 
+impl Stamp {
+    /// The message in the place that it was given.
+    fn entry(self, message: Message, lsn: Lsn, is_kept: bool) -> Entry {
+        let Self { seq, expires_at_ms, priority } = self;
+        let body = Body::Here(message);
+        Entry { body, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false, is_kept }
+    }
+}
+
 impl Holder {
     /// Holds as many messages as it may.
     pub(crate) fn is_full(&self) -> bool {
@@ -156,7 +165,7 @@ impl Queue {
             ready: Ready::default(),
             unacked: Unacked::default(),
             moving: Sums::default(),
-            reading: None,
+            is_reading: false,
             getters: VecDeque::new(),
             counted_bytes: 0,
             holders: Slots::default(),
@@ -207,30 +216,14 @@ impl Queue {
 
     /// Adds a new message.
     pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
-        let Stamp { seq, expires_at_ms, priority } = stamp;
-        let body = Body::Here(message);
         self.depth += 1;
-        self.ready.push(Entry { body, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false, is_kept });
+        self.ready.push(stamp.entry(message, lsn, is_kept));
         self.counters.publish += 1;
     }
 
     /// Adds a new message that stays in the log until somebody wants it.
-    pub(crate) fn push_far(&mut self, message: &Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
-        let Stamp { seq, expires_at_ms, priority } = stamp;
-        self.enter(Run {
-            seq,
-            count: 1,
-            lsn,
-            payload_bytes: message.payload_bytes(),
-            header_bytes: message.header_bytes(),
-            expires_at_ms,
-            priority,
-            attempts: 0,
-            redelivered: false,
-            kept: is_kept,
-            holder: 0,
-            since_ms: 0,
-        });
+    pub(crate) fn push_far(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
+        self.enter(stamp.entry(message, lsn, is_kept).run());
         self.counters.publish += 1;
     }
 
@@ -246,10 +239,15 @@ impl Queue {
         self.ready.adopt(far);
     }
 
-    /// Whether a new message had better stay in the log.
-    pub(crate) fn is_better_far(&self, priority: u8, near: &Near) -> bool {
-        let near_bytes_max = if self.consumers > 0 { near.busy_queue_bytes } else { near.queue_bytes };
-        self.ready.has_far(priority) || self.ready.near_bytes() >= near_bytes_max && !self.ready.is_empty()
+    /// Whether a new message had better stay in the log, when all near ones of the shard take that much.
+    pub(crate) fn is_better_far(&self, priority: u8, near: &Near, shard_near_bytes: u64) -> bool {
+        let is_used = self.consumers > 0;
+        let queue_max = if is_used { near.busy_queue_bytes } else { near.queue_bytes };
+        let shard_max = if is_used { near.bytes } else { near.idle_bytes };
+        let is_empty = self.ready.is_empty();
+        self.ready.has_far(priority)
+            || self.ready.near_bytes() >= queue_max && !is_empty
+            || shard_near_bytes > shard_max && !(is_used && is_empty)
     }
 
     /// A dead letter left, but it has yet to be read, or stored by another shard.

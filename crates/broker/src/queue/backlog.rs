@@ -37,7 +37,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn last_seq(&self) -> Seq {
+    /// The position of its last message.
+    pub(super) fn last_seq(&self) -> Seq {
         Seq(self.seq.0 + u64::from(self.count - 1))
     }
 

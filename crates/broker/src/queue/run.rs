@@ -7,7 +7,7 @@ use store::{Seq, SeqRange};
 impl Run {
     /// Its positions.
     pub(crate) fn range(&self) -> SeqRange {
-        SeqRange { first: self.seq, last: Seq(self.seq.0 + u64::from(self.count) - 1) }
+        SeqRange { first: self.seq, last: self.last_seq() }
     }
 
     /// About what its messages take in memory when they are near.

@@ -215,7 +215,7 @@ impl<S: Store> Shard<S> {
     fn purge_far(&mut self, slot: Slot<Queue>) {
         let id = self.queues[slot].spec.queue.id;
         // What is still there lies between: unacked, or on its way elsewhere.
-        let mut staying: Vec<SeqRange> = self.moving_places(id);
+        let mut staying: Vec<SeqRange> = self.moving_runs(id).map(|run| run.range()).collect();
         let queue = &mut self.queues[slot];
         let Some((mut first, last)) = queue.ready.ends() else { return };
         staying.extend(queue.unacked.sources(first).flatten().map(|run| run.range()));

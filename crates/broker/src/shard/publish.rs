@@ -85,10 +85,7 @@ impl<S: Store> Shard<S> {
             let queue = &mut self.queues[slot];
             let stamp = queue.stamp(expiration_ms, priority, self.now);
             let is_kept = queue.keeps(persistent);
-            let near = &self.settings.near;
-            let bytes_max = if queue.consumers > 0 { near.bytes } else { near.idle_bytes };
-            let is_waited_for = queue.consumers > 0 && queue.ready.is_empty();
-            let is_far = self.near_bytes > bytes_max && !is_waited_for || queue.is_better_far(stamp.priority, near);
+            let is_far = queue.is_better_far(stamp.priority, &self.settings.near, self.near_bytes);
             let Stamp { seq, expires_at_ms, priority } = stamp;
             let place = Place { queue: *id, seq, expires_at_ms, priority };
             if is_kept {
@@ -118,7 +115,7 @@ impl<S: Store> Shard<S> {
             let queue = &mut self.queues[slot];
             let lsn = if is_kept { logged } else { spilled };
             if is_far {
-                queue.push_far(&copy, stamp, lsn, is_kept);
+                queue.push_far(copy, stamp, lsn, is_kept);
             } else {
                 queue.push(copy, stamp, if is_kept { lsn } else { Lsn::ZERO }, is_kept);
             }

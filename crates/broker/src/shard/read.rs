@@ -12,7 +12,7 @@ use crate::queue::ready::{Body, Head};
 use crate::queue::{Getter, Queue};
 use amqp::ChannelId;
 use bytes::Bytes;
-use store::{Lsn, LsnRange, QueueId, SeqRange, Store};
+use store::{Lsn, LsnRange, QueueId, Store};
 
 /// What a read is for.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn read_ahead(&mut self, slot: Slot<Queue>, priority: Option<u8>) {
         let near = self.settings.near;
         let queue = &mut self.queues[slot];
-        if queue.reading.is_some() {
+        if queue.is_reading {
             return;
         }
         let is_short = self.near_bytes + self.reading_bytes >= near.bytes;
@@ -45,7 +45,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         self.last_read += 1;
-        queue.reading = Some(self.last_read);
+        queue.is_reading = true;
         let id = queue.spec.queue.id;
         self.log.read(self.last_read, &ranges(&runs));
         let bytes = runs.iter().map(Run::near_bytes).sum();
@@ -81,7 +81,7 @@ impl<S: Store> Shard<S> {
             Some(Reading::Ahead { queue, runs, bytes }) => {
                 self.reading_bytes -= bytes;
                 let Some(&slot) = self.queue_slots.get(&queue) else { return };
-                self.queues[slot].reading = None;
+                self.queues[slot].is_reading = false;
                 self.bring_near(slot, &runs, messages);
                 self.count_near(slot);
                 self.expire(slot, self.now.unix_ms);
@@ -170,12 +170,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// The places of messages of this queue that are in none of its lists.
-    pub(super) fn moving_places(&self, id: QueueId) -> Vec<SeqRange> {
-        self.moving_runs(id).map(|run| run.range()).collect()
-    }
-
-    /// Messages that died and whose letters are not stored yet.
+    /// Messages of this queue that are in none of its lists: they died, and their letters are not stored yet.
     pub(super) fn moving_runs(&self, id: QueueId) -> impl Iterator<Item = Run> {
         let moving = self.moving.values().filter(move |moving| moving.queue == id).map(|moving| moving.entry.run());
         let read = self.readings.values().filter_map(move |reading| match reading {

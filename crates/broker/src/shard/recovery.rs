@@ -158,7 +158,7 @@ impl Recovery {
                 found.places.remove(seq);
             }
             found.last = found.last.max(seq);
-            found.places.insert(Run {
+            let run = store::Run {
                 seq,
                 count: 1,
                 lsn,
@@ -168,10 +168,8 @@ impl Recovery {
                 priority,
                 attempts: 0,
                 redelivered: false,
-                kept: true,
-                holder: 0,
-                since_ms: 0,
-            });
+            };
+            found.places.insert(run.into());
         }
     }
 
