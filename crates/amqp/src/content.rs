@@ -14,8 +14,11 @@ use crate::wire::{DecodeError, Reader};
 /// The only class whose methods carry content: basic.
 pub const CLASS: u16 = 60;
 
+/// Where in a content header's payload the body size stands: after class and weight.
+pub const BODY_SIZE_AT: usize = 4;
+
 /// Octets of a content header before the properties: class, weight and body size.
-const PREFIX_BYTES: usize = 12;
+const PREFIX_BYTES: usize = BODY_SIZE_AT + 8;
 
 /// A content header frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

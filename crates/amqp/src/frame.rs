@@ -177,6 +177,15 @@ pub fn decode(input: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize
     Ok(Some((frame, payload_bytes + OVERHEAD_BYTES)))
 }
 
+/// The channel of the method frame that begins here, if one does.
+#[must_use]
+pub fn channel_of_method(input: &[u8]) -> Option<ChannelId> {
+    match *input {
+        [1, c0, c1, ..] => Some(ChannelId(u16::from_be_bytes([c0, c1]))),
+        _ => None,
+    }
+}
+
 /// The header of a frame with a payload of `payload_bytes`; payload and [`END`] are to follow.
 #[must_use]
 pub const fn header(kind: FrameKind, channel: ChannelId, payload_bytes: u32) -> [u8; HEADER_BYTES] {

@@ -5,6 +5,7 @@
 
 mod confirms;
 mod consume;
+mod pattern;
 mod publish;
 mod transaction;
 mod unacked;
@@ -20,6 +21,7 @@ use crate::topology::Topology;
 use amqp::method::{basic, channel, confirm, exchange, queue, tx};
 use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode};
 use confirms::Confirms;
+use pattern::Pattern;
 use publish::{Envelope, Publishing, RouteCache};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub(crate) struct Channel {
     /// Room for the next message's names: the last one's.
     spare_envelope: Envelope,
     route_cache: RouteCache,
+    pattern: Option<Box<Pattern>>,
     confirms: Option<Confirms>,
     transaction: Option<Transaction>,
     unacked: UnackedList,
@@ -73,6 +76,7 @@ impl Channel {
             publishing: Publishing::Idle,
             spare_envelope: Envelope::default(),
             route_cache: RouteCache::default(),
+            pattern: None,
             confirms: None,
             transaction: None,
             unacked: UnackedList::default(),

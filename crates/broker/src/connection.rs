@@ -549,6 +549,12 @@ impl Connection {
         if self.phase == Phase::AwaitHeader {
             return Ok(self.take_protocol_header(input, fx));
         }
+        if self.phase == Phase::Running
+            && !self.is_blocking()
+            && let Some(bytes) = self.publish_again(now, input, topology, fx)
+        {
+            return Ok(bytes);
+        }
         let closing = matches!(self.phase, Phase::ClosingByServer { .. });
         let Some((frame, bytes)) = frame::decode(input, self.frame_max as usize).map_err(|error| error.reply())? else {
             return Ok(0);

@@ -126,6 +126,25 @@ impl Message {
         &self.bytes[self.body_at as usize..]
     }
 
+    /// Everything before the body.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.bytes[..self.body_at as usize]
+    }
+
+    /// Where its parts lie.
+    #[must_use]
+    pub fn lengths(&self) -> PartLengths {
+        let properties_at = self.properties_at as usize;
+        PartLengths { properties_at, properties: self.body_at as usize - properties_at }
+    }
+
+    /// The exchange and the routing key as they stand in methods: two short strings.
+    #[must_use]
+    pub fn names(&self) -> &[u8] {
+        &self.bytes[1..self.properties_at as usize - PROPERTIES_LENGTH_BYTES]
+    }
+
     /// The body, sharing the message's bytes.
     #[must_use]
     pub fn body_shared(&self) -> Bytes {
@@ -194,6 +213,7 @@ fn offset(position: usize) -> u32 {
 }
 
 const DIED_HERE: u8 = 1;
+const PROPERTIES_LENGTH_BYTES: usize = 4;
 
 /// The `expiration` property: milliseconds in decimal, ten years at most.
 ///

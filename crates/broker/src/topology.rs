@@ -37,6 +37,8 @@ pub struct Topology {
 struct Vhost {
     name: Arc<str>,
     exchanges: FxHashMap<Arc<str>, ExchangeId>,
+    /// The one of the empty name, which most publishes are to.
+    default_exchange: ExchangeId,
     queues: FxHashMap<Arc<str>, Arc<QueueSpec>>,
 }
 
@@ -137,7 +139,9 @@ impl Topology {
     /// The exchange of this name; the default exchange under the empty one.
     #[must_use]
     pub fn exchange(&self, vhost: VhostId, name: &str) -> Option<&Exchange> {
-        self.exchanges.get(self.vhost_at(vhost).exchanges.get(name)?)
+        let vhost = self.vhost_at(vhost);
+        let id = if name.is_empty() { &vhost.default_exchange } else { vhost.exchanges.get(name)? };
+        self.exchanges.get(id)
     }
 
     /// The queue of this name.
@@ -274,7 +278,13 @@ impl Default for Topology {
 impl Topology {
     fn add_vhost(&mut self, name: &str) {
         let id = VhostId(u16::try_from(self.vhosts.len()).expect("vhosts are few"));
-        self.vhosts.push(Vhost { name: name.into(), exchanges: FxHashMap::default(), queues: FxHashMap::default() });
+        self.vhosts.push(Vhost {
+            name: name.into(),
+            exchanges: FxHashMap::default(),
+            // The first of those that follow.
+            default_exchange: ExchangeId(self.exchanges_made + 1),
+            queues: FxHashMap::default(),
+        });
         for (name, kind, internal) in PREDECLARED {
             self.add_exchange(Exchange { durable: true, internal, ..Exchange::new(id, name, kind) });
         }

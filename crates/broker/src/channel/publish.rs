@@ -1,13 +1,15 @@
 //! basic.publish: a method, a header and bodies become a message, checked and routed (amqp-0-9-1 §4.2.6, §1.8.3.7).
 
-use super::Channel;
 use super::confirms::Confirm;
 use super::consume::encode_content;
+use super::pattern::Pattern;
+use super::{Channel, ChannelState};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, parse_expiration};
 use crate::resource;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
+use amqp::frame;
 use amqp::method::basic;
 use amqp::{ChannelId, ContentHeader, MethodId, Properties, PropertyList, Reply, ReplyCode, Table, Value, content};
 use bytes::{Bytes, BytesMut};
@@ -81,8 +83,8 @@ pub(super) enum Targets {
 #[derive(Debug, Default)]
 pub(super) struct RouteCache {
     generation: u64,
-    exchange: String,
-    routing_key: String,
+    /// As [`Message::names`] has them.
+    names: Vec<u8>,
     targets: Option<Targets>,
 }
 
@@ -97,31 +99,58 @@ impl Publishing {
     }
 }
 
+/// What does not change from one publish to the next like it, where all its queues are in one shard.
+#[derive(Debug)]
+pub(super) struct Repeated {
+    shard: ShardId,
+    queues: Arc<[QueueId]>,
+    persistent: bool,
+    expiration_ms: Option<u64>,
+    priority: Option<u8>,
+    pub(super) mandatory: bool,
+}
+
+impl Repeated {
+    fn publish(&self, message: Message, confirm: bool) -> Publish {
+        let Self { persistent, expiration_ms, priority, .. } = *self;
+        Publish { queues: Arc::clone(&self.queues), message, persistent, expiration_ms, priority, confirm }
+    }
+}
+
 impl Routed {
-    fn publish(&self, queues: &Arc<[QueueId]>, confirm: bool) -> Publish {
-        Publish {
-            queues: queues.clone(),
-            message: self.message.clone(),
-            persistent: self.persistent,
-            expiration_ms: self.expiration_ms,
-            priority: self.priority,
-            confirm,
+    /// What may be repeated of it: nothing if the next message like it may go elsewhere.
+    fn repeated(&self) -> Option<Repeated> {
+        let Targets::Queues(targets) = &self.targets else { return None };
+        let [(shard, queues)] = &targets[..] else { return None };
+        let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
+        let queues = Arc::clone(queues);
+        let is_as_sent = self.original.is_none();
+        is_as_sent.then_some(Repeated { shard: *shard, queues, persistent, expiration_ms, priority, mandatory })
+    }
+
+    /// Sends it to its shards.
+    pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
+        let Self { targets, message, persistent, expiration_ms, priority, .. } = self;
+        let publish = |queues: &Arc<[QueueId]>, message| {
+            let queues = Arc::clone(queues);
+            Command::Publish(Publish { queues, message, persistent, expiration_ms, priority, confirm })
+        };
+        match targets {
+            Targets::Queues(targets) => {
+                if let [others @ .., (shard, queues)] = &targets[..] {
+                    others.iter().for_each(|(shard, queues)| push(*shard, publish(queues, message.clone())));
+                    push(*shard, publish(queues, message));
+                }
+            }
+            Targets::Reply(to) => push(ShardId(0), Command::Reply { to, message }),
         }
     }
 
-    /// Sends it to its shards; how many of them.
-    pub(super) fn send(&self, confirm: bool, mut push: impl FnMut(ShardId, Command)) -> u16 {
+    /// To how many shards it goes to be stored.
+    fn shards(&self) -> u16 {
         match &self.targets {
-            Targets::Queues(targets) => {
-                for (shard, queues) in targets.iter() {
-                    push(*shard, Command::Publish(self.publish(queues, confirm)));
-                }
-                u16::try_from(targets.len()).expect("there are at most so many shards")
-            }
-            Targets::Reply(to) => {
-                push(ShardId(0), Command::Reply { to: *to, message: self.message.clone() });
-                0
-            }
+            Targets::Queues(targets) => u16::try_from(targets.len()).expect("there are at most so many shards"),
+            Targets::Reply(_) => 0,
         }
     }
 
@@ -311,7 +340,7 @@ impl Connection {
         let (vhost, frame_max) = (self.vhost, self.frame_max as usize);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let envelope = &assembly.envelope;
-        let cached = channel.route_cache.get(envelope, topology).filter(|_| !assembly.has_headers);
+        let cached = channel.route_cache.get(&message, topology).filter(|_| !assembly.has_headers);
         let targets = match cached {
             Some(targets) => targets,
             None => {
@@ -319,7 +348,7 @@ impl Connection {
                 let found = found.map_err(|()| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
                 // Reply addresses come and go without a change of the topology's generation.
                 if !assembly.has_headers && !envelope.is_reply() {
-                    channel.route_cache.put(assembly.envelope.clone(), found.clone(), topology);
+                    channel.route_cache.put(&message, found.clone(), topology);
                 }
                 found
             }
@@ -342,20 +371,58 @@ impl Connection {
         if routed.is_unroutable() {
             return_unroutable(&routed, number, channel, frame_max, fx);
         }
-        let confirm = channel.confirms.is_some();
-        let shards = routed.send(confirm, |shard, command| fx.shards[usize::from(shard.0)].push(command));
-        if let Some(confirms) = &mut channel.confirms {
-            let published = confirms.published(shards);
-            if let Targets::Queues(targets) = &routed.targets {
-                for (shard, _) in targets.iter() {
-                    self.ledgers[usize::from(shard.0)].publish(number, channel.serial, published);
-                }
-            }
-            if shards == 0 {
-                self.confirmed.push(number);
+        if let Some(repeated) = routed.repeated() {
+            match &mut channel.pattern {
+                Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
+                None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
             }
         }
+        let published = channel.confirms.as_mut().map(|confirms| confirms.published(routed.shards()));
+        let is_stored = routed.shards() > 0;
+        if published.is_some() && !is_stored {
+            self.confirmed.push(number);
+        }
+        let (serial, ledgers) = (channel.serial, &mut self.ledgers);
+        routed.send(published.is_some(), |shard, command| {
+            fx.shards[usize::from(shard.0)].push(command);
+            // A direct reply is stored nowhere.
+            if let Some(published) = published.filter(|_| is_stored) {
+                ledgers[usize::from(shard.0)].publish(number, serial, published);
+            }
+        });
         Ok(())
+    }
+
+    /// Takes a publish like its channel's last one, if there is one at the front of `input` as a whole; how many bytes.
+    pub(crate) fn publish_again(
+        &mut self,
+        now: Now,
+        input: &[u8],
+        topology: &Topology,
+        fx: &mut Effects,
+    ) -> Option<usize> {
+        let number = frame::channel_of_method(input)?;
+        let channel = self.channels.get_mut(&number)?;
+        let pattern = channel.pattern.as_deref()?;
+        let found = pattern.find(input, number, topology)?;
+        let body_bytes_max = u64::from(self.frame_max).saturating_sub(frame::OVERHEAD_BYTES as u64);
+        let is_usual = channel.state == ChannelState::Open
+            && matches!(channel.publishing, Publishing::Idle)
+            && channel.transaction.is_none()
+            && found.body_bytes() <= self.settings.message_bytes_max.min(body_bytes_max);
+        if !is_usual {
+            return None;
+        }
+        let (message, repeated) = pattern.message(&found);
+        let shard = usize::from(repeated.shard.0);
+        if let Some(confirms) = &mut channel.confirms {
+            let published = confirms.published(1);
+            self.ledgers[shard].publish(number, channel.serial, published);
+        }
+        fx.shards[shard].push(Command::Publish(repeated.publish(message, channel.confirms.is_some())));
+        channel.counters.publish += 1;
+        channel.used_unix_ms = now.unix_ms;
+        Some(found.bytes)
     }
 
     /// A shard has stored these publishes, but for those that a queue refused.
@@ -398,17 +465,15 @@ impl Connection {
 }
 
 impl RouteCache {
-    fn get(&self, envelope: &Envelope, topology: &Topology) -> Option<Targets> {
-        let same = self.generation == topology.generation()
-            && self.routing_key == envelope.routing_key
-            && self.exchange == envelope.exchange;
+    fn get(&self, message: &Message, topology: &Topology) -> Option<Targets> {
+        let same = self.generation == topology.generation() && self.names == message.names();
         if same { self.targets.clone() } else { None }
     }
 
-    fn put(&mut self, envelope: Envelope, targets: Targets, topology: &Topology) {
+    fn put(&mut self, message: &Message, targets: Targets, topology: &Topology) {
         self.generation = topology.generation();
-        self.exchange = envelope.exchange;
-        self.routing_key = envelope.routing_key;
+        self.names.clear();
+        self.names.extend_from_slice(message.names());
         self.targets = Some(targets);
     }
 }

@@ -50,7 +50,7 @@ impl Connection {
             return_unroutable(routed, number, channel, frame_max, fx);
         }
         let mut by_shard: Vec<Vec<Command>> = fx.shards.iter().map(|_| Vec::new()).collect();
-        for routed in &transaction.publishes {
+        for routed in transaction.publishes {
             routed.send(true, |shard, command| by_shard[usize::from(shard.0)].push(command));
         }
         for (Unacked { queue, seq, .. }, how) in transaction.settlements {
