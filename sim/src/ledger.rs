@@ -219,11 +219,12 @@ impl Ledger {
     fn command(&mut self, shard: ShardId, connection: ConnectionId, command: &Command) {
         match command {
             Command::Publish(publish) => {
-                let number = number_of(&publish.message);
-                if publish.confirm {
-                    self.since_mark.entry((connection, shard)).or_default().push(index(number));
+                for number in publish.messages().map(number_of) {
+                    if publish.confirm {
+                        self.since_mark.entry((connection, shard)).or_default().push(index(number));
+                    }
+                    self.arrive(shard, number, publish);
                 }
-                self.arrive(shard, number, publish);
             }
             Command::Mark { mark } => {
                 let covered = self.since_mark.remove(&(connection, shard)).unwrap_or_default();

@@ -9,6 +9,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::ChannelId;
 use crate::frame::{self, FrameKind, OVERHEAD_BYTES};
+use crate::method::{MethodId, basic};
 use crate::wire::{DecodeError, Reader};
 
 /// The only class whose methods carry content: basic.
@@ -62,6 +63,58 @@ pub fn encode_content(channel: ChannelId, properties: &[u8], body: &[u8], frame_
         out.put_u8(frame::END);
     }
 }
+
+/// Appends a basic.deliver and the content that follows it, all in one: what most of a broker's output is.
+///
+/// `names` are the exchange and the routing key as two short strings; the consumer tag has at most 255 octets, and the
+/// body fits into one frame or is empty.
+pub fn encode_delivery(channel: ChannelId, delivery: &Delivery<'_>, out: &mut BytesMut) {
+    let Delivery { consumer_tag, delivery_tag, redelivered, names, properties, body } = *delivery;
+    let method_bytes = DELIVER_BYTES + consumer_tag.len() + names.len();
+    let header_bytes = PREFIX_BYTES + properties.len();
+    out.reserve(method_bytes + header_bytes + body.len() + 3 * OVERHEAD_BYTES);
+    let MethodId { class, method } = basic::Deliver::ID;
+    out.put_slice(&frame::header(FrameKind::Method, channel, method_bytes as u32));
+    out.put_u32(u32::from(class) << 16 | u32::from(method));
+    out.put_u8(consumer_tag.len() as u8);
+    out.put_slice(consumer_tag);
+    out.put_u64(delivery_tag);
+    out.put_u8(u8::from(redelivered));
+    out.put_slice(names);
+    let mut header = [0; 1 + frame::HEADER_BYTES + PREFIX_BYTES];
+    header[0] = frame::END;
+    header[1..8].copy_from_slice(&frame::header(FrameKind::Header, channel, header_bytes as u32));
+    header[8..10].copy_from_slice(&CLASS.to_be_bytes());
+    header[8 + BODY_SIZE_AT..].copy_from_slice(&(body.len() as u64).to_be_bytes());
+    out.put_slice(&header);
+    out.put_slice(properties);
+    out.put_u8(frame::END);
+    if !body.is_empty() {
+        out.put_slice(&frame::header(FrameKind::Body, channel, body.len() as u32));
+        out.put_slice(body);
+        out.put_u8(frame::END);
+    }
+}
+
+/// What [`encode_delivery`] appends.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Which consumer it is for.
+    pub consumer_tag: &'a [u8],
+    /// What the client settles it by.
+    pub delivery_tag: u64,
+    /// Delivered before, maybe.
+    pub redelivered: bool,
+    /// Exchange and routing key.
+    pub names: &'a [u8],
+    /// The raw octets of a content header, flags included.
+    pub properties: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+/// Octets of a basic.deliver beside the names in it: class, method, the tag's length, delivery tag, redelivered.
+const DELIVER_BYTES: usize = 14;
 
 /// Appends a content header frame alone, for a body of `body_bytes` that is written apart.
 pub fn encode_header(channel: ChannelId, properties: &[u8], body_bytes: u64, out: &mut BytesMut) {
@@ -121,6 +174,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_delivery_in_one_is_its_method_and_its_content(
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+            properties in proptest::collection::vec(any::<u8>(), 0..20),
+            names in ("[a-z.]{0,30}", "[a-zü.]{0,30}", "[a-z]{0,255}"),
+            delivery_tag in any::<u64>(), redelivered in any::<bool>(),
+        ) {
+            let (exchange, routing_key, consumer_tag) = (&*names.0, &*names.1, &*names.2);
+            let mut parts = BytesMut::new();
+            let deliver = basic::Deliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key };
+            deliver.encode(ChannelId(7), &mut parts);
+            encode_content(ChannelId(7), &properties, &body, 4096, &mut parts);
+            let mut names = vec![exchange.len() as u8];
+            names.extend(exchange.as_bytes());
+            names.push(routing_key.len() as u8);
+            names.extend(routing_key.as_bytes());
+            let (mut whole, consumer_tag) = (BytesMut::new(), consumer_tag.as_bytes());
+            let (names, properties, body) = (&names[..], &properties[..], &body[..]);
+            let delivery = Delivery { consumer_tag, delivery_tag, redelivered, names, properties, body };
+            encode_delivery(ChannelId(7), &delivery, &mut whole);
+            prop_assert_eq!(whole, parts);
+        }
+
         #[test]
         fn content_splits_and_joins_again(
             body in proptest::collection::vec(any::<u8>(), 0..300),

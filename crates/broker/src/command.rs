@@ -180,13 +180,15 @@ pub enum Command {
     },
 }
 
-/// A routed message on its way to one shard.
+/// A routed message on its way to one shard, or several that are alike in all but their bytes.
 #[derive(Debug)]
 pub struct Publish {
     /// The queues of this shard that it goes to; never empty.
     pub queues: Arc<[QueueId]>,
     /// The message.
     pub message: Message,
+    /// Those that follow it, each a publish of its own.
+    pub more: Vec<Message>,
     /// Published with delivery mode 2: survives the server in durable queues.
     pub persistent: bool,
     /// Its `expiration` property in milliseconds.
@@ -195,6 +197,13 @@ pub struct Publish {
     pub priority: Option<u8>,
     /// Its publisher waits for the [`Command::Mark`] that follows, in the same batch: only such messages count for it.
     pub confirm: bool,
+}
+
+impl Publish {
+    /// All its messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        std::iter::once(&self.message).chain(&self.more)
+    }
 }
 
 /// The end of one delivery.

@@ -414,9 +414,26 @@ impl Connection {
 
     /// Takes in an event from a shard, the catalog or the server.
     pub fn apply(&mut self, now: Now, event: ConnectionEvent, fx: &mut Effects) {
+        self.take_event(now, event, fx);
+        self.finish_step(fx);
+    }
+
+    /// Takes in several events, in order.
+    pub fn apply_all(&mut self, now: Now, events: impl IntoIterator<Item = ConnectionEvent>, fx: &mut Effects) {
+        for event in events {
+            self.take_event(now, event, fx);
+        }
+        self.finish_step(fx);
+    }
+
+    fn take_event(&mut self, now: Now, event: ConnectionEvent, fx: &mut Effects) {
         match event {
             ConnectionEvent::Deliver(delivery) => self.deliver(now, delivery, fx),
-            ConnectionEvent::Stored { shard, mark, refused } => self.stored(now, shard, mark, &refused, fx),
+            ConnectionEvent::Stored { shard, mark, refused } => {
+                self.stored(now, shard, mark, &refused, fx);
+                // What follows may be the answer to a channel.close.
+                self.tell_confirms(fx);
+            }
             ConnectionEvent::Done { call, outcome } => self.answered(now, call, outcome, fx),
             ConnectionEvent::ConsumerGone { consumer } => self.consumer_gone(consumer, fx),
             ConnectionEvent::AckTimeout { channel, timeout_ms } => self.ack_timeout(now, channel, timeout_ms, fx),
@@ -430,7 +447,6 @@ impl Connection {
             }
             ConnectionEvent::Shortage(shortage) => self.take_shortage(now, shortage, fx),
         }
-        self.finish_step(fx);
     }
 
     /// Does what is due at `now`.
@@ -913,6 +929,11 @@ impl Connection {
 
     pub(crate) fn key(&self, channel: ChannelId) -> ChannelKey {
         ChannelKey { connection: self.id, channel }
+    }
+
+    /// How much of a body one frame takes.
+    pub(crate) fn frame_body_bytes_max(&self) -> u64 {
+        u64::from(self.frame_max).saturating_sub(frame::OVERHEAD_BYTES as u64)
     }
 
     /// Bytes that will have been sent when all that is encoded has left.

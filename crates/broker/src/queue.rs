@@ -27,7 +27,7 @@ use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use store::{Lsn, Seq, SeqRange};
+use store::{Lsn, Place, QueueId, Seq, SeqRange};
 use unacked::{Held, HeldList, Unacked};
 use utilisation::Utilisation;
 
@@ -138,6 +138,12 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// As the log has it, of the queue of this id.
+    pub(crate) fn place(self, queue: QueueId) -> Place {
+        let Self { seq, expires_at_ms, priority } = self;
+        Place { queue, seq, expires_at_ms, priority }
+    }
+
     /// The message in the place that it was given.
     fn entry(self, message: Message, lsn: Lsn, is_kept: bool) -> Entry {
         let Self { seq, expires_at_ms, priority } = self;

@@ -44,6 +44,7 @@ use amqp::ChannelId;
 use dead_letter::{Dead, Moving};
 use log::{Log, Waiter};
 use peers::{Channel, Peer};
+use publish::Terms;
 use read::Reading;
 use reclaim::Reclaim;
 use rustc_hash::FxHashMap;
@@ -280,7 +281,8 @@ impl<S: Store> Shard<S> {
                 }
             }
             ShardInput::Transfer { from, transfer, publish } => {
-                let stored = self.publish(publish, None);
+                let terms = Terms::from(&publish);
+                let stored = self.publish(&publish.queues, publish.message, terms, None);
                 self.bury(topology);
                 self.when_durable(stored.logged, Waiter::Transfer { from, transfer });
             }

@@ -79,6 +79,7 @@ fn round(queues: &Arc<[QueueId]>, message: &Message, delivered: &[Settle], windo
         Command::Publish(Publish {
             queues: Arc::clone(queues),
             message: message.clone(),
+            more: Vec::new(),
             persistent: false,
             expiration_ms: None,
             priority: None,

@@ -149,11 +149,7 @@ impl ConnectionHost {
         while let Poll::Ready(Some(mail)) = self.mailbox.poll_recv(cx) {
             moved = true;
             match mail {
-                ConnectionMail::Events(events) => {
-                    for event in events {
-                        self.machine.apply(now, event, &mut self.fx);
-                    }
-                }
+                ConnectionMail::Events(events) => self.machine.apply_all(now, events, &mut self.fx),
                 ConnectionMail::Inspect(answer) => {
                     let _gave_up = answer.send(self.machine.view(&self.fx));
                 }

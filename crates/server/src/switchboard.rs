@@ -499,7 +499,9 @@ fn weight(commands: &[Command]) -> u32 {
 
 fn publish_bytes(commands: &[Command]) -> u64 {
     let bytes = |command: &Command| match command {
-        Command::Publish(publish) => PUBLISH_BYTES + publish.message.bytes().len() as u64,
+        Command::Publish(publish) => {
+            publish.messages().map(|message| PUBLISH_BYTES + message.bytes().len() as u64).sum()
+        }
         Command::Transaction(commands) => publish_bytes(commands),
         _ => 0,
     };
@@ -532,6 +534,7 @@ mod tests {
         Command::Publish(Publish {
             queues: [QueueId(1)].into(),
             message: Message::new(parts, &vec![0; body_bytes]),
+            more: Vec::new(),
             persistent: false,
             expiration_ms: None,
             priority: None,

@@ -95,6 +95,7 @@ fn some_work(queues: &Arc<[QueueId]>) -> Vec<Command> {
     let publish = Publish {
         queues: Arc::clone(queues),
         message: Message::new(parts, b"new"),
+        more: Vec::new(),
         persistent: true,
         expiration_ms: None,
         priority: None,

@@ -7,6 +7,7 @@ use broker::access::Users;
 use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
 use broker::inspect::ConnectionView;
+use broker::message::Message;
 use broker::topology::Topology;
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -260,11 +261,13 @@ impl ConnectionNode {
 pub(super) fn describe(command: &Command) -> String {
     match command {
         Command::Publish(publish) => {
-            let properties = amqp::Properties::parse(publish.message.properties());
-            let id = properties.ok().and_then(|properties| properties.message_id().map(str::to_owned));
+            let id = |message: &Message| {
+                let properties = amqp::Properties::parse(message.properties());
+                properties.ok().and_then(|properties| properties.message_id().map(|id| format!("m{id}")))
+            };
             format!(
-                "publish m{} to {:x?}",
-                id.unwrap_or_default(),
+                "publish {} to {:x?}",
+                publish.messages().filter_map(id).collect::<Vec<_>>().join(", "),
                 publish.queues.iter().map(|id| id.0).collect::<Vec<_>>()
             )
         }

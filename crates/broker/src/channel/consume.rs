@@ -249,15 +249,28 @@ impl Connection {
             channel.counters.deliver += 1;
         }
         let message = &delivery.message;
-        basic::Deliver {
-            consumer_tag: &consumer.tag,
-            delivery_tag,
-            redelivered: delivery.redelivered,
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
+        let is_plain = delivery.attempts == 0;
+        if is_plain && message.body_bytes() < SHARED_BODY_BYTES.min(self.frame_body_bytes_max() + 1) {
+            let plain = content::Delivery {
+                consumer_tag: consumer.tag.as_bytes(),
+                delivery_tag,
+                redelivered: delivery.redelivered,
+                names: message.names(),
+                properties: message.properties(),
+                body: message.body(),
+            };
+            content::encode_delivery(number, &plain, fx.out.tail());
+        } else {
+            basic::Deliver {
+                consumer_tag: &consumer.tag,
+                delivery_tag,
+                redelivered: delivery.redelivered,
+                exchange: message.exchange(),
+                routing_key: message.routing_key(),
+            }
+            .encode(number, fx.out.tail());
+            encode_delivery_content(number, delivery, frame_max, &mut fx.out);
         }
-        .encode(number, fx.out.tail());
-        encode_delivery_content(number, delivery, frame_max, &mut fx.out);
         let end = self.encoded_bytes(fx);
         self.windows.encoded(delivery.queue.shard, delivery.window_bytes(), end);
     }

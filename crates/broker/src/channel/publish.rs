@@ -111,9 +111,21 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
-    fn publish(&self, message: Message, confirm: bool) -> Publish {
+    /// Sends one more message: with the last one of the batch, if that was like it.
+    fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
-        Publish { queues: Arc::clone(&self.queues), message, persistent, expiration_ms, priority, confirm }
+        if let Some(Command::Publish(last)) = batch.last_mut()
+            && Arc::ptr_eq(&last.queues, &self.queues)
+            && (last.persistent, last.expiration_ms, last.priority, last.confirm)
+                == (persistent, expiration_ms, priority, confirm)
+            && last.more.len() < ALIKE_MAX
+        {
+            last.more.push(message);
+            return;
+        }
+        let queues = Arc::clone(&self.queues);
+        let more = Vec::new();
+        batch.push(Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, confirm }));
     }
 }
 
@@ -133,7 +145,8 @@ impl Routed {
         let Self { targets, message, persistent, expiration_ms, priority, .. } = self;
         let publish = |queues: &Arc<[QueueId]>, message| {
             let queues = Arc::clone(queues);
-            Command::Publish(Publish { queues, message, persistent, expiration_ms, priority, confirm })
+            let more = Vec::new();
+            Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, confirm })
         };
         match targets {
             Targets::Queues(targets) => {
@@ -402,14 +415,14 @@ impl Connection {
         fx: &mut Effects,
     ) -> Option<usize> {
         let number = frame::channel_of_method(input)?;
+        let body_bytes_max = self.settings.message_bytes_max.min(self.frame_body_bytes_max());
         let channel = self.channels.get_mut(&number)?;
         let pattern = channel.pattern.as_deref()?;
         let found = pattern.find(input, number, topology)?;
-        let body_bytes_max = u64::from(self.frame_max).saturating_sub(frame::OVERHEAD_BYTES as u64);
         let is_usual = channel.state == ChannelState::Open
             && matches!(channel.publishing, Publishing::Idle)
             && channel.transaction.is_none()
-            && found.body_bytes() <= self.settings.message_bytes_max.min(body_bytes_max);
+            && found.body_bytes() <= body_bytes_max;
         if !is_usual {
             return None;
         }
@@ -419,7 +432,7 @@ impl Connection {
             let published = confirms.published(1);
             self.ledgers[shard].publish(number, channel.serial, published);
         }
-        fx.shards[shard].push(Command::Publish(repeated.publish(message, channel.confirms.is_some())));
+        repeated.send(message, channel.confirms.is_some(), &mut fx.shards[shard]);
         channel.counters.publish += 1;
         channel.used_unix_ms = now.unix_ms;
         Some(found.bytes)
@@ -559,5 +572,7 @@ const NO_HEADER: &str = "expected content header for class 60, got non content h
 const NO_BODY: &str = "expected content body, got non content body frame instead";
 /// RabbitMQ's hard limit, whatever is configured.
 const BODY_BYTES_MAX: u64 = 512 << 20;
+/// How many messages follow another in one command at the most: a shard does a command in one go.
+const ALIKE_MAX: usize = 255;
 /// For a body up to this size memory is taken at once.
 const BODY_BYTES_BELIEVED: usize = 1 << 20;

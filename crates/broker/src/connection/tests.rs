@@ -1,13 +1,14 @@
 //! What a connection does by itself: handshake, frames, heartbeats, and errors that need no shard.
 
 mod blocked;
+mod repeated;
 
 use super::*;
-use crate::command::{Delivery, QueueSettings, QueueSpec, Settle, Settlement};
+use crate::command::{Delivery, Publish, QueueSettings, QueueSpec, Settle, Settlement};
 use crate::message::{Message, MessageParts};
 use crate::queue::tests::spec;
 use amqp::method::{basic, channel, connection, queue, tx};
-use amqp::{Table, Value, content};
+use amqp::{PropertyList, Table, Value, content};
 use bytes::BytesMut;
 use store::Seq;
 

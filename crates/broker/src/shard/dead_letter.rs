@@ -5,6 +5,7 @@
 //! another shard leaves its source in the log until that shard has stored it: after a crash it dies again.
 
 use super::Shard;
+use super::publish::Terms;
 use super::slots::Slot;
 use crate::command::{Publish, QueueSpec, ShardId, ShardInput};
 use crate::queue::Queue;
@@ -104,9 +105,11 @@ impl<S: Store> Shard<S> {
         let (mut left, mut moved_by) = (0, Lsn::ZERO);
         for (shard, queues) in targets {
             let message = message.clone();
-            let publish = Publish { queues, message, persistent, expiration_ms: None, priority, confirm: false };
+            let more = Vec::new();
+            let publish = Publish { queues, message, more, persistent, expiration_ms: None, priority, confirm: false };
+            let terms = Terms::from(&publish);
             if shard == self.id {
-                moved_by = self.publish(publish, moved_from).logged;
+                moved_by = self.publish(&publish.queues, publish.message, terms, moved_from).logged;
             } else {
                 self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish }));
                 left += 1;

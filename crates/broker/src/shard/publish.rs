@@ -10,7 +10,7 @@ use crate::queue::dead_letter::Reason;
 use crate::queue::ready::{Body, Entry};
 use crate::queue::{Queue, Stamp};
 use crate::topology::Topology;
-use store::{Lsn, Place, QueueId, Seq, Store};
+use store::{Lsn, QueueId, Seq, Store};
 
 /// A queue that takes a message, and how.
 #[derive(Debug)]
@@ -31,11 +31,48 @@ pub(super) struct Stored {
     pub(super) is_refused: bool,
 }
 
+impl Stored {
+    /// None of its queues is there any more.
+    const NOWHERE: Self = Self { logged: Lsn::ZERO, is_refused: false };
+}
+
+/// What a publisher asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    persistent: bool,
+    expiration_ms: Option<u64>,
+    priority: Option<u8>,
+}
+
+impl From<&Publish> for Terms {
+    fn from(publish: &Publish) -> Self {
+        let Publish { persistent, expiration_ms, priority, .. } = *publish;
+        Self { persistent, expiration_ms, priority }
+    }
+}
+
 impl<S: Store> Shard<S> {
     /// A connection publishes.
     pub(super) fn publish_for(&mut self, peer: Slot<Peer>, publish: Publish) {
-        let confirm = publish.confirm;
-        let stored = self.publish(publish, None);
+        let terms = Terms::from(&publish);
+        let Publish { queues, message, more, confirm, .. } = publish;
+        let messages = std::iter::once(message).chain(more);
+        if let [queue] = queues[..] {
+            // Most go to one queue, and many at a time: it is looked up once.
+            let slot = self.queue_slots.get(&queue).copied();
+            for message in messages {
+                let stored = slot.map(|slot| self.publish_to_one(queue, slot, message, terms));
+                self.note_stored(peer, confirm, stored.unwrap_or(Stored::NOWHERE));
+            }
+            return;
+        }
+        for message in messages {
+            let stored = self.publish(&queues, message, terms, None);
+            self.note_stored(peer, confirm, stored);
+        }
+    }
+
+    fn note_stored(&mut self, peer: Slot<Peer>, confirm: bool, stored: Stored) {
         if confirm {
             let since_mark = &mut self.peers[peer].since_mark;
             if stored.is_refused {
@@ -72,28 +109,28 @@ impl<S: Store> Shard<S> {
 
     /// Puts a message into all its queues here. `moved_from` names the place that the same record empties; if there is
     /// no record, it is for the caller to say that the place is empty.
-    pub(super) fn publish(&mut self, publish: Publish, moved_from: Option<(QueueId, Seq)>) -> Stored {
-        let Publish { queues, message, persistent, expiration_ms, priority, .. } = publish;
+    pub(super) fn publish(
+        &mut self,
+        queues: &[QueueId],
+        message: Message,
+        terms: Terms,
+        moved_from: Option<(QueueId, Seq)>,
+    ) -> Stored {
         let mut is_refused = false;
         let mut accepted = std::mem::take(&mut self.accepted);
-        for id in queues.iter() {
+        for id in queues {
             let Some(&slot) = self.queue_slots.get(id) else { continue };
-            if self.queues[slot].rejects_when_full() && self.refuses(slot, &message) {
+            let Some(one) = self.accept(slot, &message, terms) else {
                 is_refused = true;
                 continue;
-            }
-            let queue = &mut self.queues[slot];
-            let stamp = queue.stamp(expiration_ms, priority, self.now);
-            let is_kept = queue.keeps(persistent);
-            let is_far = queue.is_better_far(stamp.priority, &self.settings.near, self.near_bytes);
-            let Stamp { seq, expires_at_ms, priority } = stamp;
-            let place = Place { queue: *id, seq, expires_at_ms, priority };
-            if is_kept {
+            };
+            let place = one.stamp.place(*id);
+            if one.is_kept {
                 self.places.push(place);
-            } else if is_far {
+            } else if one.is_far {
                 self.spilled_places.push(place);
             }
-            accepted.push(Accepted { queue: slot, stamp, is_kept, is_far });
+            accepted.push(one);
         }
         let logged = match &self.places[..] {
             [] => Lsn::ZERO,
@@ -107,23 +144,55 @@ impl<S: Store> Shard<S> {
         self.spilled_places.clear();
         let mut message = Some(message);
         let mut left = accepted.len();
-        for Accepted { queue: slot, stamp, is_kept, is_far } in accepted.drain(..) {
+        for one in accepted.drain(..) {
             left -= 1;
             // The last one gets the message itself, and not one more reference to it.
             let copy = if left == 0 { message.take() } else { message.clone() };
             let Some(copy) = copy else { break };
-            let queue = &mut self.queues[slot];
-            let lsn = if is_kept { logged } else { spilled };
-            if is_far {
-                queue.push_far(copy, stamp, lsn, is_kept);
-            } else {
-                queue.push(copy, stamp, if is_kept { lsn } else { Lsn::ZERO }, is_kept);
-            }
-            self.count_near(slot);
-            self.touch(slot);
+            let lsn = if one.is_kept { logged } else { spilled };
+            self.place(&one, copy, lsn);
         }
         self.accepted = accepted;
         Stored { logged, is_refused }
+    }
+
+    /// The same for one queue.
+    fn publish_to_one(&mut self, id: QueueId, slot: Slot<Queue>, message: Message, terms: Terms) -> Stored {
+        let Some(one) = self.accept(slot, &message, terms) else {
+            return Stored { is_refused: true, ..Stored::NOWHERE };
+        };
+        let lsn = if one.is_kept || one.is_far {
+            self.log.append_message(&[one.stamp.place(id)], None, one.is_kept, message.bytes())
+        } else {
+            Lsn::ZERO
+        };
+        self.place(&one, message, lsn);
+        Stored { logged: if one.is_kept { lsn } else { Lsn::ZERO }, is_refused: false }
+    }
+
+    /// Gives the message a place in a queue, unless that is full and refuses it.
+    fn accept(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
+        if self.queues[slot].rejects_when_full() && self.refuses(slot, message) {
+            return None;
+        }
+        let queue = &mut self.queues[slot];
+        let stamp = queue.stamp(terms.expiration_ms, terms.priority, self.now);
+        let is_kept = queue.keeps(terms.persistent);
+        let is_far = queue.is_better_far(stamp.priority, &self.settings.near, self.near_bytes);
+        Some(Accepted { queue: slot, stamp, is_kept, is_far })
+    }
+
+    /// Puts the message there; `lsn` is its record, if it has one.
+    fn place(&mut self, accepted: &Accepted, message: Message, lsn: Lsn) {
+        let Accepted { queue: slot, stamp, is_kept, is_far } = *accepted;
+        let queue = &mut self.queues[slot];
+        if is_far {
+            queue.push_far(message, stamp, lsn, is_kept);
+        } else {
+            queue.push(message, stamp, if is_kept { lsn } else { Lsn::ZERO }, is_kept);
+        }
+        self.count_near(slot);
+        self.touch(slot);
     }
 
     /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.

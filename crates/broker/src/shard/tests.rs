@@ -241,6 +241,7 @@ pub(super) fn publication(queues: &[u64], body: &str, list: &PropertyList) -> Pu
     Publish {
         queues: queues.iter().map(|id| QueueId(*id)).collect(),
         message: Message::new(parts, body.as_bytes()),
+        more: Vec::new(),
         persistent: list.delivery_mode == Some(2),
         expiration_ms: expiration,
         priority: list.priority,

@@ -182,6 +182,7 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
         let publish = Publish {
             queues: targets.iter().map(|queue| queue.id).collect(),
             message: ready.message.clone(),
+            more: Vec::new(),
             persistent: ready.persistent,
             expiration_ms: ready.expiration_ms,
             priority: ready.priority,

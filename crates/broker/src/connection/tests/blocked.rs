@@ -36,7 +36,11 @@ impl Client {
 
     /// Publishes that went to the shard.
     fn published(&self) -> usize {
-        self.fx.shards[0].iter().filter(|command| matches!(command, Command::Publish(_))).count()
+        let messages = |command: &Command| match command {
+            Command::Publish(publish) => publish.messages().count(),
+            _ => 0,
+        };
+        self.fx.shards[0].iter().map(messages).sum()
     }
 
     /// The reason of the connection.blocked that was sent, and nothing else was.
