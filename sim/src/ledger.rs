@@ -236,9 +236,10 @@ impl Ledger {
                 }
             }
             Command::Settle(settle) => {
-                let key = (settle.queue, settle.seq);
-                if self.holder(key).is_some_and(|holder| holder.connection == connection) {
-                    self.settle(key, settle.how);
+                for key in settle.seqs().map(|seq| (settle.queue, seq)) {
+                    if self.holder(key).is_some_and(|holder| holder.connection == connection) {
+                        self.settle(key, settle.how);
+                    }
                 }
             }
             Command::Purge { queue, .. } => {

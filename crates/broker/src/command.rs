@@ -199,6 +199,13 @@ pub struct Publish {
     pub confirm: bool,
 }
 
+impl Settle {
+    /// The places, in order.
+    pub fn seqs(&self) -> impl Iterator<Item = Seq> + use<> {
+        (self.seq.0..).map(Seq).take(self.count as usize)
+    }
+}
+
 impl Publish {
     /// All its messages, in order.
     pub fn messages(&self) -> impl Iterator<Item = &Message> {
@@ -206,13 +213,15 @@ impl Publish {
     }
 }
 
-/// The end of one delivery.
+/// The end of one delivery, or of several that follow one another.
 #[derive(Clone, Copy, Debug)]
 pub struct Settle {
     /// Where it came from.
     pub queue: QueueId,
     /// Its place there.
     pub seq: Seq,
+    /// How many there are, this one and those in the places that follow; never 0.
+    pub count: u32,
     /// What becomes of it.
     pub how: Settlement,
 }

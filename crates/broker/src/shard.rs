@@ -226,7 +226,7 @@ impl<S: Store> Shard<S> {
         self.log.flush();
         for peer in self.addressed.drain(..) {
             if let Some(peer) = self.peers.get_mut(peer).filter(|peer| !peer.events.is_empty()) {
-                self.out.connections.push((peer.id, std::mem::take(&mut peer.events)));
+                self.out.connections.push((peer.id, peer.take_events()));
             }
         }
         std::mem::swap(&mut self.out, out);

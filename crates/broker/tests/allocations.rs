@@ -124,7 +124,7 @@ fn delivered(out: &Outbox) -> (Vec<Settle>, u64) {
     for event in out.connections.iter().flat_map(|(_, events)| events) {
         if let ConnectionEvent::Deliver(delivery) = event {
             window_bytes += delivery.window_bytes();
-            settles.push(Settle { queue: QUEUE, seq: delivery.seq, how: Settlement::Ack });
+            settles.push(Settle { queue: QUEUE, seq: delivery.seq, count: 1, how: Settlement::Ack });
         }
     }
     (settles, window_bytes)

@@ -4,7 +4,7 @@ use crate::random::Random;
 use crate::trace;
 use crate::wire::Wire;
 use broker::access::Users;
-use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now};
+use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now, Settle};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
 use broker::inspect::ConnectionView;
 use broker::message::Message;
@@ -277,7 +277,10 @@ pub(super) fn describe(command: &Command) -> String {
         Command::Consume(consume) => {
             format!("consume {} {:x} prefetch {}", consume.tag, consume.queue.0, consume.prefetch)
         }
-        Command::Settle(settle) => format!("settle {:x}/{} {:?}", settle.queue.0, settle.seq.0, settle.how),
+        Command::Settle(settle) => {
+            let Settle { queue, seq, count, how } = settle;
+            format!("settle {:x}/{} x {count} {how:?}", queue.0, seq.0)
+        }
         other => format!("{other:?}"),
     }
 }

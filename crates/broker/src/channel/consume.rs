@@ -290,7 +290,7 @@ impl Connection {
     /// What was held for a consumer that is cancelled goes back, as if it never left its queue.
     fn unsend_held(&mut self, number: ChannelId, consumer: ConsumerNumber, fx: &mut Effects) {
         for delivery in self.open_channel(number).take_held(consumer) {
-            let settle = Settle { queue: delivery.queue.id, seq: delivery.seq, how: Settlement::Unsent };
+            let settle = Settle { queue: delivery.queue.id, seq: delivery.seq, count: 1, how: Settlement::Unsent };
             fx.shards[usize::from(delivery.queue.shard.0)].push(Command::Settle(settle));
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
         }
@@ -463,7 +463,16 @@ impl Channel {
 }
 
 fn send_settlement(Unacked { queue, seq, .. }: Unacked, how: Settlement, fx: &mut Effects) {
-    fx.shards[usize::from(queue.shard.0)].push(Command::Settle(Settle { queue: queue.id, seq, how }));
+    let batch = &mut fx.shards[usize::from(queue.shard.0)];
+    if let Some(Command::Settle(last)) = batch.last_mut()
+        && (last.queue, last.how) == (queue.id, how)
+        && last.seq.0 + u64::from(last.count) == seq.0
+        && last.count < SETTLED_TOGETHER_MAX
+    {
+        last.count += 1;
+        return;
+    }
+    batch.push(Command::Settle(Settle { queue: queue.id, seq, count: 1, how }));
 }
 
 fn requeue_or_discard(requeue: bool) -> Settlement {
@@ -508,6 +517,8 @@ pub(super) fn encode_content(
     }
 }
 
+/// How many deliveries one command settles at the most: a shard does a command in one go.
+const SETTLED_TOGETHER_MAX: u32 = 256;
 /// From this size on, another piece in the socket's write costs less than a copy.
 const SHARED_BODY_BYTES: u64 = 4096;
 /// Direct replies wait in the out-buffer up to this many bytes, deliveries included.

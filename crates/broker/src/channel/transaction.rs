@@ -54,7 +54,7 @@ impl Connection {
             routed.send(true, |shard, command| by_shard[usize::from(shard.0)].push(command));
         }
         for (Unacked { queue, seq, .. }, how) in transaction.settlements {
-            by_shard[usize::from(queue.shard.0)].push(Command::Settle(Settle { queue: queue.id, seq, how }));
+            by_shard[usize::from(queue.shard.0)].push(Command::Settle(Settle { queue: queue.id, seq, count: 1, how }));
         }
         let mut answers = 0;
         for ((ledger, commands), transaction) in self.ledgers.iter_mut().zip(&mut fx.shards).zip(by_shard) {

@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     /// What it is told at the end of this step.
     pub(crate) events: Vec<ConnectionEvent>,
+    /// How many events it was told last time: about as many will come again.
+    last_events: usize,
     pub(crate) channels: FxHashMap<ChannelId, Slot<Channel>>,
     pub(crate) consumers: FxHashMap<ConsumerNumber, HolderRef>,
     /// Consumers that wait for the window to open.
@@ -49,6 +51,7 @@ impl Peer {
         Self {
             id,
             events: Vec::new(),
+            last_events: 0,
             channels: FxHashMap::default(),
             consumers: FxHashMap::default(),
             waiting: VecDeque::new(),
@@ -58,8 +61,17 @@ impl Peer {
         }
     }
 
+    /// What it is to be told now.
+    pub(crate) fn take_events(&mut self) -> Vec<ConnectionEvent> {
+        self.last_events = self.events.len();
+        std::mem::take(&mut self.events)
+    }
+
     /// Hands it a message for a consumer.
     pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        if self.events.is_empty() {
+            self.events.reserve(self.last_events);
+        }
         self.undrained_bytes += delivery.window_bytes();
         self.is_over |= self.undrained_bytes >= WINDOW_BYTES;
         self.events.push(ConnectionEvent::Deliver(delivery));

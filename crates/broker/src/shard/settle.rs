@@ -11,21 +11,26 @@ use crate::queue::ready::Entry;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use amqp::ChannelId;
-use store::{SeqRange, Store};
+use store::{Seq, SeqRange, Store};
 
 impl<S: Store> Shard<S> {
     /// What is settled of a queue that is gone, or not held by this connection, is ignored.
     pub(super) fn settle(&mut self, peer: Slot<Peer>, settle: Settle) {
         let Some(&slot) = self.queue_slots.get(&settle.queue) else { return };
+        settle.seqs().for_each(|seq| self.settle_one(slot, peer, seq, settle.how));
+        self.count_near(slot);
+    }
+
+    fn settle_one(&mut self, slot: Slot<Queue>, peer: Slot<Peer>, seq: Seq, how: Settlement) {
         let queue = &mut self.queues[slot];
-        let Some(holder) = queue.unacked.holder_of(settle.seq) else { return };
+        let Some(holder) = queue.unacked.holder_of(seq) else { return };
         if self.channels[queue.holders[holder].channel].peer != peer {
             return;
         }
-        let Some(held) = queue.take_unacked(settle.seq) else { return };
+        let Some(held) = queue.take_unacked(seq) else { return };
         let mut entry = held.entry;
         queue.last_busy_unix_ms = self.now.unix_ms;
-        match settle.how {
+        match how {
             Settlement::Ack => {
                 queue.counters.ack += 1;
                 self.retire(slot, &entry);
@@ -43,7 +48,6 @@ impl<S: Store> Shard<S> {
             }
         }
         self.credit(slot, holder, 1);
-        self.count_near(slot);
     }
 
     /// A failed delivery comes back.

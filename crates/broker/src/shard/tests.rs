@@ -250,7 +250,7 @@ pub(super) fn publication(queues: &[u64], body: &str, list: &PropertyList) -> Pu
 }
 
 pub(super) fn settle(queue: u64, seq: u64, how: Settlement) -> Command {
-    Command::Settle(Settle { queue: QueueId(queue), seq: Seq(seq), how })
+    Command::Settle(Settle { queue: QueueId(queue), seq: Seq(seq), count: 1, how })
 }
 
 /// A consumer on channel 1.

@@ -249,7 +249,7 @@ pub(super) async fn get(
         }
     }
     let settle = |(delivery, _): &(Delivery, u64)| {
-        Command::Settle(Settle { queue: delivery.queue.id, seq: delivery.seq, how: settlement })
+        Command::Settle(Settle { queue: delivery.queue.id, seq: delivery.seq, count: 1, how: settlement })
     };
     let settles: Vec<_> = taken.iter().map(settle).collect();
     if !settles.is_empty() {

@@ -152,8 +152,12 @@ fn who_only_consumes_and_acknowledges_is_not_blocked() {
         client.method(1, &Method::BasicAck(basic::Ack { delivery_tag: seq, multiple: false }));
     }
     assert_eq!((client.state(), client.machine.is_blocked()), ("blocking", false));
-    let settled = client.fx.shards[0].iter().filter(|command| matches!(command, Command::Settle(_))).count();
-    assert_eq!(settled, 3);
+    let [Command::Settle(settle)] = client.fx.shards[0][..] else { panic!("{:?}", client.fx.shards) };
+    assert_eq!(
+        settle.seqs().collect::<Vec<_>>(),
+        [Seq(1), Seq(2), Seq(3)],
+        "in one command, as they follow one another"
+    );
 }
 
 #[test]
