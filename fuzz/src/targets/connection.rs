@@ -7,7 +7,6 @@
 use super::Target;
 use crate::conversation::{conversation, handshake};
 use crate::listener::Listener;
-use crate::machines::Machines;
 use crate::mutation::damage_frames;
 use crate::random::Random;
 use amqp::frame;

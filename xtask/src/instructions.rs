@@ -1,0 +1,320 @@
+//! How many instructions the hot paths take for a message, as valgrind counts them, held against what was agreed.
+//!
+//! A count depends on the code and the compiler and on next to nothing else, so it shows what a clock on a shared
+//! machine cannot: that a change made a path dearer by a twentieth. It does not know what a cache miss costs, nor the
+//! kernel; `leveret bench` does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+
+/// What was agreed, from the repository's root.
+const AGREED: &str = "benches/instructions.txt";
+
+/// A path that takes so many times what was agreed has become dearer; cheaper at the reverse.
+const LIMIT: f64 = 1.05;
+
+/// Counts all paths, prints them beside what was agreed, and fails on one that has become dearer. With `accept` the
+/// new counts are what is agreed from now on.
+#[expect(clippy::print_stdout, reason = "a command line tool")]
+pub(crate) fn compare(root: &Path, accept: bool) -> Result<()> {
+    let program = Program::build(root)?;
+    let counts = program.count(&program.paths()?)?;
+    let file = root.join(AGREED);
+    let made_with = made_with()?;
+    if accept {
+        fs::write(&file, Agreed { made_with, counts }.to_text())?;
+        return Ok(println!("written to {AGREED}"));
+    }
+    let agreed = Agreed::parse(&fs::read_to_string(&file).with_context(|| file.display().to_string())?)?;
+    let verdict = agreed.compare(&counts);
+    print!("{}", verdict.table);
+    if agreed.made_with != made_with {
+        return Ok(println!(
+            "{AGREED} was made with {}, these counts with {made_with}: nothing follows from a difference.",
+            agreed.made_with
+        ));
+    }
+    if !verdict.cheaper.is_empty() {
+        println!(
+            "cheaper by more than 5 %: {}. Have it kept: cargo xtask instructions --accept",
+            verdict.cheaper.join(", ")
+        );
+    }
+    if !verdict.wrong.is_empty() {
+        bail!(
+            "instructions per message: {}. `cargo xtask instructions PATH` shows where they go; if they are worth it, \
+             say why in the commit that has {AGREED} as `cargo xtask instructions --accept` writes it",
+            verdict.wrong.join("; ")
+        );
+    }
+    Ok(())
+}
+
+/// Counts these paths and prints the functions that take most of each.
+#[expect(clippy::print_stdout, reason = "a command line tool")]
+pub(crate) fn profile(root: &Path, paths: &[&str]) -> Result<()> {
+    let program = Program::build(root)?;
+    for path in paths {
+        let (messages, file) = program.run(path)?;
+        let profile = fs::read_to_string(&file)?;
+        let per_message = |count: u64| count as f64 / messages as f64;
+        println!("{path}: {:.1} instructions per message", per_message(total(&profile)?));
+        for (function, count) in by_function(&profile).into_iter().take(FUNCTIONS) {
+            println!("{:>10.1}  {function}", per_message(count));
+        }
+        println!("callgrind_annotate --tree=both --inclusive=yes {}", file.display());
+    }
+    Ok(())
+}
+
+/// Whether counting is possible here.
+pub(crate) fn is_possible() -> bool {
+    Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The program that runs the paths.
+struct Program {
+    file: PathBuf,
+    profiles: PathBuf,
+}
+
+impl Program {
+    fn build(root: &Path) -> Result<Self> {
+        if !is_possible() {
+            bail!("valgrind counts the instructions, and is not installed (Debian, Ubuntu: apt-get install valgrind)");
+        }
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "-q", "--release", "-p", "leveret-benches", "--bin", "hot-paths"])
+            .current_dir(root)
+            .status()
+            .context("cargo could not be started")?;
+        if !built.success() {
+            bail!("the hot paths cannot be built");
+        }
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let profiles = target.join("instructions");
+        fs::create_dir_all(&profiles)?;
+        Ok(Self { file: target.join("release/hot-paths"), profiles })
+    }
+
+    fn paths(&self) -> Result<Vec<String>> {
+        let output = Command::new(&self.file).output()?;
+        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Instructions per message of each path, as many at a time as there are processors.
+    fn count(&self, paths: &[String]) -> Result<BTreeMap<String, f64>> {
+        let next = AtomicUsize::new(0);
+        let counts = Mutex::new(BTreeMap::new());
+        let count_some = || -> Result<()> {
+            while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let (messages, file) = self.run(path)?;
+                let count = total(&fs::read_to_string(file)?)? as f64 / messages as f64;
+                counts.lock().expect("nobody panics with it").insert(path.clone(), count);
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            let workers: Vec<_> = (0..processors).map(|_| scope.spawn(count_some)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
+        })?;
+        Ok(counts.into_inner().expect("nobody panicked with it"))
+    }
+
+    /// Runs a path under valgrind. How many messages were counted comes back, and the profile.
+    fn run(&self, path: &str) -> Result<(u64, PathBuf)> {
+        let profile = self.profiles.join(format!("{path}.callgrind"));
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--toggle-collect=hot_paths::counted*"])
+            .arg(format!("--callgrind-out-file={}", profile.display()))
+            .arg(&self.file)
+            .arg(path)
+            // The stack begins with the environment, and must lie the same everywhere.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("GLIBC_TUNABLES", TUNABLES)
+            .output()
+            .context("valgrind could not be started")?;
+        if !output.status.success() {
+            bail!("{path} failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let messages = String::from_utf8(output.stdout)?.trim().parse().context("how many messages were counted")?;
+        Ok((messages, profile))
+    }
+}
+
+/// Which copy routine the C library takes depends on the processor; valgrind counts some of them byte by byte.
+const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2_Usable,-AVX2,-ERMS,-Prefer_ERMS";
+
+/// The compiler and the system, on which the counts depend.
+fn made_with() -> Result<String> {
+    let output = Command::new("rustc").arg("--version").output().context("rustc could not be started")?;
+    let rustc = String::from_utf8(output.stdout)?;
+    let libc = Command::new("getconf").arg("GNU_LIBC_VERSION").output().map(|output| output.stdout).unwrap_or_default();
+    let libc = String::from_utf8(libc)?;
+    Ok(format!("{}, {}, {}", rustc.trim(), std::env::consts::ARCH, libc.trim()))
+}
+
+/// All instructions of a profile.
+fn total(profile: &str) -> Result<u64> {
+    let total = profile.lines().find_map(|line| line.strip_prefix("totals: ")).context("a profile has its total")?;
+    match total.trim().parse()? {
+        0 => bail!("nothing was counted: valgrind did not find the function that it should count"),
+        total => Ok(total),
+    }
+}
+
+/// The instructions of each function itself, most first.
+fn by_function(profile: &str) -> Vec<(String, u64)> {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut current = "";
+    let mut is_call = false;
+    for line in profile.lines() {
+        if let Some(name) = line.strip_prefix("fn=") {
+            current = named(name, &mut names);
+        } else if let Some(name) = line.strip_prefix("cfn=") {
+            named(name, &mut names);
+        } else if line.starts_with("calls=") {
+            is_call = true;
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '*')) {
+            // The line after a call has what was spent in what was called.
+            let count = line.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+            if !std::mem::take(&mut is_call) {
+                *counts.entry(current).or_default() += count;
+            }
+        }
+    }
+    let mut counts: Vec<_> = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
+}
+
+/// What `(12) name` names, or `(12)`, which is short for what was named before.
+fn named<'a>(text: &'a str, names: &mut BTreeMap<&'a str, &'a str>) -> &'a str {
+    match text.split_once(' ') {
+        Some((number, name)) => {
+            names.insert(number, name);
+            name
+        }
+        None => names.get(text).copied().unwrap_or(text),
+    }
+}
+
+/// How many functions of a profile are shown.
+const FUNCTIONS: usize = 30;
+
+/// The counts that were agreed.
+#[derive(Debug, PartialEq)]
+struct Agreed {
+    made_with: String,
+    counts: BTreeMap<String, f64>,
+}
+
+/// What a comparison comes to.
+struct Verdict {
+    table: String,
+    cheaper: Vec<String>,
+    /// A sentence on each path that is dearer, new or gone.
+    wrong: Vec<String>,
+}
+
+impl Agreed {
+    fn to_text(&self) -> String {
+        let mut text = format!("{HEADING}{MADE_WITH}{}\n", self.made_with);
+        for (path, count) in &self.counts {
+            let _infallible = writeln!(text, "{path:<20} {count:>10.1}");
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut agreed = Self { made_with: String::new(), counts: BTreeMap::new() };
+        for line in text.lines() {
+            if let Some(made_with) = line.strip_prefix(MADE_WITH) {
+                made_with.clone_into(&mut agreed.made_with);
+            } else if !line.starts_with('#') && !line.is_empty() {
+                let (path, count) = line.split_once(' ').with_context(|| format!("{AGREED}: {line}"))?;
+                agreed
+                    .counts
+                    .insert(path.to_owned(), count.trim().parse().with_context(|| format!("{AGREED}: {line}"))?);
+            }
+        }
+        Ok(agreed)
+    }
+
+    fn compare(&self, counts: &BTreeMap<String, f64>) -> Verdict {
+        let mut verdict = Verdict { table: String::new(), cheaper: Vec::new(), wrong: Vec::new() };
+        for (path, count) in counts {
+            let Some(agreed) = self.counts.get(path) else {
+                verdict.wrong.push(format!("{path} is new"));
+                let _infallible = writeln!(verdict.table, "{path:<20} {count:>10.1}");
+                continue;
+            };
+            let ratio = count / agreed;
+            let percent = (ratio - 1.0) * 100.0;
+            let _infallible = writeln!(verdict.table, "{path:<20} {count:>10.1}  {percent:>+6.1} %");
+            if ratio > LIMIT {
+                verdict.wrong.push(format!("{path} takes {count:.0}, agreed were {agreed:.0} ({percent:+.1} %)"));
+            } else if ratio < 1.0 / LIMIT {
+                verdict.cheaper.push(path.clone());
+            }
+        }
+        let gone = self.counts.keys().filter(|path| !counts.contains_key(*path));
+        verdict.wrong.extend(gone.map(|path| format!("{path} is gone")));
+        verdict
+    }
+}
+
+const HEADING: &str = "\
+# Instructions per message of each hot path (benches/src/lib.rs). `cargo xtask instructions` compares and fails at a
+# rise of more than 5 %; `cargo xtask instructions --accept` writes this file. The commit says why a path became dearer.
+";
+const MADE_WITH: &str = "# Made with ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreed(counts: &[(&str, f64)]) -> Agreed {
+        let counts = counts.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
+        Agreed { made_with: "rustc 1".to_owned(), counts }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let agreed = agreed(&[("a-path", 100.5), ("b", 7.0)]);
+        assert_eq!(Agreed::parse(&agreed.to_text()).unwrap(), agreed);
+    }
+
+    #[test]
+    fn a_rise_of_more_than_a_twentieth_is_wrong_and_a_fall_is_told() {
+        let counts = agreed(&[("dearer", 105.1), ("same", 104.9), ("cheaper", 95.0), ("new", 1.0)]).counts;
+        let before = agreed(&[("dearer", 100.0), ("same", 100.0), ("cheaper", 100.0), ("gone", 1.0)]);
+        let verdict = before.compare(&counts);
+        assert_eq!(verdict.cheaper, ["cheaper"]);
+        let expected = ["dearer takes 105, agreed were 100 (+5.1 %)", "new is new", "gone is gone"];
+        assert_eq!(verdict.wrong, expected);
+    }
+
+    #[test]
+    fn a_function_is_charged_for_itself_and_not_for_what_it_calls() {
+        let profile = "fl=(1) a.rs\nfn=(1) outer\n1 10\ncfn=(2) inner\ncalls=1 5\n+1 100\n+2 3\nfi=(2) b.rs\n* 4\n\
+                       fn=(2)\n5 100\n\ntotals: 117\n";
+        assert_eq!(by_function(profile), [("inner".to_owned(), 100), ("outer".to_owned(), 17)]);
+        assert_eq!(total(profile).unwrap(), 117);
+    }
+
+    #[test]
+    fn a_count_of_nothing_is_an_error() {
+        assert!(total("totals: 0\n").is_err());
+    }
+}
