@@ -28,8 +28,8 @@ pub struct Path {
     pub prepare: fn() -> Box<dyn Rounds>,
     /// How many messages it has to do before everything has its size, and how many are then counted.
     pub messages: (u64, u64),
-    /// Each message has a batch of its own, for which something is allocated.
-    pub is_unbatched: bool,
+    /// How many allocations a message may take: lists and buffers that serve for a batch.
+    pub allocations_max: f64,
 }
 
 /// Every hot path.
@@ -39,7 +39,7 @@ pub const PATHS: [Path; 18] = [
     path("publish-16", flow::publish_16),
     path("publish-1k", flow::publish_1k),
     path("deliver-16", flow::deliver_16),
-    path("deliver-16-single", flow::deliver_16_single).counted(1_000, 5_000).unbatched(),
+    path("deliver-16-single", flow::deliver_16_single).counted(1_000, 5_000).allocating(7.0),
     path("deliver-1k", flow::deliver_1k),
     path("ack-16", flow::ack_16),
     path("ack-1k", flow::ack_1k),
@@ -55,7 +55,7 @@ pub const PATHS: [Path; 18] = [
 ];
 
 const fn path(name: &'static str, prepare: fn() -> Box<dyn Rounds>) -> Path {
-    Path { name, prepare, messages: (10_000, 20_000), is_unbatched: false }
+    Path { name, prepare, messages: (10_000, 20_000), allocations_max: 0.01 }
 }
 
 impl Path {
@@ -63,8 +63,8 @@ impl Path {
         Self { messages: (first, counted), ..self }
     }
 
-    const fn unbatched(self) -> Self {
-        Self { is_unbatched: true, ..self }
+    const fn allocating(self, allocations_max: f64) -> Self {
+        Self { allocations_max, ..self }
     }
 
     /// Sets the path up, runs it until everything has its size, and gives the rest to `count`, with the number of
