@@ -93,6 +93,6 @@ impl Rounds for Backlog {
 }
 
 /// More than any path takes, and what the server sends ahead of that.
-const MESSAGES: u64 = 85_000;
+const MESSAGES: u64 = 100_000;
 
 const BODY_BYTES: usize = 16;
