@@ -5,6 +5,10 @@
 use benches::{PATHS, Rounds, work};
 use std::process::ExitCode;
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 fn main() -> ExitCode {
     let Some(name) = std::env::args().nth(1) else {

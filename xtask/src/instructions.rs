@@ -141,6 +141,7 @@ impl Program {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("GLIBC_TUNABLES", TUNABLES)
+            .env("_RJEM_MALLOC_CONF", ALLOCATOR)
             .output()
             .context("valgrind could not be started")?;
         if !output.status.success() {
@@ -153,6 +154,9 @@ impl Program {
 
 /// Which copy routine the C library takes depends on the processor; valgrind counts some of them byte by byte.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2_Usable,-AVX2,-ERMS,-Prefer_ERMS";
+
+/// What the allocator does by the clock and in threads of its own is left out.
+const ALLOCATOR: &str = "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1,narenas:1";
 
 /// The compiler and the system, on which the counts depend.
 fn made_with() -> Result<String> {
