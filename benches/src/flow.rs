@@ -59,7 +59,7 @@ impl Rounds for Flow {
         self.published += messages;
         assert_eq!(self.broker.heard(self.publisher) > heard, self.confirms, "confirms, and nothing else");
         if let Some(consumer) = &mut self.consumer {
-            consumer.take_all(&mut self.broker);
+            consumer.acknowledge(&mut self.broker);
             let due = self.published * consumer.copies;
             assert_eq!(consumer.delivered(&self.broker), due, "everything is delivered in its round");
         }
@@ -72,15 +72,14 @@ impl Consumer {
         (broker.heard(self.client) - self.heard_before) / self.delivery_bytes
     }
 
-    fn take_all(&mut self, broker: &mut Broker) {
-        let Some(acks) = &mut self.acks else { return };
+    /// Acknowledges what was delivered until no more comes.
+    fn acknowledge(&mut self, broker: &mut Broker) {
         loop {
-            let delivered = (broker.heard(self.client) - self.heard_before) / self.delivery_bytes;
-            let acks = acks.up_to(delivered);
-            if acks.is_empty() {
-                return;
+            let delivered = self.delivered(broker);
+            match self.acks.as_mut().map(|acks| acks.up_to(delivered)) {
+                None | Some([]) => return,
+                Some(acks) => broker.say(self.client, acks),
             }
-            broker.say(self.client, acks);
         }
     }
 }

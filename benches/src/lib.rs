@@ -2,7 +2,7 @@
 //!
 //! A path is the real machines with the real log on a disk that is memory, and clients whose bytes are made beforehand:
 //! nothing in it depends on time, chance or addresses. `cargo xtask instructions` counts what the processor executes
-//! for a message of each, `tests/allocations.rs` what is asked of the allocator. What the kernel, the runtime and the
+//! for a message of each, and how often the allocator is asked for memory. What the kernel, the runtime and the
 //! other thread cost is not in it; `leveret bench` measures that.
 #![forbid(unsafe_code)]
 
@@ -28,8 +28,6 @@ pub struct Path {
     pub prepare: fn() -> Box<dyn Rounds>,
     /// How many messages it has to do before everything has its size, and how many are then counted.
     pub messages: (u64, u64),
-    /// How many allocations a message may take: lists and buffers that serve for a batch.
-    pub allocations_max: f64,
 }
 
 /// Every hot path.
@@ -39,7 +37,7 @@ pub const PATHS: [Path; 18] = [
     path("publish-16", flow::publish_16),
     path("publish-1k", flow::publish_1k),
     path("deliver-16", flow::deliver_16),
-    path("deliver-16-single", flow::deliver_16_single).counted(1_000, 5_000).allocating(7.0),
+    path("deliver-16-single", flow::deliver_16_single).counted(1_000, 5_000),
     path("deliver-1k", flow::deliver_1k),
     path("ack-16", flow::ack_16),
     path("ack-1k", flow::ack_1k),
@@ -55,16 +53,12 @@ pub const PATHS: [Path; 18] = [
 ];
 
 const fn path(name: &'static str, prepare: fn() -> Box<dyn Rounds>) -> Path {
-    Path { name, prepare, messages: (10_000, 20_000), allocations_max: 0.01 }
+    Path { name, prepare, messages: (10_000, 20_000) }
 }
 
 impl Path {
     const fn counted(self, first: u64, counted: u64) -> Self {
         Self { messages: (first, counted), ..self }
-    }
-
-    const fn allocating(self, allocations_max: f64) -> Self {
-        Self { allocations_max, ..self }
     }
 
     /// Sets the path up, runs it until everything has its size, and gives the rest to `count`, with the number of

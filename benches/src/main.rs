@@ -1,17 +1,20 @@
-//! `hot-paths` names the hot paths; `hot-paths NAME` runs that one and says how many messages of it were counted.
+//! `hot-paths` names the hot paths; `hot-paths PATH` runs that one and says how many messages of it were counted, and
+//! how often memory was asked for meanwhile; `hot-paths PATH origins` says from where.
 //!
 //! `cargo xtask instructions` runs it under valgrind, which counts what happens within [`counted`].
+
+mod watch;
 
 use benches::{PATHS, Rounds, work};
 use std::process::ExitCode;
 
-/// The server's.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: watch::Watched = watch::Watched;
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 fn main() -> ExitCode {
-    let Some(name) = std::env::args().nth(1) else {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = arguments.first() else {
         PATHS.iter().for_each(|path| println!("{}", path.name));
         return ExitCode::SUCCESS;
     };
@@ -19,7 +22,20 @@ fn main() -> ExitCode {
         eprintln!("hot-paths: there is no path {name}");
         return ExitCode::FAILURE;
     };
-    println!("{}", path.run(counted));
+    if arguments.get(1).is_some_and(|word| word == "origins") {
+        let origins = path.run(|rounds, messages| {
+            watch::origins(|| {
+                work(rounds, messages);
+            })
+        });
+        origins.iter().for_each(|(share, origin)| println!("{share} % {origin}"));
+        return ExitCode::SUCCESS;
+    }
+    let (messages, allocations) = path.run(|rounds, messages| {
+        let before = watch::count();
+        (counted(rounds, messages), watch::count() - before)
+    });
+    println!("{messages} {allocations}");
     ExitCode::SUCCESS
 }
 

@@ -1,11 +1,10 @@
-//! How many instructions the hot paths take for a message, as valgrind counts them, held against what was agreed.
+//! How many instructions and allocations the hot paths take for a message, held against what was agreed.
 //!
-//! A count depends on the code and the compiler and on next to nothing else, so it shows what a clock on a shared
-//! machine cannot: that a change made a path dearer by a twentieth. It does not know what a cache miss costs, nor the
-//! kernel; `leveret bench` does.
+//! Valgrind counts the instructions, and the count depends on the code and the compiler and on next to nothing else, so
+//! it shows what a clock on a shared machine cannot: that a change made a path dearer by a twentieth. It does not know
+//! what a cache miss costs, nor the kernel; `leveret bench` does.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -17,8 +16,18 @@ use anyhow::{Context, Result, bail};
 /// What was agreed, from the repository's root.
 const AGREED: &str = "benches/instructions.txt";
 
-/// A path that takes so many times what was agreed has become dearer; cheaper at the reverse.
+/// A path that takes so many times the instructions that were agreed has become dearer; cheaper at the reverse.
 const LIMIT: f64 = 1.05;
+
+/// So many allocations per message more are too many; so many less are worth to be kept.
+const ALLOCATIONS: f64 = 0.01;
+
+/// What a message of a path takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    instructions: f64,
+    allocations: f64,
+}
 
 /// Counts all paths, prints them beside what was agreed, and fails on one that has become dearer. With `accept` the
 /// new counts are what is agreed from now on.
@@ -42,14 +51,11 @@ pub(crate) fn compare(root: &Path, accept: bool) -> Result<()> {
         ));
     }
     if !verdict.cheaper.is_empty() {
-        println!(
-            "cheaper by more than 5 %: {}. Have it kept: cargo xtask instructions --accept",
-            verdict.cheaper.join(", ")
-        );
+        println!("cheaper: {}. Have it kept: cargo xtask instructions --accept", verdict.cheaper.join(", "));
     }
     if !verdict.wrong.is_empty() {
         bail!(
-            "instructions per message: {}. `cargo xtask instructions PATH` shows where they go; if they are worth it, \
+            "{}. `cargo xtask instructions PATH` shows where it comes from; if it is worth that, \
              say why in the commit that has {AGREED} as `cargo xtask instructions --accept` writes it",
             verdict.wrong.join("; ")
         );
@@ -62,13 +68,15 @@ pub(crate) fn compare(root: &Path, accept: bool) -> Result<()> {
 pub(crate) fn profile(root: &Path, paths: &[&str]) -> Result<()> {
     let program = Program::build(root)?;
     for path in paths {
-        let (messages, file) = program.run(path)?;
+        let Run { messages, allocations, file } = program.run(path)?;
         let profile = fs::read_to_string(&file)?;
         let per_message = |count: u64| count as f64 / messages as f64;
         println!("{path}: {:.1} instructions per message", per_message(total(&profile)?));
         for (function, count) in by_function(&profile).into_iter().take(FUNCTIONS) {
             println!("{:>10.1}  {function}", per_message(count));
         }
+        println!("{path}: {:.3} allocations per message", per_message(allocations));
+        print!("{}", program.origins(path)?);
         println!("callgrind_annotate --tree=both --inclusive=yes {}", file.display());
     }
     Ok(())
@@ -109,15 +117,16 @@ impl Program {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// Instructions per message of each path, as many at a time as there are processors.
-    fn count(&self, paths: &[String]) -> Result<BTreeMap<String, f64>> {
+    /// What each path takes, as many at a time as there are processors.
+    fn count(&self, paths: &[String]) -> Result<BTreeMap<String, Cost>> {
         let next = AtomicUsize::new(0);
         let counts = Mutex::new(BTreeMap::new());
         let count_some = || -> Result<()> {
             while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let (messages, file) = self.run(path)?;
-                let count = total(&fs::read_to_string(file)?)? as f64 / messages as f64;
-                counts.lock().expect("nobody panics with it").insert(path.clone(), count);
+                let Run { messages, allocations, file } = self.run(path)?;
+                let instructions = total(&fs::read_to_string(file)?)? as f64 / messages as f64;
+                let cost = Cost { instructions, allocations: allocations as f64 / messages as f64 };
+                counts.lock().expect("nobody panics with it").insert(path.clone(), cost);
             }
             Ok(())
         };
@@ -129,8 +138,14 @@ impl Program {
         Ok(counts.into_inner().expect("nobody panicked with it"))
     }
 
-    /// Runs a path under valgrind. How many messages were counted comes back, and the profile.
-    fn run(&self, path: &str) -> Result<(u64, PathBuf)> {
+    /// From where a path asks for memory.
+    fn origins(&self, path: &str) -> Result<String> {
+        let output = Command::new(&self.file).args([path, "origins"]).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs a path under valgrind.
+    fn run(&self, path: &str) -> Result<Run> {
         let profile = self.profiles.join(format!("{path}.callgrind"));
         let output = Command::new("valgrind")
             .args(["--tool=callgrind", "--toggle-collect=hot_paths::counted*"])
@@ -147,9 +162,18 @@ impl Program {
         if !output.status.success() {
             bail!("{path} failed: {}", String::from_utf8_lossy(&output.stderr));
         }
-        let messages = String::from_utf8(output.stdout)?.trim().parse().context("how many messages were counted")?;
-        Ok((messages, profile))
+        let said = String::from_utf8(output.stdout)?;
+        let (messages, allocations) = said.trim().split_once(' ').context("the program says what it counted")?;
+        Ok(Run { messages: messages.parse()?, allocations: allocations.parse()?, file: profile })
     }
+}
+
+/// What came of running a path.
+struct Run {
+    messages: u64,
+    allocations: u64,
+    /// The profile that valgrind wrote.
+    file: PathBuf,
 }
 
 /// Which copy routine the C library takes depends on the processor; valgrind counts some of them byte by byte.
@@ -220,7 +244,7 @@ const FUNCTIONS: usize = 30;
 #[derive(Debug, PartialEq)]
 struct Agreed {
     made_with: String,
-    counts: BTreeMap<String, f64>,
+    counts: BTreeMap<String, Cost>,
 }
 
 /// What a comparison comes to.
@@ -234,8 +258,9 @@ struct Verdict {
 impl Agreed {
     fn to_text(&self) -> String {
         let mut text = format!("{HEADING}{MADE_WITH}{}\n", self.made_with);
-        for (path, count) in &self.counts {
-            let _infallible = writeln!(text, "{path:<20} {count:>10.1}");
+        for (path, cost) in &self.counts {
+            text += &line(path, *cost);
+            text += "\n";
         }
         text
     }
@@ -245,30 +270,39 @@ impl Agreed {
         for line in text.lines() {
             if let Some(made_with) = line.strip_prefix(MADE_WITH) {
                 made_with.clone_into(&mut agreed.made_with);
-            } else if !line.starts_with('#') && !line.is_empty() {
-                let (path, count) = line.split_once(' ').with_context(|| format!("{AGREED}: {line}"))?;
-                agreed
-                    .counts
-                    .insert(path.to_owned(), count.trim().parse().with_context(|| format!("{AGREED}: {line}"))?);
+            } else if !line.starts_with('#') {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let [path, instructions, allocations] = words[..] else { bail!("{AGREED}: {line}") };
+                let cost = Cost { instructions: instructions.parse()?, allocations: allocations.parse()? };
+                agreed.counts.insert(path.to_owned(), cost);
             }
         }
         Ok(agreed)
     }
 
-    fn compare(&self, counts: &BTreeMap<String, f64>) -> Verdict {
+    fn compare(&self, counts: &BTreeMap<String, Cost>) -> Verdict {
         let mut verdict = Verdict { table: String::new(), cheaper: Vec::new(), wrong: Vec::new() };
-        for (path, count) in counts {
+        for (path, cost) in counts {
             let Some(agreed) = self.counts.get(path) else {
                 verdict.wrong.push(format!("{path} is new"));
-                let _infallible = writeln!(verdict.table, "{path:<20} {count:>10.1}");
+                verdict.table += &format!("{}\n", line(path, *cost));
                 continue;
             };
-            let ratio = count / agreed;
+            let ratio = cost.instructions / agreed.instructions;
             let percent = (ratio - 1.0) * 100.0;
-            let _infallible = writeln!(verdict.table, "{path:<20} {count:>10.1}  {percent:>+6.1} %");
+            let more = cost.allocations - agreed.allocations;
+            verdict.table += &format!("{} {percent:>+6.1} % {more:>+8.3}\n", line(path, *cost));
             if ratio > LIMIT {
-                verdict.wrong.push(format!("{path} takes {count:.0}, agreed were {agreed:.0} ({percent:+.1} %)"));
-            } else if ratio < 1.0 / LIMIT {
+                let (now, then) = (cost.instructions, agreed.instructions);
+                verdict
+                    .wrong
+                    .push(format!("{path} takes {now:.0} instructions, agreed were {then:.0} ({percent:+.1} %)"));
+            }
+            if more > ALLOCATIONS {
+                let (now, then) = (cost.allocations, agreed.allocations);
+                verdict.wrong.push(format!("{path} takes {now:.3} allocations, agreed were {then:.3}"));
+            }
+            if ratio < 1.0 / LIMIT || more < -ALLOCATIONS {
                 verdict.cheaper.push(path.clone());
             }
         }
@@ -278,9 +312,14 @@ impl Agreed {
     }
 }
 
+fn line(path: &str, cost: Cost) -> String {
+    format!("{path:<20} {:>10.1} {:>10.3}", cost.instructions, cost.allocations)
+}
+
 const HEADING: &str = "\
-# Instructions per message of each hot path (benches/src/lib.rs). `cargo xtask instructions` compares and fails at a
-# rise of more than 5 %; `cargo xtask instructions --accept` writes this file. The commit says why a path became dearer.
+# Instructions and allocations per message of each hot path (benches/src/lib.rs). `cargo xtask instructions` compares,
+# and fails at a rise of more than 5 % or 0.01 allocations; `cargo xtask instructions --accept` writes this file. The
+# commit says why a path became dearer.
 ";
 const MADE_WITH: &str = "# Made with ";
 
@@ -288,25 +327,37 @@ const MADE_WITH: &str = "# Made with ";
 mod tests {
     use super::*;
 
-    fn agreed(counts: &[(&str, f64)]) -> Agreed {
-        let counts = counts.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
-        Agreed { made_with: "rustc 1".to_owned(), counts }
+    fn agreed(counts: &[(&str, f64, f64)]) -> Agreed {
+        let cost = |&(path, instructions, allocations): &(&str, f64, f64)| {
+            (path.to_owned(), Cost { instructions, allocations })
+        };
+        Agreed { made_with: "rustc 1".to_owned(), counts: counts.iter().map(cost).collect() }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let agreed = agreed(&[("a-path", 100.5), ("b", 7.0)]);
+        let agreed = agreed(&[("a-path", 100.5, 0.25), ("b", 7.0, 0.0)]);
         assert_eq!(Agreed::parse(&agreed.to_text()).unwrap(), agreed);
     }
 
     #[test]
     fn a_rise_of_more_than_a_twentieth_is_wrong_and_a_fall_is_told() {
-        let counts = agreed(&[("dearer", 105.1), ("same", 104.9), ("cheaper", 95.0), ("new", 1.0)]).counts;
-        let before = agreed(&[("dearer", 100.0), ("same", 100.0), ("cheaper", 100.0), ("gone", 1.0)]);
-        let verdict = before.compare(&counts);
+        let counts = agreed(&[("dearer", 105.1, 0.0), ("same", 104.9, 0.0), ("cheaper", 95.0, 0.0), ("new", 1.0, 0.0)]);
+        let before =
+            agreed(&[("dearer", 100.0, 0.0), ("same", 100.0, 0.0), ("cheaper", 100.0, 0.0), ("gone", 1.0, 0.0)]);
+        let verdict = before.compare(&counts.counts);
         assert_eq!(verdict.cheaper, ["cheaper"]);
-        let expected = ["dearer takes 105, agreed were 100 (+5.1 %)", "new is new", "gone is gone"];
+        let expected = ["dearer takes 105 instructions, agreed were 100 (+5.1 %)", "new is new", "gone is gone"];
         assert_eq!(verdict.wrong, expected);
+    }
+
+    #[test]
+    fn an_allocation_more_in_a_hundred_messages_is_wrong_however_few_instructions_it_takes() {
+        let counts = agreed(&[("more", 100.0, 0.131), ("same", 100.0, 0.125), ("less", 100.0, 0.1)]);
+        let verdict =
+            agreed(&[("more", 100.0, 0.12), ("same", 100.0, 0.12), ("less", 100.0, 0.12)]).compare(&counts.counts);
+        assert_eq!(verdict.wrong, ["more takes 0.131 allocations, agreed were 0.120"]);
+        assert_eq!(verdict.cheaper, ["less"]);
     }
 
     #[test]
