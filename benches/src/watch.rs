@@ -84,7 +84,7 @@ pub(crate) fn origins(work: impl FnOnce()) -> Vec<(usize, String)> {
     shares
 }
 
-/// The innermost lines of a backtrace that lie in this repository, but for this file's.
+/// The innermost lines of a backtrace that lie in this repository, but for this crate.
 fn ours(backtrace: &str) -> String {
     let places = backtrace.lines().filter_map(|line| line.trim().strip_prefix("at "));
     let is_ours = |place: &&str| OTHERS.iter().all(|other| !place.contains(other));
@@ -93,7 +93,7 @@ fn ours(backtrace: &str) -> String {
 }
 
 /// Parts of the names of files that are not of interest.
-const OTHERS: [&str; 4] = ["/rustc/", "/rust/deps/", "/.cargo/", "benches/src/watch.rs"];
+const OTHERS: [&str; 4] = ["/rustc/", "/rust/deps/", "/.cargo/", "benches/src/"];
 const PLACES_SHOWN: usize = 4;
 
 /// Prime, so that it falls on all kinds in turn.
