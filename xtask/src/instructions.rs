@@ -36,19 +36,19 @@ pub(crate) fn compare(root: &Path, accept: bool) -> Result<()> {
     let program = Program::build(root)?;
     let counts = program.count(&program.paths()?)?;
     let file = root.join(AGREED);
-    let made_with = made_with()?;
+    let made_with = made_with(root)?;
     if accept {
         fs::write(&file, Agreed { made_with, counts }.to_text())?;
-        return Ok(println!("written to {AGREED}"));
+        println!("written to {AGREED}");
+        return Ok(());
     }
     let agreed = Agreed::parse(&fs::read_to_string(&file).with_context(|| file.display().to_string())?)?;
     let verdict = agreed.compare(&counts);
     print!("{}", verdict.table);
     if agreed.made_with != made_with {
-        return Ok(println!(
-            "{AGREED} was made with {}, these counts with {made_with}: nothing follows from a difference.",
-            agreed.made_with
-        ));
+        let then = agreed.made_with;
+        println!("{AGREED} was made with {then}, these counts with {made_with}: nothing follows from a difference.");
+        return Ok(());
     }
     if !verdict.cheaper.is_empty() {
         println!("cheaper: {}. Have it kept: cargo xtask instructions --accept", verdict.cheaper.join(", "));
@@ -183,8 +183,9 @@ const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2_Usable,-AVX2,-ERMS,-Prefer_ERMS";
 const ALLOCATOR: &str = "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1,narenas:1";
 
 /// The compiler and the system, on which the counts depend.
-fn made_with() -> Result<String> {
-    let output = Command::new("rustc").arg("--version").output().context("rustc could not be started")?;
+fn made_with(root: &Path) -> Result<String> {
+    let output =
+        Command::new("rustc").arg("--version").current_dir(root).output().context("rustc could not be started")?;
     let rustc = String::from_utf8(output.stdout)?;
     let libc = Command::new("getconf").arg("GNU_LIBC_VERSION").output().map(|output| output.stdout).unwrap_or_default();
     let libc = String::from_utf8(libc)?;

@@ -225,6 +225,7 @@ impl<S: Store> Shard<S> {
         self.log.flush();
         for peer in self.addressed.drain(..) {
             if let Some(peer) = self.peers.get_mut(peer).filter(|peer| !peer.events.is_empty()) {
+                peer.last_events = peer.events.len();
                 self.out.connections.push((peer.id, std::mem::take(&mut peer.events)));
             }
         }

@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     /// What it is told at the end of this step.
     pub(crate) events: Vec<ConnectionEvent>,
+    /// How many events the last step that had any had for it: about so many come again.
+    pub(crate) last_events: usize,
     pub(crate) channels: FxHashMap<ChannelId, Slot<Channel>>,
     pub(crate) consumers: FxHashMap<ConsumerNumber, HolderRef>,
     /// Consumers that wait for the window to open.
@@ -49,6 +51,7 @@ impl Peer {
         Self {
             id,
             events: Vec::new(),
+            last_events: 0,
             channels: FxHashMap::default(),
             consumers: FxHashMap::default(),
             waiting: VecDeque::new(),
@@ -62,6 +65,9 @@ impl Peer {
     pub(crate) fn deliver(&mut self, delivery: Delivery) {
         self.undrained_bytes += delivery.window_bytes();
         self.is_over |= self.undrained_bytes >= WINDOW_BYTES;
+        if self.events.is_empty() {
+            self.events.reserve(self.last_events);
+        }
         self.events.push(ConnectionEvent::Deliver(delivery));
     }
 
