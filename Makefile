@@ -1,15 +1,18 @@
 # make test: everything that CI runs, on a fresh machine too. make sim: a longer simulation.
-.PHONY: test check compat crash crash-smoke sim fuzz
+.PHONY: test install check compat crash crash-smoke sim fuzz
 
-test: check compat crash-smoke
+test: install check compat crash-smoke
 
-# Style, unit and property tests, simulation and fuzz smoke runs.
+# What the checks and the clients need, on Debian and Ubuntu; does nothing, quickly, when all is there.
+install:
+	tests/install.sh
+
+# Style, unit and property tests, simulation and fuzz smoke runs, instruction counts.
 check:
 	cargo xtask ci
 
 # Real clients of seven languages and libraries against the running server.
-compat:
-	tests/install.sh
+compat: install
 	cargo build --release
 	python3 tests/compat/run.py
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1.
+# Installs what the tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1, and valgrind for the
+# instruction counts.
 # Safe to repeat; does nothing, quickly, when all is there. Ends with a plain sentence and status 1 when
 # something cannot be had. Python's part goes to tests/.work, which git ignores.
 set -euo pipefail
@@ -22,6 +23,7 @@ have javac || wanted+=(default-jdk-headless)
 have node || wanted+=(nodejs)
 have npm || wanted+=(npm)
 have cc || wanted+=(build-essential)
+have valgrind || wanted+=(valgrind)
 if [ ${#wanted[@]} -gt 0 ]; then
     have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
     root=()

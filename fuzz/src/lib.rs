@@ -2,13 +2,12 @@
 //!
 //! Each [`Target`] is a function of bytes that panics when something is wrong, a generator of inputs that are nearly
 //! right, and a bound on what it may allocate. The program `leveret-fuzz` runs one for a while; the tests run each
-//! briefly. [`machines`] also serves the transcripts of real clients (`tests/transcripts`).
+//! briefly. The transcripts of real clients (`tests/transcripts`) are read with its means, too.
 #![forbid(unsafe_code)]
 
 mod content;
 mod conversation;
 mod listener;
-pub mod machines;
 mod memory;
 mod mutation;
 pub mod random;

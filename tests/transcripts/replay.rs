@@ -9,7 +9,7 @@
 use amqp::content::ContentHeader;
 use amqp::{ChannelId, FrameKind, Method, Properties, PropertyList, Table, Value, frame};
 use broker::command::ConnectionId;
-use fuzz::machines::Machines;
+use machines::Machines;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;

@@ -33,5 +33,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         }
         eprintln!("--- done in {:.0} s", began.elapsed().as_secs_f64());
     }
+    if !crate::instructions::is_possible() {
+        eprintln!("--- NOT CHECKED: the instructions of the hot paths, because valgrind is not installed");
+        return Ok(());
+    }
+    let began = Instant::now();
+    eprintln!("--- cargo xtask instructions");
+    crate::instructions::compare(root, false)?;
+    eprintln!("--- done in {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

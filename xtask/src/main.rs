@@ -1,12 +1,14 @@
 //! `cargo xtask`: the chores of this repository that cargo has no word for.
 //!
 //! `codegen` writes the AMQP methods from their table, `tidy` checks the rules about crates and
-//! files that no compiler checks, `ci` runs every check that needs no client. None of it ships.
+//! files that no compiler checks, `instructions` counts what the hot paths cost, `ci` runs every
+//! check that needs no client. None of it ships.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod ci;
 mod codegen;
+mod instructions;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +22,9 @@ usage: cargo xtask <task>
   codegen          write crates/amqp/src/method/*.rs from crates/amqp/spec/methods.toml
   codegen --check  fail if that would change anything
   tidy             fail on a broken dependency rule or a dead file; list outsized files and functions
+  instructions     fail if a hot path takes over 5 % more instructions for a message than agreed (needs valgrind)
+  instructions --accept   agree to what they take now
+  instructions PATH…      show which functions take them
   ci               all of these, formatting, lints, documentation and every test that needs no client";
 
 #[expect(clippy::print_stderr, reason = "a command line tool")]
@@ -40,6 +45,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["codegen"] => codegen::write(&root()?),
         ["codegen", "--check"] => codegen::check(&root()?),
         ["tidy"] => tidy::run(&root()?),
+        ["instructions"] => instructions::compare(&root()?, false),
+        ["instructions", "--accept"] => instructions::compare(&root()?, true),
+        ["instructions", paths @ ..] => instructions::profile(&root()?, paths),
         ["ci"] => ci::run(&root()?),
         _ => bail!("{USAGE}"),
     }

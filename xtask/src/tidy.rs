@@ -83,7 +83,7 @@ fn odd_lint_rules(root: &Path) -> Result<Option<&'static str>> {
 
 /// The `src` folder of every crate.
 fn source_folders(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut folders = vec![root.join("sim/src"), root.join("xtask/src")];
+    let mut folders = ["benches", "machines", "sim", "xtask"].map(|name| root.join(name).join("src")).to_vec();
     for entry in fs::read_dir(root.join("crates"))? {
         folders.push(entry?.path().join("src"));
     }

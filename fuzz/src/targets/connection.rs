@@ -7,7 +7,6 @@
 use super::Target;
 use crate::conversation::{conversation, handshake};
 use crate::listener::Listener;
-use crate::machines::Machines;
 use crate::mutation::damage_frames;
 use crate::random::Random;
 use amqp::frame;
@@ -16,6 +15,7 @@ use amqp::{ChannelId, FrameKind, Method};
 use broker::command::ConnectionId;
 use broker::inspect::{QueueCounters, QueueView};
 use bytes::BytesMut;
+use machines::Machines;
 use std::collections::{BTreeMap, BTreeSet};
 
 // A channel is opened with 13 bytes and a queue declared with 30; either takes some hundreds.

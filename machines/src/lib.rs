@@ -1,5 +1,13 @@
 //! The broker's machines hosted in one thread: clients' bytes go in, the server's bytes come out, time stands still
 //! until it is told to pass. The order in which machines work is fixed, so the same bytes always give the same answer.
+//!
+//! It serves whoever wants the real machines and nothing around them: the fuzzer, the transcripts of real clients, the
+//! counts of instructions. The simulator, which is about the order of things, has its own.
+#![forbid(unsafe_code)]
+
+mod log;
+
+pub use log::{Log, MemoryLog, Segments};
 
 use broker::access::Users;
 use broker::catalog::{Catalog, CatalogOutbox};
@@ -9,34 +17,33 @@ use broker::inspect::{ConnectionView, QueueView};
 use broker::shard::{Shard, ShardSettings};
 use broker::topology::Topology;
 use bytes::BytesMut;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
-use store::{Link, Lsn, LsnRange, MemoryStore, Record, Store, StoreEvent, Urgency};
 
 /// A server and its clients.
 #[derive(Debug)]
-pub struct Machines {
+pub struct Machines<L: Log = MemoryLog> {
     now: Now,
     epoch: u32,
     users: Arc<Users>,
     settings: Arc<ConnectionSettings>,
     catalog: Catalog,
     topology: Topology,
-    shards: Vec<Hosted>,
+    shards: Vec<Hosted<L>>,
     clients: BTreeMap<ConnectionId, Client>,
     last_connection: u64,
 }
 
 /// A shard and what lies in its mailbox.
 #[derive(Debug)]
-struct Hosted {
-    shard: Shard<SharedStore>,
-    store: SharedStore,
+struct Hosted<L: Log> {
+    shard: Shard<L::Store>,
+    log: L,
     inbox: Vec<ShardInput>,
+    /// What its last step wanted sent; empty between two steps.
+    out: Outbox,
     /// Its log may have news.
     is_owed_a_step: bool,
 }
@@ -50,34 +57,54 @@ struct Client {
     input: BytesMut,
     /// Sent by the server, not yet looked at.
     output: Vec<u8>,
-    /// The client takes what it is sent.
-    reads: bool,
+    /// What it was sent is kept in `output`.
+    keeps: bool,
+    /// How many bytes the client was sent.
+    received_bytes: u64,
+    /// How many more it takes.
+    room: u64,
 }
 
 /// The address that the server pretends to listen on.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5672);
 
 impl Machines {
-    /// A new server with so many shards, at least 1.
+    /// A new server with so many shards, at least 1, each with a log in memory.
     #[must_use]
     pub fn new(shards: u16) -> Self {
-        let stores = (0..shards).map(|_| SharedStore::default()).collect();
-        let now = Now { ms: 1_000_000, unix_ms: 1_700_000_000_000 };
-        Self::recover(stores, 1, now).expect("nothing in an empty log is wrong")
+        Self::on((0..shards).map(|_| MemoryLog::default()).collect())
     }
 
-    /// The server, started on what these stores hold.
-    fn recover(stores: Vec<SharedStore>, epoch: u32, now: Now) -> Result<Self, String> {
-        let count = stores.len() as u16;
+    /// The same server after it lost power: every socket is gone, and everything in its stores that was not durable.
+    ///
+    /// # Errors
+    /// The sentence with which it refuses to start on what it wrote itself.
+    pub fn restart(self) -> Result<Self, String> {
+        let logs = self.shards.into_iter().map(|hosted| hosted.log.restart()).collect();
+        Self::recover(logs, self.epoch + 1, self.now)
+    }
+}
+
+impl<L: Log> Machines<L> {
+    /// A new server with a shard for each of these logs, at least one, in which there is nothing.
+    #[must_use]
+    pub fn on(logs: Vec<L>) -> Self {
+        let now = Now { ms: 1_000_000, unix_ms: 1_700_000_000_000 };
+        Self::recover(logs, 1, now).expect("nothing in an empty log is wrong")
+    }
+
+    /// The server, started on what these logs hold.
+    fn recover(logs: Vec<L>, epoch: u32, now: Now) -> Result<Self, String> {
+        let count = logs.len() as u16;
         let mut facts = Vec::new();
         let mut shards = Vec::new();
-        for (id, store) in (0..).map(ShardId).zip(stores) {
+        for (id, mut log) in (0..).map(ShardId).zip(logs) {
             let mut recovery =
-                Shard::<SharedStore>::recover(id, ShardSettings { shards: count, ..ShardSettings::default() }, now);
-            store.0.borrow().replay(&mut |lsn, record| recovery.replay(lsn, record));
-            let (shard, kept) = recovery.finish(store.clone(), false).map_err(|error| error.to_string())?;
+                Shard::<L::Store>::recover(id, ShardSettings { shards: count, ..ShardSettings::default() }, now);
+            let store = log.open(&mut |lsn, record| recovery.replay(lsn, record));
+            let (shard, kept) = recovery.finish(store, false).map_err(|error| error.to_string())?;
             facts.extend(kept.into_iter().map(|(key, value)| (id, key, value)));
-            shards.push(Hosted { shard, store, inbox: Vec::new(), is_owed_a_step: true });
+            shards.push(Hosted { shard, log, inbox: Vec::new(), out: Outbox::default(), is_owed_a_step: true });
         }
         let mut out = CatalogOutbox::default();
         let (catalog, topology) = Catalog::recover(count, epoch, facts, &mut out).map_err(|error| error.to_string())?;
@@ -97,19 +124,6 @@ impl Machines {
         Ok(machines)
     }
 
-    /// The same server after it lost power: every socket is gone, and everything in its stores that was not durable.
-    ///
-    /// # Errors
-    /// The sentence with which it refuses to start on what it wrote itself.
-    pub fn restart(self) -> Result<Self, String> {
-        let restarted = |hosted: Hosted| {
-            let store = hosted.store.0.take().restart();
-            SharedStore(Rc::new(RefCell::new(store)))
-        };
-        let stores = self.shards.into_iter().map(restarted).collect();
-        Self::recover(stores, self.epoch + 1, self.now)
-    }
-
     /// A client opens a socket.
     pub fn connect(&mut self) -> ConnectionId {
         self.last_connection += 1;
@@ -123,8 +137,15 @@ impl Machines {
         }
         let (settings, users) = (Arc::clone(&self.settings), Arc::clone(&self.users));
         let machine = Connection::new(id, settings, users, peer, shards, entropy, self.now);
-        let client =
-            Client { machine, fx: Effects::new(shards), input: BytesMut::new(), output: Vec::new(), reads: true };
+        let client = Client {
+            machine,
+            fx: Effects::new(shards),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            keeps: true,
+            received_bytes: 0,
+            room: u64::MAX,
+        };
         self.clients.insert(id, client);
         id
     }
@@ -145,9 +166,30 @@ impl Machines {
     /// Whether the client takes what it is sent, from now on. It does at first.
     pub fn set_reading(&mut self, id: ConnectionId, reads: bool) {
         if let Some(client) = self.clients.get_mut(&id) {
-            client.reads = reads;
+            client.room = if reads { u64::MAX } else { 0 };
         }
         self.settle();
+    }
+
+    /// The client takes so many more bytes, and no more after them.
+    pub fn take(&mut self, id: ConnectionId, bytes: u64) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.room = bytes;
+        }
+        self.settle();
+    }
+
+    /// From now on what the client is sent is only counted.
+    pub fn only_count(&mut self, id: ConnectionId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.keeps = false;
+        }
+    }
+
+    /// How many bytes the client was sent in all.
+    #[must_use]
+    pub fn received_bytes(&self, id: ConnectionId) -> u64 {
+        self.clients.get(&id).map_or(0, |client| client.received_bytes)
     }
 
     /// The client's socket ends.
@@ -259,22 +301,24 @@ impl Machines {
                 continue;
             }
             moved = true;
-            hosted.is_owed_a_step = !hosted.inbox.is_empty() || is_due;
-            let mut out = Outbox::default();
+            let had_work = !hosted.inbox.is_empty() || is_due;
+            let mut out = std::mem::take(&mut hosted.out);
             hosted.shard.step(self.now, &mut hosted.inbox, &self.topology, &mut out);
+            hosted.is_owed_a_step = hosted.log.work(self.now, had_work);
             assert_eq!(out.failed, None, "a store in memory does not fail");
-            for (shard, input) in out.shards {
+            for (shard, input) in out.shards.drain(..) {
                 hosted_mut(&mut self.shards, shard).inbox.push(input);
             }
-            for report in out.catalog {
+            for report in out.catalog.drain(..) {
                 self.tell_catalog(CatalogInput::Report(report));
             }
-            for (id, events) in out.connections {
+            for (id, events) in out.connections.drain(..) {
                 let Some(client) = self.clients.get_mut(&id) else { continue };
                 for event in events {
                     client.machine.apply(self.now, event, &mut client.fx);
                 }
             }
+            self.shards[at].out = out;
         }
         moved
     }
@@ -298,7 +342,7 @@ impl Machines {
     }
 }
 
-fn hosted_mut(shards: &mut [Hosted], shard: ShardId) -> &mut Hosted {
+fn hosted_mut<L: Log>(shards: &mut [Hosted<L>], shard: ShardId) -> &mut Hosted<L> {
     &mut shards[usize::from(shard.0)]
 }
 
@@ -317,14 +361,19 @@ impl Client {
 
     fn write(&mut self) -> bool {
         let mut moved = false;
-        while self.reads && !self.fx.out.is_empty() && self.fx.close != Some(CloseSocket::Now) {
+        while self.room > 0 && !self.fx.out.is_empty() && self.fx.close != Some(CloseSocket::Now) {
             let mut slices = [IoSlice::new(&[]); 16];
             let count = self.fx.out.io_slices(&mut slices);
-            let before = self.output.len();
+            let mut bytes = 0;
             for slice in &slices[..count] {
-                self.output.extend_from_slice(slice);
+                let taken = slice.len().min(self.room as usize);
+                if self.keeps {
+                    self.output.extend_from_slice(&slice[..taken]);
+                }
+                self.room -= taken as u64;
+                bytes += taken;
             }
-            let bytes = self.output.len() - before;
+            self.received_bytes += bytes as u64;
             self.fx.out.advance(bytes);
             self.machine.written(bytes, &mut self.fx);
             moved = true;
@@ -349,73 +398,3 @@ impl Client {
 
 /// Work that one input can cause is bounded; more rounds than this are a loop without end.
 const ROUNDS_MAX: usize = 1_000_000;
-
-/// A store that outlives the shard that writes it.
-#[derive(Clone, Debug, Default)]
-struct SharedStore(Rc<RefCell<MemoryStore>>);
-
-impl Store for SharedStore {
-    fn append(&mut self, record: Record<'_>, link: Link) -> Lsn {
-        self.0.borrow_mut().append(record, link)
-    }
-
-    fn flush(&mut self, urgency: Urgency) {
-        self.0.borrow_mut().flush(urgency);
-    }
-
-    fn retain(&mut self, messages: LsnRange, payload_bytes: u32) {
-        self.0.borrow_mut().retain(messages, payload_bytes);
-    }
-
-    fn release(&mut self, messages: LsnRange, payload_bytes: u32) {
-        self.0.borrow_mut().release(messages, payload_bytes);
-    }
-
-    fn read(&mut self, ticket: u64, wanted: &[LsnRange]) {
-        self.0.borrow_mut().read(ticket, wanted);
-    }
-
-    fn poll(&mut self, events: &mut Vec<StoreEvent>) {
-        self.0.borrow_mut().poll(events);
-    }
-
-    fn unwritten_bytes(&self) -> usize {
-        self.0.borrow().unwritten_bytes()
-    }
-
-    fn log_bytes(&self) -> u64 {
-        self.0.borrow().log_bytes()
-    }
-
-    fn reclaim(&mut self) -> bool {
-        self.0.borrow_mut().reclaim()
-    }
-
-    fn wants_reclaim(&self) -> bool {
-        self.0.borrow().wants_reclaim()
-    }
-
-    fn replay_bytes(&self) -> u64 {
-        self.0.borrow().replay_bytes()
-    }
-
-    fn wants_checkpoint(&self) -> bool {
-        self.0.borrow().wants_checkpoint()
-    }
-
-    fn begin_checkpoint(&mut self) {
-        self.0.borrow_mut().begin_checkpoint();
-    }
-
-    fn checkpoint(&mut self, piece: Record<'_>) {
-        self.0.borrow_mut().checkpoint(piece);
-    }
-
-    fn end_checkpoint(&mut self) {
-        self.0.borrow_mut().end_checkpoint();
-    }
-
-    fn close(&mut self) {
-        self.0.borrow_mut().close();
-    }
-}
