@@ -314,9 +314,7 @@ impl<L: Log> Machines<L> {
             }
             for (id, events) in out.connections.drain(..) {
                 let Some(client) = self.clients.get_mut(&id) else { continue };
-                for event in events {
-                    client.machine.apply(self.now, event, &mut client.fx);
-                }
+                client.machine.apply_all(self.now, events, &mut client.fx);
             }
             self.shards[at].out = out;
         }

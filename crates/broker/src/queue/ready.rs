@@ -81,8 +81,16 @@ impl Entry {
     /// Forgets the bytes, which the log has.
     pub(crate) fn send_away(&mut self) {
         debug_assert!(self.is_logged(), "only what the log has is forgotten");
+        self.take_message();
+    }
+
+    /// Gives the bytes away, and keeps how many there were.
+    pub(crate) fn take_message(&mut self) -> Option<Message> {
         let (payload_bytes, header_bytes) = (self.body.payload_bytes(), self.body.header_bytes());
-        self.body = Body::Away { payload_bytes, header_bytes };
+        match std::mem::replace(&mut self.body, Body::Away { payload_bytes, header_bytes }) {
+            Body::Here(message) => Some(message),
+            Body::Away { .. } => None,
+        }
     }
 
     /// What is to be known of it while its body is away.
@@ -245,6 +253,11 @@ impl Ready {
     /// Whether any of this priority is far: then new ones are better off there, too.
     pub(crate) fn has_far(&self, priority: u8) -> bool {
         self.levels.get(usize::from(priority)).is_some_and(|level| !level.far.is_empty())
+    }
+
+    /// Whether any will expire.
+    pub(crate) fn can_expire(&self) -> bool {
+        self.sums.expiring > 0
     }
 
     /// Whether any is far.

@@ -49,12 +49,7 @@ impl<S: Store> Shard<S> {
                 break;
             }
             let Some(consumer) = self.queues[slot].rotation.next() else { break };
-            if !self.can_receive(slot, consumer) {
-                continue;
-            }
-            let Some(entry) = self.queues[slot].ready.pop_near() else { break };
-            self.deliver(slot, consumer, entry);
-            self.expire(slot, self.now.unix_ms);
+            self.take_turn(slot, consumer);
         }
         self.expire(slot, self.now.unix_ms + 1);
         self.drop_excess(slot);
@@ -68,8 +63,27 @@ impl<S: Store> Shard<S> {
         self.arm_timers(slot);
     }
 
+    /// Delivers one message to the consumer whose turn it is, if it may get one; to one that is alone in the rotation,
+    /// what it may get of what is near.
+    fn take_turn(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) {
+        while self.can_receive(slot, consumer) {
+            let Some(entry) = self.queues[slot].ready.pop_near() else {
+                return self.queues[slot].join_rotation(consumer);
+            };
+            self.deliver(slot, consumer, entry);
+            self.expire(slot, self.now.unix_ms);
+            let queue = &mut self.queues[slot];
+            if !queue.rotation.is_empty() && !queue.holders[consumer].is_full() {
+                return queue.join_rotation(consumer);
+            }
+        }
+    }
+
     /// Drops heads that expired before that time.
     pub(super) fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
+        if !self.queues[slot].ready.can_expire() {
+            return;
+        }
         let takes_far = !self.queues[slot].spec.mourns();
         loop {
             match self.queues[slot].ready.pop_expired(unix_ms, takes_far) {
@@ -123,12 +137,6 @@ impl<S: Store> Shard<S> {
         } else {
             queue.counters.deliver += 1;
         }
-        let holder = &mut queue.holders[consumer];
-        if holder.is_full() {
-            holder.turn = Turn::Full;
-        } else {
-            queue.rotation.join(holder.priority, consumer);
-        }
         let peer = self.channels[channel].peer;
         if self.peers[peer].events.is_empty() {
             self.addressed.push(peer);
@@ -140,6 +148,8 @@ impl<S: Store> Shard<S> {
     pub(super) fn hand_over(&mut self, slot: Slot<Queue>, to: Slot<Holder>, mut entry: Entry) -> Delivery {
         let queue = &mut self.queues[slot];
         let holder = &queue.holders[to];
+        // Nobody needs it any more where nobody acknowledges.
+        let message = if holder.no_ack { entry.take_message() } else { entry.message().cloned() };
         let delivery = Delivery {
             channel: holder.channel_id,
             consumer: holder.number,
@@ -148,7 +158,7 @@ impl<S: Store> Shard<S> {
             redelivered: entry.redelivered,
             attempts: if queue.spec.settings.quorum { entry.attempts } else { 0 },
             no_ack: holder.no_ack,
-            message: entry.message().cloned().expect("what is handed over is near"),
+            message: message.expect("what is handed over is near"),
         };
         queue.counters.redeliver += u64::from(entry.redelivered);
         queue.last_busy_unix_ms = self.now.unix_ms;
