@@ -12,7 +12,7 @@ mod unacked;
 
 use crate::command::BindingSpec;
 use crate::command::{
-    CallId, CatalogAsk, Command, DeclareQueue, Delivery, DestinationKind, Fault, Now, Outcome, QueueRef,
+    CallId, CatalogAsk, Command, ConsumerNumber, DeclareQueue, Delivery, DestinationKind, Fault, Now, Outcome, QueueRef,
 };
 use crate::connection::{Connection, Effects, Failure, Notice, NoticeLevel, Then};
 use crate::inspect::{ChannelCounters, ChannelView};
@@ -23,6 +23,7 @@ use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode};
 use confirms::Confirms;
 use pattern::Pattern;
 use publish::{Envelope, Publishing, RouteCache};
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use transaction::Transaction;
@@ -51,6 +52,8 @@ pub(crate) struct Channel {
     limit: u32,
     /// The name that an empty queue name stands for.
     last_queue: Option<String>,
+    /// Its consumers by their tags.
+    tags: FxHashMap<Arc<str>, ConsumerNumber>,
     /// The tag of its direct reply-to consumer.
     reply_tag: Option<Arc<str>>,
     counters: ChannelCounters,
@@ -85,6 +88,7 @@ impl Channel {
             prefetch: 0,
             limit: 0,
             last_queue: None,
+            tags: FxHashMap::default(),
             reply_tag: None,
             counters: ChannelCounters::default(),
             used_unix_ms: now.unix_ms,
@@ -258,7 +262,9 @@ impl Connection {
     fn release_channel(&mut self, number: ChannelId, fx: &mut Effects) -> u32 {
         let call = self.next_call();
         let answers = self.tell_shards(fx, || Command::CloseChannel { call, channel: number });
-        self.consumers.retain(|_, consumer| consumer.channel != number);
+        for consumer in std::mem::take(&mut self.open_channel(number).tags).values() {
+            self.consumers.remove(consumer);
+        }
         let channel = self.open_channel(number);
         let has_replies = channel.reply_tag.take().is_some();
         let counters = channel.counters;

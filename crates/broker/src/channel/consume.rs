@@ -72,6 +72,7 @@ impl Connection {
         if !nowait {
             basic::ConsumeOk { consumer_tag: &tag }.encode(number, fx.out.tail());
         }
+        self.open_channel(number).tags.insert(Arc::clone(&tag), consumer);
         self.consumers.insert(consumer, Consumer { channel: number, tag, queue });
     }
 
@@ -119,8 +120,9 @@ impl Connection {
             self.ask(CatalogAsk::RemoveReplyConsumer { channel: number }, number, basic::Cancel::ID, then, fx);
             return Ok(());
         }
-        let found = self.consumers.iter().find(|(_, consumer)| consumer.channel == number && consumer.tag == tag);
-        let Some((consumer, queue)) = found.map(|(consumer, found)| (*consumer, found.queue)) else {
+        let found = self.open_channel(number).tags.get(&tag).copied();
+        let found = found.and_then(|consumer| Some((consumer, self.consumers.get(&consumer)?.queue)));
+        let Some((consumer, queue)) = found else {
             if !nowait {
                 basic::CancelOk { consumer_tag: &tag }.encode(number, fx.out.tail());
             }
@@ -144,6 +146,7 @@ impl Connection {
             Some(consumer) => {
                 self.unsend_held(number, consumer, fx);
                 self.consumers.remove(&consumer);
+                self.open_channel(number).tags.remove(tag);
                 if self.open_channel(number).limit > 0 {
                     self.share_limit(number, None, fx);
                 }
@@ -158,7 +161,10 @@ impl Connection {
     /// The consumer's queue is gone; clients that can be told are.
     pub(crate) fn consumer_gone(&mut self, consumer: ConsumerNumber, fx: &mut Effects) {
         let Some(gone) = self.consumers.remove(&consumer) else { return };
-        let held = self.channels.get_mut(&gone.channel).map(|channel| channel.take_held(consumer));
+        let held = self.channels.get_mut(&gone.channel).map(|channel| {
+            channel.tags.remove(&gone.tag);
+            channel.take_held(consumer)
+        });
         for delivery in held.into_iter().flatten() {
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
         }
@@ -168,8 +174,8 @@ impl Connection {
     }
 
     fn has_tag(&mut self, number: ChannelId, tag: &str) -> bool {
-        self.open_channel(number).reply_tag.as_deref() == Some(tag)
-            || self.consumers.values().any(|consumer| consumer.channel == number && *consumer.tag == *tag)
+        let channel = self.open_channel(number);
+        channel.reply_tag.as_deref() == Some(tag) || channel.tags.contains_key(tag)
     }
 
     // --- qos ------------------------------------------------------------------------------------------------------
