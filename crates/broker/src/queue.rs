@@ -6,6 +6,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod dead_letter;
+mod pace;
 pub(crate) mod ready;
 pub(crate) mod rotation;
 mod run;
@@ -23,6 +24,7 @@ use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use amqp::{ChannelId, Table};
+use pace::Pace;
 use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
 use std::collections::VecDeque;
@@ -68,6 +70,8 @@ pub(crate) struct Queue {
     /// Like that, but traffic counts too, and by the wall clock.
     pub(crate) last_busy_unix_ms: u64,
     pub(crate) utilisation: Utilisation,
+    /// How its consumers keep up with it.
+    pub(crate) pace: Pace,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -188,6 +192,7 @@ impl Queue {
             last_used_ms: now.ms,
             last_busy_unix_ms: now.unix_ms,
             utilisation: Utilisation::default(),
+            pace: Pace::default(),
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -405,6 +410,12 @@ impl Queue {
         self.rotation.join(holder.priority, slot);
     }
 
+    /// Whether its consumers, which are as fast as the broker lets them be, will come for more in a moment, and have a lot
+    /// before them.
+    pub(crate) fn is_ahead_of_consumers(&self, now_ms: u64) -> bool {
+        self.pace.is_about_to_be_asked(now_ms) && (self.ready.near_bytes() >= AHEAD_BYTES || self.ready.has_any_far())
+    }
+
     fn activate(&mut self, slot: Slot<Holder>) {
         if self.spec.settings.single_active {
             self.active = Some(slot);
@@ -427,3 +438,6 @@ impl Queue {
         debug_assert_eq!(self.depth, found, "a message is in one place");
     }
 }
+
+/// What publishers may be ahead of fast consumers before they have to wait for them: about 5,000 short messages.
+const AHEAD_BYTES: u64 = 1 << 20;

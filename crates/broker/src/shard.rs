@@ -251,6 +251,14 @@ impl<S: Store> Shard<S> {
         self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX
     }
 
+    /// Whether publishes to this queue had better wait a little, since its consumers are about to come for more: without
+    /// that, a publisher that never waits takes the processor from consumers that wait for each answer.
+    #[must_use]
+    pub fn is_ahead_of_consumers(&self, queue: QueueId, now: Now) -> bool {
+        let slot = self.queue_slots.get(&queue);
+        slot.is_some_and(|slot| self.queues[*slot].is_ahead_of_consumers(now.ms))
+    }
+
     fn execute(&mut self, input: ShardInput, topology: &Topology) {
         match input {
             ShardInput::Batch(batch) => self.execute_batch(batch, topology),

@@ -143,7 +143,7 @@ impl Server {
         let (failure, failures) = unbounded_channel();
         let lock = Arc::new(opened.lock);
         let (mut shards, mut log_threads) = (JoinSet::new(), Vec::new());
-        for (opened, (mailbox, room)) in opened.shards.into_iter().zip(mailboxes.shards) {
+        for (opened, mailbox) in opened.shards.into_iter().zip(mailboxes.shards) {
             let news = Arc::new(Notify::new());
             let uptime = move || Duration::from_millis(clock.uptime_ms());
             let (writer, caretaker) = (opened.writer, opened.caretaker);
@@ -151,14 +151,8 @@ impl Server {
             log_threads.push(spawn("log-writer", &lock, move || writer.run(uptime, notify))?);
             let notify = notifier(&news);
             log_threads.push(spawn("log-caretaker", &lock, move || caretaker.run(uptime, notify))?);
-            let host = ShardHost {
-                shard: opened.shard,
-                board: Arc::clone(&board),
-                mailbox,
-                room,
-                news,
-                failures: failure.clone(),
-            };
+            let host =
+                ShardHost { shard: opened.shard, board: Arc::clone(&board), mailbox, news, failures: failure.clone() };
             shards.spawn(host.run());
         }
         // Before anyone is let in: whoever comes while there is a shortage is told so.

@@ -4,15 +4,15 @@
 //! more than a core of its own saves (CPU per message in the prototype, as a task and as a thread: 100 and 132 ns with
 //! one queue, 143 and 150 ns with 5,000). The log's writer, which blocks in the kernel, does have its thread.
 
-use crate::switchboard::{ShardMail, Switchboard};
-use broker::command::{CatalogInput, Command, Outbox, ShardInput};
+use crate::switchboard::{ShardMail, Switchboard, weight};
+use broker::command::{Batch, CatalogInput, Command, ConnectionId, Outbox, QueueId, ShardInput};
 use broker::inspect::QueueView;
 use broker::shard::Shard;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,8 +22,6 @@ pub(crate) struct ShardHost<S: Store> {
     pub(crate) shard: Shard<S>,
     pub(crate) board: Arc<Switchboard>,
     pub(crate) mailbox: UnboundedReceiver<ShardMail>,
-    /// Room in the mailbox, to be given back for each batch that was executed.
-    pub(crate) room: Arc<Semaphore>,
     /// The log's writer has news.
     pub(crate) news: Arc<Notify>,
     /// Where to say that the store failed.
@@ -37,9 +35,14 @@ struct Desk {
     /// Mail that came in and waits for a later step, in order.
     waiting: VecDeque<ShardMail>,
     inbox: Vec<ShardInput>,
+    /// The room in the mailbox that `inbox` takes: dropped, it is given back.
+    executed: Vec<OwnedSemaphorePermit>,
     out: Outbox,
     inspections: HashMap<u64, oneshot::Sender<Vec<QueueView>>>,
     last_ticket: u64,
+    /// Connections whose mail is held, and whether that is all that waits.
+    held: Vec<ConnectionId>,
+    holds: bool,
     /// [`ShardInput::Close`] came: nothing may follow it.
     is_closing: bool,
 }
@@ -50,9 +53,11 @@ impl<S: Store> ShardHost<S> {
         let mut desk = Desk::default();
         loop {
             self.wait(&mut desk).await;
-            let room = desk.open_mail(!self.shard.is_full());
-            self.shard.step(self.board.clock().now(), &mut desk.inbox, &self.board.topology(), &mut desk.out);
-            self.room.add_permits(room);
+            let now = self.board.clock().now();
+            let takes_waiting = !self.shard.is_full();
+            desk.open_mail(takes_waiting, |queue| self.shard.is_ahead_of_consumers(queue, now));
+            self.shard.step(now, &mut desk.inbox, &self.board.topology(), &mut desk.out);
+            desk.executed.clear();
             if let Some(sentence) = desk.out.failed.take() {
                 // Nothing that this step did may be seen: it may not survive.
                 let _stopping = self.failures.send(sentence);
@@ -72,11 +77,13 @@ impl<S: Store> ShardHost<S> {
     async fn wait(&mut self, desk: &mut Desk) {
         let deadline = self.shard.deadline();
         let is_due = deadline.is_some_and(|ms| ms <= self.board.clock().uptime_ms());
-        let later = deadline.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
+        let held_until_ms = desk.holds.then(|| self.board.clock().uptime_ms() + HOLD_MS);
+        let later = deadline.into_iter().chain(held_until_ms).min();
+        let later = later.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
         // While the disk cannot follow, commands wait in the mailbox, and at its end the clients.
         let takes_mail = !self.shard.is_full();
         // What waits for this step is taken with what comes in.
-        let is_due = is_due || takes_mail && !desk.waiting.is_empty();
+        let is_due = is_due || takes_mail && !desk.waiting.is_empty() && !desk.holds;
         tokio::select! {
             biased;
             received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE), if takes_mail => {
@@ -106,30 +113,48 @@ impl<S: Store> ShardHost<S> {
 }
 
 impl Desk {
-    /// Turns mail into inputs, that which waits only if it may; returns the room that it took.
+    /// Turns mail into inputs, that which waits only if it may.
     ///
     /// What settles deliveries goes first, and what publishes goes in small portions: a consumer with few deliveries
-    /// at a time would otherwise wait for all that a fast publisher has sent meanwhile, again and again. Nothing
+    /// at a time would otherwise wait for all that a fast publisher has sent meanwhile, again and again. For the same
+    /// reason a publisher waits, some milliseconds at the most, where it is ahead of consumers that are quick. Nothing
     /// overtakes mail of the same connection.
-    fn open_mail(&mut self, takes_waiting: bool) -> usize {
-        let mut room = 0;
+    fn open_mail(&mut self, takes_waiting: bool, is_ahead: impl Fn(QueueId) -> bool) {
         let mut mail = std::mem::take(&mut self.mail);
         for piece in mail.drain(..) {
             if self.is_urgent(&piece) {
-                room += self.open(piece);
+                self.open(piece);
             } else {
                 self.waiting.push_back(piece);
             }
         }
         self.mail = mail;
-        let mut taken = 0;
+        let (mut at, mut taken) = (0, 0);
+        self.held.clear();
         while takes_waiting
             && taken < ROOM_AT_ONCE
-            && let Some(piece) = self.waiting.pop_front()
+            && let Some(piece) = self.waiting.get(at)
         {
-            taken += self.open(piece);
+            if let Some(connection) = publishes(piece, &is_ahead).or_else(|| self.held_sender(piece)) {
+                self.held.push(connection);
+                at += 1;
+                continue;
+            }
+            let Some(piece) = self.waiting.remove(at) else { break };
+            let (first, rest) = split(piece, ROOM_AT_ONCE - taken);
+            if let Some(rest) = rest {
+                self.waiting.insert(at, rest);
+            }
+            taken += room_of(&first);
+            self.open(first);
         }
-        room + taken
+        self.holds = taken < ROOM_AT_ONCE && !self.held.is_empty();
+    }
+
+    /// Who sent this piece, if earlier mail of the same connection is held.
+    fn held_sender(&self, piece: &ShardMail) -> Option<ConnectionId> {
+        let ShardMail::Batch(batch, _) = piece else { return None };
+        self.held.contains(&batch.connection).then_some(batch.connection)
     }
 
     /// Only settles, and comes from nobody who has mail waiting.
@@ -143,28 +168,68 @@ impl Desk {
         batch.commands.iter().all(settles) && !self.waiting.iter().any(is_same)
     }
 
-    /// Makes one piece an input; returns the room that it took.
-    fn open(&mut self, piece: ShardMail) -> usize {
+    /// Makes one piece an input.
+    fn open(&mut self, piece: ShardMail) {
         if self.is_closing {
-            return 0;
+            return;
         }
-        let (input, room) = match piece {
-            ShardMail::Batch(batch, taken) => (ShardInput::Batch(batch), taken as usize),
+        let input = match piece {
+            ShardMail::Batch(batch, room) => {
+                self.executed.extend(room);
+                ShardInput::Batch(batch)
+            }
             ShardMail::Input(input) => {
                 self.is_closing = matches!(input, ShardInput::Close);
-                (input, 0)
+                input
             }
             ShardMail::Inspect(queue, asker) => {
                 self.last_ticket += 1;
                 self.inspections.insert(self.last_ticket, asker);
-                (ShardInput::Inspect { ticket: self.last_ticket, queue }, 0)
+                ShardInput::Inspect { ticket: self.last_ticket, queue }
             }
         };
         self.inbox.push(input);
-        room
     }
 }
 
+/// Who sent this piece, if it begins with a publish to such a queue.
+fn publishes(piece: &ShardMail, is_such: impl Fn(QueueId) -> bool) -> Option<ConnectionId> {
+    let ShardMail::Batch(batch, _) = piece else { return None };
+    let Some(Command::Publish(publish)) = batch.commands.first() else { return None };
+    publish.queues.first().is_some_and(|queue| is_such(*queue)).then_some(batch.connection)
+}
+
+/// How much room a piece takes.
+fn room_of(piece: &ShardMail) -> usize {
+    match piece {
+        ShardMail::Batch(_, Some(room)) => room.num_permits(),
+        _ => 0,
+    }
+}
+
+/// Parts a batch that takes more room than this from what is to follow it.
+fn split(piece: ShardMail, room: usize) -> (ShardMail, Option<ShardMail>) {
+    let ShardMail::Batch(mut batch, Some(mut taken)) = piece else { return (piece, None) };
+    if taken.num_permits() > room {
+        let mut units = 0;
+        let last = batch.commands.iter().position(|command| {
+            units += weight(std::slice::from_ref(command)) as usize;
+            units >= room
+        });
+        if let Some(last) = last
+            && last + 1 < batch.commands.len()
+            && let Some(part) = taken.split(units.min(taken.num_permits()))
+        {
+            let commands = batch.commands.drain(..=last).collect();
+            let first = Batch { connection: batch.connection, commands };
+            return (ShardMail::Batch(first, Some(part)), Some(ShardMail::Batch(batch, Some(taken))));
+        }
+    }
+    (ShardMail::Batch(batch, Some(taken)), None)
+}
+
+/// How long publishes are held before it is looked again.
+const HOLD_MS: u64 = 1;
 /// How many pieces of mail one step takes at most.
 const MAIL_AT_ONCE: usize = 256;
 /// How much room the mail that one step takes may have taken, about; what settles is not counted.

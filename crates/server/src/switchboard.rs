@@ -98,8 +98,9 @@ pub struct Unanswered;
 /// What reaches a shard's host.
 #[derive(Debug)]
 pub(crate) enum ShardMail {
-    /// From a connection, with the room that it takes.
-    Batch(Batch, u32),
+    /// From a connection, with the room that it takes, to be given back when it is executed. What the server itself asks
+    /// takes none.
+    Batch(Batch, Option<OwnedSemaphorePermit>),
     /// From anyone else.
     Input(ShardInput),
     /// Describe this queue, or all.
@@ -118,8 +119,8 @@ pub(crate) enum ConnectionMail {
 /// The receiving ends.
 #[derive(Debug)]
 pub(crate) struct Mailboxes {
-    /// By shard, each with the semaphore to give room back to.
-    pub(crate) shards: Vec<(UnboundedReceiver<ShardMail>, Arc<Semaphore>)>,
+    /// By shard.
+    pub(crate) shards: Vec<UnboundedReceiver<ShardMail>>,
     /// The catalog's.
     pub(crate) catalog: UnboundedReceiver<CatalogInput>,
 }
@@ -139,7 +140,17 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 struct ShardLine {
     mail: UnboundedSender<ShardMail>,
-    room: Arc<Semaphore>,
+    /// For what publishes …
+    publish_room: Arc<Semaphore>,
+    /// … and for all else: who settles, or asks, does not stand in line behind publishers.
+    other_room: Arc<Semaphore>,
+}
+
+impl ShardLine {
+    fn room_for(&self, commands: &[Command]) -> &Arc<Semaphore> {
+        let publishes = |command: &Command| matches!(command, Command::Publish(_) | Command::Transaction(_));
+        if commands.iter().any(publishes) { &self.publish_room } else { &self.other_room }
+    }
 }
 
 #[derive(Debug)]
@@ -163,9 +174,9 @@ impl Switchboard {
         let (mut lines, mut mailboxes) = (Vec::new(), Vec::new());
         for _shard in 0..parts.shards {
             let (mail, mailbox) = unbounded_channel();
-            let room = Arc::new(Semaphore::new(ROOM as usize));
-            mailboxes.push((mailbox, Arc::clone(&room)));
-            lines.push(ShardLine { mail, room });
+            let room = || Arc::new(Semaphore::new(ROOM as usize));
+            mailboxes.push(mailbox);
+            lines.push(ShardLine { mail, publish_room: room(), other_room: room() });
         }
         let board = Self {
             alarms: Alarms::new(&parts.config),
@@ -352,12 +363,10 @@ impl Switchboard {
 
     /// Sends a connection's commands to a shard and leaves `commands` empty, unless its mailbox has no room.
     pub(crate) fn try_send(&self, from: ConnectionId, to: ShardId, commands: &mut Vec<Command>) -> bool {
-        let room = &self.shards[usize::from(to.0)].room;
-        match room.try_acquire_many(weight(commands)) {
+        let room = self.shards[usize::from(to.0)].room_for(commands);
+        match Arc::clone(room).try_acquire_many_owned(weight(commands)) {
             Ok(permit) => {
-                let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
-                permit.forget();
-                self.post(to, ShardMail::Batch(Batch { connection: from, commands: std::mem::take(commands) }, taken));
+                self.send_with(permit, from, to, std::mem::take(commands));
                 true
             }
             Err(TryAcquireError::NoPermits) => false,
@@ -375,7 +384,7 @@ impl Switchboard {
         shard: ShardId,
         commands: &[Command],
     ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + 'static {
-        let room = Arc::clone(&self.shards[usize::from(shard.0)].room);
+        let room = Arc::clone(self.shards[usize::from(shard.0)].room_for(commands));
         let weight = weight(commands);
         async move { room.acquire_many_owned(weight).await.ok() }
     }
@@ -388,9 +397,7 @@ impl Switchboard {
         to: ShardId,
         commands: Vec<Command>,
     ) {
-        let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
-        permit.forget();
-        self.post(to, ShardMail::Batch(Batch { connection: from, commands }, taken));
+        self.post(to, ShardMail::Batch(Batch { connection: from, commands }, Some(permit)));
     }
 
     /// Keeps what a client's connection did, at its end.
@@ -448,7 +455,8 @@ impl Switchboard {
     /// Asks every shard to make everything durable and to end. What connections ask from now on is dropped.
     pub(crate) fn close_shards(&self) {
         for shard in &self.shards {
-            shard.room.close();
+            shard.publish_room.close();
+            shard.other_room.close();
             let _closed_before = shard.mail.send(ShardMail::Input(ShardInput::Close));
         }
     }
@@ -492,7 +500,7 @@ fn ask_connection(line: &ConnectionLine) -> oneshot::Receiver<ConnectionView> {
 
 /// The room that commands take in a mailbox: one, and one more for each 4 KiB of messages and of what it costs to queue
 /// them.
-fn weight(commands: &[Command]) -> u32 {
+pub(crate) fn weight(commands: &[Command]) -> u32 {
     let units = 1 + publish_bytes(commands) / 4096;
     u32::try_from(units).unwrap_or(ROOM).min(ROOM)
 }
@@ -512,7 +520,8 @@ fn publish_bytes(commands: &[Command]) -> u64 {
 /// of them fit into one read.
 const PUBLISH_BYTES: u64 = 256;
 
-/// What the connections' batches in one shard's mailbox may weigh together: 256 small ones, or 1 MiB of messages. Enough
+/// What the connections' batches in one shard's mailbox may weigh together, those that publish and the others each for
+/// themselves: 256 small ones, or 1 MiB of messages. Enough
 /// to keep the shard busy while connections read on, and little enough that what waits behind them (a question, the
 /// word that a consumer has room again) waits for milliseconds: with 16 MiB, consumers starved behind publishers.
 const ROOM: u32 = 256;

@@ -40,6 +40,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn dispatch(&mut self, slot: Slot<Queue>) {
         self.queues[slot].is_touched = false;
         self.expire(slot, self.now.unix_ms);
+        let before = self.queues[slot].ready.len();
         while !self.queues[slot].ready.is_empty() {
             if self.queues[slot].rotation.is_empty() {
                 break;
@@ -57,6 +58,10 @@ impl<S: Store> Shard<S> {
         self.count_near(slot);
         let queue = &mut self.queues[slot];
         if queue.consumers > 0 {
+            queue.pace.note_delivered(before.saturating_sub(queue.ready.len()) as u64, self.now.ms);
+            if queue.rotation.is_empty() && !queue.ready.is_empty() {
+                queue.pace.note_sated(self.now.ms);
+            }
             queue.utilisation.note(!queue.rotation.is_empty(), self.now.ms);
         }
         queue.check();
@@ -253,6 +258,7 @@ impl<S: Store> Shard<S> {
     fn admit(&mut self, (slot, consumer): (Slot<Queue>, Slot<Holder>), from: Turn) {
         let Some(queue) = self.queues.get_mut(slot) else { return };
         if queue.holders.get(consumer).is_some_and(|holder| holder.turn == from) {
+            queue.pace.note_hungry();
             queue.join_rotation(consumer);
             self.touch(slot);
         }

@@ -98,6 +98,7 @@ impl<S: Store> Shard<S> {
         }
         match holder.turn {
             Turn::Full if !holder.is_full() => {
+                queue.pace.note_hungry();
                 queue.join_rotation(holder_slot);
                 self.touch(slot);
             }
