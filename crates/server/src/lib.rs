@@ -96,6 +96,12 @@ pub enum StopError {
     /// The disk failed meanwhile.
     #[error("{0}")]
     Failed(String),
+    /// The disk is full.
+    #[error(
+        "the disk is full, so that what was still to be written is not; nothing that was confirmed is lost, the next \
+         start recovers the log. Make room before it"
+    )]
+    Full,
     /// The disk did not follow in time.
     #[error("the disk is too slow to wait for; nothing that was confirmed is lost, the next start recovers the log")]
     Slow,
@@ -143,7 +149,7 @@ impl Server {
         let (failure, failures) = unbounded_channel();
         let lock = Arc::new(opened.lock);
         let (mut shards, mut log_threads) = (JoinSet::new(), Vec::new());
-        for (opened, (mailbox, room)) in opened.shards.into_iter().zip(mailboxes.shards) {
+        for (opened, mailbox) in opened.shards.into_iter().zip(mailboxes.shards) {
             let news = Arc::new(Notify::new());
             let uptime = move || Duration::from_millis(clock.uptime_ms());
             let (writer, caretaker) = (opened.writer, opened.caretaker);
@@ -151,14 +157,8 @@ impl Server {
             log_threads.push(spawn("log-writer", &lock, move || writer.run(uptime, notify))?);
             let notify = notifier(&news);
             log_threads.push(spawn("log-caretaker", &lock, move || caretaker.run(uptime, notify))?);
-            let host = ShardHost {
-                shard: opened.shard,
-                board: Arc::clone(&board),
-                mailbox,
-                room,
-                news,
-                failures: failure.clone(),
-            };
+            let host =
+                ShardHost { shard: opened.shard, board: Arc::clone(&board), mailbox, news, failures: failure.clone() };
             shards.spawn(host.run());
         }
         // Before anyone is let in: whoever comes while there is a shortage is told so.
@@ -221,7 +221,10 @@ impl Server {
             let _join =
                 tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         });
-        durable.await.map_err(|_| StopError::Slow)?;
+        if durable.await.is_err() {
+            let is_full = self.board.alarms().is_disk_full();
+            return Err(if is_full { StopError::Full } else { StopError::Slow });
+        }
         self.failures.try_recv().map_or(Ok(()), |sentence| Err(StopError::Failed(sentence)))
     }
 }

@@ -65,7 +65,7 @@ impl Operator {
     pub fn send(&mut self, shard: ShardId, commands: Vec<Command>) {
         self.shards.insert(shard);
         let batch = Batch { connection: self.id(), commands };
-        self.board.post(shard, ShardMail::Batch(batch, 0));
+        self.board.post(shard, ShardMail::Batch(batch, None));
     }
 
     /// Publishes to queues of one shard and waits until the messages are as safe as a publisher confirm promises.

@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,8 +22,6 @@ pub(crate) struct ShardHost<S: Store> {
     pub(crate) shard: Shard<S>,
     pub(crate) board: Arc<Switchboard>,
     pub(crate) mailbox: UnboundedReceiver<ShardMail>,
-    /// Room in the mailbox, to be given back for each batch that was executed.
-    pub(crate) room: Arc<Semaphore>,
     /// The log's writer has news.
     pub(crate) news: Arc<Notify>,
     /// Where to say that the store failed.
@@ -37,6 +35,8 @@ struct Desk {
     /// Mail that came in and waits for a later step, in order.
     waiting: VecDeque<ShardMail>,
     inbox: Vec<ShardInput>,
+    /// The room that `inbox` takes in the mailbox, to be given back when it is executed.
+    taken: Vec<OwnedSemaphorePermit>,
     out: Outbox,
     inspections: HashMap<u64, oneshot::Sender<Vec<QueueView>>>,
     last_ticket: u64,
@@ -50,9 +50,9 @@ impl<S: Store> ShardHost<S> {
         let mut desk = Desk::default();
         loop {
             self.wait(&mut desk).await;
-            let room = desk.open_mail(!self.shard.is_full());
+            desk.open_mail(!self.shard.is_full());
             self.shard.step(self.board.clock().now(), &mut desk.inbox, &self.board.topology(), &mut desk.out);
-            self.room.add_permits(room);
+            desk.taken.clear();
             if let Some(sentence) = desk.out.failed.take() {
                 // Nothing that this step did may be seen: it may not survive.
                 let _stopping = self.failures.send(sentence);
@@ -73,13 +73,12 @@ impl<S: Store> ShardHost<S> {
         let deadline = self.shard.deadline();
         let is_due = deadline.is_some_and(|ms| ms <= self.board.clock().uptime_ms());
         let later = deadline.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
-        // While the disk cannot follow, commands wait in the mailbox, and at its end the clients.
-        let takes_mail = !self.shard.is_full();
-        // What waits for this step is taken with what comes in.
-        let is_due = is_due || takes_mail && !desk.waiting.is_empty();
+        // What waits for this step is taken with what comes in. While the disk cannot follow it waits on, and behind it
+        // the clients, in want of room: but for what settles, which is let through.
+        let is_due = is_due || !self.shard.is_full() && !desk.waiting.is_empty();
         tokio::select! {
             biased;
-            received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE), if takes_mail => {
+            received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE) => {
                 debug_assert_ne!(received, 0, "the switchboard, which this host holds, has the sending end");
             }
             () = self.news.notified() => {}
@@ -106,17 +105,16 @@ impl<S: Store> ShardHost<S> {
 }
 
 impl Desk {
-    /// Turns mail into inputs, that which waits only if it may; returns the room that it took.
+    /// Turns mail into inputs, that which waits only if it may.
     ///
     /// What settles deliveries goes first, and what publishes goes in small portions: a consumer with few deliveries
     /// at a time would otherwise wait for all that a fast publisher has sent meanwhile, again and again. Nothing
     /// overtakes mail of the same connection.
-    fn open_mail(&mut self, takes_waiting: bool) -> usize {
-        let mut room = 0;
+    fn open_mail(&mut self, takes_waiting: bool) {
         let mut mail = std::mem::take(&mut self.mail);
         for piece in mail.drain(..) {
             if self.is_urgent(&piece) {
-                room += self.open(piece);
+                self.open(piece);
             } else {
                 self.waiting.push_back(piece);
             }
@@ -129,27 +127,29 @@ impl Desk {
         {
             taken += self.open(piece);
         }
-        room + taken
     }
 
     /// Only settles, and comes from nobody who has mail waiting.
     fn is_urgent(&self, piece: &ShardMail) -> bool {
         let ShardMail::Batch(batch, _) = piece else { return false };
-        let settles = |command: &Command| matches!(command, Command::Settle(_) | Command::Drained { .. });
         let is_same = |other: &ShardMail| match other {
             ShardMail::Batch(other, _) => other.connection == batch.connection,
             ShardMail::Input(_) | ShardMail::Inspect(..) => false,
         };
-        batch.commands.iter().all(settles) && !self.waiting.iter().any(is_same)
+        batch.commands.iter().all(Command::settles) && !self.waiting.iter().any(is_same)
     }
 
-    /// Makes one piece an input; returns the room that it took.
+    /// Makes one piece an input; returns how much room it takes.
     fn open(&mut self, piece: ShardMail) -> usize {
         if self.is_closing {
             return 0;
         }
         let (input, room) = match piece {
-            ShardMail::Batch(batch, taken) => (ShardInput::Batch(batch), taken as usize),
+            ShardMail::Batch(batch, permit) => {
+                let room = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+                self.taken.extend(permit);
+                (ShardInput::Batch(batch), room)
+            }
             ShardMail::Input(input) => {
                 self.is_closing = matches!(input, ShardInput::Close);
                 (input, 0)
@@ -169,3 +169,42 @@ impl Desk {
 const MAIL_AT_ONCE: usize = 256;
 /// How much room the mail that one step takes may have taken, about; what settles is not counted.
 const ROOM_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::command::{Batch, ConnectionId, QueueId, Settle, Settlement};
+    use store::Seq;
+
+    fn mail(connection: u64, commands: Vec<Command>) -> ShardMail {
+        ShardMail::Batch(Batch { connection: ConnectionId(connection), commands }, None)
+    }
+
+    fn ack() -> Command {
+        Command::Settle(Settle { queue: QueueId(1), seq: Seq(1), count: 1, how: Settlement::Ack })
+    }
+
+    fn from(inbox: &mut Vec<ShardInput>) -> Vec<u64> {
+        let connection = |input: ShardInput| match input {
+            ShardInput::Batch(batch) => Some(batch.connection.0),
+            _ => None,
+        };
+        inbox.drain(..).filter_map(connection).collect()
+    }
+
+    #[test]
+    fn while_the_disk_does_not_follow_only_what_settles_is_let_through() {
+        let mut desk = Desk::default();
+        desk.mail.extend([
+            mail(1, vec![Command::Mark { mark: 1 }]),
+            mail(2, vec![ack()]),
+            mail(1, vec![ack()]),
+            mail(3, vec![ack(), Command::Mark { mark: 1 }]),
+        ]);
+        desk.open_mail(false);
+        assert_eq!(from(&mut desk.inbox), [2], "nothing overtakes mail of its own connection");
+        desk.mail.push(mail(2, vec![ack()]));
+        desk.open_mail(true);
+        assert_eq!(from(&mut desk.inbox), [2, 1, 1, 3]);
+    }
+}

@@ -98,8 +98,8 @@ pub struct Unanswered;
 /// What reaches a shard's host.
 #[derive(Debug)]
 pub(crate) enum ShardMail {
-    /// From a connection, with the room that it takes.
-    Batch(Batch, u32),
+    /// From a connection, with the room that it takes until it is executed; an operator's takes none.
+    Batch(Batch, Option<OwnedSemaphorePermit>),
     /// From anyone else.
     Input(ShardInput),
     /// Describe this queue, or all.
@@ -118,8 +118,8 @@ pub(crate) enum ConnectionMail {
 /// The receiving ends.
 #[derive(Debug)]
 pub(crate) struct Mailboxes {
-    /// By shard, each with the semaphore to give room back to.
-    pub(crate) shards: Vec<(UnboundedReceiver<ShardMail>, Arc<Semaphore>)>,
+    /// By shard.
+    pub(crate) shards: Vec<UnboundedReceiver<ShardMail>>,
     /// The catalog's.
     pub(crate) catalog: UnboundedReceiver<CatalogInput>,
 }
@@ -140,6 +140,14 @@ pub(crate) struct Parts {
 struct ShardLine {
     mail: UnboundedSender<ShardMail>,
     room: Arc<Semaphore>,
+    /// For what settles deliveries and does nothing else: that does not wait behind publishes.
+    settling_room: Arc<Semaphore>,
+}
+
+impl ShardLine {
+    fn room_for(&self, commands: &[Command]) -> &Arc<Semaphore> {
+        if commands.iter().all(Command::settles) { &self.settling_room } else { &self.room }
+    }
 }
 
 #[derive(Debug)]
@@ -163,9 +171,9 @@ impl Switchboard {
         let (mut lines, mut mailboxes) = (Vec::new(), Vec::new());
         for _shard in 0..parts.shards {
             let (mail, mailbox) = unbounded_channel();
-            let room = Arc::new(Semaphore::new(ROOM as usize));
-            mailboxes.push((mailbox, Arc::clone(&room)));
-            lines.push(ShardLine { mail, room });
+            let room = || Arc::new(Semaphore::new(ROOM as usize));
+            mailboxes.push(mailbox);
+            lines.push(ShardLine { mail, room: room(), settling_room: room() });
         }
         let board = Self {
             alarms: Alarms::new(&parts.config),
@@ -352,12 +360,10 @@ impl Switchboard {
 
     /// Sends a connection's commands to a shard and leaves `commands` empty, unless its mailbox has no room.
     pub(crate) fn try_send(&self, from: ConnectionId, to: ShardId, commands: &mut Vec<Command>) -> bool {
-        let room = &self.shards[usize::from(to.0)].room;
-        match room.try_acquire_many(weight(commands)) {
+        let room = self.shards[usize::from(to.0)].room_for(commands);
+        match Arc::clone(room).try_acquire_many_owned(weight(commands)) {
             Ok(permit) => {
-                let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
-                permit.forget();
-                self.post(to, ShardMail::Batch(Batch { connection: from, commands: std::mem::take(commands) }, taken));
+                self.send_with(permit, from, to, std::mem::take(commands));
                 true
             }
             Err(TryAcquireError::NoPermits) => false,
@@ -375,7 +381,7 @@ impl Switchboard {
         shard: ShardId,
         commands: &[Command],
     ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + 'static {
-        let room = Arc::clone(&self.shards[usize::from(shard.0)].room);
+        let room = Arc::clone(self.shards[usize::from(shard.0)].room_for(commands));
         let weight = weight(commands);
         async move { room.acquire_many_owned(weight).await.ok() }
     }
@@ -388,9 +394,7 @@ impl Switchboard {
         to: ShardId,
         commands: Vec<Command>,
     ) {
-        let taken = u32::try_from(permit.num_permits()).unwrap_or(ROOM);
-        permit.forget();
-        self.post(to, ShardMail::Batch(Batch { connection: from, commands }, taken));
+        self.post(to, ShardMail::Batch(Batch { connection: from, commands }, Some(permit)));
     }
 
     /// Keeps what a client's connection did, at its end.
@@ -449,6 +453,7 @@ impl Switchboard {
     pub(crate) fn close_shards(&self) {
         for shard in &self.shards {
             shard.room.close();
+            shard.settling_room.close();
             let _closed_before = shard.mail.send(ShardMail::Input(ShardInput::Close));
         }
     }
