@@ -173,8 +173,12 @@ fn very_many_that_expire_at_once_go_in_pieces_and_nobody_gets_one_meanwhile() {
     assert!(world.outcome(CallId(71)).is_none(), "it is not known yet what is first");
     let left = world.shard.views(Some(Q))[0].ready;
     assert!((2..20_000).contains(&left), "{left}");
-    assert_eq!(world.shard.deadline(), Some(world.now.ms));
-    world.settle_down();
+    let mut steps = 0;
+    while world.shard.deadline() == Some(world.now.ms) {
+        world.step(vec![]);
+        steps += 1;
+    }
+    assert!((3..100).contains(&steps), "{steps}");
     let Some(Outcome::Got { delivery, left: 0 }) = world.outcome(CallId(71)) else { panic!("{:?}", world.out) };
     assert_eq!(delivery.message.body(), b"live");
     assert_eq!(world.depths(2), (20_000, 0));
