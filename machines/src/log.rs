@@ -131,6 +131,14 @@ impl Store for SharedStore {
         self.0.borrow().wants_checkpoint()
     }
 
+    fn wants_idle_checkpoint(&self) -> bool {
+        self.0.borrow().wants_idle_checkpoint()
+    }
+
+    fn checkpoint_is_behind(&self) -> bool {
+        self.0.borrow().checkpoint_is_behind()
+    }
+
     fn begin_checkpoint(&mut self) {
         self.0.borrow_mut().begin_checkpoint();
     }

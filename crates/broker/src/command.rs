@@ -180,6 +180,14 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Settles deliveries, or says that they have arrived, and does nothing else.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        matches!(self, Command::Settle(_) | Command::Drained { .. })
+    }
+}
+
 /// A routed message on its way to one shard, or several that are alike in all but their bytes.
 #[derive(Debug)]
 pub struct Publish {

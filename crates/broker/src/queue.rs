@@ -5,11 +5,12 @@
 //! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
 
 pub(crate) mod backlog;
+mod block;
 pub(crate) mod dead_letter;
 mod pace;
 pub(crate) mod ready;
 pub(crate) mod rotation;
-mod run;
+pub(crate) mod run;
 pub(crate) mod unacked;
 mod utilisation;
 
@@ -19,7 +20,8 @@ pub(crate) mod tests;
 use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueSpec};
 use crate::inspect::QueueCounters;
 use crate::message::Message;
-use crate::queue::backlog::{Backlog, Run};
+use crate::queue::backlog::Backlog;
+use crate::queue::run::Run;
 use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
@@ -41,10 +43,14 @@ pub(crate) struct Queue {
     pub(crate) unacked: Unacked,
     /// Dead letters on their way to another shard, or from the log.
     pub(crate) moving: Sums,
-    /// Far messages are being read.
+    /// Far messages are being read, …
     pub(crate) is_reading: bool,
-    /// Who asked for a message while the first one was far.
+    /// … and so are some that expired, to be dead-lettered.
+    pub(crate) is_reading_expired: bool,
+    /// Who asked for a message while the first one was far, or still to be dropped.
     pub(crate) getters: VecDeque<Getter>,
+    /// Of a first message that was far when somebody looked: its record and its timestamp.
+    pub(crate) far_head: Option<(Lsn, Option<u64>)>,
     /// What the shard's budget counts for this queue.
     pub(crate) counted_bytes: u64,
     pub(crate) holders: Slots<Holder>,
@@ -176,7 +182,9 @@ impl Queue {
             unacked: Unacked::default(),
             moving: Sums::default(),
             is_reading: false,
+            is_reading_expired: false,
             getters: VecDeque::new(),
+            far_head: None,
             counted_bytes: 0,
             holders: Slots::default(),
             rotation: Rotation::default(),
@@ -261,16 +269,16 @@ impl Queue {
             || shard_near_bytes > shard_max && !(is_used && is_empty)
     }
 
-    /// A dead letter left, but it has yet to be read, or stored by another shard.
-    pub(crate) fn begin_move(&mut self, entry: &Entry) {
-        self.depth += 1;
-        self.moving.add(&entry.run());
+    /// Dead letters left, but they have yet to be read, or stored by another shard.
+    pub(crate) fn begin_move(&mut self, run: &Run) {
+        self.depth += u64::from(run.count);
+        self.moving.add(run);
     }
 
-    /// It has been.
-    pub(crate) fn end_move(&mut self, entry: &Entry) {
-        self.depth -= 1;
-        self.moving.subtract(&entry.run());
+    /// They have been.
+    pub(crate) fn end_move(&mut self, run: &Run) {
+        self.depth -= u64::from(run.count);
+        self.moving.subtract(run);
     }
 
     /// Messages, taken out of their places before, are gone for good.
@@ -284,11 +292,6 @@ impl Queue {
             Some(last) if last.last.0 + 1 == range.first.0 => last.last = range.last,
             _ => self.settled.push(range),
         }
-    }
-
-    /// Notes that this place is empty, for the log.
-    pub(crate) fn note_settled(&mut self, seq: Seq) {
-        self.note_settled_range(SeqRange { first: seq, last: seq });
     }
 
     /// Whether one more message of this size would not fit.

@@ -41,7 +41,7 @@ use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
 use crate::topology::{Routes, Topology};
 use amqp::ChannelId;
-use dead_letter::{Dead, Moving};
+use dead_letter::{Dead, Moving, Unread};
 use log::{Log, Waiter};
 use peers::{Channel, Peer};
 use publish::Terms;
@@ -49,9 +49,9 @@ use read::Reading;
 use reclaim::Reclaim;
 use rustc_hash::FxHashMap;
 use slots::{Slot, Slots};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use store::{Lsn, QueueId, SeqRange, Store, StoreEvent};
+use store::{Lsn, QueueId, Store, StoreEvent};
 use timers::Timers;
 
 /// What a shard is told once.
@@ -128,20 +128,36 @@ pub struct Shard<S: Store> {
     last_read: u64,
     /// What the reads ahead that are under way will take in memory.
     reading_bytes: u64,
-    /// How many messages that died are being read …
-    dead_reading: usize,
+    /// How many first messages are being read because somebody looks.
+    heads_reading: usize,
+    /// What those that died and are being read take in memory …
+    dead_reading_bytes: u64,
     /// … and those that wait for their turn.
-    dead_unread: VecDeque<Dead>,
+    dead_unread: VecDeque<Unread>,
     /// What all near messages take in memory.
     near_bytes: u64,
     /// Messages that are gone, and whose records are still to be released.
     discarded: VecDeque<Backlog>,
+    /// How much this step may still drop …
+    droppable: usize,
+    /// … and the queues that had more.
+    dropping: Vec<Slot<Queue>>,
+    /// Queues with [`Queue::getters`].
+    getting: BTreeSet<Slot<Queue>>,
     checkpoint: Option<checkpoint::Pass>,
     reclaim: Reclaim,
+    /// The last record …
+    quiet_since: Lsn,
+    /// … and when it was there.
+    quiet_since_ms: u64,
     /// Peers with events.
     addressed: Vec<Slot<Peer>>,
     /// Nothing may be appended to the log any more.
     is_closed: bool,
+    /// The log finds no room on the disk.
+    is_stuck: bool,
+    /// The log's end is written, too.
+    log_is_closed: bool,
     out: Outbox,
     /// Room to work in, kept for the next time.
     accepted: Vec<publish::Accepted>,
@@ -179,14 +195,22 @@ impl<S: Store> Shard<S> {
             readings: FxHashMap::default(),
             last_read: 0,
             reading_bytes: 0,
-            dead_reading: 0,
+            heads_reading: 0,
+            dead_reading_bytes: 0,
             dead_unread: VecDeque::new(),
             near_bytes: 0,
             discarded: VecDeque::new(),
+            droppable: 0,
+            dropping: Vec::new(),
+            getting: BTreeSet::new(),
             checkpoint: None,
             reclaim: Reclaim::default(),
+            quiet_since: Lsn::ZERO,
+            quiet_since_ms: now.ms,
             addressed: Vec::new(),
             is_closed: false,
+            is_stuck: false,
+            log_is_closed: false,
             out: Outbox::default(),
             accepted: Vec::new(),
             places: Vec::new(),
@@ -211,6 +235,7 @@ impl<S: Store> Shard<S> {
     pub fn step(&mut self, now: Now, inbox: &mut Vec<ShardInput>, topology: &Topology, out: &mut Outbox) {
         self.now = now;
         std::mem::swap(&mut self.out, out);
+        self.go_on_dropping();
         for input in inbox.drain(..) {
             self.execute(input, topology);
         }
@@ -218,10 +243,14 @@ impl<S: Store> Shard<S> {
         if !self.is_closed {
             self.run_timers();
             self.serve(topology);
+            self.go_on_reading_dead();
             self.write_settled();
             self.release_discarded();
             self.reclaim();
+            self.note_activity();
             self.write_checkpoint();
+        } else if !self.log_is_closed {
+            self.finish_closing();
         }
         self.log.flush();
         for peer in self.addressed.drain(..) {
@@ -236,19 +265,23 @@ impl<S: Store> Shard<S> {
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
         if self.is_closed {
-            return None;
+            return self.may_write_checkpoint().then_some(self.now.ms);
         }
-        if !self.touched.is_empty() || self.checkpoint.is_some() || !self.discarded.is_empty() {
+        if !(self.touched.is_empty() && self.discarded.is_empty() && self.dropping.is_empty())
+            || self.may_write_checkpoint()
+        {
             return Some(self.now.ms);
         }
         // A log that is to shrink must not wait for somebody to come along.
-        [self.timers.next_ms(), self.reclaim_at_ms()].into_iter().flatten().min()
+        [self.timers.next_ms(), self.reclaim_at_ms(), self.idle_checkpoint_at_ms()].into_iter().flatten().min()
     }
 
-    /// The disk cannot follow: no more input, please, until this changes. The store's news change it.
+    /// The disk cannot follow: nothing more to be written, please, until this changes. The store's news change it. While
+    /// there is no room on the disk this is not so, however much waits: who publishes is blocked then, and what the
+    /// others want is what makes room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX
+        self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX && !self.is_stuck
     }
 
     /// Whether publishes to this queue had better wait a little, since its consumers are about to come for more: without
@@ -297,8 +330,7 @@ impl<S: Store> Shard<S> {
             ShardInput::TransferStored { transfer } => self.finish_transfer(transfer),
             ShardInput::Inspect { ticket, queue } => {
                 self.serve(topology);
-                let views = self.views(queue);
-                self.out.views.push((ticket, views));
+                self.inspect(ticket, queue);
             }
             ShardInput::Close => self.close(topology),
         }
@@ -459,7 +491,10 @@ impl<S: Store> Shard<S> {
                     self.bury(topology);
                 }
                 StoreEvent::Old(messages) => self.hear_old(messages),
-                StoreEvent::Full(is_full) => self.out.full = Some(is_full),
+                StoreEvent::Full(is_full) => {
+                    self.is_stuck = is_full;
+                    self.out.full = Some(is_full);
+                }
                 StoreEvent::Failed(sentence) => {
                     self.out.failed = Some(sentence);
                     return;
@@ -514,19 +549,26 @@ impl<S: Store> Shard<S> {
             self.leave_all_channels(peer);
             self.bury(topology);
         }
-        let died = self.moving.values().map(|moving| (moving.queue, &moving.entry));
-        let read = self.readings.values().filter_map(|reading| match reading {
-            Reading::Dead(dead) => Some((dead.queue.queue.id, &dead.entry)),
-            Reading::Ahead { .. } => None,
-        });
-        let unread = self.dead_unread.iter().map(|dead| (dead.queue.queue.id, &dead.entry));
-        for (queue, entry) in died.chain(read).chain(unread).filter(|(_, entry)| entry.is_kept && entry.redelivered) {
-            self.log.append_returned(queue, SeqRange { first: entry.seq, last: entry.seq }, entry.attempts);
+        let died = self.moving.values().map(|moving| (moving.queue, moving.entry.run()));
+        let unread = self.unread().map(|unread| (unread.queue.queue.id, unread.run));
+        let died: Vec<_> = died.chain(unread).filter(|(_, run)| run.kept && run.redelivered).collect();
+        for (queue, run) in died {
+            self.log.append_returned(queue, run.range(), run.attempts);
         }
         self.write_settled();
-        self.write_last_checkpoint();
-        self.log.close();
         self.is_closed = true;
+        self.begin_last_checkpoint();
+    }
+
+    /// The end of the log is written behind its last checkpoint, which may take some steps.
+    fn finish_closing(&mut self) {
+        if self.may_write_checkpoint() {
+            self.write_checkpoint();
+        }
+        if self.checkpoint.is_none() {
+            self.log.close();
+            self.log_is_closed = true;
+        }
     }
 }
 

@@ -85,6 +85,12 @@ impl Alarms {
         }
     }
 
+    /// Whether a log finds no room on the disk.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        !self.state().full.is_empty()
+    }
+
     /// The alarms that are on.
     #[must_use]
     pub fn shortage(&self) -> Shortage {

@@ -96,6 +96,12 @@ pub enum StopError {
     /// The disk failed meanwhile.
     #[error("{0}")]
     Failed(String),
+    /// The disk is full.
+    #[error(
+        "the disk is full, so that what was still to be written is not; nothing that was confirmed is lost, the next \
+         start recovers the log. Make room before it"
+    )]
+    Full,
     /// The disk did not follow in time.
     #[error("the disk is too slow to wait for; nothing that was confirmed is lost, the next start recovers the log")]
     Slow,
@@ -215,7 +221,10 @@ impl Server {
             let _join =
                 tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         });
-        durable.await.map_err(|_| StopError::Slow)?;
+        if durable.await.is_err() {
+            let is_full = self.board.alarms().is_disk_full();
+            return Err(if is_full { StopError::Full } else { StopError::Slow });
+        }
         self.failures.try_recv().map_or(Ok(()), |sentence| Err(StopError::Failed(sentence)))
     }
 }

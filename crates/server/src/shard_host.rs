@@ -80,13 +80,12 @@ impl<S: Store> ShardHost<S> {
         let held_until_ms = desk.holds.then(|| self.board.clock().uptime_ms() + HOLD_MS);
         let later = deadline.into_iter().chain(held_until_ms).min();
         let later = later.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
-        // While the disk cannot follow, commands wait in the mailbox, and at its end the clients.
-        let takes_mail = !self.shard.is_full();
-        // What waits for this step is taken with what comes in.
-        let is_due = is_due || takes_mail && !desk.waiting.is_empty() && !desk.holds;
+        // What waits for this step is taken with what comes in. While the disk cannot follow it waits on, and behind it
+        // the clients, in want of room: but for what settles, which is let through.
+        let is_due = is_due || !self.shard.is_full() && !desk.waiting.is_empty() && !desk.holds;
         tokio::select! {
             biased;
-            received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE), if takes_mail => {
+            received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE) => {
                 debug_assert_ne!(received, 0, "the switchboard, which this host holds, has the sending end");
             }
             () = self.news.notified() => {}
@@ -160,12 +159,11 @@ impl Desk {
     /// Only settles, and comes from nobody who has mail waiting.
     fn is_urgent(&self, piece: &ShardMail) -> bool {
         let ShardMail::Batch(batch, _) = piece else { return false };
-        let settles = |command: &Command| matches!(command, Command::Settle(_) | Command::Drained { .. });
         let is_same = |other: &ShardMail| match other {
             ShardMail::Batch(other, _) => other.connection == batch.connection,
             ShardMail::Input(_) | ShardMail::Inspect(..) => false,
         };
-        batch.commands.iter().all(settles) && !self.waiting.iter().any(is_same)
+        batch.commands.iter().all(Command::settles) && !self.waiting.iter().any(is_same)
     }
 
     /// Makes one piece an input.
@@ -234,3 +232,100 @@ const HOLD_MS: u64 = 1;
 const MAIL_AT_ONCE: usize = 256;
 /// How much room the mail that one step takes may have taken, about; what settles is not counted.
 const ROOM_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::command::{Publish, Settle, Settlement};
+    use broker::message::{Message, MessageParts};
+    use store::Seq;
+    use tokio::sync::Semaphore;
+
+    fn mail(connection: u64, commands: Vec<Command>) -> ShardMail {
+        ShardMail::Batch(Batch { connection: ConnectionId(connection), commands }, None)
+    }
+
+    fn ack() -> Command {
+        Command::Settle(Settle { queue: QueueId(1), seq: Seq(1), count: 1, how: Settlement::Ack })
+    }
+
+    fn from(inbox: &mut Vec<ShardInput>) -> Vec<u64> {
+        let connection = |input: ShardInput| match input {
+            ShardInput::Batch(batch) => Some(batch.connection.0),
+            _ => None,
+        };
+        inbox.drain(..).filter_map(connection).collect()
+    }
+
+    #[test]
+    fn while_the_disk_does_not_follow_only_what_settles_is_let_through() {
+        let mut desk = Desk::default();
+        desk.mail.extend([
+            mail(1, vec![Command::Mark { mark: 1 }]),
+            mail(2, vec![ack()]),
+            mail(1, vec![ack()]),
+            mail(3, vec![ack(), Command::Mark { mark: 1 }]),
+        ]);
+        desk.open_mail(false, |_| false);
+        assert_eq!(from(&mut desk.inbox), [2], "nothing overtakes mail of its own connection");
+        desk.mail.push(mail(2, vec![ack()]));
+        desk.open_mail(true, |_| false);
+        assert_eq!(from(&mut desk.inbox), [2, 1, 1, 3]);
+    }
+    fn publish(queue: u64) -> Command {
+        let parts = MessageParts { exchange: "", routing_key: "work", properties: &[0, 0], died_here: false };
+        Command::Publish(Publish {
+            queues: [QueueId(queue)].into(),
+            message: Message::new(parts, &[0; 3000]),
+            more: Vec::new(),
+            persistent: false,
+            expiration_ms: None,
+            priority: None,
+            confirm: false,
+        })
+    }
+
+    #[test]
+    fn publishes_to_a_queue_that_is_ahead_wait_and_keep_nobody_else_waiting() {
+        let mut desk = Desk::default();
+        desk.mail.extend([
+            mail(1, vec![publish(7)]),
+            mail(1, vec![Command::Mark { mark: 1 }]),
+            mail(2, vec![publish(8)]),
+            mail(3, vec![Command::Mark { mark: 1 }]),
+        ]);
+        desk.open_mail(true, |queue| queue == QueueId(7));
+        assert_eq!(from(&mut desk.inbox), [2, 3], "and nothing of the held connection is overtaken");
+        assert!(desk.holds, "it has to be looked again");
+        desk.open_mail(true, |_| false);
+        assert_eq!(from(&mut desk.inbox), [1, 1]);
+        assert!(!desk.holds);
+    }
+
+    #[test]
+    fn a_large_batch_is_taken_in_portions_and_in_order() {
+        let room = Arc::new(Semaphore::new(256));
+        let permit = Arc::clone(&room).try_acquire_many_owned(100).unwrap();
+        let commands: Vec<_> = (1..=40).map(publish).collect();
+        let mut desk = Desk::default();
+        desk.mail.push(ShardMail::Batch(Batch { connection: ConnectionId(1), commands }, Some(permit)));
+        let mut queues = Vec::new();
+        for step in 0.. {
+            desk.open_mail(true, |_| false);
+            if desk.inbox.is_empty() {
+                assert!(step > 2, "it was taken in {step} steps");
+                break;
+            }
+            for input in desk.inbox.drain(..) {
+                let ShardInput::Batch(batch) = input else { panic!("{input:?}") };
+                queues.extend(batch.commands.iter().map(|command| match command {
+                    Command::Publish(publish) => publish.queues[0].0,
+                    other => panic!("{other:?}"),
+                }));
+            }
+            desk.executed.clear();
+        }
+        assert_eq!(queues, (1..=40).collect::<Vec<_>>());
+        assert_eq!(room.available_permits(), 256, "all room is given back");
+    }
+}

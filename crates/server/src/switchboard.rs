@@ -140,16 +140,14 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 struct ShardLine {
     mail: UnboundedSender<ShardMail>,
-    /// For what publishes …
-    publish_room: Arc<Semaphore>,
-    /// … and for all else: who settles, or asks, does not stand in line behind publishers.
-    other_room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    /// For what settles deliveries and does nothing else: that does not wait behind publishes.
+    settling_room: Arc<Semaphore>,
 }
 
 impl ShardLine {
     fn room_for(&self, commands: &[Command]) -> &Arc<Semaphore> {
-        let publishes = |command: &Command| matches!(command, Command::Publish(_) | Command::Transaction(_));
-        if commands.iter().any(publishes) { &self.publish_room } else { &self.other_room }
+        if commands.iter().all(Command::settles) { &self.settling_room } else { &self.room }
     }
 }
 
@@ -176,7 +174,7 @@ impl Switchboard {
             let (mail, mailbox) = unbounded_channel();
             let room = || Arc::new(Semaphore::new(ROOM as usize));
             mailboxes.push(mailbox);
-            lines.push(ShardLine { mail, publish_room: room(), other_room: room() });
+            lines.push(ShardLine { mail, room: room(), settling_room: room() });
         }
         let board = Self {
             alarms: Alarms::new(&parts.config),
@@ -455,8 +453,8 @@ impl Switchboard {
     /// Asks every shard to make everything durable and to end. What connections ask from now on is dropped.
     pub(crate) fn close_shards(&self) {
         for shard in &self.shards {
-            shard.publish_room.close();
-            shard.other_room.close();
+            shard.room.close();
+            shard.settling_room.close();
             let _closed_before = shard.mail.send(ShardMail::Input(ShardInput::Close));
         }
     }

@@ -26,6 +26,8 @@ pub struct Caretaker<D> {
     /// There was no room for the reserve, or for a checkpoint; then it is tried again.
     retry_reserve_at: Option<Duration>,
     retry_checkpoint_at: Option<Duration>,
+    /// How long the next checkpoint without room is to wait.
+    checkpoint_pause: Duration,
     is_over: Option<Step>,
 }
 
@@ -71,6 +73,7 @@ impl<D: Disk> Caretaker<D> {
             reserve_bytes,
             retry_reserve_at: None,
             retry_checkpoint_at: None,
+            checkpoint_pause: RETRY_AFTER,
             is_over: None,
         }
     }
@@ -278,7 +281,9 @@ impl<D: Disk> Caretaker<D> {
             return Err(Failure { doing, name, error });
         }
         self.drop_unfinished()?;
-        self.retry_checkpoint_at = Some(now + RETRY_AFTER);
+        // Each attempt takes a little room itself where acknowledgements have come since the last one.
+        self.retry_checkpoint_at = Some(now + self.checkpoint_pause);
+        self.checkpoint_pause = (self.checkpoint_pause * 2).min(RETRY_AFTER_MOST);
         self.shared.desk().checkpoints.push(Checkpointed::NoRoom);
         Ok(())
     }
@@ -292,6 +297,7 @@ impl<D: Disk> Caretaker<D> {
     /// The checkpoint is durable: the one before it goes.
     fn replace_index(&mut self) -> Result<(), Failure> {
         let Some(Writing { number, bytes, .. }) = self.writing.take() else { return Ok(()) };
+        self.checkpoint_pause = RETRY_AFTER;
         // It goes in the next round, unless it is held.
         self.former_indexes.extend(self.durable_index.replace(number));
         self.shared.desk().checkpoints.push(Checkpointed::Done(number, bytes));
@@ -402,6 +408,8 @@ const OFFER_BYTES: u64 = 1 << 20;
 const REMOVALS_AT_ONCE: usize = 4;
 /// How long after it was found full the disk is tried again for what can wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The same after many attempts.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(32);
 const RESERVE_STEP: u64 = 64 << 10;
 /// How many reads are answered before their owner is told.
 const READS_AT_ONCE: usize = 64;

@@ -48,8 +48,8 @@ pub struct QueueId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
-/// A position in one log. A later record has a greater one; nothing else may be read from it, above all not a place
-/// in a file.
+/// A position in one log. A later record has a greater one, by as many as there are records between; nothing else may be
+/// read from it, above all not a place in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(u64);
 
@@ -61,6 +61,12 @@ impl Lsn {
     #[must_use]
     pub fn plus(self, records: u64) -> Lsn {
         Lsn(self.0.saturating_add(records))
+    }
+
+    /// How many records later it is than that one; less than zero if it is earlier.
+    #[must_use]
+    pub fn records_after(self, other: Lsn) -> i64 {
+        self.0.wrapping_sub(other.0) as i64
     }
 
     fn next(self) -> Lsn {
@@ -301,12 +307,20 @@ pub trait Store {
     /// Whether a restart would have to read so much that a checkpoint is worth its cost.
     fn wants_checkpoint(&self) -> bool;
 
+    /// Whether a checkpoint would let so much of the log go that it is worth its cost to an owner who has nothing else
+    /// to do.
+    fn wants_idle_checkpoint(&self) -> bool;
+
     /// Begins a checkpoint, and drops an unfinished one.
     fn begin_checkpoint(&mut self);
 
     /// Adds a piece: a `Fact`, `Queue` or `Waiting` that is true now. A fact that holds all the time has to be in it,
     /// and a queue before what waits in it.
     fn checkpoint(&mut self, piece: Record<'_>);
+
+    /// Whether so much of the checkpoint waits to be written that its next pieces had better wait, too, until there is
+    /// news.
+    fn checkpoint_is_behind(&self) -> bool;
 
     /// The checkpoint is complete. It counts once it is durable.
     fn end_checkpoint(&mut self);

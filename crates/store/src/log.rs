@@ -73,6 +73,7 @@ pub struct SegmentLog {
     shared: Arc<Shared>,
     segment_bytes: u64,
     mark_bytes: u64,
+    part_bytes: usize,
     salt: u32,
     epoch: u64,
     begin: u64,
@@ -99,6 +100,8 @@ pub struct SegmentLog {
     checkpointing: Checkpointing,
     /// The segment that the last checkpoint, finished or not, was begun with.
     last_index: Option<u64>,
+    /// There was no room for that one, and nothing is left of it.
+    index_was_dropped: bool,
     /// The size of the checkpoint that counts.
     index_bytes: u64,
     /// There was no room for a checkpoint, and there may still be none.
@@ -164,6 +167,7 @@ impl SegmentLog {
             shared: Arc::clone(&shared),
             segment_bytes,
             mark_bytes,
+            part_bytes: (segment_bytes / 64).min(PART_BYTES_MAX) as usize,
             salt: tail.salt,
             epoch: tail.epoch,
             begin: tail.begin,
@@ -184,6 +188,7 @@ impl SegmentLog {
             offering: None,
             checkpointing: Checkpointing::No,
             last_index: index.map(|(number, _)| number),
+            index_was_dropped: false,
             index_bytes: index.map_or(0, |(_, bytes)| bytes),
             lacks_room: false,
             is_full: false,
@@ -338,6 +343,7 @@ impl SegmentLog {
             Checkpointed::NoRoom => {
                 self.checkpointing = Checkpointing::No;
                 self.lacks_room = true;
+                self.index_was_dropped = true;
             }
             Checkpointed::TryAgain => self.lacks_room = false,
         }
@@ -514,10 +520,18 @@ impl Store for SegmentLog {
         self.space.replay_bytes() >= due
     }
 
+    fn wants_idle_checkpoint(&self) -> bool {
+        let is_open = matches!(self.checkpointing, Checkpointing::No) && !self.lacks_room;
+        let least = (self.segment_bytes / IDLE_SHARE).max(IDLE_BYTES_MIN).max(self.index_bytes);
+        is_open && self.space.dead_replay_bytes() >= least
+    }
+
     fn begin_checkpoint(&mut self) {
         assert!(!self.chain_is_open, "a checkpoint does not begin inside a chain");
         let active = self.space.active();
-        if !active.is_empty(self.next) || self.last_index.is_some_and(|index| index >= active.number) {
+        let is_taken = self.last_index.is_some_and(|index| index >= active.number) && !self.index_was_dropped;
+        self.index_was_dropped = false;
+        if !active.is_empty(self.next) || is_taken {
             self.roll();
             // The segment has to be there even if nothing is ever appended to it.
             self.space.grow(BATCH_BYTES as u64, 0, 0);
@@ -532,6 +546,8 @@ impl Store for SegmentLog {
         let mut bytes = Vec::new();
         let (_, formers) = self.space.segments().split_last().expect("there is always one that grows");
         checkpoint::encode_begin(&mut bytes, header, self.epoch, formers);
+        // Nobody will miss what is left of an unfinished one.
+        self.shared.desk().parts.clear();
         self.order_part(Part::Begin(number, bytes));
         self.checkpointing = Checkpointing::Building { part: Vec::new(), pieces: 0 };
     }
@@ -543,10 +559,14 @@ impl Store for SegmentLog {
             record::encode(part, salt, &piece, Link::Alone);
             *pieces += 1;
         });
-        if part.len() >= PART_BYTES {
+        if part.len() >= self.part_bytes {
             let part = std::mem::take(part);
             self.order_part(Part::More(part));
         }
+    }
+
+    fn checkpoint_is_behind(&self) -> bool {
+        self.shared.desk().parts.len() >= PARTS_MAX
     }
 
     fn end_checkpoint(&mut self) {
@@ -595,5 +615,11 @@ pub(crate) fn mark_bytes(segment_bytes: u64) -> u64 {
 const MARK_BYTES_MAX: u64 = 8 << 10;
 /// The largest write that flushes are gathered into: beyond it, copying costs more than a second write.
 const MERGED_BYTES_MAX: usize = 256 * 1024;
-/// A checkpoint is written in parts of this size.
-const PART_BYTES: usize = 1 << 20;
+/// When there is nothing else to do, that part of a segment is worth a checkpoint.
+const IDLE_SHARE: u64 = 64;
+/// Well more than the header and the first batch of a new segment, which count as dead.
+const IDLE_BYTES_MIN: u64 = 512;
+/// A checkpoint is written in parts of this size; where segments are small, in smaller ones.
+const PART_BYTES_MAX: u64 = 1 << 20;
+/// So many parts may wait.
+const PARTS_MAX: usize = 4;

@@ -314,6 +314,12 @@ impl Store for MemoryStore {
         !is_busy && self.replay_bytes() >= self.segment_bytes.max(8 * last_bytes)
     }
 
+    fn wants_idle_checkpoint(&self) -> bool {
+        let last_bytes = self.checkpoint.as_ref().map_or(0, Checkpoint::bytes);
+        let is_busy = self.unfinished.is_some() || self.complete.is_some();
+        !is_busy && self.space.dead_replay_bytes() >= (self.segment_bytes / 4).max(512).max(last_bytes)
+    }
+
     fn begin_checkpoint(&mut self) {
         assert!(!self.chain_is_open, "a checkpoint does not begin inside a chain");
         if !self.space.active().is_empty(self.next) {
@@ -330,6 +336,10 @@ impl Store for MemoryStore {
             record::encode(&mut bytes, 0, &piece, Link::Alone);
             unfinished.pieces.push(bytes);
         });
+    }
+
+    fn checkpoint_is_behind(&self) -> bool {
+        false
     }
 
     fn end_checkpoint(&mut self) {

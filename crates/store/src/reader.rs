@@ -278,7 +278,10 @@ impl<D: Disk> Reader<D> {
                     return Err(Unreadable::Bad(offset, SHORT));
                 }
                 let wanted = likely.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).max(count as u64).min(left);
-                let mut bytes = vec![0; wanted as usize];
+                // Not zeros: those the allocator takes from the system anew, page by page, at more than the price of the
+                // read itself.
+                let mut bytes = Vec::with_capacity(wanted as usize);
+                bytes.resize(wanted as usize, u8::MAX);
                 read_all(&mut self.disk, &segment::file_name(segment), offset, &mut bytes)?;
                 self.keep(Chunk { segment, offset, bytes: bytes.into() });
             }

@@ -109,6 +109,12 @@ impl Space {
         self.segments.iter().rev().take_while(|segment| segment.number >= number).map(|segment| segment.bytes).sum()
     }
 
+    /// About how much of what a restart reads is dead.
+    pub(crate) fn dead_replay_bytes(&self) -> u64 {
+        let replayed = self.segments.iter().rev().take_while(|segment| segment.number >= self.replay_from);
+        replayed.map(|segment| segment.bytes.saturating_sub(segment.live_bytes)).sum()
+    }
+
     pub(crate) fn replay_bytes(&self) -> u64 {
         self.bytes_from(self.replay_from)
     }
@@ -276,7 +282,7 @@ impl Space {
     }
 
     fn find_victim(&self, segment_bytes: u64) -> Option<&Segment> {
-        let allowed = (self.live_bytes + self.live_bytes / 2).saturating_add(2 * segment_bytes);
+        let allowed = (self.live_bytes + self.live_bytes / BLOAT_PART).saturating_add(2 * segment_bytes);
         let percent = if self.log_bytes > allowed { SHARE_IF_BLOATED } else { SHARE };
         let is_open = |segment: &&Segment| {
             segment.number < self.replay_from
@@ -306,8 +312,9 @@ fn live_cost(payload_bytes: u64) -> u64 {
 const REFERENCE_BYTES: u64 = 24;
 /// A segment that lives for less than that is emptied in any case, …
 const SHARE: u64 = 25;
-/// … and for less than that if the log has half as much again as what lives.
+/// … and for less than that if the log has more than what lives and this part of it again.
 const SHARE_IF_BLOATED: u64 = 75;
+const BLOAT_PART: u64 = 3;
 /// The segments are looked through when that part of a segment was released.
 const NEWS_SHARE: u64 = 16;
 const FOREVER: Lsn = Lsn(u64::MAX);

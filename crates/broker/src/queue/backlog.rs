@@ -6,65 +6,10 @@
 //! when messages leave from there). Everything in the tail is above all else. A block that is packed again joins a
 //! neighbour if both are small, so that what is left of many is not many.
 
+use super::block::Block;
+use super::run::Run;
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use store::{Lsn, Seq, SeqRange};
-
-/// Messages that follow one another without a gap in queue and log and are alike in all else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// The position of the first.
-    pub(crate) seq: Seq,
-    /// How many; at least one.
-    pub(crate) count: u32,
-    /// The record of the first.
-    pub(crate) lsn: Lsn,
-    /// The length of each one's payload, …
-    pub(crate) payload_bytes: u32,
-    /// … and how much of it comes before the body.
-    pub(crate) header_bytes: u32,
-    /// Unix milliseconds; 0 = never.
-    pub(crate) expires_at_ms: u64,
-    pub(crate) priority: u8,
-    /// Failed deliveries so far.
-    pub(crate) attempts: u32,
-    pub(crate) redelivered: bool,
-    /// Survives the server.
-    pub(crate) kept: bool,
-    /// Who holds it, when it is a delivered one; otherwise 0.
-    pub(crate) holder: u32,
-    /// Since when; of a delivered one, too.
-    pub(crate) since_ms: u64,
-}
-
-impl Run {
-    /// The position of its last message.
-    pub(super) fn last_seq(&self) -> Seq {
-        Seq(self.seq.0 + u64::from(self.count - 1))
-    }
-
-    /// One of its messages.
-    fn message(&self, seq: Seq) -> Option<Run> {
-        let before = seq.0.checked_sub(self.seq.0).filter(|before| *before < u64::from(self.count))?;
-        Some(Run { seq, count: 1, lsn: self.lsn.plus(before), ..*self })
-    }
-
-    /// Gives away all but the first `count`, of which there is at least one, as there is of the others.
-    fn split_off(&mut self, count: u32) -> Run {
-        let rest = Run {
-            seq: Seq(self.seq.0 + u64::from(count)),
-            count: self.count - count,
-            lsn: self.lsn.plus(u64::from(count)),
-            ..*self
-        };
-        self.count = count;
-        rest
-    }
-
-    /// What of it is not below `from`, as its last message is not.
-    fn not_below(mut self, from: Seq) -> Run {
-        if self.seq >= from { self } else { self.split_off((from.0 - self.seq.0) as u32) }
-    }
-}
 
 /// See the module. `BLOCK_RUNS` is how many runs a block has, more or less.
 #[derive(Debug, Default)]
@@ -317,7 +262,7 @@ impl<const BLOCK_RUNS: usize> Backlog<BLOCK_RUNS> {
 
     fn pack(&mut self, window: &Window) {
         let Some(first) = window.first_seq() else { return };
-        let block = Block::pack(first, window);
+        let block = Block::pack(first, window.runs.iter());
         self.packed_bytes += block.bytes.len();
         self.packed.insert(first, block);
     }
@@ -417,261 +362,12 @@ impl Window {
     }
 }
 
-/// Runs that each say in what they differ from the one before:
-///
-/// ```text
-/// changes [more changes] [seq] [lsn] [count] [payload] [expiry] [since] [holder] [header] [priority] [attempts]
-/// ```
-///
-/// A field is there if its bit of the changes is set. Numbers are variable-length; `seq` is the gap behind the last run,
-/// `lsn`, expiry and since are the distance from where they would be without a change, and the others are themselves.
-#[derive(Debug)]
-struct Block {
-    bytes: Box<[u8]>,
-    last: Seq,
-    runs: usize,
-}
-
-impl Block {
-    fn pack(first: Seq, window: &Window) -> Self {
-        let mut bytes = Vec::with_capacity(window.runs.len() * RUN_BYTES);
-        let mut before = run_before(first);
-        for run in &window.runs {
-            put_run(&mut bytes, &before, run);
-            before = *run;
-        }
-        // A copy has just the room it takes; the shrunk buffer would leave a remainder to the allocator each time.
-        Self { bytes: bytes.as_slice().into(), last: before.last_seq(), runs: window.runs.len() }
-    }
-
-    /// Its runs from that which has `from`, or the next one.
-    fn unpacked(&self, first: Seq, from: Seq) -> Unpacked<'_> {
-        Unpacked { rest: &self.bytes, run: run_before(first), lsn: 0, from }
-    }
-}
-
 fn unpacked(blocks: btree_map::Range<'_, Seq, Block>, from: Seq) -> impl Iterator<Item = Run> {
     blocks.flat_map(move |(first, block)| block.unpacked(*first, from))
 }
 
-/// What the first run of a block differs from.
-fn run_before(first: Seq) -> Run {
-    Run {
-        seq: first,
-        count: 0,
-        lsn: Lsn::ZERO,
-        payload_bytes: 0,
-        header_bytes: 0,
-        expires_at_ms: 0,
-        priority: 0,
-        attempts: 0,
-        redelivered: false,
-        kept: false,
-        holder: 0,
-        since_ms: 0,
-    }
-}
-
-fn put_run(out: &mut Vec<u8>, before: &Run, run: &Run) {
-    let at = out.len();
-    let (mut changes, mut more) = (0, 0);
-    out.push(0);
-    // Rare ones share a byte of their own.
-    for (bit, differs) in [
-        (HEADER, run.header_bytes != before.header_bytes),
-        (PRIORITY, run.priority != before.priority),
-        (ATTEMPTS, run.attempts != before.attempts),
-        (REDELIVERED, run.redelivered != before.redelivered),
-        (KEPT, run.kept != before.kept),
-    ] {
-        more |= if differs { bit } else { 0 };
-    }
-    if more != 0 {
-        changes |= MORE;
-        out.push(more);
-    }
-    let passed = u64::from(before.count);
-    if run.seq.0 != before.seq.0 + passed {
-        changes |= SEQ;
-        put(out, run.seq.0 - before.seq.0 - passed);
-    }
-    let lsn = before.lsn.plus(passed);
-    if run.lsn != lsn {
-        changes |= LSN;
-        put_signed(out, if run.lsn > lsn { distance(lsn, run.lsn) } else { -distance(run.lsn, lsn) });
-    }
-    if run.count != before.count {
-        changes |= COUNT;
-        put(out, u64::from(run.count));
-    }
-    if run.payload_bytes != before.payload_bytes {
-        changes |= PAYLOAD;
-        put(out, u64::from(run.payload_bytes));
-    }
-    if run.expires_at_ms != before.expires_at_ms {
-        changes |= EXPIRY;
-        put_signed(out, run.expires_at_ms.wrapping_sub(before.expires_at_ms) as i64);
-    }
-    if run.since_ms != before.since_ms {
-        changes |= SINCE;
-        put_signed(out, run.since_ms.wrapping_sub(before.since_ms) as i64);
-    }
-    if run.holder != before.holder {
-        changes |= HOLDER;
-        put(out, u64::from(run.holder));
-    }
-    if more & HEADER != 0 {
-        put(out, u64::from(run.header_bytes));
-    }
-    if more & PRIORITY != 0 {
-        out.push(run.priority);
-    }
-    if more & ATTEMPTS != 0 {
-        put(out, u64::from(run.attempts));
-    }
-    out[at] = changes;
-}
-
-/// The runs of a block.
-struct Unpacked<'a> {
-    rest: &'a [u8],
-    /// The last one that was read, …
-    run: Run,
-    /// … and the number of its record.
-    lsn: u64,
-    from: Seq,
-}
-
-impl Iterator for Unpacked<'_> {
-    type Item = Run;
-
-    fn next(&mut self) -> Option<Run> {
-        loop {
-            self.advance()?;
-            if self.run.last_seq() >= self.from {
-                return Some(self.run);
-            }
-        }
-    }
-}
-
-impl Unpacked<'_> {
-    fn advance(&mut self) -> Option<()> {
-        let changes = self.byte()?;
-        let more = if changes & MORE != 0 { self.byte()? } else { 0 };
-        let passed = u64::from(self.run.count);
-        self.run.seq.0 += passed;
-        self.lsn += passed;
-        if changes & SEQ != 0 {
-            self.run.seq.0 += self.number()?;
-        }
-        if changes & LSN != 0 {
-            self.lsn = self.lsn.wrapping_add_signed(self.signed()?);
-        }
-        self.run.lsn = Lsn::ZERO.plus(self.lsn);
-        if changes & COUNT != 0 {
-            self.run.count = self.number()? as u32;
-        }
-        if changes & PAYLOAD != 0 {
-            self.run.payload_bytes = self.number()? as u32;
-        }
-        if changes & EXPIRY != 0 {
-            self.run.expires_at_ms = self.run.expires_at_ms.wrapping_add_signed(self.signed()?);
-        }
-        if changes & SINCE != 0 {
-            self.run.since_ms = self.run.since_ms.wrapping_add_signed(self.signed()?);
-        }
-        if changes & HOLDER != 0 {
-            self.run.holder = self.number()? as u32;
-        }
-        if more != 0 {
-            self.advance_rare(more)?;
-        }
-        Some(())
-    }
-
-    fn advance_rare(&mut self, more: u8) -> Option<()> {
-        if more & HEADER != 0 {
-            self.run.header_bytes = self.number()? as u32;
-        }
-        if more & PRIORITY != 0 {
-            self.run.priority = self.byte()?;
-        }
-        if more & ATTEMPTS != 0 {
-            self.run.attempts = self.number()? as u32;
-        }
-        self.run.redelivered ^= more & REDELIVERED != 0;
-        self.run.kept ^= more & KEPT != 0;
-        Some(())
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*byte)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-            shift += 7;
-        }
-    }
-
-    fn signed(&mut self) -> Option<i64> {
-        let zigzag = self.number()?;
-        Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
-    }
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Small numbers of either sign take few bytes.
-fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, (value << 1 ^ value >> 63) as u64);
-}
-
-/// How far `to` is above `from`. A position is nothing but its order, so it is found by comparing.
-fn distance(from: Lsn, to: Lsn) -> i64 {
-    let bits = (0..i64::BITS - 1).find(|bit| from.plus(1 << bit) > to).unwrap_or(i64::BITS - 1);
-    let found = (0..bits).rev().fold(0, |found, bit| {
-        let further = found | 1 << bit;
-        if from.plus(further) <= to { further } else { found }
-    });
-    found as i64
-}
-
-// What differs, in the first byte of a run …
-const SEQ: u8 = 1;
-const LSN: u8 = 2;
-const COUNT: u8 = 4;
-const PAYLOAD: u8 = 8;
-const EXPIRY: u8 = 16;
-const SINCE: u8 = 32;
-const HOLDER: u8 = 64;
-const MORE: u8 = 128;
-// … and in the second, if there is one.
-const HEADER: u8 = 1;
-const PRIORITY: u8 = 2;
-const ATTEMPTS: u8 = 4;
-const REDELIVERED: u8 = 8;
-const KEPT: u8 = 16;
-
 /// About what a block takes beside its bytes: its place in a tree whose nodes are half full, and the allocation.
 const BLOCK_BYTES: usize = (size_of::<Seq>() + size_of::<Block>()) * 2 + 16;
-/// More than most runs take in a block.
-const RUN_BYTES: usize = 8;
 /// Room in an opened block, so that the first work there moves nothing.
 const SPARE_RUNS: usize = 8;
 /// An emptied tail keeps room for so many.
@@ -679,6 +375,7 @@ const KEPT_RUNS: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::run_before;
     use super::*;
     use proptest::prelude::*;
 
@@ -890,7 +587,7 @@ mod tests {
                 next = seq.0 + u64::from(count);
             }
             let first = window.runs[0].seq;
-            prop_assert!(Block::pack(first, &window).unpacked(first, first).eq(window.runs));
+            prop_assert!(Block::pack(first, window.runs.iter()).unpacked(first, first).eq(window.runs));
         }
     }
 

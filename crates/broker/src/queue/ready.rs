@@ -5,7 +5,8 @@
 //! their bodies, and memory a few bytes for each. What is first in line may be far; then it has to be read before it
 //! can be delivered. New near messages join at the tail; those that come back, or are read, wait in a small tree.
 
-use super::backlog::{Backlog, Run};
+use super::backlog::Backlog;
+use super::run::Run;
 use crate::message::Message;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Lsn, Seq};
@@ -202,8 +203,23 @@ pub(crate) enum Head<'a> {
     Far(Run),
 }
 
+/// What was at the head of a level and has expired.
+#[derive(Debug)]
+pub(crate) enum Expired {
+    /// A message in memory. It left.
+    Near(Entry),
+    /// Messages that are not, and whose bodies are of no interest. They left.
+    Far(Run),
+    /// The next one has to be read first.
+    Unread {
+        /// Its priority.
+        priority: u8,
+    },
+}
+
 impl Head<'_> {
-    fn has_expired(&self, unix_ms: u64) -> bool {
+    /// It expired before this time.
+    pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
         match self {
             Head::Near(entry) => entry.expired_before(unix_ms),
             Head::Far(run) => has_expired(run.expires_at_ms, run.redelivered, unix_ms),
@@ -337,20 +353,41 @@ impl Ready {
         Some(self.left(entry))
     }
 
-    /// Takes a message that expired before this time and stands at the head of its level: others are shielded. One
-    /// that is far is taken only if its body is of no interest; then, too, the answer may be that there is one.
-    pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Result<Option<Entry>, Unread> {
+    /// Takes what expired before this time and stands at the head of its level: others are shielded. What is far is
+    /// taken only if its body is of no interest.
+    pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Option<Expired> {
+        let at = self.expired_level(unix_ms)?;
+        let level = &mut self.levels[at];
+        match level.first()? {
+            Head::Near(_) => {
+                let entry = level.pop_near()?;
+                Some(Expired::Near(self.left(entry)))
+            }
+            Head::Far(_) if !takes_far => Some(Expired::Unread { priority: at as u8 }),
+            Head::Far(run) => {
+                // Those of a run expire together, and nothing is between them.
+                level.far.take_range(run.range(), &mut |_| {});
+                self.sums.subtract(&run);
+                Some(Expired::Far(run))
+            }
+        }
+    }
+
+    /// Whether the message that leaves next expired before this time.
+    pub(crate) fn first_has_expired(&mut self, unix_ms: u64) -> bool {
+        self.can_expire() && self.first().is_some_and(|head| head.has_expired(unix_ms))
+    }
+
+    /// Whether [`Self::pop_expired`] would find something.
+    pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
+        self.expired_level(unix_ms).is_some()
+    }
+
+    fn expired_level(&self, unix_ms: u64) -> Option<usize> {
         if self.sums.expiring == 0 {
-            return Ok(None);
+            return None;
         }
-        let has_expired = |level: &Level| level.first().is_some_and(|head| head.has_expired(unix_ms));
-        let Some(at) = self.levels.iter().rposition(has_expired) else { return Ok(None) };
-        let (level, priority) = (&mut self.levels[at], at as u8);
-        if !takes_far && matches!(level.first(), Some(Head::Far(_))) {
-            return Err(Unread { priority });
-        }
-        let entry = level.pop();
-        Ok(entry.map(|entry| self.left(entry)))
+        self.levels.iter().rposition(|level| level.first().is_some_and(|head| head.has_expired(unix_ms)))
     }
 
     /// When the first head of a level expires (unix ms).
@@ -483,12 +520,6 @@ impl Ready {
             self.top -= 1;
         }
     }
-}
-
-/// A message that has to be read first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unread {
-    pub(crate) priority: u8,
 }
 
 impl Level {

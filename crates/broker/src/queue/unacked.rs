@@ -7,8 +7,9 @@
 //! Beyond some thousands, which no worker has in hand, the oldest are *far*: their bodies are in the log only, they are
 //! on no list, and they take a few bytes each.
 
-use super::backlog::{Backlog, Run};
+use super::backlog::Backlog;
 use super::ready::{Entry, Sums};
+use super::run::Run;
 use crate::queue::Holder;
 use crate::shard::slots::Slot;
 use std::collections::{BTreeMap, VecDeque};

@@ -6,7 +6,7 @@
 use super::Shard;
 use super::slots::Slot;
 use crate::queue::Queue;
-use crate::queue::backlog::Run;
+use crate::queue::run::Run;
 use bytes::Bytes;
 use store::{QueueId, Record, Seq, Store};
 
@@ -25,30 +25,56 @@ pub(super) struct Pass {
 impl<S: Store> Shard<S> {
     /// Does a piece of the work, if there is any.
     pub(super) fn write_checkpoint(&mut self) {
-        let mut pass = match self.checkpoint.take() {
-            Some(pass) => pass,
-            None if !self.log.store().wants_checkpoint() => return,
-            // These would be looked through for each queue; and a disk that cannot follow has no room for more.
-            None if self.dead_unread.len() > UNREAD_MAX || self.log.unwritten_bytes() > UNWRITTEN_MAX => return,
-            None => self.begin_checkpoint(),
-        };
-        if !self.go_on(&mut pass, RUNS_AT_ONCE) {
+        let is_idle = || self.idle_checkpoint_at_ms().is_some_and(|at_ms| at_ms <= self.now.ms);
+        if self.may_begin_checkpoint() && (self.log.store_ref().wants_checkpoint() || is_idle()) {
+            self.begin_checkpoint();
+        }
+        if self.may_write_checkpoint()
+            && let Some(mut pass) = self.checkpoint.take()
+            && !self.go_on(&mut pass, RUNS_AT_ONCE)
+        {
             self.checkpoint = Some(pass);
         }
     }
 
-    /// Writes all of it at once, for a stop after which the log would take long to read.
-    pub(super) fn write_last_checkpoint(&mut self) {
-        if self.log.store().replay_bytes() < LAST_REPLAY_BYTES {
-            return;
-        }
-        let mut pass = self.begin_checkpoint();
-        while !self.go_on(&mut pass, RUNS_AT_ONCE) {}
+    /// Those that died and are unread would be looked through for each queue; and a disk that cannot follow has no room
+    /// for more.
+    fn may_begin_checkpoint(&self) -> bool {
+        let is_behind = self.dead_unread.len() > UNREAD_MAX || self.log.unwritten_bytes() > UNWRITTEN_MAX;
+        self.checkpoint.is_none() && !is_behind
     }
 
-    fn begin_checkpoint(&mut self) -> Pass {
+    /// When one is worth it because there will be nothing else to do.
+    pub(super) fn idle_checkpoint_at_ms(&self) -> Option<u64> {
+        let is_worth_it = self.may_begin_checkpoint() && self.log.store_ref().wants_idle_checkpoint();
+        is_worth_it.then(|| self.quiet_since_ms.saturating_add(IDLE_MS))
+    }
+
+    /// Notes whether anything was appended in this step.
+    pub(super) fn note_activity(&mut self) {
+        let last = self.log.last();
+        if self.quiet_since != last {
+            self.quiet_since = last;
+            self.quiet_since_ms = self.now.ms;
+        }
+    }
+
+    /// Whether there is a piece to be written, and the disk has followed so far.
+    pub(super) fn may_write_checkpoint(&self) -> bool {
+        self.checkpoint.is_some() && !self.log.store_ref().checkpoint_is_behind()
+    }
+
+    /// Begins one for a stop after which the log would take long to read.
+    pub(super) fn begin_last_checkpoint(&mut self) {
+        self.checkpoint = None;
+        if self.log.store().replay_bytes() >= LAST_REPLAY_BYTES {
+            self.begin_checkpoint();
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
         self.log.store().begin_checkpoint();
-        Pass { facts: self.log.facts(), slot: 0, queue: None, seq: Seq(0) }
+        self.checkpoint = Some(Pass { facts: self.log.facts(), slot: 0, queue: None, seq: Seq(0) });
     }
 
     /// True when it is complete.
@@ -132,6 +158,8 @@ fn join(runs: &mut Vec<Run>) {
     runs.dedup_by(|next, run| run.absorb(next));
 }
 
+/// After so long without a record there will likely be none for a while.
+const IDLE_MS: u64 = 1000;
 /// About as many runs are dealt with in a step; that takes a millisecond or two.
 const RUNS_AT_ONCE: usize = 32 << 10;
 /// How many of one kind make a piece.

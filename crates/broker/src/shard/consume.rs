@@ -4,7 +4,6 @@ use super::Shard;
 use super::peers::Peer;
 use super::slots::Slot;
 use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec};
-use crate::queue::ready::Head;
 use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
 use amqp::{ChannelId, ReplyCode, Table, Value};
@@ -120,13 +119,12 @@ impl<S: Store> Shard<S> {
     pub(super) fn take_one(&mut self, peer: Slot<Peer>, call: CallId, from: (ChannelId, QueueId), no_ack: bool) {
         let (channel, queue) = from;
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
-        let queue = &mut self.queues[slot];
-        if !queue.getters.is_empty() || matches!(queue.ready.first(), Some(Head::Far(_))) {
+        self.expire(slot, self.now.unix_ms);
+        if !self.queues[slot].getters.is_empty() || self.is_unsure(slot) {
             let connection = self.peers[peer].id;
-            queue.getters.push_back(Getter { connection, channel, call, no_ack });
             // So that the channel's end is noticed.
             self.channel(peer, channel);
-            return self.read_ahead(slot, None);
+            return self.keep_waiting(slot, Getter { connection, channel, call, no_ack });
         }
         let outcome = self.take_from(peer, channel, slot, no_ack);
         self.answer(peer, call, outcome);

@@ -11,6 +11,7 @@ use crate::command::{Publish, QueueSpec, ShardId, ShardInput};
 use crate::queue::Queue;
 use crate::queue::dead_letter::{DeadLetter, Reason};
 use crate::queue::ready::Entry;
+use crate::queue::run::Run;
 use crate::topology::Topology;
 use amqp::Properties;
 use std::sync::Arc;
@@ -21,6 +22,15 @@ use store::{Lsn, QueueId, Store};
 pub(super) struct Dead {
     pub(super) queue: Arc<QueueSpec>,
     pub(super) entry: Entry,
+    pub(super) reason: Reason,
+}
+
+/// Messages of one queue that died for one reason while they were far. They have left the queue, which counts them as
+/// moving.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) queue: Arc<QueueSpec>,
+    pub(super) run: Run,
     pub(super) reason: Reason,
 }
 
@@ -42,9 +52,9 @@ impl<S: Store> Shard<S> {
         }
         queue.leave(1);
         if entry.message().is_none() {
-            queue.begin_move(&entry);
+            queue.begin_move(&entry.run());
             let queue = Arc::clone(&queue.spec);
-            return self.read_dead(Dead { queue, entry, reason });
+            return self.read_dead(Unread { queue, run: entry.run(), reason });
         }
         self.mourn(slot, entry, reason);
     }
@@ -121,7 +131,7 @@ impl<S: Store> Shard<S> {
         if left > 0 {
             entry.send_away();
             if let Some(slot) = self.queue_slots.get(&id) {
-                self.queues[*slot].begin_move(&entry);
+                self.queues[*slot].begin_move(&entry.run());
             }
             self.moving.insert(transfer, Moving { queue: id, entry, left });
         } else if moved_by != Lsn::ZERO {
@@ -139,7 +149,7 @@ impl<S: Store> Shard<S> {
             && let Some(Moving { queue, entry, .. }) = self.moving.remove(&transfer)
         {
             if let Some(slot) = self.queue_slots.get(&queue) {
-                self.queues[*slot].end_move(&entry);
+                self.queues[*slot].end_move(&entry.run());
             }
             self.settle_place(queue, &entry);
         }

@@ -53,6 +53,7 @@ impl<S: Store> Shard<S> {
         let mut consumers = Vec::new();
         let mut queue = self.queues.remove(slot);
         self.near_bytes -= queue.counted_bytes;
+        self.getting.remove(&slot);
         for getter in queue.getters.drain(..) {
             self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome: Outcome::Missed });
         }

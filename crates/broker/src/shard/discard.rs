@@ -2,7 +2,8 @@
 //! a piece in each step, so that a queue of many millions holds nobody up.
 
 use super::Shard;
-use crate::queue::backlog::{Backlog, Run};
+use crate::queue::backlog::Backlog;
+use crate::queue::run::Run;
 use store::Store;
 
 impl<S: Store> Shard<S> {

@@ -1,7 +1,7 @@
 //! The shard's side of its log: what is appended, what of it still counts, and who waits for it to be durable.
 
 use crate::command::{CallId, CatalogTicket, ConnectionId, Outcome, ShardId};
-use crate::queue::backlog::Run;
+use crate::queue::run::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;

@@ -3,15 +3,17 @@
 //! A queue reads ahead of its consumers, one read at a time, and never more than a share of what may be near.
 
 use super::Shard;
-use super::dead_letter::Dead;
+use super::dead_letter::{Dead, Unread};
 use super::slots::Slot;
+use super::view::timestamp;
 use crate::command::{ConnectionEvent, ConnectionId, Outcome};
 use crate::message::Message;
-use crate::queue::backlog::Run;
-use crate::queue::ready::{Body, Head};
+use crate::queue::ready::{Body, Entry, Head, NEAR_BYTES};
+use crate::queue::run::Run;
 use crate::queue::{Getter, Queue};
 use amqp::ChannelId;
 use bytes::Bytes;
+use std::sync::Arc;
 use store::{Lsn, LsnRange, QueueId, Store};
 
 /// What a read is for.
@@ -25,32 +27,50 @@ pub(super) enum Reading {
         runs: Vec<Run>,
         /// What that takes in memory, about.
         bytes: u64,
+        /// They expired, and are to be dead-lettered.
+        are_expired: bool,
     },
-    /// A message that died.
-    Dead(Dead),
+    /// Messages that died.
+    Dead(Unread),
+    /// The first message of a queue, which somebody looks at.
+    Head {
+        /// The queue, which may be gone by the time of the answer.
+        queue: QueueId,
+        /// The message's record.
+        lsn: Lsn,
+        /// Who waits for it.
+        ticket: Option<u64>,
+    },
 }
 
 impl<S: Store> Shard<S> {
-    /// Has the next far messages of the queue read, of all or of one priority, unless some are being read.
-    pub(super) fn read_ahead(&mut self, slot: Slot<Queue>, priority: Option<u8>) {
+    /// Has the next far messages of the queue read, or those of one priority, which expired; unless such are being read.
+    /// Who waits for the ones does not wait for the others.
+    pub(super) fn read_ahead(&mut self, slot: Slot<Queue>, expired: Option<u8>) {
         let near = self.settings.near;
         let queue = &mut self.queues[slot];
-        if queue.is_reading {
+        let are_expired = expired.is_some();
+        if if are_expired { queue.is_reading_expired } else { queue.is_reading } {
             return;
         }
+        if are_expired && !self.may_mourn() {
+            // The timer looks again.
+            return;
+        }
+        let queue = &mut self.queues[slot];
         let is_short = self.near_bytes + self.reading_bytes >= near.bytes;
         let bytes = if is_short { near.queue_bytes / 64 } else { near.queue_bytes / 2 };
-        let runs = queue.ready.next_far(priority, bytes);
+        let runs = queue.ready.next_far(expired, bytes);
         if runs.is_empty() {
             return;
         }
         self.last_read += 1;
-        queue.is_reading = true;
+        *(if are_expired { &mut queue.is_reading_expired } else { &mut queue.is_reading }) = true;
         let id = queue.spec.queue.id;
         self.log.read(self.last_read, &ranges(&runs));
         let bytes = runs.iter().map(Run::near_bytes).sum();
         self.reading_bytes += bytes;
-        self.readings.insert(self.last_read, Reading::Ahead { queue: id, runs, bytes });
+        self.readings.insert(self.last_read, Reading::Ahead { queue: id, runs, bytes, are_expired });
     }
 
     /// Keeps some messages ready for those who will want them.
@@ -63,45 +83,91 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Has a message read that died while it was far.
-    pub(super) fn read_dead(&mut self, dead: Dead) {
-        if self.dead_reading >= DEAD_AT_ONCE {
-            return self.dead_unread.push_back(dead);
+    /// Has messages read that died while they were far.
+    pub(super) fn read_dead(&mut self, dead: Unread) {
+        let continues = |last: &Unread| last.reason == dead.reason && Arc::ptr_eq(&last.queue, &dead.queue);
+        let last = self.dead_unread.back_mut().filter(|last| continues(last));
+        if !last.is_some_and(|last| last.run.absorb(&dead.run)) {
+            self.dead_unread.push_back(dead);
         }
-        self.dead_reading += 1;
+    }
+
+    /// Goes on reading what died, as far as the log follows: all of it is written again.
+    pub(super) fn go_on_reading_dead(&mut self) {
+        while self.dead_reading_bytes < DEAD_BYTES
+            && self.may_mourn()
+            && let Some(mut dead) = self.dead_unread.pop_front()
+        {
+            let each = u64::from(dead.run.payload_bytes) + NEAR_BYTES;
+            let most = ((DEAD_BYTES - self.dead_reading_bytes) / each).max(1) as u32;
+            if dead.run.count > most {
+                let rest = dead.run.split_off(most);
+                self.dead_unread.push_front(Unread { queue: Arc::clone(&dead.queue), run: rest, ..dead });
+            }
+            self.dead_reading_bytes += dead.run.near_bytes();
+            self.last_read += 1;
+            self.log.read(self.last_read, &[LsnRange { first: dead.run.lsn, count: dead.run.count }]);
+            self.readings.insert(self.last_read, Reading::Dead(dead));
+        }
+    }
+
+    /// Whether log and other shards follow well enough for messages to be read only to become dead letters.
+    fn may_mourn(&self) -> bool {
+        self.log.unwritten_bytes() < UNWRITTEN_MAX && self.moving.len() < MOVING_MAX
+    }
+
+    /// Has the first message of a queue looked at, for somebody who asked how the queue is.
+    pub(super) fn read_head(&mut self, queue: QueueId, lsn: Lsn, ticket: Option<u64>) {
+        self.heads_reading += 1;
         self.last_read += 1;
-        self.log.read(self.last_read, &[LsnRange { first: dead.entry.lsn, count: 1 }]);
-        self.readings.insert(self.last_read, Reading::Dead(dead));
+        self.log.read(self.last_read, &[LsnRange { first: lsn, count: 1 }]);
+        self.readings.insert(self.last_read, Reading::Head { queue, lsn, ticket });
+    }
+
+    fn hear_head(&mut self, queue: QueueId, lsn: Lsn, ticket: Option<u64>, messages: Vec<(Lsn, Bytes)>) {
+        self.heads_reading -= 1;
+        if let Some(slot) = self.queue_slots.get(&queue) {
+            let message = messages.into_iter().next().and_then(|(_, bytes)| Message::parse(bytes).ok());
+            self.queues[*slot].far_head = Some((lsn, message.as_ref().and_then(timestamp)));
+        }
+        if let Some(ticket) = ticket {
+            let views = self.views(Some(queue));
+            self.out.views.push((ticket, views));
+        }
     }
 
     /// What was asked for is here.
     pub(super) fn hear_read(&mut self, ticket: u64, messages: Vec<(Lsn, Bytes)>) {
         match self.readings.remove(&ticket) {
             None => {}
-            Some(Reading::Ahead { queue, runs, bytes }) => {
+            Some(Reading::Head { queue, lsn, ticket }) => self.hear_head(queue, lsn, ticket, messages),
+            Some(Reading::Ahead { queue, runs, bytes, are_expired }) => {
                 self.reading_bytes -= bytes;
                 let Some(&slot) = self.queue_slots.get(&queue) else { return };
-                self.queues[slot].is_reading = false;
+                let queue = &mut self.queues[slot];
+                *(if are_expired { &mut queue.is_reading_expired } else { &mut queue.is_reading }) = false;
                 self.bring_near(slot, &runs, messages);
                 self.count_near(slot);
                 self.expire(slot, self.now.unix_ms);
                 self.serve_getters(slot);
                 self.touch(slot);
             }
-            Some(Reading::Dead(mut dead)) => {
-                self.dead_reading -= 1;
-                if let Some(next) = self.dead_unread.pop_front() {
-                    self.read_dead(next);
+            Some(Reading::Dead(Unread { queue, run, reason })) => {
+                self.dead_reading_bytes -= run.near_bytes();
+                if let Some(&slot) = self.queue_slots.get(&queue.queue.id) {
+                    self.queues[slot].end_move(&run);
                 }
-                if let Some(&slot) = self.queue_slots.get(&dead.queue.queue.id) {
-                    self.queues[slot].end_move(&dead.entry);
+                let mut messages = messages.into_iter().peekable();
+                for died in run.messages() {
+                    let Some((lsn, bytes)) = messages.next_if(|(lsn, _)| *lsn == died.lsn) else { continue };
+                    match Message::parse(bytes) {
+                        Ok(message) => {
+                            let entry = Entry { body: Body::Here(message), ..Entry::from(died) };
+                            self.dead.push_back(Dead { queue: Arc::clone(&queue), entry, reason });
+                        }
+                        Err(_) => return self.fail_to_read(lsn),
+                    }
                 }
-                let Some((_, bytes)) = messages.into_iter().next() else { return };
-                match Message::parse(bytes) {
-                    Ok(message) => dead.entry.body = Body::Here(message),
-                    Err(_) => return self.fail_to_read(dead.entry.lsn),
-                }
-                self.dead.push_back(dead);
             }
         }
     }
@@ -135,36 +201,49 @@ impl<S: Store> Shard<S> {
         ));
     }
 
-    fn serve_getters(&mut self, slot: Slot<Queue>) {
+    /// Keeps a `basic.get` until there is a message for it, or none.
+    pub(super) fn keep_waiting(&mut self, slot: Slot<Queue>, getter: Getter) {
+        self.queues[slot].getters.push_back(getter);
+        self.getting.insert(slot);
+        self.serve_getters(slot);
+    }
+
+    /// Whether what is first has to be read, or dropped, before it is known what a `basic.get` finds.
+    pub(super) fn is_unsure(&mut self, slot: Slot<Queue>) -> bool {
+        let unix_ms = self.now.unix_ms;
+        let first = self.queues[slot].ready.first();
+        first.is_some_and(|head| head.has_expired(unix_ms) || matches!(head, Head::Far(_)))
+    }
+
+    pub(super) fn serve_getters(&mut self, slot: Slot<Queue>) {
         while let Some(getter) = self.queues.get_mut(slot).and_then(|queue| queue.getters.pop_front()) {
-            let queue = &mut self.queues[slot];
-            if matches!(queue.ready.first(), Some(Head::Far(_))) {
+            if self.is_unsure(slot) {
+                let queue = &mut self.queues[slot];
                 queue.getters.push_front(getter);
-                return self.read_ahead(slot, None);
+                // What expired is read already, or dropped in the next step.
+                if queue.ready.first().is_some_and(|head| !head.has_expired(self.now.unix_ms)) {
+                    self.read_ahead(slot, None);
+                }
+                return;
             }
             let Some(&peer) = self.peer_slots.get(&getter.connection) else { continue };
             let outcome = self.take_from(peer, getter.channel, slot, getter.no_ack);
             self.expire(slot, self.now.unix_ms);
             self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome });
         }
+        self.getting.remove(&slot);
     }
 
     /// A channel that is closed gets nothing more; its connection is told so, since it waits for an answer.
     pub(super) fn forget_getters(&mut self, connection: ConnectionId, channel: ChannelId) {
-        if self.readings.is_empty() {
-            return;
-        }
-        let read = self.readings.values().filter_map(|reading| match reading {
-            Reading::Ahead { queue, .. } => Some(*queue),
-            Reading::Dead(_) => None,
-        });
         let mut calls = Vec::new();
-        for slot in read.filter_map(|queue| self.queue_slots.get(&queue)) {
+        for slot in &self.getting {
             let getters = &mut self.queues[*slot].getters;
             let is_gone = |getter: &Getter| (getter.connection, getter.channel) == (connection, channel);
             calls.extend(getters.iter().filter(|getter| is_gone(getter)).map(|getter| getter.call));
             getters.retain(|getter| !is_gone(getter));
         }
+        self.getting.retain(|slot| !self.queues[*slot].getters.is_empty());
         for call in calls {
             self.tell(connection, ConnectionEvent::Done { call, outcome: Outcome::Empty });
         }
@@ -173,12 +252,17 @@ impl<S: Store> Shard<S> {
     /// Messages of this queue that are in none of its lists: they died, and their letters are not stored yet.
     pub(super) fn moving_runs(&self, id: QueueId) -> impl Iterator<Item = Run> {
         let moving = self.moving.values().filter(move |moving| moving.queue == id).map(|moving| moving.entry.run());
-        let read = self.readings.values().filter_map(move |reading| match reading {
-            Reading::Dead(dead) if dead.queue.queue.id == id => Some(dead.entry.run()),
-            _ => None,
+        let unread = self.unread().filter(move |dead| dead.queue.queue.id == id).map(|dead| dead.run);
+        moving.chain(unread)
+    }
+
+    /// What died while it was far, and is not read yet.
+    pub(super) fn unread(&self) -> impl Iterator<Item = &Unread> {
+        let read = self.readings.values().filter_map(|reading| match reading {
+            Reading::Dead(dead) => Some(dead),
+            Reading::Ahead { .. } | Reading::Head { .. } => None,
         });
-        let unread = self.dead_unread.iter().filter(move |dead| dead.queue.queue.id == id).map(|dead| dead.entry.run());
-        moving.chain(read).chain(unread)
+        read.chain(&self.dead_unread)
     }
 
     /// Notes what a queue's near messages take.
@@ -204,5 +288,9 @@ fn ranges(runs: &[Run]) -> Vec<LsnRange> {
 
 /// From so many messages that lie together on, they may share memory.
 const SHARED_MIN: u32 = 32;
-/// How many messages that died are read at once.
-const DEAD_AT_ONCE: usize = 256;
+/// About how many bytes of messages that died are read at once.
+const DEAD_BYTES: u64 = 1 << 20;
+/// With more than this to be written, nothing is read that is to be written again, …
+const UNWRITTEN_MAX: usize = 16 << 20;
+/// … nor with more letters than this on their way to other shards.
+const MOVING_MAX: usize = 4096;

@@ -5,7 +5,8 @@ use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{ConnectionEvent, ConsumerNumber, Delivery};
 use crate::queue::dead_letter::Reason;
-use crate::queue::ready::{Entry, Head, Unread};
+use crate::queue::ready::{Entry, Expired, Head};
+use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use store::{Place, QueueId, Store};
@@ -40,14 +41,22 @@ impl<S: Store> Shard<S> {
     pub(super) fn dispatch(&mut self, slot: Slot<Queue>) {
         self.queues[slot].is_touched = false;
         self.expire(slot, self.now.unix_ms);
+        if !self.queues[slot].getters.is_empty() {
+            self.serve_getters(slot);
+        }
         let before = self.queues[slot].ready.len();
         while !self.queues[slot].ready.is_empty() {
             if self.queues[slot].rotation.is_empty() {
                 break;
             }
-            if matches!(self.queues[slot].ready.first(), Some(Head::Far(_))) {
-                self.read_ahead(slot, None);
-                break;
+            match self.queues[slot].ready.first() {
+                // There was more to drop than fits into this step, or it is being read.
+                Some(head) if head.has_expired(self.now.unix_ms) => break,
+                Some(Head::Far(_)) => {
+                    self.read_ahead(slot, None);
+                    break;
+                }
+                _ => {}
             }
             let Some(consumer) = self.queues[slot].rotation.next() else { break };
             self.take_turn(slot, consumer);
@@ -72,7 +81,12 @@ impl<S: Store> Shard<S> {
     /// what it may get of what is near.
     fn take_turn(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) {
         while self.can_receive(slot, consumer) {
-            let Some(entry) = self.queues[slot].ready.pop_near() else {
+            let queue = &mut self.queues[slot];
+            // What expired may have been too much for this step.
+            if queue.ready.first_has_expired(self.now.unix_ms) {
+                return queue.join_rotation(consumer);
+            }
+            let Some(entry) = queue.ready.pop_near() else {
                 return self.queues[slot].join_rotation(consumer);
             };
             self.deliver(slot, consumer, entry);
@@ -84,32 +98,68 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Drops heads that expired before that time.
+    /// Drops heads that expired before that time; if they are very many, some of them in the next steps.
     pub(super) fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
         if !self.queues[slot].ready.can_expire() {
             return;
         }
-        let takes_far = !self.queues[slot].spec.mourns();
-        loop {
-            match self.queues[slot].ready.pop_expired(unix_ms, takes_far) {
-                Ok(None) => return,
-                Ok(Some(entry)) => {
-                    self.queues[slot].counters.expired += 1;
+        let mourns = self.queues[slot].spec.mourns();
+        while self.droppable > 0 {
+            let queue = &mut self.queues[slot];
+            match queue.ready.pop_expired(unix_ms, !mourns) {
+                None => return,
+                Some(Expired::Near(entry)) => {
+                    queue.counters.expired += 1;
+                    self.note_dropped(mourns);
                     self.lose(slot, entry, Reason::Expired);
                 }
-                Err(Unread { priority }) => return self.read_ahead(slot, Some(priority)),
+                Some(Expired::Far(run)) => {
+                    queue.counters.expired += u64::from(run.count);
+                    queue.leave(u64::from(run.count));
+                    self.note_dropped(false);
+                    self.vacate_run(slot, &run);
+                }
+                Some(Expired::Unread { priority }) => return self.read_ahead(slot, Some(priority)),
             }
+        }
+        if self.queues[slot].ready.has_expired(unix_ms) {
+            self.drop_more_later(slot);
         }
     }
 
     /// Drops from the head of a queue that is too long.
     fn drop_excess(&mut self, slot: Slot<Queue>) {
         while self.queues[slot].has_excess() {
+            if self.droppable == 0 {
+                return self.drop_more_later(slot);
+            }
             let queue = &mut self.queues[slot];
-            let taken = if queue.spec.mourns() { queue.ready.pop_near() } else { queue.ready.pop() };
+            let mourns = queue.spec.mourns();
+            let taken = if mourns { queue.ready.pop_near() } else { queue.ready.pop() };
             let Some(entry) = taken else { return self.read_ahead(slot, None) };
             queue.counters.maxlen += 1;
+            self.note_dropped(mourns);
             self.lose(slot, entry, Reason::MaxLength);
+        }
+    }
+
+    fn note_dropped(&mut self, is_mourned: bool) {
+        self.droppable = self.droppable.saturating_sub(if is_mourned { MOURNED_COST } else { 1 });
+    }
+
+    fn drop_more_later(&mut self, slot: Slot<Queue>) {
+        if self.dropping.last() != Some(&slot) {
+            self.dropping.push(slot);
+        }
+    }
+
+    /// Goes on with what the last step had no time for.
+    pub(super) fn go_on_dropping(&mut self) {
+        self.droppable = DROPPED_AT_ONCE;
+        for slot in std::mem::take(&mut self.dropping) {
+            if self.queues.get(slot).is_some() {
+                self.touch(slot);
+            }
         }
     }
 
@@ -218,17 +268,21 @@ impl<S: Store> Shard<S> {
 
     /// The place in the log of a message that its queue counts no more is empty.
     pub(super) fn vacate(&mut self, slot: Slot<Queue>, entry: &Entry) {
-        if !entry.is_logged() {
-            return;
+        if entry.is_logged() {
+            self.vacate_run(slot, &entry.run());
         }
-        if entry.is_kept {
+    }
+
+    /// The same for messages that the log has.
+    fn vacate_run(&mut self, slot: Slot<Queue>, run: &Run) {
+        if run.kept {
             let queue = &mut self.queues[slot];
             if queue.settled.is_empty() {
                 self.settling.push(slot);
             }
-            queue.note_settled(entry.seq);
+            queue.note_settled_range(run.range());
         }
-        self.log.release(&entry.run());
+        self.log.release(run);
     }
 
     /// Channels and connections that can receive again let one consumer each join; false if there is none.
@@ -268,7 +322,9 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let id = queue.spec.queue.id;
         if let Some(unix_ms) = queue.ready.next_expiry() {
-            let in_ms = unix_ms.saturating_sub(self.now.unix_ms).max(1);
+            // What is due and still there is being read, or waits until the log can take it.
+            let is_due = unix_ms <= self.now.unix_ms;
+            let in_ms = if is_due { LOOK_AGAIN_MS } else { unix_ms - self.now.unix_ms };
             let at_ms = self.now.ms.saturating_add(in_ms);
             // A timer that runs out too early only looks again: one that follows every new head would cost more.
             if queue.expiry_timer_ms == 0 || at_ms < queue.expiry_timer_ms {
@@ -337,3 +393,10 @@ impl<S: Store> Shard<S> {
         }
     }
 }
+
+/// How many messages, or runs of them, may be dropped in a step: that takes a millisecond.
+const DROPPED_AT_ONCE: usize = 4 << 10;
+/// When to look again for what expired and could not be dropped.
+const LOOK_AGAIN_MS: u64 = 20;
+/// What one counts for that becomes a dead letter.
+const MOURNED_COST: usize = 8;

@@ -5,9 +5,9 @@ use super::peers::{Channel, Peer};
 use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{CallId, ConnectionEvent, ConsumerNumber, Outcome, Settle, Settlement};
-use crate::queue::backlog::Run;
 use crate::queue::dead_letter::Reason;
 use crate::queue::ready::Entry;
+use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use amqp::ChannelId;
@@ -68,22 +68,40 @@ impl<S: Store> Shard<S> {
         self.touch(slot);
     }
 
-    /// The same for many that are in the log only.
-    fn requeue_run(&mut self, slot: Slot<Queue>, mut run: Run) {
-        let queue = &mut self.queues[slot];
-        let limit = queue.delivery_limit(self.settings.quorum_delivery_limit);
-        if limit.is_some_and(|limit| u64::from(run.attempts) >= limit) {
-            for entry in run.messages() {
-                self.requeue(slot, entry.into());
+    /// The same for many that are in the log only, in order.
+    fn requeue_runs(&mut self, slot: Slot<Queue>, runs: Vec<Run>) {
+        let id = self.queues[slot].spec.queue.id;
+        // What lies apart in the log may be one range of the queue.
+        let mut returned: Option<(SeqRange, u32)> = None;
+        for mut run in runs {
+            let queue = &mut self.queues[slot];
+            let limit = queue.delivery_limit(self.settings.quorum_delivery_limit);
+            if limit.is_some_and(|limit| u64::from(run.attempts) >= limit) {
+                for entry in run.messages() {
+                    self.requeue(slot, entry.into());
+                }
+                continue;
             }
-            return;
+            run.attempts = run.attempts.saturating_add(1);
+            run.redelivered = true;
+            queue.ready.push_far(run);
+            if !run.kept {
+                continue;
+            }
+            match &mut returned {
+                Some((range, attempts)) if *attempts == run.attempts && range.last.0 + 1 == run.seq.0 => {
+                    range.last = run.range().last;
+                }
+                _ => {
+                    if let Some((range, attempts)) = returned.replace((run.range(), run.attempts)) {
+                        self.log.append_returned(id, range, attempts);
+                    }
+                }
+            }
         }
-        run.attempts = run.attempts.saturating_add(1);
-        run.redelivered = true;
-        if run.kept {
-            self.log.append_returned(queue.spec.queue.id, run.range(), run.attempts);
+        if let Some((range, attempts)) = returned {
+            self.log.append_returned(id, range, attempts);
         }
-        queue.ready.push_far(run);
         self.touch(slot);
     }
 
@@ -129,9 +147,7 @@ impl<S: Store> Shard<S> {
         while self.queues[slot].holders.get(holder).is_some_and(|holder| holder.held.has_far()) {
             let runs = self.queues[slot].take_far_unacked(holder);
             let count = runs.iter().map(|run| run.count).sum();
-            for run in runs {
-                self.requeue_run(slot, run);
-            }
+            self.requeue_runs(slot, runs);
             self.credit(slot, holder, count);
         }
         self.count_near(slot);

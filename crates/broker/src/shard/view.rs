@@ -3,13 +3,35 @@
 use super::Shard;
 use super::slots::Slot;
 use crate::inspect::{ConsumerView, QueueView};
+use crate::message::Message;
 use crate::queue::ready::Head;
 use crate::queue::{Queue, Turn};
 use amqp::Properties;
 use std::sync::Arc;
-use store::{QueueId, Store};
+use store::{Lsn, QueueId, Store};
 
 impl<S: Store> Shard<S> {
+    /// Describes all queues, or this one. The timestamp of a first message that is far has to be read: that of one
+    /// queue is waited for, those of many are there when somebody looks again.
+    pub(super) fn inspect(&mut self, ticket: u64, only: Option<QueueId>) {
+        if let Some(id) = only
+            && let Some(&slot) = self.queue_slots.get(&id)
+            && let Some(lsn) = self.unknown_head(slot)
+            && self.log.is_durable(lsn)
+        {
+            return self.read_head(id, lsn, Some(ticket));
+        }
+        let views = self.views(only);
+        self.out.views.push((ticket, views));
+    }
+
+    /// The record of the first message if that is far and nobody has looked at it.
+    fn unknown_head(&mut self, slot: Slot<Queue>) -> Option<Lsn> {
+        let queue = &mut self.queues[slot];
+        let Head::Far(run) = queue.ready.first()? else { return None };
+        queue.far_head.is_none_or(|(lsn, _)| lsn != run.lsn).then_some(run.lsn)
+    }
+
     /// All queues, or this one, by id.
     pub(super) fn views(&mut self, only: Option<QueueId>) -> Vec<QueueView> {
         let mut slots: Vec<_> = match only {
@@ -17,19 +39,27 @@ impl<S: Store> Shard<S> {
             None => self.queue_slots.iter().map(|(id, slot)| (*id, *slot)).collect(),
         };
         slots.sort_unstable();
-        slots.into_iter().map(|(_, slot)| self.view(slot)).collect()
+        let views = slots.iter().map(|(_, slot)| self.view(*slot)).collect();
+        for (id, slot) in slots {
+            if self.heads_reading >= HEADS_AT_ONCE {
+                break;
+            }
+            if let Some(lsn) = self.unknown_head(slot) {
+                self.read_head(id, lsn, None);
+            }
+        }
+        views
     }
 
     fn view(&mut self, slot: Slot<Queue>) -> QueueView {
         let consumers = self.consumer_views(&self.queues[slot]);
         let queue = &mut self.queues[slot];
         let utilisation = (queue.consumers > 0).then(|| queue.utilisation.share(self.now.ms));
-        let head_timestamp = queue.ready.first().and_then(|head| {
-            // Of a head that is far it is not known.
-            let Head::Near(head) = head else { return None };
-            let properties = Properties::parse(head.message()?.properties()).ok();
-            properties.and_then(|properties| properties.timestamp())
-        });
+        let head_timestamp = match queue.ready.first() {
+            Some(Head::Near(head)) => head.message().and_then(timestamp),
+            Some(Head::Far(run)) => queue.far_head.filter(|(lsn, _)| *lsn == run.lsn).and_then(|(_, at)| at),
+            None => None,
+        };
         let (ready, unacked) = (queue.ready.sums(), queue.unacked.sums());
         QueueView {
             spec: Arc::clone(&queue.spec),
@@ -73,3 +103,11 @@ impl<S: Store> Shard<S> {
         views.into_iter().map(|(_, view)| view).collect()
     }
 }
+
+/// When its publisher says that it was made.
+pub(super) fn timestamp(message: &Message) -> Option<u64> {
+    Properties::parse(message.properties()).ok()?.timestamp()
+}
+
+/// How many first messages are read at once because somebody looks at their queues.
+const HEADS_AT_ONCE: usize = 64;

@@ -18,9 +18,14 @@ impl PublishBatch {
     /// Messages with a body of `body_bytes` to `queue`, by the default exchange; `is_persistent` sets
     /// delivery mode 2. No body frame is larger than `frame_max`.
     pub(super) fn new(queue: &str, body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
-        let mut properties = BytesMut::new();
         let delivery_mode = is_persistent.then_some(2);
-        PropertyList { delivery_mode, ..Default::default() }.encode(&mut properties);
+        Self::with(queue, body_bytes, &PropertyList { delivery_mode, ..Default::default() }, frame_max)
+    }
+
+    /// The same with any properties.
+    pub(super) fn with(queue: &str, body_bytes: usize, list: &PropertyList, frame_max: usize) -> Self {
+        let mut properties = BytesMut::new();
+        list.encode(&mut properties);
         let mut message = BytesMut::new();
         basic::Publish { routing_key: queue, ..Default::default() }.encode(CHANNEL, &mut message);
         let publish_bytes = message.len();

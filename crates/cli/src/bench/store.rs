@@ -51,6 +51,8 @@ enum Subject {
     Unacked,
     /// Time to start, cleanly and after SIGKILL
     Start,
+    /// Messages that expire all at once, and what publishers notice of it
+    Expiry,
     /// Reading a backlog back, and what publishers notice of it
     Backlog,
     /// Disk that a forgotten message holds back

@@ -366,3 +366,23 @@ fn chunks_of_many_messages_are_split_into_records() {
         .collect();
     assert_eq!(replayed, runs);
 }
+
+#[test]
+fn pieces_wait_for_those_before_them_to_be_written() {
+    let (mut log, mut writer, mut caretaker) = {
+        let Opened { log, writer, caretaker, .. } = kept::open(MemoryDisk::new(), 6400).unwrap().0;
+        (log, writer, caretaker)
+    };
+    log.begin_checkpoint();
+    let mut pieces = 0;
+    while !log.checkpoint_is_behind() {
+        log.checkpoint(kept::fact(&format!("{pieces}"), "value").record());
+        pieces += 1;
+    }
+    assert!((10..100).contains(&pieces), "{pieces}");
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    assert!(!log.checkpoint_is_behind());
+    log.end_checkpoint();
+    kept::settle(&mut log, &mut writer, &mut caretaker);
+    assert!(!log.checkpoint_is_behind() && log.replay_bytes() < 6400);
+}

@@ -202,18 +202,27 @@ fn a_checkpoint_that_finds_no_room_is_tried_again() {
     bench.log.begin_checkpoint();
     bench.log.flush(Urgency::Sync);
     kept::drain(&mut bench.writer);
-    bench.leave_room(0);
-    bench.log.checkpoint(kept::fact("a", "b").record());
+    bench.leave_room(600);
+    let large = "x".repeat(1000);
+    bench.log.checkpoint(kept::fact("a", &large).record());
     bench.log.end_checkpoint();
     kept::settle(&mut bench.log, &mut bench.writer, &mut bench.caretaker);
     assert!(bench.disk.names().iter().all(|name| !name.ends_with(".index")), "{:?}", bench.disk.names());
-    for ms in [0, 400, 10_000] {
-        bench.caretaker.step(Duration::from_millis(ms));
+    let segments = bench.disk.names();
+    for seconds in 1..5 {
+        bench.caretaker.step(Duration::from_secs(100 * seconds));
         kept::events(&mut bench.log);
+        assert!(bench.log.wants_checkpoint());
+        kept::checkpoint(&mut bench.log, &[kept::fact("a", &large)]);
+        kept::settle_from(Duration::from_secs(100 * seconds), &mut bench.log, &mut bench.writer, &mut bench.caretaker);
+        assert!(!bench.log.wants_checkpoint(), "there is no room");
     }
-    assert!(bench.log.wants_checkpoint());
+    assert_eq!(bench.disk.names(), segments, "an attempt without room begins no new segment");
     bench.disk.set_capacity(None);
-    kept::checkpoint(&mut bench.log, &[kept::fact("a", "b")]);
+    bench.caretaker.step(Duration::from_secs(1000));
+    kept::events(&mut bench.log);
+    assert!(bench.log.wants_checkpoint());
+    kept::checkpoint(&mut bench.log, &[kept::fact("a", &large)]);
     kept::settle(&mut bench.log, &mut bench.writer, &mut bench.caretaker);
     assert!(bench.disk.names().iter().any(|name| name.ends_with(".index")));
     assert!(!bench.log.wants_checkpoint());

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amqp::Method;
 use amqp::method::{basic, confirm, queue};
+use amqp::{Method, PropertyList};
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::BytesMut;
 
@@ -34,10 +34,21 @@ pub(super) fn queues(count: usize) -> Vec<String> {
 
 /// Publishes persistent messages to the queues in turn, whose names have the same length, and waits until all are there.
 pub(super) fn fill(connection: &mut Connection, queues: &[String], messages: u64, body_bytes: usize) -> Result<()> {
+    fill_with(connection, queues, messages, body_bytes, &PropertyList { delivery_mode: Some(2), ..Default::default() })
+}
+
+/// The same with any properties.
+pub(super) fn fill_with(
+    connection: &mut Connection,
+    queues: &[String],
+    messages: u64,
+    body_bytes: usize,
+    list: &PropertyList,
+) -> Result<()> {
     let frame_max = connection.frame_max();
     let turn: Vec<u8> = queues
         .iter()
-        .flat_map(|queue| PublishBatch::new(queue, body_bytes, true, frame_max).octets(1).to_vec())
+        .flat_map(|queue| PublishBatch::with(queue, body_bytes, list, frame_max).octets(1).to_vec())
         .collect();
     let message_bytes = turn.len() / queues.len();
     let block = turn.repeat((BATCH_BYTES / turn.len()).max(1));
@@ -180,6 +191,74 @@ fn round_trips(mut connection: Connection, at_once: u64, over: &Over) -> Result<
     connection.close()?;
     Ok(Noticed { confirmed: window.confirmed(), time: began.elapsed(), ..noticed })
 }
+
+/// How long confirms took of a client that publishes at a fixed rate.
+#[derive(Debug, Default)]
+pub(super) struct Paced {
+    /// Its confirms.
+    pub(super) confirmed: u64,
+    /// From when each message was due to when its confirm was read, in nanoseconds, in ascending order.
+    pub(super) latencies: Vec<u64>,
+    /// How long it published.
+    pub(super) time: Duration,
+}
+
+/// Does `work` while another client publishes [`PACE`] small persistent messages a second to the queue `other`, with
+/// confirms, and never waits for them.
+pub(super) fn paced_meanwhile<T>(url: &BrokerUrl, work: impl FnOnce() -> Result<T>) -> Result<(T, Paced)> {
+    let mut connection = declare(url, &["other".to_owned()])?;
+    connection.call(&Method::ConfirmSelect(confirm::Select { nowait: false }), confirm::SelectOk::ID)?;
+    let over = Over::default();
+    thread::scope(|scope| {
+        let paced = scope.spawn(|| publish_paced(connection, &over));
+        let done = work();
+        over.set();
+        let paced = paced.join().map_err(|_| anyhow!("a thread of the load died"))?;
+        Ok((done?, paced.context("the other client failed")?))
+    })
+}
+
+fn publish_paced(mut connection: Connection, over: &Over) -> Result<Paced> {
+    let batch = PublishBatch::new("other", 16, true, connection.frame_max());
+    let mut window = ConfirmWindow::new(u64::MAX);
+    let (began, mut paced, mut sent, mut heard_at) = (Instant::now(), Paced::default(), 0, Instant::now());
+    let due = |number: u64| Duration::from_nanos(number * 1_000_000_000 / PACE);
+    while !over.is_set() || window.confirmed() < sent {
+        let now = began.elapsed();
+        let wanted = if over.is_set() { sent } else { now.as_nanos() as u64 * PACE / 1_000_000_000 };
+        let next = (wanted - sent).min(batch.messages());
+        connection.write_all(batch.octets(next), || false)?;
+        window.send(next);
+        sent += next;
+        if connection.fill(Wait::Not)? {
+            heard_at = Instant::now();
+        }
+        while let Some(frame) = connection.next_frame()? {
+            read_confirm(&frame, Some(&mut window))?;
+        }
+        // Confirms come in order.
+        let now = began.elapsed();
+        for number in paced.confirmed..window.confirmed() {
+            paced.latencies.push(now.saturating_sub(due(number)).as_nanos() as u64);
+        }
+        paced.confirmed = window.confirmed();
+        ensure!(heard_at.elapsed() < PATIENCE, "no confirm came for 30 s");
+        pause();
+    }
+    paced.time = began.elapsed();
+    paced.latencies.sort_unstable();
+    connection.close()?;
+    Ok(paced)
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing is waited for but the time itself")]
+fn pause() {
+    thread::sleep(Duration::from_micros(200));
+}
+
+/// How many messages a second [`paced_meanwhile`] publishes: much for one client that waits for its confirms, and far
+/// from all that the server can do.
+pub(super) const PACE: u64 = 20_000;
 
 /// How long a server may take over a step before a measurement gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
