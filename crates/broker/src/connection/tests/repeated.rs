@@ -133,9 +133,7 @@ fn a_repeated_publish_goes_where_its_queue_is_now() {
 #[test]
 fn a_repeated_publish_that_is_too_large_is_refused() {
     let mut client = publisher();
-    let mut settings = ConnectionSettings::default();
-    settings.message_bytes_max = 4;
-    client.machine.settings = Arc::new(settings);
+    client.machine.settings = Arc::new(ConnectionSettings { message_bytes_max: 4, ..ConnectionSettings::default() });
     let publish = |body: &[u8]| {
         let mut bytes = BytesMut::new();
         frames(&Act::Publish { channel: 1, key: 0, properties: 1, mandatory: false, body: body.to_vec() }, &mut bytes);
