@@ -218,9 +218,14 @@ impl Queue {
         self.next_seq += 1;
         let settings = &self.spec.settings;
         let ttl_ms = [expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
-        let priority = settings.priority_max.map_or(0, |max| priority.unwrap_or(0).min(max));
+        let priority = self.clamped(priority.unwrap_or(0));
         let expires_at_ms = ttl_ms.map_or(0, |ttl| now.unix_ms.saturating_add(ttl).max(1));
         Stamp { seq, expires_at_ms, priority }
+    }
+
+    /// The priority that a message has here.
+    pub(crate) fn clamped(&self, priority: u8) -> u8 {
+        self.spec.settings.priority_max.map_or(0, |max| priority.min(max))
     }
 
     /// What the next message will be.

@@ -284,12 +284,32 @@ impl<S: Store> Shard<S> {
         self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX && !self.is_stuck
     }
 
-    /// Whether publishes to this queue had better wait a little, since its consumers are about to come for more: without
-    /// that, a publisher that never waits takes the processor from consumers that wait for each answer.
+    /// Whether this batch had better wait: while the disk cannot follow, whatever adds messages to the log; and at most
+    /// some milliseconds, publishes to a queue whose consumers are about to come for more, since a publisher that never
+    /// waits takes the processor from consumers that wait for each answer.
     #[must_use]
-    pub fn is_ahead_of_consumers(&self, queue: QueueId, now: Now) -> bool {
-        let slot = self.queue_slots.get(&queue);
-        slot.is_some_and(|slot| self.queues[*slot].is_ahead_of_consumers(now.ms))
+    pub fn puts_off(&self, batch: &[Command], now: Now) -> bool {
+        if self.is_full() && batch.iter().any(|command| self.is_for_the_log(command)) {
+            return true;
+        }
+        let Some(Command::Publish(publish)) = batch.first() else { return false };
+        let queue = publish.queues.first().and_then(|queue| self.queue_slots.get(queue));
+        queue.is_some_and(|slot| self.queues[*slot].is_ahead_of_consumers(now.ms))
+    }
+
+    fn is_for_the_log(&self, command: &Command) -> bool {
+        match command {
+            Command::Publish(publish) => publish.queues.iter().any(|queue| {
+                let queue = self.queue_slots.get(queue).map(|slot| &self.queues[*slot]);
+                queue.is_some_and(|queue| {
+                    let priority = publish.priority.unwrap_or(0);
+                    queue.keeps(publish.persistent)
+                        || queue.is_better_far(queue.clamped(priority), &self.settings.near, self.near_bytes)
+                })
+            }),
+            Command::Transaction(commands) => commands.iter().any(|command| self.is_for_the_log(command)),
+            _ => false,
+        }
     }
 
     fn execute(&mut self, input: ShardInput, topology: &Topology) {

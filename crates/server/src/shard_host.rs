@@ -4,8 +4,8 @@
 //! more than a core of its own saves (CPU per message in the prototype, as a task and as a thread: 100 and 132 ns with
 //! one queue, 143 and 150 ns with 5,000). The log's writer, which blocks in the kernel, does have its thread.
 
-use crate::switchboard::{ShardMail, Switchboard, weight};
-use broker::command::{Batch, CatalogInput, Command, ConnectionId, Outbox, QueueId, ShardInput};
+use crate::switchboard::{LIGHT_ROOM, ShardMail, Switchboard, weight};
+use broker::command::{Batch, CatalogInput, Command, ConnectionId, Outbox, ShardInput};
 use broker::inspect::QueueView;
 use broker::shard::Shard;
 use std::collections::{HashMap, VecDeque};
@@ -40,8 +40,9 @@ struct Desk {
     out: Outbox,
     inspections: HashMap<u64, oneshot::Sender<Vec<QueueView>>>,
     last_ticket: u64,
-    /// Connections whose mail is held, and whether that is all that waits.
-    held: Vec<ConnectionId>,
+    /// Connections whose mail was passed over.
+    passed_over: Vec<ConnectionId>,
+    /// All that waits is put off.
     holds: bool,
     /// [`ShardInput::Close`] came: nothing may follow it.
     is_closing: bool,
@@ -54,8 +55,7 @@ impl<S: Store> ShardHost<S> {
         loop {
             self.wait(&mut desk).await;
             let now = self.board.clock().now();
-            let takes_waiting = !self.shard.is_full();
-            desk.open_mail(takes_waiting, |queue| self.shard.is_ahead_of_consumers(queue, now));
+            desk.open_mail(|commands| self.shard.puts_off(commands, now));
             self.shard.step(now, &mut desk.inbox, &self.board.topology(), &mut desk.out);
             desk.executed.clear();
             if let Some(sentence) = desk.out.failed.take() {
@@ -80,9 +80,8 @@ impl<S: Store> ShardHost<S> {
         let held_until_ms = desk.holds.then(|| self.board.clock().uptime_ms() + HOLD_MS);
         let later = deadline.into_iter().chain(held_until_ms).min();
         let later = later.filter(|_| !is_due).map(|ms| self.board.clock().at(ms));
-        // What waits for this step is taken with what comes in. While the disk cannot follow it waits on, and behind it
-        // the clients, in want of room: but for what settles, which is let through.
-        let is_due = is_due || !self.shard.is_full() && !desk.waiting.is_empty() && !desk.holds;
+        // What waits for this step is taken with what comes in, unless all of it is put off.
+        let is_due = is_due || !desk.waiting.is_empty() && !desk.holds;
         tokio::select! {
             biased;
             received = self.mailbox.recv_many(&mut desk.mail, MAIL_AT_ONCE) => {
@@ -112,13 +111,13 @@ impl<S: Store> ShardHost<S> {
 }
 
 impl Desk {
-    /// Turns mail into inputs, that which waits only if it may.
+    /// Turns mail into inputs, as much as one step takes.
     ///
-    /// What settles deliveries goes first, and what publishes goes in small portions: a consumer with few deliveries
-    /// at a time would otherwise wait for all that a fast publisher has sent meanwhile, again and again. For the same
-    /// reason a publisher waits, some milliseconds at the most, where it is ahead of consumers that are quick. Nothing
-    /// overtakes mail of the same connection.
-    fn open_mail(&mut self, takes_waiting: bool, is_ahead: impl Fn(QueueId) -> bool) {
+    /// What settles deliveries goes first: it is paid for, and a consumer with few deliveries at a time would otherwise
+    /// wait for all that a fast publisher has sent meanwhile, again and again. Then what is small, so that who sends
+    /// little does not wait for who sends a lot, then the rest, in portions. Some of it may be put off. Nothing overtakes
+    /// mail of the same connection, and what comes from the catalog or another shard overtakes nothing.
+    fn open_mail(&mut self, is_put_off: impl Fn(&[Command]) -> bool) {
         let mut mail = std::mem::take(&mut self.mail);
         for piece in mail.drain(..) {
             if self.is_urgent(&piece) {
@@ -128,32 +127,41 @@ impl Desk {
             }
         }
         self.mail = mail;
+        let light = self.open_waiting(LIGHT_ROOM_AT_ONCE, |batch, room| room > LIGHT_ROOM || is_put_off(batch));
+        let left = ROOM_AT_ONCE - light.min(ROOM_AT_ONCE);
+        self.holds = self.open_waiting(left, |batch, _| is_put_off(batch)) < left && !self.waiting.is_empty();
+    }
+
+    /// Opens what waits, in order, until it took so much room; how much it took. Batches may be passed over.
+    fn open_waiting(&mut self, room: usize, passes_over: impl Fn(&[Command], usize) -> bool) -> usize {
         let (mut at, mut taken) = (0, 0);
-        self.held.clear();
-        while takes_waiting
-            && taken < ROOM_AT_ONCE
+        self.passed_over.clear();
+        while taken < room
             && let Some(piece) = self.waiting.get(at)
         {
-            if let Some(connection) = publishes(piece, &is_ahead).or_else(|| self.held_sender(piece)) {
-                self.held.push(connection);
-                at += 1;
-                continue;
+            match piece {
+                ShardMail::Batch(batch, _) => {
+                    let is_passed_over = self.passed_over.contains(&batch.connection);
+                    if is_passed_over || passes_over(&batch.commands, room_of(piece)) {
+                        if !is_passed_over {
+                            self.passed_over.push(batch.connection);
+                        }
+                        at += 1;
+                        continue;
+                    }
+                }
+                ShardMail::Input(_) | ShardMail::Inspect(..) if at > 0 => break,
+                ShardMail::Input(_) | ShardMail::Inspect(..) => {}
             }
             let Some(piece) = self.waiting.remove(at) else { break };
-            let (first, rest) = split(piece, ROOM_AT_ONCE - taken);
+            let (first, rest) = split(piece, room - taken);
             if let Some(rest) = rest {
                 self.waiting.insert(at, rest);
             }
             taken += room_of(&first);
             self.open(first);
         }
-        self.holds = taken < ROOM_AT_ONCE && !self.held.is_empty();
-    }
-
-    /// Who sent this piece, if earlier mail of the same connection is held.
-    fn held_sender(&self, piece: &ShardMail) -> Option<ConnectionId> {
-        let ShardMail::Batch(batch, _) = piece else { return None };
-        self.held.contains(&batch.connection).then_some(batch.connection)
+        taken
     }
 
     /// Only settles, and comes from nobody who has mail waiting.
@@ -190,13 +198,6 @@ impl Desk {
     }
 }
 
-/// Who sent this piece, if it begins with a publish to such a queue.
-fn publishes(piece: &ShardMail, is_such: impl Fn(QueueId) -> bool) -> Option<ConnectionId> {
-    let ShardMail::Batch(batch, _) = piece else { return None };
-    let Some(Command::Publish(publish)) = batch.commands.first() else { return None };
-    publish.queues.first().is_some_and(|queue| is_such(*queue)).then_some(batch.connection)
-}
-
 /// How much room a piece takes.
 fn room_of(piece: &ShardMail) -> usize {
     match piece {
@@ -226,8 +227,10 @@ fn split(piece: ShardMail, room: usize) -> (ShardMail, Option<ShardMail>) {
     (ShardMail::Batch(batch, Some(taken)), None)
 }
 
-/// How long publishes are held before it is looked again.
+/// How long mail is put off before it is looked again.
 const HOLD_MS: u64 = 1;
+/// How much of [`ROOM_AT_ONCE`] is for small batches first: not all, so that large ones are not kept out.
+const LIGHT_ROOM_AT_ONCE: usize = 12;
 /// How many pieces of mail one step takes at most.
 const MAIL_AT_ONCE: usize = 256;
 /// How much room the mail that one step takes may have taken, about; what settles is not counted.
@@ -236,7 +239,7 @@ const ROOM_AT_ONCE: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use broker::command::{Publish, Settle, Settlement};
+    use broker::command::{CallId, Publish, QueueId, Settle, Settlement};
     use broker::message::{Message, MessageParts};
     use store::Seq;
     use tokio::sync::Semaphore;
@@ -257,21 +260,6 @@ mod tests {
         inbox.drain(..).filter_map(connection).collect()
     }
 
-    #[test]
-    fn while_the_disk_does_not_follow_only_what_settles_is_let_through() {
-        let mut desk = Desk::default();
-        desk.mail.extend([
-            mail(1, vec![Command::Mark { mark: 1 }]),
-            mail(2, vec![ack()]),
-            mail(1, vec![ack()]),
-            mail(3, vec![ack(), Command::Mark { mark: 1 }]),
-        ]);
-        desk.open_mail(false, |_| false);
-        assert_eq!(from(&mut desk.inbox), [2], "nothing overtakes mail of its own connection");
-        desk.mail.push(mail(2, vec![ack()]));
-        desk.open_mail(true, |_| false);
-        assert_eq!(from(&mut desk.inbox), [2, 1, 1, 3]);
-    }
     fn publish(queue: u64) -> Command {
         let parts = MessageParts { exchange: "", routing_key: "work", properties: &[0, 0], died_here: false };
         Command::Publish(Publish {
@@ -285,21 +273,61 @@ mod tests {
         })
     }
 
+    fn publishes_to(queue: u64) -> impl Fn(&[Command]) -> bool {
+        move |commands| {
+            commands.iter().any(|one| matches!(one, Command::Publish(publish) if publish.queues[0].0 == queue))
+        }
+    }
+
     #[test]
-    fn publishes_to_a_queue_that_is_ahead_wait_and_keep_nobody_else_waiting() {
+    fn what_is_put_off_keeps_nobody_else_waiting_and_is_not_overtaken_by_its_own_connection() {
         let mut desk = Desk::default();
         desk.mail.extend([
             mail(1, vec![publish(7)]),
             mail(1, vec![Command::Mark { mark: 1 }]),
             mail(2, vec![publish(8)]),
-            mail(3, vec![Command::Mark { mark: 1 }]),
+            mail(1, vec![ack()]),
+            mail(3, vec![ack(), Command::Mark { mark: 1 }]),
         ]);
-        desk.open_mail(true, |queue| queue == QueueId(7));
-        assert_eq!(from(&mut desk.inbox), [2, 3], "and nothing of the held connection is overtaken");
+        desk.open_mail(publishes_to(7));
+        assert_eq!(from(&mut desk.inbox), [2, 3]);
         assert!(desk.holds, "it has to be looked again");
-        desk.open_mail(true, |_| false);
-        assert_eq!(from(&mut desk.inbox), [1, 1]);
+        desk.open_mail(|_| false);
+        assert_eq!(from(&mut desk.inbox), [1, 1, 1]);
         assert!(!desk.holds);
+    }
+
+    #[test]
+    fn what_the_catalog_asks_comes_after_all_that_was_published_before() {
+        let mut desk = Desk::default();
+        let count = ShardInput::Count { queue: QueueId(7), connection: ConnectionId(1), call: CallId(1) };
+        desk.mail.extend([mail(1, vec![publish(7)]), ShardMail::Input(count), mail(2, vec![publish(8)])]);
+        desk.open_mail(publishes_to(7));
+        assert!(desk.inbox.is_empty(), "{:?}", desk.inbox);
+        desk.open_mail(|_| false);
+        assert!(matches!(desk.inbox[..], [ShardInput::Batch(_), ShardInput::Count { .. }, ShardInput::Batch(_)]));
+    }
+
+    #[test]
+    fn who_sends_little_does_not_wait_for_who_sends_a_lot() {
+        let room = Arc::new(Semaphore::new(256));
+        let batch = |connection, units, count| {
+            let permit = Arc::clone(&room).try_acquire_many_owned(units).unwrap();
+            let commands = (0..count).map(publish).collect();
+            ShardMail::Batch(Batch { connection: ConnectionId(connection), commands }, Some(permit))
+        };
+        let mut desk = Desk::default();
+        desk.mail.extend([batch(1, 60, 60), batch(1, 60, 60), batch(2, 1, 1), batch(1, 1, 1)]);
+        desk.open_mail(|_| false);
+        assert_eq!(from(&mut desk.inbox), [2, 1], "its own first portion as well");
+        let mut steps = 1;
+        while !desk.waiting.is_empty() {
+            desk.executed.clear();
+            desk.open_mail(|_| false);
+            assert!(from(&mut desk.inbox).iter().all(|connection| *connection == 1));
+            steps += 1;
+        }
+        assert!(steps > 5, "a step takes a portion: {steps}");
     }
 
     #[test]
@@ -311,7 +339,7 @@ mod tests {
         desk.mail.push(ShardMail::Batch(Batch { connection: ConnectionId(1), commands }, Some(permit)));
         let mut queues = Vec::new();
         for step in 0.. {
-            desk.open_mail(true, |_| false);
+            desk.open_mail(|_| false);
             if desk.inbox.is_empty() {
                 assert!(step > 2, "it was taken in {step} steps");
                 break;

@@ -141,13 +141,22 @@ pub(crate) struct Parts {
 struct ShardLine {
     mail: UnboundedSender<ShardMail>,
     room: Arc<Semaphore>,
+    /// For what takes little: that does not stand in line behind what takes much.
+    light_room: Arc<Semaphore>,
     /// For what settles deliveries and does nothing else: that does not wait behind publishes.
     settling_room: Arc<Semaphore>,
 }
 
 impl ShardLine {
-    fn room_for(&self, commands: &[Command]) -> &Arc<Semaphore> {
-        if commands.iter().all(Command::settles) { &self.settling_room } else { &self.room }
+    /// Where these commands, of this weight, find room.
+    fn room_for(&self, commands: &[Command], weight: u32) -> &Arc<Semaphore> {
+        if commands.iter().all(Command::settles) {
+            &self.settling_room
+        } else if weight as usize <= LIGHT_ROOM {
+            &self.light_room
+        } else {
+            &self.room
+        }
     }
 }
 
@@ -174,7 +183,7 @@ impl Switchboard {
             let (mail, mailbox) = unbounded_channel();
             let room = || Arc::new(Semaphore::new(ROOM as usize));
             mailboxes.push(mailbox);
-            lines.push(ShardLine { mail, room: room(), settling_room: room() });
+            lines.push(ShardLine { mail, room: room(), light_room: room(), settling_room: room() });
         }
         let board = Self {
             alarms: Alarms::new(&parts.config),
@@ -361,8 +370,9 @@ impl Switchboard {
 
     /// Sends a connection's commands to a shard and leaves `commands` empty, unless its mailbox has no room.
     pub(crate) fn try_send(&self, from: ConnectionId, to: ShardId, commands: &mut Vec<Command>) -> bool {
-        let room = self.shards[usize::from(to.0)].room_for(commands);
-        match Arc::clone(room).try_acquire_many_owned(weight(commands)) {
+        let weight = weight(commands);
+        let room = self.shards[usize::from(to.0)].room_for(commands, weight);
+        match Arc::clone(room).try_acquire_many_owned(weight) {
             Ok(permit) => {
                 self.send_with(permit, from, to, std::mem::take(commands));
                 true
@@ -382,8 +392,8 @@ impl Switchboard {
         shard: ShardId,
         commands: &[Command],
     ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + 'static {
-        let room = Arc::clone(self.shards[usize::from(shard.0)].room_for(commands));
         let weight = weight(commands);
+        let room = Arc::clone(self.shards[usize::from(shard.0)].room_for(commands, weight));
         async move { room.acquire_many_owned(weight).await.ok() }
     }
 
@@ -454,6 +464,7 @@ impl Switchboard {
     pub(crate) fn close_shards(&self) {
         for shard in &self.shards {
             shard.room.close();
+            shard.light_room.close();
             shard.settling_room.close();
             let _closed_before = shard.mail.send(ShardMail::Input(ShardInput::Close));
         }
@@ -523,6 +534,9 @@ const PUBLISH_BYTES: u64 = 256;
 /// to keep the shard busy while connections read on, and little enough that what waits behind them (a question, the
 /// word that a consumer has room again) waits for milliseconds: with 16 MiB, consumers starved behind publishers.
 const ROOM: u32 = 256;
+
+/// A batch that takes no more room than this is small.
+pub(crate) const LIGHT_ROOM: usize = 4;
 
 /// How long shards may take to describe their queues.
 const INSPECT_QUEUES: Duration = Duration::from_secs(5);
