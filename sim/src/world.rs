@@ -4,6 +4,7 @@
 //! A run is: start a server, declare the queues, let clients do what they like while things go wrong, then let
 //! everything come to rest and look whether every promise was kept.
 
+mod disks;
 mod ending;
 mod fairness;
 mod restart;
@@ -14,7 +15,7 @@ use crate::node::{ConnectionNode, Node, Phase, StoreFailed};
 use crate::plan::{Act, Plan};
 use crate::random::Random;
 use crate::trace;
-use broker::command::{ConnectionId, Now};
+use broker::command::{ConnectionId, Now, Shortage};
 use broker::inspect::QueueView;
 use std::collections::BTreeMap;
 use store::{Fault, MemoryDisk};
@@ -300,7 +301,7 @@ impl World {
         self.clients.insert(number, Client::new(number, &self.plan, &mut self.random));
         let shards = u16::try_from(self.disks.len()).expect("few");
         let now = self.now();
-        let connection = ConnectionNode::new(id, number, shards, &mut self.random, now);
+        let connection = ConnectionNode::new(id, number, shards, self.node.shortage, &mut self.random, now);
         self.node.connections.insert(id, connection);
         number
     }
@@ -330,12 +331,16 @@ impl World {
     fn something_goes_wrong(&mut self) -> bool {
         let faults = self.plan.faults.clone();
         let mut strikes = |once_in: u64| once_in > 0 && self.random.one_in(once_in);
-        let (crash, stop, cut, full, disk) = (
+        // Most alarms are short.
+        let is_short = self.node.shortage != Shortage::default();
+        let alarm = if is_short { faults.alarm.min(ALARM_STEPS) } else { faults.alarm };
+        let (crash, stop, cut, full, disk, alarm) = (
             strikes(faults.crash),
             strikes(faults.stop),
             strikes(faults.cut),
             strikes(faults.full),
             strikes(faults.disk),
+            strikes(alarm),
         );
         if crash {
             trace::note(format_args!("the power is cut"));
@@ -348,6 +353,9 @@ impl World {
             self.break_a_disk();
         } else if full {
             self.fill_a_disk();
+        } else if alarm {
+            let now_on = if is_short { self.random.below(6) } else { 3 - self.random.below(3) };
+            self.node.ring(Shortage { memory: now_on == 1 || now_on == 3, disk: now_on == 2 || now_on == 3 });
         }
         crash || stop || cut
     }
@@ -402,5 +410,7 @@ fn cut(random: &mut Random, length: usize) -> usize {
 
 /// Some time in 2023.
 const STARTED_UNIX_MS: u64 = 1_700_000_000_000;
+/// An alarm ends or changes once in so many steps.
+const ALARM_STEPS: u64 = 500;
 /// A client that has sent this much that was not read waits.
 const BACKLOG_BYTES: usize = 64 << 10;
