@@ -10,17 +10,24 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("LEVERET_BIN") or str(ROOT / "target" / "release" / "leveret")
 
 
+def command(data, *settings):
+    """What starts a server on that directory and on free ports."""
+    ports = [word for service in ("--amqp", "--http", "--metrics") for word in (service, "127.0.0.1:0")]
+    return [BINARY, "serve", "--data-dir", data, *ports, *settings]
+
+
 class Server:
-    def __init__(self, directory, *settings):
-        self.directory, self.settings = Path(directory), settings
+    def __init__(self, directory, *settings, **how):
+        """`how` is for the process, as Popen takes it."""
+        self.directory, self.settings, self.how = Path(directory), settings, how
         self.start()
 
     def start(self):
         """Returns when it is ready; AssertionError with its last words if it is not."""
-        ports = [word for service in ("--amqp", "--http", "--metrics") for word in (service, "127.0.0.1:0")]
-        command = [BINARY, "serve", "--data-dir", self.directory / "data", *ports, *self.settings]
         with open(self.directory / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(
+                command(self.directory / "data", *self.settings), stdout=subprocess.PIPE, stderr=log, **self.how
+            )
         line = self.process.stdout.readline().decode()
         found = re.search(r"AMQP on 127\.0\.0\.1:(\d+).*\((.*)\)", line)
         if not found:

@@ -396,6 +396,10 @@ impl Store for SegmentLog {
         self.appended_bytes += added;
         let (references, payload_bytes) = record.references();
         self.space.grow(added, references, payload_bytes);
+        // What comes with a message that is appended again would come with it the next time, too.
+        if references == 0 && !self.chain_is_open {
+            self.space.waste(added);
+        }
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;
         if !self.chain_is_open
