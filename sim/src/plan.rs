@@ -72,6 +72,8 @@ pub struct FaultPlan {
     pub full: u64,
     /// An alarm for memory or disk space goes on.
     pub alarm: u64,
+    /// Somebody sets the server's wall clock, by up to hours in either direction.
+    pub clock: u64,
 }
 
 /// What a client can do.
@@ -195,6 +197,7 @@ impl Plan {
             cut: often(random, 3_000),
             full: often(random, 40_000),
             alarm: often(&mut aside, 2_000),
+            clock: often(&mut aside, 4_000),
         };
         let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
         Self {

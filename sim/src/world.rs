@@ -33,8 +33,10 @@ pub struct World {
     next_connection: u64,
     /// The world's clock, in milliseconds.
     now_ms: u64,
-    /// The server's clock is ahead of it by this.
+    /// The server's clock is ahead of it by this, …
     ahead_ms: u64,
+    /// … and its wall clock shows this at the beginning of time.
+    wall_ms: u64,
     is_clean: bool,
     /// Nothing of this kind happens before that step.
     frozen: Option<(Choice, u64)>,
@@ -95,7 +97,7 @@ impl World {
 
     fn now(&self) -> Now {
         let ms = self.now_ms + self.ahead_ms;
-        Now { ms, unix_ms: STARTED_UNIX_MS + self.now_ms }
+        Now { ms, unix_ms: self.wall_ms + self.now_ms }
     }
 
     /// One step of a busy world.
@@ -334,13 +336,14 @@ impl World {
         // Most alarms are short.
         let is_short = self.node.shortage != Shortage::default();
         let alarm = if is_short { faults.alarm.min(ALARM_STEPS) } else { faults.alarm };
-        let (crash, stop, cut, full, disk, alarm) = (
+        let (crash, stop, cut, full, disk, alarm, clock) = (
             strikes(faults.crash),
             strikes(faults.stop),
             strikes(faults.cut),
             strikes(faults.full),
             strikes(faults.disk),
             strikes(alarm),
+            strikes(faults.clock),
         );
         if crash {
             trace::note(format_args!("the power is cut"));
@@ -353,11 +356,20 @@ impl World {
             self.break_a_disk();
         } else if full {
             self.fill_a_disk();
+        } else if clock {
+            self.set_wall_clock();
         } else if alarm {
             let now_on = if is_short { self.random.below(6) } else { 3 - self.random.below(3) };
             self.node.ring(Shortage { memory: now_on == 1 || now_on == 3, disk: now_on == 2 || now_on == 3 });
         }
         crash || stop || cut
+    }
+
+    /// To what it was at first, or anything else up to hours from that.
+    fn set_wall_clock(&mut self) {
+        let by_ms = self.random.scaled(12 * 3_600_000);
+        self.wall_ms = *self.random.pick(&[STARTED_UNIX_MS, STARTED_UNIX_MS + by_ms, STARTED_UNIX_MS - by_ms]);
+        trace::note(format_args!("the wall clock is set to {}", self.now().unix_ms));
     }
 
     fn cut_somebody(&mut self) {

@@ -30,6 +30,7 @@ impl World {
             next_connection: 0,
             now_ms: 0,
             ahead_ms,
+            wall_ms: super::STARTED_UNIX_MS,
             is_clean: false,
             frozen: None,
             steps: 0,
@@ -142,6 +143,9 @@ impl World {
         self.frozen = None;
         self.now_ms += self.random.scaled(5_000);
         self.ahead_ms = self.random.scaled(1_000_000);
+        if self.plan.faults.clock > 0 && self.random.one_in(3) {
+            self.set_wall_clock();
+        }
         if self.random.one_in(20) && self.disks.len() < 3 {
             self.disks.push(MemoryDisk::new());
             self.is_clean = false;
