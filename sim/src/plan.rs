@@ -72,6 +72,8 @@ pub struct FaultPlan {
     pub full: u64,
     /// An alarm for memory or disk space goes on.
     pub alarm: u64,
+    /// A bit of what is on a disk turns over.
+    pub rot: u64,
     /// Somebody sets the server's wall clock, by up to hours in either direction.
     pub clock: u64,
 }
@@ -198,6 +200,7 @@ impl Plan {
             full: often(random, 40_000),
             alarm: often(&mut aside, 2_000),
             clock: often(&mut aside, 4_000),
+            rot: often(&mut aside, 12_000),
         };
         let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
         Self {

@@ -336,7 +336,7 @@ impl World {
         // Most alarms are short.
         let is_short = self.node.shortage != Shortage::default();
         let alarm = if is_short { faults.alarm.min(ALARM_STEPS) } else { faults.alarm };
-        let (crash, stop, cut, full, disk, alarm, clock) = (
+        let (crash, stop, cut, full, disk, alarm, clock, rot) = (
             strikes(faults.crash),
             strikes(faults.stop),
             strikes(faults.cut),
@@ -344,6 +344,7 @@ impl World {
             strikes(faults.disk),
             strikes(alarm),
             strikes(faults.clock),
+            strikes(faults.rot),
         );
         if crash {
             trace::note(format_args!("the power is cut"));
@@ -356,6 +357,8 @@ impl World {
             self.break_a_disk();
         } else if full {
             self.fill_a_disk();
+        } else if rot {
+            self.turn_a_bit();
         } else if clock {
             self.set_wall_clock();
         } else if alarm {
@@ -396,6 +399,16 @@ impl World {
         let at = disk.operations() + 1 + self.random.scaled(30);
         trace::note(format_args!("a disk will have {fault:?} at operation {at}"));
         disk.inject(at, fault);
+    }
+
+    /// Until the next start, for which the operator puts the file back. Whoever reads it meanwhile has to notice.
+    fn turn_a_bit(&mut self) {
+        let disk = self.random.pick(&self.disks);
+        let name = self.random.pick(&disk.names()).clone();
+        let bytes = disk.file(&name).unwrap_or_default().len();
+        let (at, bit) = (self.random.below(bytes as u64 + 1), self.random.below(8));
+        trace::note(format_args!("bit {bit} of byte {at} of {name} turns over"));
+        disk.rot(&name, at, u8::try_from(bit).expect("below 8"));
     }
 
     fn fill_a_disk(&mut self) {

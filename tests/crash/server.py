@@ -53,10 +53,15 @@ class Server:
 
     def counts(self):
         """Queues and how many messages `list_queues` says each has."""
-        command = [BINARY, "ctl", "--data-dir", self.directory / "data", "-q", "list_queues", "name", "messages"]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        rows = [line.split("\t") for line in listed.splitlines()]
+        rows = [line.split("\t") for line in self.ask("list_queues", "name", "messages").splitlines()]
         return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+    def ask(self, *words):
+        """What `leveret ctl` says."""
+        asked = [BINARY, "ctl", "--data-dir", self.directory / "data", "-q", *words]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"ctl {words} ended with status {done.returncode}: {done.stderr}"
+        return done.stdout
 
     def last_words(self):
         return (self.directory / "server.log").read_text(errors="replace")[-600:]

@@ -69,10 +69,7 @@ impl World {
     pub(super) fn come_to_an_end(&mut self) {
         trace::note(format_args!("the end begins"));
         self.mood = Mood::Resting;
-        self.disks.iter().for_each(|disk| {
-            disk.heal();
-            disk.set_capacity(None);
-        });
+        self.repair_disks();
         for client in self.clients.values_mut() {
             if client.is_hostile() {
                 client.wire.cut();
