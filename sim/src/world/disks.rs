@@ -1,7 +1,7 @@
 //! The files on the disks, against what the server's state needs of them.
 
 use super::World;
-use broker::command::{Now, ShardId};
+use broker::command::{Now, QueueId, ShardId};
 use broker::shard::{Recovery, Shard, ShardSettings};
 use std::collections::BTreeSet;
 use store::{Inspection, MemoryDisk, Record, Seen, SegmentLog, What};
@@ -11,24 +11,31 @@ impl World {
     /// rest, and of disks that have room.
     pub(super) fn check_files(&mut self) {
         for at in 0..self.disks.len() {
-            let disk = self.disks[at].clone();
-            let id = ShardId(u16::try_from(at).expect("few"));
             // A segment that is being emptied goes when what was in it is on disk elsewhere.
-            for _ in 0..PATIENCE {
-                if disk.is_limited() || unneeded(id, &disk).is_empty() {
-                    break;
+            let is_right = (0..PATIENCE).any(|_| {
+                let is_right = self.unneeded(at).is_empty();
+                if !is_right {
+                    self.come_to_rest();
                 }
-                self.come_to_rest();
-            }
-            let unneeded = unneeded(id, &disk);
-            let is_right = disk.is_limited() || unneeded.is_empty();
-            assert!(is_right, "s{at} keeps {unneeded:?} of {:?} for nothing", disk.names());
+                is_right
+            });
+            let unneeded = self.unneeded(at);
+            assert!(is_right, "s{at} keeps {unneeded:?} of {:?} for nothing", self.disks[at].names());
         }
+    }
+
+    fn unneeded(&mut self, at: usize) -> Vec<String> {
+        if self.disks[at].is_limited() {
+            return Vec::new();
+        }
+        let busy = self.all_views().into_iter().filter(|view| view.ready + view.unacked > 0);
+        let busy = busy.map(|view| view.spec.queue.id).collect();
+        unneeded(ShardId(u16::try_from(at).expect("few")), &self.disks[at], &busy)
     }
 }
 
-/// Files that nothing needs.
-fn unneeded(id: ShardId, disk: &MemoryDisk) -> Vec<String> {
+/// Files that nothing needs, if only these queues have messages.
+fn unneeded(id: ShardId, disk: &MemoryDisk, busy: &BTreeSet<QueueId>) -> Vec<String> {
     let mut recovery: Recovery = Shard::<SegmentLog>::recover(id, ShardSettings::default(), Now { ms: 0, unix_ms: 0 });
     let mut inspection = Inspection::new(disk.clone());
     let judged = inspection.judge(&mut |lsn, record| recovery.replay(lsn, record), None);
@@ -36,9 +43,10 @@ fn unneeded(id: ShardId, disk: &MemoryDisk) -> Vec<String> {
     let mut roll = recovery.roll().unwrap_or_else(|error| panic!("the log of {id:?} cannot be understood: {error}"));
     let mut live = BTreeSet::new();
     let mut see = |seen: Seen<'_>| {
-        if let What::Record(Record::Message { places, payload, .. }, _) = seen.what
-            && roll.tick(seen.lsn, places, payload) > 0
-        {
+        let What::Record(Record::Message { places, payload, kept, .. }, _) = seen.what else { return };
+        // Of those that no restart brings back, the log does not say which live.
+        let may_live = !kept && places.iter().any(|place| busy.contains(&place.queue));
+        if roll.tick(seen.lsn, places, payload) > 0 || may_live {
             live.insert(seen.file.to_owned());
         }
     };

@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    fn all_views(&mut self) -> Vec<QueueView> {
+    pub(super) fn all_views(&mut self) -> Vec<QueueView> {
         let mut views = Vec::new();
         for at in 0..self.node.shards.len() {
             views.extend(self.views_of(at).expect("the disks are sound"));
