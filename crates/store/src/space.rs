@@ -134,8 +134,9 @@ impl Space {
         self.log_bytes += bytes;
     }
 
-    /// A record was appended, with so many references.
-    pub(crate) fn grow(&mut self, bytes: u64, references: u64, payload_bytes: usize) {
+    /// A record was appended, with so many references. One with none is dead as soon as no restart reads it, unless it
+    /// is bound to the one before it: that would be appended again with it.
+    pub(crate) fn grow(&mut self, bytes: u64, references: u64, payload_bytes: usize, is_bound: bool) {
         let live_bytes = references * live_cost(payload_bytes as u64);
         self.log_bytes += bytes;
         self.live_bytes += live_bytes;
@@ -143,11 +144,9 @@ impl Space {
         active.bytes += bytes;
         active.references += references;
         active.live_bytes += live_bytes;
-    }
-
-    /// A record was appended that is needed no longer than a restart would read it.
-    pub(crate) fn waste(&mut self, bytes: u64) {
-        self.active_mut().dead_bytes += bytes;
+        if references == 0 && !is_bound {
+            active.dead_bytes += bytes;
+        }
     }
 
     /// Corrects the size of a segment, if it is still there.
