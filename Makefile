@@ -16,17 +16,22 @@ compat: install
 	cargo build --release
 	python3 tests/compat/run.py
 
-# Kills of the real process under mixed load, and a filesystem that is filled up (as root), held against every confirm.
+# Kills of the real process under mixed load, a filesystem that is filled up (as root), backups, and directories that are
+# taken away, held against every confirm.
 CRASH_ROUNDS ?= 300
 crash:
 	cargo build --release
 	python3 tests/crash/kill.py --rounds $(CRASH_ROUNDS)
 	python3 tests/crash/full_disk.py --rounds 6
+	python3 tests/crash/backup.py --copies 60
+	python3 tests/crash/directory.py
 
 crash-smoke:
 	cargo build --release
 	python3 tests/crash/kill.py --seconds 40
 	python3 tests/crash/full_disk.py --rounds 1
+	python3 tests/crash/backup.py --copies 4
+	python3 tests/crash/directory.py
 
 SIM_SECONDS ?= 600
 sim:

@@ -37,6 +37,10 @@ pub struct Client {
     frame_max: usize,
     heartbeat_s: u16,
     wants_cancels: bool,
+    /// It wants to be told when it is blocked, …
+    wants_blocks: bool,
+    /// … and was.
+    is_blocked: bool,
     last_sent_ms: u64,
     next_tag: u64,
     next_channel_serial: u64,
@@ -78,6 +82,9 @@ impl Client {
             frame_max: *random.pick(&[4096, 4096, 8192, 131_072]),
             heartbeat_s: if random.one_in(8) { 10 } else { 0 },
             wants_cancels: !random.one_in(4),
+            // Nothing is drawn for it, so that seeds from before there were alarms still are the runs that they were.
+            wants_blocks: plan.faults.alarm > 0 && !number.is_multiple_of(5),
+            is_blocked: false,
             last_sent_ms: 0,
             next_tag: 0,
             next_channel_serial: 0,
@@ -186,6 +193,20 @@ impl Client {
         }
     }
 
+    /// Whether alarms reach it as they must: who is blocked was told so, and nobody else. Only at rest.
+    pub fn check_alarm(&self, view: &ConnectionView, is_short: bool) {
+        if !self.is_running() {
+            return;
+        }
+        let is_right = match view.state {
+            "running" => !is_short && !self.is_blocked,
+            "blocking" => is_short && !self.is_blocked,
+            "blocked" => is_short && self.is_blocked == self.wants_blocks,
+            _ => false,
+        };
+        assert!(is_right, "c{} is {} (alarm: {is_short}, told: {})", self.number, view.state, self.is_blocked);
+    }
+
     /// How many deliveries each consumer holds.
     pub fn held_by_consumer(&self) -> impl Iterator<Item = (&str, usize)> {
         let consumers = self.channels.values().flat_map(|channel| &channel.consumers);
@@ -197,7 +218,6 @@ impl Client {
         if !self.is_running() {
             return;
         }
-        assert_eq!(view.state, "running", "c{}", self.number);
         assert_eq!(view.unsent_bytes, 0, "c{}", self.number);
         assert_eq!(view.channels.len(), self.channels.len(), "c{}: open channels", self.number);
         for (shown, (number, channel)) in view.channels.iter().zip(&self.channels) {
@@ -243,10 +263,13 @@ impl Client {
         let none = ChannelId::CONNECTION;
         match (self.stage, method) {
             (Stage::AwaitStart, Method::ConnectionStart(_)) => {
-                let capabilities: Table =
+                let mut capabilities: Table =
                     [("consumer_cancel_notify", self.wants_cancels), ("authentication_failure_close", true)]
                         .into_iter()
                         .collect();
+                if self.wants_blocks {
+                    capabilities.insert("connection.blocked", Value::Bool(true));
+                }
                 let properties: Table = [("capabilities", Value::Table(capabilities))].into_iter().collect();
                 let response = b"\0guest\0guest";
                 self.send(now_ms, |out| {
@@ -274,6 +297,19 @@ impl Client {
             (Stage::Closing, Method::ConnectionCloseOk(_)) => {
                 self.stage = Stage::Over;
                 self.wire.client_ended = true;
+            }
+            (Stage::Running | Stage::Closing, Method::ConnectionBlocked(blocked)) => {
+                trace::note(format_args!("c{} is blocked: {}", self.number, blocked.reason));
+                let is_known = ["low on memory", "low on disk", "low on disk & memory"].contains(&blocked.reason);
+                if !self.wants_blocks || !is_known || std::mem::replace(&mut self.is_blocked, true) {
+                    self.violate(&format!("{blocked:?} is not wanted, the second, or for no reason"));
+                }
+            }
+            (Stage::Running | Stage::Closing, Method::ConnectionUnblocked(_)) => {
+                trace::note(format_args!("c{} is unblocked", self.number));
+                if !std::mem::take(&mut self.is_blocked) {
+                    self.violate("unblocked, and was not blocked");
+                }
             }
             (_, Method::ConnectionClose(close)) => {
                 trace::note(format_args!(

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Some(seed) => seed,
         None => Random::new(u64::from(std::process::id())).draw() >> 24,
     };
+    let first = seeds;
     let is_single = wish.seed.is_some() && wish.seconds == 0;
     loop {
         let counts = World::run(seeds, wish.steps);
@@ -47,9 +48,11 @@ fn main() -> ExitCode {
         seeds += 1;
     }
     say(&format!(
-        "{runs} runs of {} steps up to seed {seeds}: {copies} messages in queues, {deliveries} deliveries, {crashes} \
-         crashes, trace {:016x}",
+        "{runs} runs of {} steps, {} steps in all, seeds {first} to {seeds}, in {} s: {copies} messages in queues, \
+         {deliveries} deliveries, {crashes} crashes; the last trace is {:016x}",
         wish.steps,
+        runs * wish.steps,
+        started.elapsed().as_secs(),
         trace::hash()
     ));
     ExitCode::SUCCESS

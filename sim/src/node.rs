@@ -12,7 +12,9 @@ pub use connection::{ConnectionNode, Phase};
 use crate::ledger::Ledger;
 use crate::trace;
 use broker::catalog::{Catalog, CatalogOutbox};
-use broker::command::{CatalogInput, ConnectionEvent, ConnectionId, Now, Outbox, ShardId, ShardInput, ShardReport};
+use broker::command::{
+    CatalogInput, ConnectionEvent, ConnectionId, Now, Outbox, ShardId, ShardInput, ShardReport, Shortage,
+};
 use broker::inspect::QueueView;
 use broker::shard::{Shard, ShardSettings};
 use broker::topology::Topology;
@@ -33,6 +35,10 @@ pub struct Node {
     pub catalog_outgoing: VecDeque<(ConnectionId, ConnectionEvent)>,
     /// Which logs said that they were closed.
     pub clean: Vec<bool>,
+    /// What all connections were told that the server is short of.
+    pub shortage: Shortage,
+    /// What it is short of by itself, whatever its logs find.
+    alarms: Shortage,
     catalog: Catalog,
     topology: Topology,
 }
@@ -51,6 +57,8 @@ pub struct ShardNode {
     pub has_news: bool,
     /// When the writer is to look again although nobody asks it to.
     pub lazy_sync_ms: Option<u64>,
+    /// Its log found no room on the disk.
+    pub is_full: bool,
     /// It was told to close, and takes nothing more.
     pub is_closing: bool,
     /// It is closed, and everything durable.
@@ -126,6 +134,8 @@ impl Node {
             catalog_mailbox: VecDeque::new(),
             catalog_outgoing: VecDeque::new(),
             clean,
+            shortage: Shortage::default(),
+            alarms: Shortage::default(),
             catalog,
             topology,
         };
@@ -164,11 +174,13 @@ impl Node {
             return Err(StoreFailed(sentence));
         }
         ledger.output(id, &out);
+        node.is_full = out.full.take().unwrap_or(node.is_full);
         node.is_closed |= out.closed;
         let outgoing = out.shards.into_iter().map(|(shard, input)| Outgoing::Shard(shard, input));
         node.outgoing.extend(outgoing);
         node.outgoing.extend(out.catalog.into_iter().map(Outgoing::Catalog));
         node.outgoing.extend(out.connections.into_iter().map(|(to, events)| Outgoing::Connection(to, events)));
+        self.tell_shortage();
         Ok(out.views.into_iter().flat_map(|(_, views)| views).collect())
     }
 
@@ -207,6 +219,24 @@ impl Node {
     pub fn post(&mut self, connection: ConnectionId, events: Vec<ConnectionEvent>) {
         if let Some(node) = self.connections.get_mut(&connection) {
             node.mailbox.push_back(events);
+        }
+    }
+
+    /// From now on the server is short of this, and of disk space while a log finds none.
+    pub fn ring(&mut self, alarms: Shortage) {
+        self.alarms = alarms;
+        self.tell_shortage();
+    }
+
+    /// Tells every connection, if that is news.
+    fn tell_shortage(&mut self) {
+        let disk = self.alarms.disk || self.shards.iter().any(|shard| shard.is_full);
+        let shortage = Shortage { disk, ..self.alarms };
+        if shortage != self.shortage {
+            trace::note(format_args!("from now on {shortage:?}"));
+            self.shortage = shortage;
+            let everybody: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            everybody.into_iter().for_each(|id| self.post(id, vec![ConnectionEvent::Shortage(shortage)]));
         }
     }
 
@@ -297,6 +327,7 @@ impl ShardNode {
             outgoing: VecDeque::new(),
             has_news: false,
             lazy_sync_ms: None,
+            is_full: false,
             is_closing: false,
             is_closed: false,
             is_written: false,

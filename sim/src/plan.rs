@@ -34,6 +34,8 @@ pub struct Plan {
     pub consumer_timeout_ms: u64,
     /// After the run, every connection has to prove that its windows and limits are whole.
     pub probes: bool,
+    /// Before the run comes to rest, everything that can be is drained while alarms are on.
+    pub ends_in_alarm: bool,
 }
 
 /// One queue.
@@ -68,6 +70,12 @@ pub struct FaultPlan {
     pub cut: u64,
     /// A disk runs full.
     pub full: u64,
+    /// An alarm for memory or disk space goes on.
+    pub alarm: u64,
+    /// A bit of what is on a disk turns over.
+    pub rot: u64,
+    /// Somebody sets the server's wall clock, by up to hours in either direction.
+    pub clock: u64,
 }
 
 /// What a client can do.
@@ -180,6 +188,8 @@ impl Plan {
         for act in [Act::OpenChannel, Act::Publish, Act::Consume, Act::Ack] {
             acts[always(act)] = acts[always(act)].max(act.usual_weight() / 2);
         }
+        // Drawn aside, so that seeds from before there were alarms still are the runs that they were.
+        let mut aside = random.clone();
         let often =
             |random: &mut Random, steps: u64| if random.one_in(3) { 0 } else { random.between(steps / 4, steps * 4) };
         let faults = FaultPlan {
@@ -188,7 +198,11 @@ impl Plan {
             stop: often(random, 12_000),
             cut: often(random, 3_000),
             full: often(random, 40_000),
+            alarm: often(&mut aside, 2_000),
+            clock: often(&mut aside, 4_000),
+            rot: often(&mut aside, 12_000),
         };
+        let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
         Self {
             shards,
             clients: random.index(5) + 1,
@@ -203,6 +217,7 @@ impl Plan {
             tick_ms: *random.pick(&[0, 1, 1, 5, 50]),
             consumer_timeout_ms: *random.pick(&[0, 1_800_000, 1_800_000, 20_000]),
             probes: random.one_in(3),
+            ends_in_alarm,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A run is: start a server, declare the queues, let clients do what they like while things go wrong, then let
 //! everything come to rest and look whether every promise was kept.
 
+mod disks;
 mod ending;
 mod fairness;
 mod restart;
@@ -14,7 +15,7 @@ use crate::node::{ConnectionNode, Node, Phase, StoreFailed};
 use crate::plan::{Act, Plan};
 use crate::random::Random;
 use crate::trace;
-use broker::command::{ConnectionId, Now};
+use broker::command::{ConnectionId, Now, Shortage};
 use broker::inspect::QueueView;
 use std::collections::BTreeMap;
 use store::{Fault, MemoryDisk};
@@ -32,8 +33,10 @@ pub struct World {
     next_connection: u64,
     /// The world's clock, in milliseconds.
     now_ms: u64,
-    /// The server's clock is ahead of it by this.
+    /// The server's clock is ahead of it by this, …
     ahead_ms: u64,
+    /// … and its wall clock shows this at the beginning of time.
+    wall_ms: u64,
     is_clean: bool,
     /// Nothing of this kind happens before that step.
     frozen: Option<(Choice, u64)>,
@@ -94,7 +97,7 @@ impl World {
 
     fn now(&self) -> Now {
         let ms = self.now_ms + self.ahead_ms;
-        Now { ms, unix_ms: STARTED_UNIX_MS + self.now_ms }
+        Now { ms, unix_ms: self.wall_ms + self.now_ms }
     }
 
     /// One step of a busy world.
@@ -300,7 +303,7 @@ impl World {
         self.clients.insert(number, Client::new(number, &self.plan, &mut self.random));
         let shards = u16::try_from(self.disks.len()).expect("few");
         let now = self.now();
-        let connection = ConnectionNode::new(id, number, shards, &mut self.random, now);
+        let connection = ConnectionNode::new(id, number, shards, self.node.shortage, &mut self.random, now);
         self.node.connections.insert(id, connection);
         number
     }
@@ -330,12 +333,18 @@ impl World {
     fn something_goes_wrong(&mut self) -> bool {
         let faults = self.plan.faults.clone();
         let mut strikes = |once_in: u64| once_in > 0 && self.random.one_in(once_in);
-        let (crash, stop, cut, full, disk) = (
+        // Most alarms are short.
+        let is_short = self.node.shortage != Shortage::default();
+        let alarm = if is_short { faults.alarm.min(ALARM_STEPS) } else { faults.alarm };
+        let (crash, stop, cut, full, disk, alarm, clock, rot) = (
             strikes(faults.crash),
             strikes(faults.stop),
             strikes(faults.cut),
             strikes(faults.full),
             strikes(faults.disk),
+            strikes(alarm),
+            strikes(faults.clock),
+            strikes(faults.rot),
         );
         if crash {
             trace::note(format_args!("the power is cut"));
@@ -348,8 +357,22 @@ impl World {
             self.break_a_disk();
         } else if full {
             self.fill_a_disk();
+        } else if rot {
+            self.turn_a_bit();
+        } else if clock {
+            self.set_wall_clock();
+        } else if alarm {
+            let now_on = if is_short { self.random.below(6) } else { 3 - self.random.below(3) };
+            self.node.ring(Shortage { memory: now_on == 1 || now_on == 3, disk: now_on == 2 || now_on == 3 });
         }
         crash || stop || cut
+    }
+
+    /// To what it was at first, or anything else up to hours from that.
+    fn set_wall_clock(&mut self) {
+        let by_ms = self.random.scaled(12 * 3_600_000);
+        self.wall_ms = *self.random.pick(&[STARTED_UNIX_MS, STARTED_UNIX_MS + by_ms, STARTED_UNIX_MS - by_ms]);
+        trace::note(format_args!("the wall clock is set to {}", self.now().unix_ms));
     }
 
     fn cut_somebody(&mut self) {
@@ -378,6 +401,16 @@ impl World {
         disk.inject(at, fault);
     }
 
+    /// Until the next start, for which the operator puts the file back. Whoever reads it meanwhile has to notice.
+    fn turn_a_bit(&mut self) {
+        let disk = self.random.pick(&self.disks);
+        let name = self.random.pick(&disk.names()).clone();
+        let bytes = disk.file(&name).unwrap_or_default().len();
+        let (at, bit) = (self.random.below(bytes as u64 + 1), self.random.below(8));
+        trace::note(format_args!("bit {bit} of byte {at} of {name} turns over"));
+        disk.rot(&name, at, u8::try_from(bit).expect("below 8"));
+    }
+
     fn fill_a_disk(&mut self) {
         let disk = self.random.pick(&self.disks);
         let used: usize = disk.names().iter().filter_map(|name| disk.file(name)).map(|bytes| bytes.len()).sum();
@@ -402,5 +435,7 @@ fn cut(random: &mut Random, length: usize) -> usize {
 
 /// Some time in 2023.
 const STARTED_UNIX_MS: u64 = 1_700_000_000_000;
+/// An alarm ends or changes once in so many steps.
+const ALARM_STEPS: u64 = 500;
 /// A client that has sent this much that was not read waits.
 const BACKLOG_BYTES: usize = 64 << 10;

@@ -4,7 +4,7 @@ use leveret_sim::trace;
 use leveret_sim::world::World;
 
 /// Runs that failed before something was fixed, with as many steps as it took.
-const FOUND: [(u64, u64); 6] = [
+const FOUND: [(u64, u64); 7] = [
     // A recover of several shards took back what was still on its way to the connection.
     (36, 10_000),
     // A connection that had ended reported to a shard.
@@ -17,6 +17,8 @@ const FOUND: [(u64, u64); 6] = [
     (103, 10_000),
     // A basic.get that waited for a message to be read was forgotten with its channel, and its connection waited on.
     (60871, 20_000),
+    // Small messages that had been delivered before were copied to the end of the log for ever.
+    (102_079, 20_000),
 ];
 
 #[test]

@@ -49,6 +49,10 @@ class Client:
     # After a start.
 
     def check(self, port, listed):
+        self.must, self.may = self.found(port, listed, self.must, self.must | self.may), set()
+
+    def found(self, port, listed, must, may):
+        """The numbers of all messages that are there, of which some must be, and no others than these may be."""
         wire = Wire(port)
         counted = wire.declare(self.name)
         assert listed == counted, f"{self.name}: list_queues says {listed}, queue.declare {counted}"
@@ -64,13 +68,13 @@ class Client:
         assert len(found) == counted, f"{self.name}: {counted} messages counted, {len(found)} came"
         unordered = [pair for pair in zip(found, found[1:]) if pair[0] >= pair[1]]
         assert not unordered, f"{self.name}: out of order or twice: {unordered[:5]}"
-        lost, back = sorted(self.must.difference(found)), sorted(set(found) - self.must - self.may)
+        lost, back = sorted(must.difference(found)), sorted(set(found).difference(may))
         assert not lost, f"{self.name}: {len(lost)} confirmed messages are lost: {lost[:10]}"
         assert not back, f"{self.name}: {len(back)} messages are back: {back[:10]} of {self.next}"
         self.checked += len(found)
-        self.must, self.may = set(found), set()
         # A connection that is gone gives back what it held.
         wire.abandon()
+        return set(found)
 
     # Until the crash.
 

@@ -10,17 +10,24 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("LEVERET_BIN") or str(ROOT / "target" / "release" / "leveret")
 
 
+def command(data, *settings):
+    """What starts a server on that directory and on free ports."""
+    ports = [word for service in ("--amqp", "--http", "--metrics") for word in (service, "127.0.0.1:0")]
+    return [BINARY, "serve", "--data-dir", data, *ports, *settings]
+
+
 class Server:
-    def __init__(self, directory, *settings):
-        self.directory, self.settings = Path(directory), settings
+    def __init__(self, directory, *settings, **how):
+        """`how` is for the process, as Popen takes it."""
+        self.directory, self.settings, self.how = Path(directory), settings, how
         self.start()
 
     def start(self):
         """Returns when it is ready; AssertionError with its last words if it is not."""
-        ports = [word for service in ("--amqp", "--http", "--metrics") for word in (service, "127.0.0.1:0")]
-        command = [BINARY, "serve", "--data-dir", self.directory / "data", *ports, *self.settings]
         with open(self.directory / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(
+                command(self.directory / "data", *self.settings), stdout=subprocess.PIPE, stderr=log, **self.how
+            )
         line = self.process.stdout.readline().decode()
         found = re.search(r"AMQP on 127\.0\.0\.1:(\d+).*\((.*)\)", line)
         if not found:
@@ -46,10 +53,15 @@ class Server:
 
     def counts(self):
         """Queues and how many messages `list_queues` says each has."""
-        command = [BINARY, "ctl", "--data-dir", self.directory / "data", "-q", "list_queues", "name", "messages"]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        rows = [line.split("\t") for line in listed.splitlines()]
+        rows = [line.split("\t") for line in self.ask("list_queues", "name", "messages").splitlines()]
         return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+    def ask(self, *words):
+        """What `leveret ctl` says."""
+        asked = [BINARY, "ctl", "--data-dir", self.directory / "data", "-q", *words]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"ctl {words} ended with status {done.returncode}: {done.stderr}"
+        return done.stdout
 
     def last_words(self):
         return (self.directory / "server.log").read_text(errors="replace")[-600:]

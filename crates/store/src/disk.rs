@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::OpenError;
@@ -38,7 +38,8 @@ pub trait Disk: Clone {
     /// Writes some bytes at that offset, at least one, and says how many.
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<usize>;
 
-    /// When it returns, what was written to the file and its length survive a power cut.
+    /// When it returns, what was written to the file and its length survive a power cut. An error if the file is not
+    /// there any more.
     fn sync(&mut self, name: &str) -> io::Result<()>;
 
     /// Shortens the file to that length, which survives a power cut.
@@ -194,7 +195,16 @@ impl Disk for FileDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_data()
+        let path = self.directory.join(name);
+        let file = self.file(name)?;
+        file.sync_data()?;
+        // A file that was removed or moved away takes in all that is written to it, and the next start does not find
+        // it. Two looks at an inode cost nothing beside the sync.
+        let (written, found) = (file.metadata()?, fs::metadata(path)?);
+        if (written.dev(), written.ino()) == (found.dev(), found.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "another file has its name"))
     }
 
     fn truncate(&mut self, name: &str, bytes: u64) -> io::Result<()> {

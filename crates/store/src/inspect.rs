@@ -3,6 +3,7 @@
 //! Nothing is locked, cut, claimed or written. The judgement is the open's own, run up to where it would change
 //! something; the walk then reads what an open does not, and goes on behind damage where a footer shows the way.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::checkpoint::Checkpoint;
@@ -136,6 +137,22 @@ impl<D: Disk> Inspection<D> {
         let garbage = garbage.iter().map(|name| self.disk.path(name)).collect();
         let cut = cut.map(|(_, cut)| cut).filter(|cut| cut.bytes > 0);
         Ok(Verdict { clean: is_closed && cut.is_none(), cut, garbage })
+    }
+
+    /// Files that nothing needs: no start reads them, and they are not among those in which a walk saw messages that
+    /// live. Where nobody has anything to do with the log, there are none.
+    ///
+    /// # Errors
+    /// What an open would refuse with.
+    pub fn unneeded(&mut self, live: &BTreeSet<String>) -> Result<Vec<String>, OpenError> {
+        let files = Files::list(&mut self.disk)?;
+        let checkpoint = recover::judge(self.disk.clone(), &mut |_, _| {}, &mut None)?.checkpoint;
+        let replayed_from = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.header.number);
+        let counts = checkpoint.map(|checkpoint| checkpoint.file.name);
+        let indexes = files.indexes.into_iter().filter(|(_, file)| Some(&file.name) != counts.as_ref());
+        let segments = files.segments.into_iter();
+        let segments = segments.filter(|(number, file)| *number < replayed_from && !live.contains(&file.name));
+        Ok(indexes.chain(segments).map(|(_, file)| file.name).collect())
     }
 
     /// Reads everything: the checkpoint that counts, then all segments in order, and gives each record to `see`. What

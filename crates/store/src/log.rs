@@ -395,7 +395,7 @@ impl Store for SegmentLog {
         let added = (self.batch.len() - before) as u64;
         self.appended_bytes += added;
         let (references, payload_bytes) = record.references();
-        self.space.grow(added, references, payload_bytes);
+        self.space.grow(added, references, payload_bytes, self.chain_is_open);
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;
         if !self.chain_is_open
@@ -534,7 +534,7 @@ impl Store for SegmentLog {
         if !active.is_empty(self.next) || is_taken {
             self.roll();
             // The segment has to be there even if nothing is ever appended to it.
-            self.space.grow(BATCH_BYTES as u64, 0, 0);
+            self.space.grow(BATCH_BYTES as u64, 0, 0, true);
             self.appended_bytes += BATCH_BYTES as u64;
             let bytes = vec![0; BATCH_BYTES];
             let (segment, marks) = (self.space.active().number, Vec::new());

@@ -220,7 +220,7 @@ impl Store for MemoryStore {
         record::encode(&mut bytes, 0, &record, link);
         self.unflushed_bytes += bytes.len();
         let (references, payload_bytes) = record.references();
-        self.space.grow(bytes.len() as u64, references, payload_bytes);
+        self.space.grow(bytes.len() as u64, references, payload_bytes, self.chain_is_open);
         self.records.entry(self.space.active().number).or_default().push(bytes.into());
         self.next = lsn.next();
         self.chain_is_open = link == Link::WithNext;

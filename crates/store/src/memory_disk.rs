@@ -32,6 +32,8 @@ struct State {
     files: BTreeMap<String, MemoryFile>,
     operations: u64,
     faults: BTreeMap<u64, Fault>,
+    /// A file, a place in it and a bit there.
+    rotten: Option<(String, u64, u8)>,
     capacity_bytes: Option<u64>,
     syncs: u64,
 }
@@ -76,9 +78,15 @@ impl MemoryDisk {
         self.lock().faults.insert(number, fault);
     }
 
-    /// Removes all faults that were injected and did not happen yet.
+    /// From now on one bit (0 to 7) of a byte reads turned over, until the disk is healed or the power is cut. Another
+    /// that did so is right again.
+    pub fn rot(&self, name: &str, offset: u64, bit: u8) {
+        self.lock().rotten = Some((name.to_owned(), offset, bit % 8));
+    }
+
+    /// Removes all faults that were injected and did not happen yet, and what rots is right again.
     pub fn heal(&self) {
-        self.lock().faults.clear();
+        self.lock().heal();
     }
 
     /// From now on all files together have no more than that many bytes, and none is made when they have that many;
@@ -148,7 +156,7 @@ impl MemoryDisk {
             file.current = image.clone();
             file.durable = image;
         }
-        state.faults.clear();
+        state.heal();
         state.capacity_bytes = None;
     }
 
@@ -158,6 +166,11 @@ impl MemoryDisk {
 }
 
 impl State {
+    fn heal(&mut self) {
+        self.faults.clear();
+        self.rotten = None;
+    }
+
     /// Counts an operation and says what goes wrong with it.
     fn begin(&mut self) -> Option<Fault> {
         self.operations += 1;
@@ -199,6 +212,12 @@ impl Disk for MemoryDisk {
             None => {}
         }
         buffer[..count].copy_from_slice(&left[..count]);
+        if let Some((file, at, bit)) = &state.rotten
+            && file == name
+            && let Some(byte) = at.checked_sub(offset).and_then(|at| buffer[..count].get_mut(at as usize))
+        {
+            *byte ^= 1 << bit;
+        }
         Ok(count)
     }
 

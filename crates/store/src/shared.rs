@@ -215,13 +215,20 @@ impl Shared {
     /// Notes why the disk is not touched any more, unless another reason came first, and tells everybody.
     pub(crate) fn fail<D: Disk>(&self, disk: &D, failure: Failure) {
         let Failure { doing, name, error } = failure;
-        self.inbox().failure.get_or_insert_with(|| {
-            format!(
-                "cannot {doing} {}: {error}. The server stops, because what it holds in memory can no longer be \
-                 trusted to match the disk; nothing that was confirmed is lost, and a restart recovers it",
-                disk.path(&name)
-            )
-        });
+        let what_now = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "The directory or files in it were removed or moved away while the server ran. It stops, and confirms \
+                 nothing that would not be there after a restart; put back what was there before the next start, which \
+                 would begin an empty log without it"
+            }
+            // The error says what to do.
+            io::ErrorKind::InvalidData => "The server stops",
+            _ => {
+                "The server stops, because what it holds in memory can no longer be trusted to match the disk; nothing \
+                 that was confirmed is lost, and a restart recovers it"
+            }
+        };
+        self.inbox().failure.get_or_insert_with(|| format!("cannot {doing} {}: {error}. {what_now}", disk.path(&name)));
         self.wake_writer.notify_one();
         self.desk().has_failed = true;
         self.wake_caretaker.notify_one();

@@ -15,6 +15,9 @@ pub(crate) struct Segment {
     /// How many times its messages wait somewhere, and what they take, each time.
     references: u64,
     live_bytes: u64,
+    /// What a copy of the live messages would leave out. What surrounds records is not counted: a copy has it again,
+    /// and would be worth copying for ever.
+    dead_bytes: u64,
     /// The last record before the latest release: it has to be durable before the segment may go.
     released_at: Lsn,
     /// How many references were left when all of it had been offered to the owner.
@@ -33,6 +36,7 @@ impl Segment {
             bytes,
             references: 0,
             live_bytes: 0,
+            dead_bytes: 0,
             released_at: Lsn::ZERO,
             offered_at: NEVER,
             is_listed: true,
@@ -40,8 +44,9 @@ impl Segment {
     }
 
     /// A segment that ends there.
+    /// One that was found: nothing lives in it until that is said.
     pub(crate) fn sealed(number: u64, first: Lsn, end: Lsn, bytes: u64) -> Segment {
-        Segment { end, ..Segment::new(number, first, bytes) }
+        Segment { end, dead_bytes: bytes, ..Segment::new(number, first, bytes) }
     }
 
     pub(crate) fn has_references(&self) -> bool {
@@ -53,7 +58,7 @@ impl Segment {
     }
 
     fn share_is_at_most(&self, percent: u64) -> bool {
-        self.live_bytes.saturating_mul(100) <= self.bytes.saturating_mul(percent)
+        self.live_bytes.saturating_mul(100) <= (self.live_bytes + self.dead_bytes).saturating_mul(percent)
     }
 }
 
@@ -129,8 +134,9 @@ impl Space {
         self.log_bytes += bytes;
     }
 
-    /// A record was appended, with so many references.
-    pub(crate) fn grow(&mut self, bytes: u64, references: u64, payload_bytes: usize) {
+    /// A record was appended, with so many references. One with none is dead as soon as no restart reads it, unless it
+    /// is bound to the one before it: that would be appended again with it.
+    pub(crate) fn grow(&mut self, bytes: u64, references: u64, payload_bytes: usize, is_bound: bool) {
         let live_bytes = references * live_cost(payload_bytes as u64);
         self.log_bytes += bytes;
         self.live_bytes += live_bytes;
@@ -138,6 +144,9 @@ impl Space {
         active.bytes += bytes;
         active.references += references;
         active.live_bytes += live_bytes;
+        if references == 0 && !is_bound {
+            active.dead_bytes += bytes;
+        }
     }
 
     /// Corrects the size of a segment, if it is still there.
@@ -199,6 +208,7 @@ impl Space {
             let count = segment.end.min(end).0 - first.0;
             segment.references += count;
             segment.live_bytes += count * cost;
+            segment.dead_bytes = segment.dead_bytes.saturating_sub(count * cost);
             self.live_bytes += count * cost;
             first = segment.end.min(end);
         }
@@ -217,6 +227,7 @@ impl Space {
             segment.references =
                 segment.references.checked_sub(count).expect("a record is released once for each of its references");
             segment.live_bytes = segment.live_bytes.saturating_sub(count * cost);
+            segment.dead_bytes += count * cost;
             segment.released_at = last;
             self.live_bytes = self.live_bytes.saturating_sub(count * cost);
             self.news_bytes = self.news_bytes.saturating_add(count * cost);
@@ -291,7 +302,9 @@ impl Space {
                 && segment.share_is_at_most(percent)
         };
         // Exact thousandths are enough to compare by.
-        let share = |segment: &&Segment| segment.live_bytes.saturating_mul(1000) / segment.bytes.max(1);
+        let share = |segment: &&Segment| {
+            segment.live_bytes.saturating_mul(1000) / (segment.live_bytes + segment.dead_bytes).max(1)
+        };
         self.segments.iter().filter(is_open).min_by_key(share)
     }
 

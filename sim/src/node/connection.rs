@@ -4,7 +4,7 @@ use crate::random::Random;
 use crate::trace;
 use crate::wire::Wire;
 use broker::access::Users;
-use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now, Settle};
+use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now, Settle, Shortage};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
 use broker::inspect::ConnectionView;
 use broker::message::Message;
@@ -29,6 +29,8 @@ pub struct ConnectionNode {
     input: BytesMut,
     /// Whole frames may be left in `input`.
     is_unread: bool,
+    /// It was told that the server is short of something.
+    is_warned: bool,
     last_tick_ms: u64,
     /// Shards that were told of its end.
     released: Vec<bool>,
@@ -47,7 +49,7 @@ pub enum Phase {
 impl ConnectionNode {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(id: ConnectionId, client: u64, shards: u16, random: &mut Random, now: Now) -> Self {
+    pub fn new(id: ConnectionId, client: u64, shards: u16, shortage: Shortage, random: &mut Random, now: Now) -> Self {
         let port = u16::try_from(id.0 % 60_000).expect("below 60,000");
         let (peer, local) =
             (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, 5672)));
@@ -55,17 +57,20 @@ impl ConnectionNode {
         let users = Arc::new(Users::guest_only());
         let mut entropy = [0; 32];
         entropy.fill_with(|| u8::try_from(random.below(256)).expect("a byte"));
-        Self {
+        let mut node = Self {
             client,
-            mailbox: VecDeque::new(),
+            mailbox: VecDeque::from([vec![ConnectionEvent::Shortage(shortage)]]),
             phase: Phase::Open,
             machine: Connection::new(id, settings, users, Peer { peer, local }, shards, entropy, now),
             fx: Effects::new(shards),
             input: BytesMut::new(),
             is_unread: false,
+            is_warned: false,
             last_tick_ms: 0,
             released: vec![false; usize::from(shards)],
-        }
+        };
+        node.take_mail(now);
+        node
     }
 
     /// What it shows of itself.
@@ -113,10 +118,12 @@ impl ConnectionNode {
         let has_input = self.is_unread || !wire.to_server.is_empty() || wire.client_ended || wire.is_broken;
         match self.phase {
             Phase::Open => {
+                // A host looks at the socket of who is blocked now and then.
+                let finds_end = self.machine.is_blocked() && wire.is_broken;
                 has_input
                     && self.fx.close.is_none()
                     && self.has_nothing_to_send()
-                    && self.machine.accepts_input(&self.fx)
+                    && (self.machine.accepts_input(&self.fx) || finds_end)
             }
             Phase::Draining { .. } => has_input,
             _ => false,
@@ -134,7 +141,7 @@ impl ConnectionNode {
             }
             return;
         }
-        if !self.is_unread {
+        if !self.is_unread || self.machine.is_blocked() {
             if is_at_end {
                 return self.lose(wire);
             }
@@ -142,12 +149,18 @@ impl ConnectionNode {
         }
         self.machine.receive(now, &mut self.input, topology, &mut self.fx);
         self.is_unread = !self.input.is_empty() && !self.machine.accepts_input(&self.fx);
+        let mut commands = self.fx.shards.iter().flatten();
+        let is_let_in = self.is_warned && commands.any(|command| matches!(command, Command::Publish(_)));
+        assert!(!is_let_in, "{:?} takes in a publish during an alarm", self.machine.id());
         self.note();
     }
 
     /// Takes in the first bunch of events.
     pub fn take_mail(&mut self, now: Now) {
         for event in self.mailbox.pop_front().into_iter().flatten() {
+            if let ConnectionEvent::Shortage(shortage) = &event {
+                self.is_warned = shortage.reason().is_some();
+            }
             self.machine.apply(now, event, &mut self.fx);
         }
         self.note();

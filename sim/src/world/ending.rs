@@ -4,6 +4,7 @@ use super::{Mood, World};
 use crate::ledger::{Draft, Target};
 use crate::trace;
 use amqp::ChannelId;
+use broker::command::Shortage;
 use broker::inspect::QueueView;
 
 impl World {
@@ -29,6 +30,7 @@ impl World {
         client.close_connection(self.now_ms);
         self.come_to_rest();
         assert!(!self.clients.contains_key(&number), "connection.close is answered");
+        self.check_files();
     }
 
     pub(super) fn open(&mut self, number: u64) -> ChannelId {
@@ -67,16 +69,17 @@ impl World {
     pub(super) fn come_to_an_end(&mut self) {
         trace::note(format_args!("the end begins"));
         self.mood = Mood::Resting;
-        self.disks.iter().for_each(|disk| {
-            disk.heal();
-            disk.set_capacity(None);
-        });
+        self.repair_disks();
         for client in self.clients.values_mut() {
             if client.is_hostile() {
                 client.wire.cut();
             }
             client.stalled_until_ms = 0;
         }
+        if self.plan.ends_in_alarm {
+            self.drain_in_alarm();
+        }
+        self.node.ring(Shortage::default());
         self.come_to_rest();
         self.check_connections();
         let drainer = self.drain();
@@ -98,6 +101,7 @@ impl World {
         let leftover = views.iter().find(|view| view.spec.owner.is_some() || !view.consumers.is_empty());
         assert!(leftover.is_none(), "remains of connections: {leftover:?}");
         self.check_room(&views);
+        self.check_files();
         self.stop();
         let views = self.all_views();
         self.ledger.check_at_rest(&views);
@@ -105,13 +109,36 @@ impl World {
 
     /// What clients and server know of each other is the same.
     fn check_connections(&self) {
+        let is_short = self.node.shortage != Shortage::default();
         for connection in self.node.connections.values() {
             let client = &self.clients[&connection.client];
             if !client.is_hostile() && !client.is_over() {
-                client.check_at_rest();
-                client.check_view(&connection.view());
+                let view = connection.view();
+                client.check_alarm(&view, is_short);
+                // Who is blocked waits, and may have asked anything meanwhile.
+                if view.state != "blocked" {
+                    client.check_at_rest();
+                    client.check_view(&view);
+                }
             }
         }
+    }
+
+    /// Whoever publishes nothing works on during an alarm: every queue is drained but for what those keep to themselves
+    /// that are blocked.
+    fn drain_in_alarm(&mut self) {
+        self.node.ring(Shortage { memory: true, disk: true });
+        self.come_to_rest();
+        self.check_connections();
+        self.drain();
+        self.check_connections();
+        for view in self.all_views() {
+            let consumers = view.consumers.iter().map(|consumer| consumer.connection);
+            let mut keepers = consumers.chain(view.spec.owner);
+            let is_kept = keepers.any(|id| self.node.connections[&id].view().state == "blocked");
+            assert!(view.ready == 0 || is_kept, "in an alarm {} are left in queue {}", view.ready, view.spec.name);
+        }
+        self.mood = Mood::Resting;
     }
 
     /// Somebody consumes from every queue until all are empty.
@@ -122,9 +149,15 @@ impl World {
         self.mood = Mood::Draining;
         // A dead letter can take as long as messages live, on each station of its way.
         (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
-        // An exclusive consumer may have kept the drainer out, and be gone by now.
-        self.consume_from(drainer, |view| view.ready > 0 && view.consumers.is_empty());
-        (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
+        for _ in 0..KEEPERS_MAX {
+            // An exclusive consumer may have kept the drainer out, and be gone by now.
+            let is_left = |view: &QueueView| view.ready > 0 && view.consumers.is_empty();
+            self.consume_from(drainer, is_left);
+            (0..DRAIN_ROUNDS).for_each(|_| self.come_to_rest());
+            if !self.all_views().iter().any(is_left) {
+                break;
+            }
+        }
         drainer
     }
 
@@ -217,7 +250,7 @@ impl World {
         }
     }
 
-    fn all_views(&mut self) -> Vec<QueueView> {
+    pub(super) fn all_views(&mut self) -> Vec<QueueView> {
         let mut views = Vec::new();
         for at in 0..self.node.shards.len() {
             views.extend(self.views_of(at).expect("the disks are sound"));
@@ -230,5 +263,8 @@ impl World {
 const REST_STEPS_MAX: u64 = 400_000;
 /// Rounds of consuming and waiting.
 const DRAIN_ROUNDS: usize = 8;
+/// One after the other, so many consumers may keep the drainer out of a queue: those of a blocked client go when their
+/// acknowledgements are late.
+const KEEPERS_MAX: usize = 4;
 /// More than any fact of ours takes.
 const FACT_BYTES: u64 = 1_000;

@@ -30,6 +30,7 @@ impl World {
             next_connection: 0,
             now_ms: 0,
             ahead_ms,
+            wall_ms: super::STARTED_UNIX_MS,
             is_clean: false,
             frozen: None,
             steps: 0,
@@ -137,11 +138,23 @@ impl World {
         true
     }
 
+    /// A start says that a disk fails or is full, and the operator sees to it.
+    pub(super) fn repair_disks(&self) {
+        self.disks.iter().for_each(|disk| {
+            disk.heal();
+            disk.set_capacity(None);
+        });
+    }
+
     fn restart(&mut self) {
         self.clients.clear();
         self.frozen = None;
+        self.disks.iter().for_each(MemoryDisk::heal);
         self.now_ms += self.random.scaled(5_000);
         self.ahead_ms = self.random.scaled(1_000_000);
+        if self.plan.faults.clock > 0 && self.random.one_in(3) {
+            self.set_wall_clock();
+        }
         if self.random.one_in(20) && self.disks.len() < 3 {
             self.disks.push(MemoryDisk::new());
             self.is_clean = false;
@@ -151,9 +164,7 @@ impl World {
         let mut trials = if self.plan.faults.disk > 0 { self.random.below(3) } else { 0 };
         self.node = loop {
             if trials == 0 {
-                self.disks.iter().for_each(MemoryDisk::heal);
-                // A start says that a disk is full, and the operator makes room.
-                self.disks.iter().for_each(|disk| disk.set_capacity(None));
+                self.repair_disks();
             } else {
                 let disk = self.random.pick(&self.disks).clone();
                 let fault = *self.random.pick(&[Fault::Error, Fault::ErrorAfter, Fault::Short]);
@@ -170,7 +181,7 @@ impl World {
                 Err(error) => panic!("the server does not start: {error}"),
             }
         };
-        self.disks.iter().for_each(MemoryDisk::heal);
+        self.repair_disks();
         for (at, is_clean) in (0..).zip(&self.node.clean) {
             self.ledger.opened(ShardId(at), *is_clean);
         }

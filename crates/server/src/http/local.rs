@@ -17,7 +17,10 @@ pub const SOCKET_NAME: &str = "leveret.sock";
 
 /// The socket cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make the operator's socket {path}: {why}; is the data directory on a file system that has sockets?")]
+#[error(
+    "cannot make the operator's socket {path}: {why}; check the permissions of the data directory, and that its file \
+     system has sockets"
+)]
 pub struct LocalError {
     path: PathBuf,
     why: io::Error,

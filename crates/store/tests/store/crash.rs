@@ -5,13 +5,14 @@
 //! adds up to exactly what the whole history up to there adds up to, although most of the segments may be gone by then.
 //! Every message of that can be read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use store::{
-    Caretaker, Fault, Link, Lsn, MemoryDisk, Opened, Options, QueueId, SegmentLog, Seq, SeqRange, Step, Store,
+    Caretaker, Fault, Link, Lsn, MemoryDisk, OpenError, Opened, Options, QueueId, Record, Seen, SegmentLog, Seq,
+    SeqRange, Step, Store, StoreEvent, Urgency, What, Writer,
 };
-use store::{OpenError, StoreEvent, Urgency, Writer};
 
 use crate::kept::{self, Kept};
 use crate::ledger::{self, Ledger};
@@ -398,18 +399,25 @@ impl World {
             self.care(300);
         }
         assert!(!self.is_over && !self.is_full);
-        let (mut indexes, mut segments, mut others) = (0, Vec::new(), Vec::new());
-        for name in self.disk.names() {
-            match name.split_once('.') {
-                Some((number, "log")) => segments.push(number.parse::<u64>().unwrap()),
-                Some((_, "index")) => indexes += 1,
-                _ => others.push(name),
+        let (mut live, mut count) = (BTreeSet::new(), 0);
+        let mut inspection = store::Inspection::new(self.disk.clone());
+        let mut see = |seen: Seen<'_>| {
+            if let What::Record(Record::Message { places, .. }, _) = seen.what {
+                let lives = places.iter().filter(|place| self.ledger.lsn((place.queue, place.seq)) == Some(seen.lsn));
+                count += lives.map(|_| live.insert(seen.file.to_owned())).count();
             }
-        }
-        assert_eq!((indexes, others), (1, vec!["reserve".to_owned()]));
-        // A header and an empty batch come with each segment; the one that grows, and those that messages are in.
-        let live = self.ledger.ranges().len();
-        assert!(segments.len() <= live + 1, "{} segments for {live} messages", segments.len());
+        };
+        assert_eq!(inspection.walk(&mut see, None).unwrap().problems, []);
+        assert_eq!(count, self.ledger.ranges().len(), "each message that lives is in the log, once");
+        assert_eq!(
+            inspection.unneeded(&live).unwrap(),
+            [""; 0],
+            "of {:?}, where messages are in {live:?}",
+            self.disk.names()
+        );
+        let others = self.disk.names().into_iter().filter(|name| !name.ends_with(".log"));
+        let others: Vec<_> = others.map(|name| name.rsplit('.').next().unwrap().to_owned()).collect();
+        assert_eq!(others, ["index", "reserve"]);
     }
 }
 

@@ -77,7 +77,34 @@ fn files_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_log_whose_directory_is_gone_fails_and_says_so() {
+fn nothing_becomes_durable_in_a_file_that_is_gone() {
+    let takes_away: [fn(&Path); 3] = [
+        |directory| fs::remove_dir_all(directory).unwrap(),
+        |directory| fs::rename(directory, directory.with_extension("away")).unwrap(),
+        |directory| {
+            let file = fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+            fs::remove_file(&file).unwrap();
+            fs::write(file, "another one").unwrap();
+        },
+    ];
+    for take_away in takes_away {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("data");
+        let (mut opened, _) = kept::open(FileDisk::open(&directory).unwrap(), 1 << 20).unwrap();
+        let lsn = kept::commit(&mut opened.log, &mut opened.writer, &[kept::message(1, 1, b"before")])[0];
+        assert!(kept::events(&mut opened.log).contains(&store::StoreEvent::Durable(lsn)));
+        take_away(&directory);
+        kept::append_all(&mut opened.log, &[kept::message(1, 2, b"after")]);
+        store::Store::flush(&mut opened.log, store::Urgency::Sync);
+        assert_eq!(kept::drain(&mut opened.writer), store::Step::Failed);
+        let events = kept::events(&mut opened.log);
+        let [store::StoreEvent::Failed(why)] = &events[..] else { panic!("{events:?}") };
+        assert!(why.starts_with("cannot sync ") && why.contains("put back what was there"), "{why}");
+    }
+}
+
+#[test]
+fn a_log_whose_directory_is_gone_begins_no_segment_and_says_so() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("data");
     let (mut opened, _) = kept::open(FileDisk::open(&directory).unwrap(), 100).unwrap();
@@ -88,7 +115,8 @@ fn a_log_whose_directory_is_gone_fails_and_says_so() {
     store::Store::flush(&mut opened.log, store::Urgency::Sync);
     assert_eq!(kept::drain(&mut opened.writer), store::Step::Failed);
     let events = kept::events(&mut opened.log);
-    assert!(matches!(&events[..], [store::StoreEvent::Failed(why)] if why.starts_with("cannot create")), "{events:?}");
+    let [store::StoreEvent::Failed(why)] = &events[..] else { panic!("{events:?}") };
+    assert!(why.starts_with("cannot ") && why.contains("put back what was there"), "{why}");
 }
 
 /// A removed file that is still open keeps its room, and a disk that was full stays full.

@@ -13,4 +13,5 @@ mod full;
 mod inspect;
 mod kept;
 mod ledger;
+mod reclaim;
 mod writer;
