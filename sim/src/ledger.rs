@@ -308,8 +308,7 @@ fn index(number: u64) -> usize {
 /// The number of a message of ours.
 fn number_of(message: &Stored) -> u64 {
     let properties = Properties::parse(message.properties()).expect("the server checks properties");
-    let id = properties.message_id().expect("every message of ours has an id");
-    id.parse().expect("its id is its number")
+    content::number_in(&properties, message.body())
 }
 
 /// Where a dead letter died first.

@@ -360,7 +360,14 @@ impl Client {
         self.reply_to_somebody(on, around);
         let count = around.random.scaled(12) + 1;
         let favourite = around.random.pick(&around.plan.queues).name.clone();
+        let is_alike = around.random.one_in(3);
+        let mut last: Option<Draft> = None;
         for _ in 0..count {
+            if let Some(last) = last.as_ref().filter(|_| is_alike) {
+                let body_bytes = usize::try_from(around.random.scaled(40)).expect("small");
+                self.publish(on, Draft { body_bytes, ..last.clone() }, around.ledger, around.now_ms);
+                continue;
+            }
             let target = match around.random.below(8) {
                 0 if around.random.one_in(3) => Target::Side,
                 0 => Target::Fanout,
@@ -377,7 +384,9 @@ impl Client {
                 has_headers: around.random.one_in(10),
                 wants_reply: false,
                 body_bytes: usize::try_from(around.random.scaled(body_bytes)).expect("small"),
+                is_named: !is_alike,
             };
+            last = Some(draft.clone());
             self.publish(on, draft, around.ledger, around.now_ms);
         }
     }
@@ -676,6 +685,7 @@ fn plain(random: &mut Random) -> Draft {
         has_headers: false,
         wants_reply: false,
         body_bytes: random.index(30),
+        is_named: true,
     }
 }
 

@@ -18,6 +18,9 @@ pub struct Draft {
     pub has_headers: bool,
     pub wants_reply: bool,
     pub body_bytes: usize,
+    /// It has an id among its properties. The number of one that has none is the beginning of its body, so that it is like
+    /// others in all else.
+    pub is_named: bool,
 }
 
 /// Where to.
@@ -31,6 +34,15 @@ pub enum Target {
     Side,
     /// To the client that waits for replies at this address.
     Reply(String),
+}
+
+/// The number of a message of ours.
+pub(super) fn number_in(properties: &Properties<'_>, body: &[u8]) -> u64 {
+    let number = match properties.message_id() {
+        Some(id) => id.parse().ok(),
+        None => body.first_chunk().map(|octets| u64::from_be_bytes(*octets)),
+    };
+    number.expect("a message of ours")
 }
 
 /// What a client is told about a publish.
@@ -57,6 +69,7 @@ pub struct Message {
     pub(super) persistent: bool,
     pub(super) expires: bool,
     body_bytes: usize,
+    is_named: bool,
     pub(super) copies: Vec<Copy>,
     pub(super) told: Option<Confirm>,
     pub(super) is_returned: bool,
@@ -70,7 +83,7 @@ pub struct Message {
 impl Message {
     pub(super) fn new(number: u64, draft: Draft, (client, channel): (u64, u64)) -> Self {
         let list = PropertyList {
-            message_id: Some(number.to_string().into_bytes()),
+            message_id: draft.is_named.then(|| number.to_string().into_bytes()),
             delivery_mode: draft.persistent.then_some(2),
             expiration: draft.expiration_ms.map(|ms| ms.to_string().into_bytes()),
             priority: draft.priority,
@@ -89,7 +102,8 @@ impl Message {
             channel,
             persistent: draft.persistent,
             expires: draft.expiration_ms.is_some(),
-            body_bytes: draft.body_bytes,
+            body_bytes: if draft.is_named { draft.body_bytes } else { draft.body_bytes.max(size_of::<u64>()) },
+            is_named: draft.is_named,
             copies: Vec::new(),
             told: None,
             is_returned: false,
@@ -102,7 +116,12 @@ impl Message {
     /// Bytes that belong to no other message.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        (0..self.body_bytes as u64).map(|at| (self.number.wrapping_mul(31).wrapping_add(at) & 0xff) as u8).collect()
+        let octet = |at| (self.number.wrapping_mul(31).wrapping_add(at) & 0xff) as u8;
+        let mut body: Vec<u8> = (0..self.body_bytes as u64).map(octet).collect();
+        if !self.is_named {
+            body[..size_of::<u64>()].copy_from_slice(&self.number.to_be_bytes());
+        }
+        body
     }
 }
 
@@ -208,7 +227,7 @@ impl Content {
     pub(super) fn check(&self, messages: &[Message]) -> (u64, Deaths) {
         let (_, raw) = self.header.as_ref().expect("it is whole");
         let properties = Properties::parse(raw).expect("properties that can be read");
-        let number = properties.message_id().and_then(|id| id.parse::<u64>().ok()).expect("a message of ours");
+        let number = number_in(&properties, &self.body);
         let published = &messages[super::index(number)];
         assert_eq!(self.body, published.body(), "the body of m{number} was changed");
         let headers = properties.headers().unwrap_or_default();

@@ -276,7 +276,10 @@ pub(super) fn describe(command: &Command) -> String {
         Command::Publish(publish) => {
             let id = |message: &Message| {
                 let properties = amqp::Properties::parse(message.properties());
-                properties.ok().and_then(|properties| properties.message_id().map(|id| format!("m{id}")))
+                properties.ok().map(|properties| match properties.message_id() {
+                    Some(id) => format!("m{id}"),
+                    None => format!("{:02x?}", message.body().get(..8).unwrap_or_default()),
+                })
             };
             format!(
                 "publish {} to {:x?}",

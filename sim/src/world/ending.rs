@@ -217,6 +217,7 @@ impl World {
                 has_headers: false,
                 wants_reply: false,
                 body_bytes,
+                is_named: true,
             };
             client.publish(on, draft, &mut self.ledger, now_ms);
         }

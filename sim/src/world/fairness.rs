@@ -43,6 +43,7 @@ impl World {
                 has_headers: false,
                 wants_reply: false,
                 body_bytes: 10,
+                is_named: true,
             };
             let client = world.clients.get_mut(&publisher).expect("it stays");
             client.publish(on, draft, &mut world.ledger, world.now_ms);
