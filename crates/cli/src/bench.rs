@@ -3,21 +3,31 @@
 //! It speaks the wire itself with blocking sockets and threads, and spends as little as it can on each
 //! message, so that the broker is what is measured. Progress goes to stderr, the result to stdout.
 
-mod bench_queue;
+mod broker;
 mod broker_url;
 mod confirm_window;
 mod connection;
+mod consumer;
 mod cost;
 mod delivery;
+mod drive;
 mod figures;
+mod flow;
 mod idle;
+mod interrupt;
 mod latency;
+mod layout;
+mod link;
+mod open_many;
+mod outcome;
+mod pace;
 mod processes;
+mod producer;
 mod publish_batch;
 mod store;
 mod tally;
+mod target;
 mod throughput;
-mod work;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -45,18 +55,21 @@ enum Load {
 
 /// Runs a load against a broker.
 pub(crate) fn run(flags: &Flags) -> ExitCode {
-    let ran = match &flags.load {
-        Load::Throughput(flags) => throughput::run(flags),
-        Load::Latency(flags) => latency::run(flags),
-        Load::Connections(flags) => idle::run(flags),
-        Load::Store(flags) => store::run(flags),
-    };
-    match ran {
+    match interrupt::Interrupt::listen().and_then(|interrupt| run_load(&flags.load, &interrupt)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run_load(load: &Load, interrupt: &interrupt::Interrupt) -> anyhow::Result<()> {
+    match load {
+        Load::Throughput(flags) => throughput::run(flags, interrupt),
+        Load::Latency(flags) => latency::run(flags, interrupt),
+        Load::Connections(flags) => idle::run(flags, interrupt),
+        Load::Store(flags) => store::run(flags),
     }
 }
 

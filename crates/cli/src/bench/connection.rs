@@ -6,13 +6,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use amqp::method::{channel, connection};
 use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Table, Value, frame};
 use anyhow::{Context, Result, bail};
 use bytes::BytesMut;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::broker_url::BrokerUrl;
 
@@ -194,6 +195,11 @@ impl Connection {
     /// Says goodbye and waits until the broker has read all that was sent, and so done all of it.
     pub(super) fn close(mut self) -> Result<()> {
         self.say_goodbye()?;
+        self.await_close()
+    }
+
+    /// Waits for the answer to a goodbye: the broker has read all that was sent, and so done all of it.
+    pub(super) fn await_close(mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             while let Some(frame) = self.next_frame()? {
@@ -211,6 +217,52 @@ impl Connection {
     pub(super) fn say_goodbye(&mut self) -> Result<()> {
         let close = connection::Close { reply_code: 200, reply_text: "done", class_id: 0, method_id: 0 };
         self.send(&Method::ConnectionClose(close))
+    }
+
+    /// A connection on a socket that nobody shakes hands on: what is read is frames all the same.
+    pub(super) fn bare(stream: TcpStream) -> Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TICK))?;
+        stream.set_write_timeout(Some(TICK))?;
+        Ok(Self { stream, inbox: Vec::new(), start: 0, end: 0, frame_max: FRAME_BYTES_MAX, broker: String::new() })
+    }
+
+    /// The socket, for whoever waits for several.
+    pub(super) fn socket(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Writes what the socket takes at once; how much that was.
+    #[inline]
+    pub(super) fn send_now(&mut self, octets: &[u8]) -> Result<usize> {
+        match send(&self.stream, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+            Ok(sent) => Ok(sent),
+            Err(error) if has_timed_out(&error) => Ok(0),
+            Err(error) => Err(self.parting_words().unwrap_or_else(|| error.into())),
+        }
+    }
+
+    /// Reads what has arrived into `room`, which has some; how much that was.
+    #[inline]
+    pub(super) fn receive_now(&self, room: &mut [u8]) -> Result<usize> {
+        match recv(&self.stream, room, RecvFlags::DONTWAIT).map_err(io::Error::from) {
+            Ok((0, _)) => bail!("the broker closed the socket"),
+            Ok((received, _)) => Ok(received),
+            Err(error) if has_timed_out(&error) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was read and is no whole frame yet, or was not asked for yet. The inbox is empty then, and takes no memory.
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        let unread = self.inbox[self.start..self.end].to_vec();
+        self.idle();
+        unread
+    }
+
+    /// Puts back what [`Self::take_unread`] took.
+    pub(super) fn give_unread(&mut self, unread: Vec<u8>) {
+        (self.start, self.end, self.inbox) = (0, unread.len(), unread);
     }
 
     /// Gives up the buffers of a connection that will stay idle.
@@ -255,6 +307,8 @@ pub(super) fn pass_over(frame: &Frame<'_>) -> Result<()> {
         }
         Method::ConnectionBlocked(blocked) => super::say(&format!("the broker blocks publishers: {}", blocked.reason)),
         Method::ConnectionUnblocked(_) => super::say("the broker lets publishers on"),
+        // Of several consumers that were begun at once.
+        Method::BasicConsumeOk(_) => {}
         Method::BasicCancel(_) => bail!("the broker cancelled a consumer: its queue is gone"),
         other => bail!("the broker sent {}, which nothing asked for", other.id().name().unwrap_or("?")),
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
 
-use super::figures::{cpu_us, megabytes};
+use super::figures::cpu_us;
+use super::outcome::{Outcome, Unit};
 use super::processes::{Footprint, Processes};
 
 /// Measures from its start to its reading.
@@ -56,23 +56,10 @@ fn own_cpu() -> Duration {
 }
 
 impl Cost {
-    /// As rows of a table.
-    pub(super) fn rows(&self) -> Vec<Vec<String>> {
-        let per_message = |cpu_us: f64| format!("{cpu_us:.2} µs/message");
-        let rows = [
-            ("broker CPU", self.broker_cpu_us.map(per_message)),
-            ("generator CPU", self.own_cpu_us.map(per_message)),
-            ("broker memory", self.resident_bytes.map(megabytes)),
-        ];
-        rows.into_iter().filter_map(|(name, shown)| shown.map(|shown| vec![name.to_owned(), shown])).collect()
-    }
-
-    /// As an object.
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "broker_cpu_us_per_message": self.broker_cpu_us,
-            "generator_cpu_us_per_message": self.own_cpu_us,
-            "broker_resident_bytes": self.resident_bytes,
-        })
+    /// Adds what was measured.
+    pub(super) fn add_to(&self, outcome: &mut Outcome) {
+        outcome.add_known("broker_cpu_us", "broker CPU", self.broker_cpu_us, Unit::CpuUs);
+        outcome.add_known("generator_cpu_us", "generator CPU", self.own_cpu_us, Unit::CpuUs);
+        outcome.add_known("broker_bytes", "broker memory", self.resident_bytes.map(|bytes| bytes as f64), Unit::Bytes);
     }
 }

@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+
 use crate::serve::thousands;
 
 /// The median of `samples`: the mean of the middle two when their number is even, 0 of none.
@@ -17,11 +20,10 @@ pub(super) fn median(samples: &[f64]) -> f64 {
     }
 }
 
-/// The smallest sample that at least `share` (0 to 1) of all are no greater than; 0 of none.
-/// `sorted` is in ascending order.
-pub(super) fn percentile(sorted: &[u64], share: f64) -> u64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
+/// An empty histogram of nanoseconds, to three digits.
+pub(super) fn new_histogram() -> Result<Histogram<u64>> {
+    // An hour is enough: what is longer counts as that.
+    Histogram::new_with_bounds(1, HOUR_NS, 3).context("no histogram")
 }
 
 /// `count` per second over `time`, 0 over none.
@@ -69,6 +71,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+const HOUR_NS: u64 = 3_600_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,15 +82,6 @@ mod tests {
         assert_eq!(median(&[]), 0.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
-    }
-
-    #[test]
-    fn a_percentile_is_a_sample() {
-        let sorted: Vec<u64> = (1..=1000).collect();
-        let found = [0.0, 0.5, 0.99, 0.999, 1.0].map(|share| percentile(&sorted, share));
-        assert_eq!(found, [1, 500, 990, 999, 1000]);
-        assert_eq!(percentile(&[7], 0.5), 7);
-        assert_eq!(percentile(&[], 0.99), 0);
     }
 
     #[test]

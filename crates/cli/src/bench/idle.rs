@@ -3,16 +3,18 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::broker_url::BrokerUrl;
+use super::broker::Broker;
 use super::connection::Connection;
-use super::figures::{megabytes, milliseconds, per_second, percentile, rate, table};
-use super::processes::Processes;
+use super::figures::{new_histogram, rate};
+use super::interrupt::Interrupt;
+use super::open_many::{open_many, raise_open_files};
+use super::outcome::{Outcome, Unit};
 use super::say;
-use super::work::Target;
+use super::target::Target;
 
 /// What the load looks like.
 #[derive(Args, Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Flags {
     #[command(flatten)]
     target: Target,
     /// How many connections to open
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// How long to hold them open before memory is looked at
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -28,134 +30,57 @@ pub(super) struct Flags {
 }
 
 /// Opens the connections, holds them and prints what they took.
-pub(super) fn run(flags: &Flags) -> Result<()> {
+pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
+    let work = json!({"connections": flags.count, "hold_seconds": flags.hold});
+    let title = format!("{} connections with a channel each", crate::serve::thousands(flags.count.into()));
+    flags.target.run("connections", &title, &work, interrupt, |broker| measure(broker, flags.count, flags.hold))
+}
+
+/// Opens the connections once.
+pub(super) fn measure(broker: &Broker, count: u32, hold: u32) -> Result<Outcome> {
     raise_open_files();
-    let processes = flags.target.processes();
-    let resident = || {
-        processes.as_ref().map(Processes::footprint).transpose().map(|found| found.map(|found| found.resident_bytes))
+    let resident = || match &broker.processes {
+        Some(processes) => processes.footprint().map(|found| Some(found.resident_bytes as f64)),
+        None => Ok(None),
     };
     let before = resident()?;
     let began = Instant::now();
-    let (mut connections, opened_ns) = open_all(&flags.target.url, flags.count)?;
-    let open_time = began.elapsed();
-    say(&format!("{} connections are open", flags.count));
-    wait(Duration::from_secs(flags.hold.into()));
-    let after = resident()?;
-    let broker = connections.first().map(|connection| connection.broker().to_owned()).unwrap_or_default();
-    // All at once, so that thousands of goodbyes do not wait for each other.
-    for connection in &mut connections {
-        connection.say_goodbye().context("an idle connection was lost")?;
-    }
-    let measured = Measured { count: flags.count, open_time, opened_ns, before, after };
-    flags.target.show(&measured.json(flags, &broker), &measured.table(flags, &broker))
-}
-
-/// The connections, and how long each took to open in ns, in ascending order.
-fn open_all(url: &BrokerUrl, count: u32) -> Result<(Vec<Connection>, Vec<u64>)> {
-    let threads = THREADS.min(count);
-    let opened = thread::scope(|scope| {
-        let open = |thread| {
-            let numbers = (1..=count).filter(move |number| number % threads == thread);
-            scope.spawn(move || numbers.map(|number| open_one(url, number)).collect::<Result<Vec<_>>>())
-        };
-        let opening: Vec<_> = (0..threads).map(open).collect();
-        opening
-            .into_iter()
-            .map(|opening| opening.join().map_err(|_| anyhow!("a thread of the load died"))?)
-            .collect::<Result<Vec<_>>>()
+    let opened = open_many(count, |number| {
+        let began = Instant::now();
+        let mut connection = Connection::open(&broker.url, &format!("leveret bench idle {}", number + 1))
+            .with_context(|| format!("connection {} of {count}", number + 1))?;
+        connection.idle();
+        Ok((connection, began.elapsed()))
     })?;
-    let (connections, mut opened_ns): (Vec<_>, Vec<_>) = opened.into_iter().flatten().unzip();
-    opened_ns.sort_unstable();
-    Ok((connections, opened_ns))
-}
-
-fn open_one(url: &BrokerUrl, number: u32) -> Result<(Connection, u64)> {
-    let began = Instant::now();
-    let mut connection = Connection::open(url, &format!("leveret bench idle {number}"))
-        .with_context(|| format!("connection {number}"))?;
-    connection.idle();
-    Ok((connection, began.elapsed().as_nanos() as u64))
-}
-
-/// Each connection takes a file descriptor, and most systems give a process 1,024 unless it asks for more.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // Refused, it shows when no more can be opened.
-    let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let open_time = began.elapsed();
+    say(&format!("{count} connections are open"));
+    wait(Duration::from_secs(hold.into()));
+    let after = resident()?;
+    let mut opened_ns = new_histogram()?;
+    let mut outcome = Outcome::default();
+    let mut connections = Vec::new();
+    for (mut connection, time) in opened {
+        opened_ns.saturating_record(time.as_nanos() as u64);
+        connection.broker().clone_into(&mut outcome.broker);
+        // All at once, so that thousands of goodbyes do not wait for each other.
+        connection.say_goodbye().context("an idle connection was lost")?;
+        connections.push(connection);
+    }
+    for connection in connections {
+        connection.await_close()?;
+    }
+    outcome.add("opened_per_s", "opened", rate(count.into(), open_time), Unit::PerSecond);
+    outcome.add("open_p50_ns", "open one, p50", opened_ns.value_at_quantile(0.5) as f64, Unit::Ns);
+    outcome.add("open_p99_ns", "open one, p99", opened_ns.value_at_quantile(0.99) as f64, Unit::Ns);
+    if let (Some(before), Some(after)) = (before, after) {
+        outcome.add("bytes_before", "memory before", before, Unit::Bytes);
+        outcome.add("bytes_after", "memory with them", after, Unit::Bytes);
+        outcome.add("bytes_each", "memory each", (after - before) / f64::from(count), Unit::Kilobytes);
+    }
+    Ok(outcome)
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing is waited for but the time itself, which the user chose")]
 fn wait(time: Duration) {
     thread::sleep(time);
-}
-
-/// What came of a run.
-#[derive(Debug)]
-struct Measured {
-    count: u32,
-    open_time: Duration,
-    /// How long each took, in ascending order.
-    opened_ns: Vec<u64>,
-    /// The broker's memory without the connections.
-    before: Option<u64>,
-    /// And with them.
-    after: Option<u64>,
-}
-
-impl Measured {
-    /// What each connection takes of the broker's memory, in bytes.
-    fn bytes_each(&self) -> Option<f64> {
-        Some((self.after? as f64 - self.before? as f64) / f64::from(self.count))
-    }
-
-    fn table(&self, flags: &Flags, broker: &str) -> String {
-        let mut rows = vec![
-            vec!["open all".to_owned(), format!("{:.2} s", self.open_time.as_secs_f64())],
-            vec!["rate".to_owned(), per_second(rate(self.count.into(), self.open_time))],
-            vec!["open one, p50".to_owned(), milliseconds(percentile(&self.opened_ns, 0.5))],
-            vec!["open one, p99".to_owned(), milliseconds(percentile(&self.opened_ns, 0.99))],
-        ];
-        if let (Some(before), Some(after), Some(each)) = (self.before, self.after, self.bytes_each()) {
-            rows.push(vec!["memory before".to_owned(), megabytes(before)]);
-            rows.push(vec!["memory with them".to_owned(), megabytes(after)]);
-            rows.push(vec!["memory each".to_owned(), format!("{:.1} kB", each / 1e3)]);
-        }
-        format!("{broker} at {}, {} connections with a channel each\n{}", flags.target.url, self.count, table(&rows))
-    }
-
-    fn json(&self, flags: &Flags, broker: &str) -> Value {
-        json!({
-            "load": "connections",
-            "broker": broker,
-            "url": flags.target.url.to_string(),
-            "connections": self.count,
-            "open_seconds": self.open_time.as_secs_f64(),
-            "per_second": rate(self.count.into(), self.open_time),
-            "open_one_ns": {"p50": percentile(&self.opened_ns, 0.5), "p99": percentile(&self.opened_ns, 0.99)},
-            "broker_resident_bytes": {"before": self.before, "after": self.after, "each": self.bytes_each()},
-        })
-    }
-}
-
-/// How many connections are opened at the same time.
-const THREADS: u32 = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_shared_among_the_connections() {
-        let mut measured = Measured {
-            count: 1000,
-            open_time: Duration::from_secs(1),
-            opened_ns: Vec::new(),
-            before: Some(5_000_000),
-            after: Some(9_000_000),
-        };
-        assert_eq!(measured.bytes_each(), Some(4000.0));
-        measured.before = None;
-        assert_eq!(measured.bytes_each(), None);
-    }
 }

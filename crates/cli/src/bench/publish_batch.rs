@@ -1,12 +1,27 @@
 //! Messages encoded ahead of a run: the same publish many times over, as octets to write at once.
 
 use amqp::method::basic;
-use amqp::{PropertyList, content, frame};
+use amqp::{PropertyList, Table, content, frame};
 use bytes::BytesMut;
 
 use super::connection::CHANNEL;
 
-/// Encoded publishes of one message: as many as [`BATCH_BYTES`] hold, and at least one.
+/// Where a message is published to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Route {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) headers: Option<Table>,
+}
+
+impl Route {
+    /// To a queue, by the default exchange.
+    pub(super) fn to_queue(queue: &str) -> Self {
+        Self { routing_key: queue.to_owned(), ..Self::default() }
+    }
+}
+
+/// Encoded publishes to each of some routes in turn: as many as [`BATCH_BYTES`] hold, and at least one each.
 #[derive(Debug)]
 pub(super) struct PublishBatch {
     octets: Vec<u8>,
@@ -15,28 +30,39 @@ pub(super) struct PublishBatch {
 }
 
 impl PublishBatch {
-    /// Messages with a body of `body_bytes` to `queue`, by the default exchange; `is_persistent` sets
-    /// delivery mode 2. No body frame is larger than `frame_max`.
+    /// Messages with a body of `body_bytes` to one queue; `is_persistent` sets delivery mode 2. No body frame is larger
+    /// than `frame_max`.
     pub(super) fn new(queue: &str, body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
-        let delivery_mode = is_persistent.then_some(2);
-        Self::with(queue, body_bytes, &PropertyList { delivery_mode, ..Default::default() }, frame_max)
+        Self::to_routes(&[Route::to_queue(queue)], body_bytes, is_persistent, frame_max)
     }
 
-    /// The same with any properties.
-    pub(super) fn with(queue: &str, body_bytes: usize, list: &PropertyList, frame_max: usize) -> Self {
-        let mut properties = BytesMut::new();
-        list.encode(&mut properties);
-        let mut message = BytesMut::new();
-        basic::Publish { routing_key: queue, ..Default::default() }.encode(CHANNEL, &mut message);
-        let publish_bytes = message.len();
+    /// The same to several routes, at least one. They are alike: all messages take the same number of octets.
+    pub(super) fn to_routes(routes: &[Route], body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
         let body: Vec<u8> = (0..body_bytes).map(|at| at as u8).collect();
-        content::encode_content(CHANNEL, &properties, &body, frame_max, &mut message);
-        let header_bytes = frame::OVERHEAD_BYTES + HEADER_PREFIX_BYTES + properties.len();
-        Self {
-            octets: message.repeat((BATCH_BYTES / message.len()).max(1)),
-            message_bytes: message.len(),
-            body_at: publish_bytes + header_bytes + frame::HEADER_BYTES,
+        let delivery_mode = is_persistent.then_some(2);
+        let (mut turn, mut body_at) = (BytesMut::new(), 0);
+        for route in routes {
+            let mut properties = BytesMut::new();
+            PropertyList { delivery_mode, headers: route.headers.clone(), ..Default::default() }
+                .encode(&mut properties);
+            let (exchange, routing_key, began) = (&route.exchange, &route.routing_key, turn.len());
+            basic::Publish { exchange, routing_key, ..Default::default() }.encode(CHANNEL, &mut turn);
+            let header_bytes = frame::OVERHEAD_BYTES + HEADER_PREFIX_BYTES + properties.len();
+            body_at = turn.len() - began + header_bytes + frame::HEADER_BYTES;
+            content::encode_content(CHANNEL, &properties, &body, frame_max, &mut turn);
         }
+        let message_bytes = turn.len() / routes.len().max(1);
+        Self { octets: turn.repeat((BATCH_BYTES / turn.len().max(1)).max(1)), message_bytes, body_at }
+    }
+
+    /// What one message takes, in octets.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// All messages, as a ring: after the last comes the first.
+    pub(super) fn ring(&self) -> &[u8] {
+        &self.octets
     }
 
     /// How many messages there are.
@@ -49,10 +75,12 @@ impl PublishBatch {
         &self.octets[..messages as usize * self.message_bytes]
     }
 
-    /// Appends one message to `out`, with `stamp` as the first eight octets of its body, which must have them.
-    pub(super) fn append_stamped(&self, stamp: u64, out: &mut Vec<u8>) {
+    /// Appends message `number` of the ring to `out`, with `stamp` as the first eight octets of its body, which must have
+    /// them.
+    pub(super) fn append_stamped(&self, number: u64, stamp: u64, out: &mut Vec<u8>) {
+        let at = (number % self.messages()) as usize * self.message_bytes;
         let stamp_at = out.len() + self.body_at;
-        out.extend_from_slice(self.octets(1));
+        out.extend_from_slice(&self.octets[at..at + self.message_bytes]);
         out[stamp_at..stamp_at + STAMP_BYTES].copy_from_slice(&stamp.to_be_bytes());
     }
 }
@@ -95,9 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn routes_take_turns() {
+        let routes = ["one", "two"].map(Route::to_queue);
+        let batch = PublishBatch::to_routes(&routes, 16, false, 4096);
+        let (mut octets, mut keys) = (batch.octets(4), Vec::new());
+        while let Some((frame, taken)) = frame::decode(octets, 4096).unwrap() {
+            if frame.kind == FrameKind::Method
+                && let Method::BasicPublish(publish) = Method::decode(frame.payload).unwrap()
+            {
+                keys.push(publish.routing_key);
+            }
+            octets = &octets[taken..];
+        }
+        assert_eq!(keys, ["one", "two", "one", "two"]);
+        assert_eq!(batch.ring().len() % (2 * batch.message_bytes()), 0);
+    }
+
+    #[test]
     fn a_stamp_is_where_the_body_begins() {
         let mut out = b"before".to_vec();
-        PublishBatch::new("work", 10_000, false, 4096).append_stamped(0x0102_0304_0506_0708, &mut out);
+        PublishBatch::new("work", 10_000, false, 4096).append_stamped(7, 0x0102_0304_0506_0708, &mut out);
         let mut octets = &out[6..];
         let body = loop {
             let (frame, taken) = frame::decode(octets, 4096).unwrap().unwrap();

@@ -9,6 +9,7 @@ pub(super) struct Tally {
     published: AtomicU64,
     confirmed: AtomicU64,
     consumed: AtomicU64,
+    at_ns: AtomicU64,
 }
 
 /// The same as plain numbers, of one thread or of all.
@@ -23,12 +24,18 @@ pub(super) struct Counts {
 }
 
 impl Tally {
-    /// Replaces what was told before.
-    pub(super) fn set(&self, counts: Counts) {
+    /// Replaces what was told before, at this time.
+    pub(super) fn set(&self, counts: Counts, now_ns: u64) {
         self.published.store(counts.published, Ordering::Relaxed);
         self.confirmed.store(counts.confirmed, Ordering::Relaxed);
         self.consumed.store(counts.consumed, Ordering::Relaxed);
+        self.at_ns.store(now_ns, Ordering::Relaxed);
     }
+}
+
+/// When the last of all threads' counts changed, on the run's clock.
+pub(super) fn last_change_ns(tallies: &[Tally]) -> u64 {
+    tallies.iter().map(|tally| tally.at_ns.load(Ordering::Relaxed)).max().unwrap_or(0)
 }
 
 impl Counts {

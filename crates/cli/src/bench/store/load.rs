@@ -12,9 +12,9 @@ use super::super::broker_url::BrokerUrl;
 use super::super::confirm_window::ConfirmWindow;
 use super::super::connection::{CHANNEL, Connection, Wait};
 use super::super::delivery::{AckMode, Acks, DeliveryReader};
+use super::super::producer::read_confirm;
 use super::super::publish_batch::{BATCH_BYTES, PublishBatch};
 use super::super::tally::Over;
-use super::super::throughput::read_confirm;
 use super::progress::Progress;
 
 /// Opens a connection and declares durable queues.

@@ -1,0 +1,87 @@
+//! A connection that consumes: it receives, settles, and times messages that carry a timestamp.
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+
+use super::delivery::{AckMode, Acks, DeliveryReader};
+use super::drive::{Client, Next, Turn};
+use super::link::Link;
+
+/// A consumer, and what it has seen.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    link: Link,
+    reader: DeliveryReader,
+    acks: Acks,
+    /// How many octets of the acks have been sent.
+    acks_sent: usize,
+    /// How long messages took, in ns.
+    latencies: Histogram<u64>,
+    /// From when on, if messages carry the time when they were due.
+    stamped_from_ns: Option<u64>,
+}
+
+impl Consumer {
+    /// A consumer on a connection that has begun to consume. Into the empty histogram `latencies` goes how long messages
+    /// took that are stamped with this time or a later one.
+    pub(super) fn new(link: Link, ack: AckMode, latencies: Histogram<u64>, stamped_from_ns: Option<u64>) -> Self {
+        let (reader, acks) = (DeliveryReader::default(), Acks::new(ack));
+        Self { link, reader, acks, acks_sent: 0, latencies, stamped_from_ns }
+    }
+
+    /// Its connection, the octets of acks that were not sent, and how long messages took.
+    pub(super) fn into_rest(self) -> (Link, Vec<u8>, Histogram<u64>) {
+        (self.link, self.acks.octets()[self.acks_sent..].to_vec(), self.latencies)
+    }
+}
+
+impl Client for Consumer {
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    #[inline]
+    fn step(&mut self, turn: &mut Turn<'_>) -> Result<Next> {
+        if self.link.is_readable {
+            let Self { link, reader, acks, latencies, stamped_from_ns, .. } = self;
+            let mut consumed = 0;
+            match stamped_from_ns {
+                None => link.read(turn.room, |frame| {
+                    if let Some(tag) = reader.read(frame)? {
+                        consumed += 1;
+                        acks.settle(tag);
+                    }
+                    Ok(())
+                })?,
+                Some(from_ns) => {
+                    // All that one read brings has arrived by its end.
+                    let mut read_ns = None;
+                    link.read(turn.room, |frame| {
+                        if reader.awaits_body() {
+                            let stamp_ns = frame.payload.first_chunk().copied().map_or(0, u64::from_be_bytes);
+                            let now_ns = *read_ns.get_or_insert_with(|| turn.clock.now_ns());
+                            if stamp_ns >= *from_ns {
+                                latencies.saturating_record(now_ns.saturating_sub(stamp_ns));
+                            }
+                        }
+                        if let Some(tag) = reader.read(frame)? {
+                            consumed += 1;
+                            acks.settle(tag);
+                        }
+                        Ok(())
+                    })?;
+                }
+            }
+            turn.counts.consumed += consumed;
+        }
+        let unsent = &self.acks.octets()[self.acks_sent..];
+        if !unsent.is_empty() && self.link.is_writable {
+            self.acks_sent += self.link.send(unsent)?;
+            if self.acks_sent == self.acks.octets().len() {
+                self.acks.clear();
+                self.acks_sent = 0;
+            }
+        }
+        Ok(if self.link.is_readable { Next::Again } else { Next::News })
+    }
+}

@@ -1,0 +1,556 @@
+//! Messages through a broker: producers and consumers on a few threads, watched each second. What `throughput` and
+//! `latency` have in common, and the parts of `suite`.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amqp::Method;
+use amqp::method::confirm;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::Args;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::broker::Broker;
+use super::connection::Connection;
+use super::consumer::Consumer;
+use super::cost::{Cost, Meter};
+use super::delivery::AckMode;
+use super::drive::{Client, Clock, Drive};
+use super::figures::{new_histogram, per_second, rate};
+use super::interrupt::Interrupt;
+use super::layout::{self, Layout, consume};
+use super::link::Link;
+use super::open_many::{open_many, raise_open_files};
+use super::pace::Pace;
+use super::producer::Producer;
+use super::publish_batch::{PublishBatch, STAMP_BYTES};
+use super::say;
+use super::tally::{Counts, Over, Tally, last_change_ns};
+
+/// The messages, who publishes and consumes them, and for how long.
+#[derive(Args, Debug, Clone)]
+pub(super) struct Flags {
+    /// Connections that publish
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(super) producers: u32,
+    /// Connections that consume
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(super) consumers: u32,
+    /// Body size
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(..=BODY_BYTES_MAX))]
+    pub(super) size: u32,
+    /// How consumers acknowledge: auto (not at all), each, or N at once
+    #[arg(long, value_name = "auto|each|N", default_value = "auto")]
+    pub(super) ack: AckMode,
+    /// How many unacknowledged deliveries a consumer may have; 0 = any number
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub(super) prefetch: u16,
+    /// How many messages a producer may have unconfirmed; 0 = publish without confirms
+    #[arg(long, value_name = "WINDOW", default_value_t = 0)]
+    pub(super) confirm: u32,
+    /// Publish persistent messages
+    #[arg(long)]
+    pub(super) persistent: bool,
+    /// How long to measure [default: 10, or with --messages as long as it takes]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) seconds: Option<u32>,
+    /// How long to run before it is measured
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(super) warm_up: u32,
+    /// End after so many messages of all producers, received by all queues' consumers; there is no warm-up then
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) messages: Option<u64>,
+    /// Threads for producers, and as many for consumers [default: half the processors]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) threads: Option<u32>,
+    #[command(flatten)]
+    pub(super) layout: layout::Flags,
+}
+
+impl Default for Flags {
+    /// As the command line has them.
+    fn default() -> Self {
+        Self {
+            producers: 1,
+            consumers: 1,
+            size: 16,
+            ack: AckMode::Auto,
+            prefetch: 0,
+            confirm: 0,
+            persistent: false,
+            seconds: None,
+            warm_up: 1,
+            messages: None,
+            threads: None,
+            layout: layout::Flags::default(),
+        }
+    }
+}
+
+impl Flags {
+    /// As an object.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "producers": self.producers,
+            "consumers": self.consumers,
+            "body_bytes": self.size,
+            "ack": self.ack.to_string(),
+            "prefetch": self.prefetch,
+            "confirm": self.confirm,
+            "persistent": self.persistent,
+            "durable": self.layout.durable,
+            "seconds": self.seconds,
+            "warm_up": self.warm_up,
+            "messages": self.messages,
+            "queue": self.layout.queue,
+            "queues": self.layout.queues,
+            "exchange": format!("{:?}", self.layout.exchange).to_lowercase(),
+            "keys": self.layout.keys,
+            "bindings": self.layout.bindings,
+        })
+    }
+
+    /// In a few words.
+    pub(super) fn title(&self) -> String {
+        let mut title = format!("{} B bodies, {} to {} connections", self.size, self.producers, self.consumers);
+        if self.layout.queues > 1 {
+            title.push_str(&format!(" by {} queues", self.layout.queues));
+        }
+        if self.persistent {
+            title.push_str(", persistent");
+        }
+        if self.confirm > 0 {
+            title.push_str(&format!(", confirms of {}", self.confirm));
+        }
+        if self.ack != AckMode::Auto {
+            title.push_str(&format!(", ack {}", self.ack));
+        }
+        if self.prefetch > 0 {
+            title.push_str(&format!(", prefetch {}", self.prefetch));
+        }
+        match self.messages {
+            Some(messages) => title.push_str(&format!(", {} messages", crate::serve::thousands(messages))),
+            None => title.push_str(&format!(", {} s", self.seconds())),
+        }
+        title
+    }
+
+    /// How long to measure at most.
+    pub(super) fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.messages.is_some() { u32::MAX } else { SECONDS })
+    }
+
+    fn threads(&self) -> usize {
+        let half = || thread::available_parallelism().map_or(1, |processors| processors.get() / 2);
+        self.threads.map_or_else(half, |threads| threads as usize).max(1)
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_secs(if self.messages.is_some() { 0 } else { self.warm_up.into() })
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Flowed {
+    /// What the broker says it is.
+    pub(super) broker: String,
+    /// While it was measured.
+    pub(super) total: Counts,
+    /// How long it was measured.
+    pub(super) time: Duration,
+    /// Of each second.
+    pub(super) seconds: Vec<Rates>,
+    pub(super) cost: Cost,
+    /// How long messages took in ns, if they carried a timestamp and were due while it was measured.
+    pub(super) latencies: Histogram<u64>,
+    /// By how much this program slept too long, in ns.
+    pub(super) oversleeps: Histogram<u64>,
+    /// How many messages should have come and have not, if that can be told.
+    pub(super) never_came: u64,
+}
+
+/// Messages per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rates {
+    pub(super) published: f64,
+    pub(super) confirmed: f64,
+    pub(super) consumed: f64,
+}
+
+impl Rates {
+    pub(super) fn new(counts: Counts, time: Duration) -> Self {
+        Self {
+            published: rate(counts.published, time),
+            confirmed: rate(counts.confirmed, time),
+            consumed: rate(counts.consumed, time),
+        }
+    }
+
+    /// As an object.
+    pub(super) fn json(self) -> Value {
+        json!({"published": self.published, "confirmed": self.confirmed, "consumed": self.consumed})
+    }
+
+    fn line(self, flags: &Flags) -> String {
+        let mut shown = Vec::new();
+        if flags.producers > 0 {
+            shown.push(format!("published {}", per_second(self.published)));
+        }
+        if flags.producers > 0 && flags.confirm > 0 {
+            shown.push(format!("confirmed {}", per_second(self.confirmed)));
+        }
+        if flags.consumers > 0 {
+            shown.push(format!("consumed {}", per_second(self.consumed)));
+        }
+        shown.join("  ")
+    }
+}
+
+/// A load that is about to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow<'a> {
+    pub(super) flags: &'a Flags,
+    /// Messages per second of each producer; without it they publish as fast as they can.
+    pub(super) rate: Option<f64>,
+    /// Whether messages carry the time when they were due.
+    pub(super) is_stamped: bool,
+}
+
+impl Flow<'_> {
+    /// Declares what it needs, runs, and deletes it again.
+    pub(super) fn run(self, broker: &Broker, interrupt: &Interrupt) -> Result<Flowed> {
+        let flags = self.flags;
+        ensure!(flags.producers > 0 || flags.consumers > 0, "nothing to do: neither producers nor consumers");
+        ensure!(
+            !self.is_stamped || flags.size as usize >= STAMP_BYTES,
+            "a timestamp takes {STAMP_BYTES} bytes of a body: give a --size of {STAMP_BYTES} or more"
+        );
+        flags.ack.check(flags.prefetch)?;
+        let layout = Layout::open(&broker.url, &flags.layout)?;
+        let ran = self.on(broker, &layout, interrupt);
+        let closed = layout.close();
+        let flowed = ran?;
+        closed?;
+        Ok(flowed)
+    }
+
+    /// Runs on what is declared already.
+    pub(super) fn on(self, broker: &Broker, layout: &Layout, interrupt: &Interrupt) -> Result<Flowed> {
+        ensure!(
+            !self.is_stamped || layout.messages() == 0,
+            "the queue holds {} messages of other loads, whose latency cannot be told: purge it, or take another --queue",
+            layout.messages()
+        );
+        raise_open_files();
+        let clock = Clock::start();
+        let consumers = self.open_consumers(broker, layout)?;
+        let producers = self.open_producers(broker)?;
+        let from_ns = clock.now_ns();
+        let measured_from_ns = from_ns + self.flags.warm_up().as_nanos() as u64;
+        let consumers = self.consumers(consumers, measured_from_ns)?;
+        let producers = self.producers(producers, layout, from_ns);
+        let threads = self.flags.threads();
+        let (producers, consumers) = (spread(producers, threads), spread(consumers, threads));
+        let tallies: Vec<Tally> = (0..producers.len() + consumers.len()).map(|_| Tally::default()).collect();
+        let overs = [Over::default(), Over::default()];
+        let (failed, failures) = mpsc::channel();
+        let (watched, produced, consumed) = thread::scope(|scope| {
+            let [published, consumed] = &overs;
+            let (producing_tallies, consuming_tallies) = tallies.split_at(producers.len());
+            let clock = &clock;
+            let consuming: Vec<_> = consumers
+                .into_iter()
+                .zip(consuming_tallies)
+                .map(|(clients, tally)| {
+                    let failed = failed.clone();
+                    scope.spawn(move || drive(clients, clock, tally, consumed, &failed))
+                })
+                .collect();
+            let producing: Vec<_> = producers
+                .into_iter()
+                .zip(producing_tallies)
+                .map(|(clients, tally)| {
+                    let failed = failed.clone();
+                    scope.spawn(move || drive(clients, clock, tally, published, &failed))
+                })
+                .collect();
+            drop(failed);
+            let watch = Watch { flow: &self, tallies: &tallies, overs: &overs, failures: &failures, interrupt, layout };
+            let watched = watch.run(broker, clock);
+            overs.iter().for_each(Over::set);
+            let produced = producing.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+            (watched, produced, consuming.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
+        });
+        let mut flowed = watched?;
+        // It may have failed at the very end.
+        if let Ok(failure) = failures.try_recv() {
+            return Err(failure);
+        }
+        for produced in produced {
+            let (producers, oversleeps) = produced.map_err(|_| anyhow!(DIED))?.context(DIED)?;
+            flowed.oversleeps.add(oversleeps)?;
+            part(producers.into_iter().map(Producer::into_rest).collect());
+        }
+        for consumed in consumed {
+            let (consumers, _) = consumed.map_err(|_| anyhow!(DIED))?.context(DIED)?;
+            let mut rests = Vec::new();
+            for (link, rest, latencies) in consumers.into_iter().map(Consumer::into_rest) {
+                flowed.latencies.add(latencies)?;
+                rests.push((link, rest));
+            }
+            part(rests);
+        }
+        layout.broker().clone_into(&mut flowed.broker);
+        Ok(flowed)
+    }
+
+    fn open_consumers(&self, broker: &Broker, layout: &Layout) -> Result<Vec<Connection>> {
+        let (flags, queues) = (self.flags, layout.queues());
+        open_many(flags.consumers, |number| {
+            let mut connection = Connection::open(&broker.url, &format!("leveret bench consumer {}", number + 1))?;
+            // More queues than consumers: each has several. Fewer: each queue has several consumers.
+            let own = every(queues, number, flags.consumers);
+            consume(&mut connection, own, flags.ack == AckMode::Auto, flags.prefetch)?;
+            Ok(connection)
+        })
+    }
+
+    fn open_producers(&self, broker: &Broker) -> Result<Vec<Connection>> {
+        open_many(self.flags.producers, |number| {
+            let mut connection = Connection::open(&broker.url, &format!("leveret bench producer {}", number + 1))?;
+            if self.flags.confirm > 0 {
+                let select = Method::ConfirmSelect(confirm::Select { nowait: false });
+                connection.call(&select, confirm::SelectOk::ID).context("the broker has no publisher confirms")?;
+            }
+            Ok(connection)
+        })
+    }
+
+    fn consumers(&self, connections: Vec<Connection>, measured_from_ns: u64) -> Result<Vec<Consumer>> {
+        let consumer = |connection| {
+            let latencies = new_histogram()?;
+            let stamped_from_ns = if self.is_stamped { Some(measured_from_ns) } else { None };
+            Ok(Consumer::new(Link::new(connection), self.flags.ack, latencies, stamped_from_ns))
+        };
+        connections.into_iter().map(consumer).collect()
+    }
+
+    fn producers(&self, connections: Vec<Connection>, layout: &Layout, from_ns: u64) -> Vec<Producer> {
+        let flags = self.flags;
+        let producer = |(number, connection): (u32, Connection)| {
+            let own: Vec<_> = every(layout.routes(), number, flags.producers).cloned().collect();
+            let batch = PublishBatch::to_routes(&own, flags.size as usize, flags.persistent, connection.frame_max());
+            let messages = flags.messages.map_or(u64::MAX, |all| share(all, number.into(), flags.producers.into()));
+            // Producers take turns within a period, rather than publish all at once.
+            let pace = self.rate.map(|rate| {
+                let offset = f64::from(number) / f64::from(flags.producers) / rate;
+                Pace::new(rate, from_ns + (offset * 1e9) as u64)
+            });
+            Producer::new(Link::new(connection), batch, messages, self.is_stamped)
+                .with_window(flags.confirm)
+                .with_pace(pace)
+        };
+        (0..).zip(connections).map(producer).collect()
+    }
+}
+
+/// Looks at a load while it runs.
+struct Watch<'a> {
+    flow: &'a Flow<'a>,
+    tallies: &'a [Tally],
+    /// Of the producers, and of the consumers.
+    overs: &'a [Over; 2],
+    failures: &'a Receiver<anyhow::Error>,
+    interrupt: &'a Interrupt,
+    layout: &'a Layout,
+}
+
+impl Watch<'_> {
+    /// Samples the tallies each second and says how it goes, until the time is over or all is done.
+    fn run(&self, broker: &Broker, clock: &Clock) -> Result<Flowed> {
+        let flags = self.flow.flags;
+        let warm_up = flags.warm_up();
+        if !warm_up.is_zero() {
+            self.until(Instant::now() + warm_up)?;
+        }
+        let meter = Meter::start(broker.processes.clone())?;
+        let (began, began_ns, counts_before) = (Instant::now(), clock.now_ns(), Counts::of(self.tallies));
+        let (mut sampled, mut counts, mut seconds) = (began, counts_before, Vec::new());
+        for second in 1..=flags.seconds() {
+            let has_ended = self.until(began + Duration::from_secs(second.into()))?;
+            let (now, counts_now) = (Instant::now(), Counts::of(self.tallies));
+            let rates = Rates::new(counts_now.since(counts), now - sampled);
+            (sampled, counts) = (now, counts_now);
+            // A piece of a second says little, unless it is all there is.
+            if !has_ended || seconds.is_empty() {
+                say(&format!("{second:>4} s  {}", rates.line(flags)));
+                seconds.push(rates);
+            }
+            if has_ended {
+                break;
+            }
+        }
+        let total = counts.since(counts_before);
+        let cost = meter.read(total.messages())?;
+        let mut time = sampled - began;
+        if flags.messages.is_some() && self.is_all_done(counts) {
+            // The end is when the last came, not when that was seen.
+            let end_ns = last_change_ns(self.tallies);
+            time = Duration::from_nanos(end_ns.saturating_sub(began_ns).max(1));
+        }
+        let never_came = self.stragglers()?;
+        let (latencies, oversleeps) = (new_histogram()?, new_histogram()?);
+        Ok(Flowed { broker: String::new(), total, time, seconds, cost, latencies, oversleeps, never_came })
+    }
+
+    /// Waits until `deadline`; true if the run has ended before.
+    fn until(&self, deadline: Instant) -> Result<bool> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.failures.recv_timeout(left.min(LOOK)) {
+                Ok(failure) => return Err(failure),
+                // All producers are done, and there is no consumer.
+                Err(RecvTimeoutError::Disconnected) => return Ok(true),
+                Err(RecvTimeoutError::Timeout) if self.interrupt.has_come() => return Ok(true),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.is_all_done(Counts::of(self.tallies)) {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether a load of so many messages is done.
+    fn is_all_done(&self, counts: Counts) -> bool {
+        let flags = self.flow.flags;
+        let Some(messages) = flags.messages else { return false };
+        let messages = if flags.producers == 0 { 0 } else { messages };
+        counts.published >= messages
+            && (flags.confirm == 0 || counts.confirmed >= messages)
+            && (flags.consumers == 0 || counts.consumed >= self.to_come(messages))
+    }
+
+    /// How many deliveries so many publishes make.
+    fn to_come(&self, published: u64) -> u64 {
+        published * self.layout.fan_out() + self.layout.messages()
+    }
+
+    /// Lets the producers end, and waits for what is still on its way if that matters; how many never came.
+    fn stragglers(&self) -> Result<u64> {
+        let [producers, _] = self.overs;
+        producers.set();
+        let flags = self.flow.flags;
+        let is_each_awaited = self.flow.is_stamped || flags.messages.is_some();
+        if flags.consumers == 0 || !is_each_awaited || self.interrupt.has_come() {
+            return Ok(0);
+        }
+        let (mut counts, mut changed_at) = (Counts::of(self.tallies), Instant::now());
+        loop {
+            let missing = self.to_come(counts.published).saturating_sub(counts.consumed);
+            if missing == 0 || changed_at.elapsed() >= STRAGGLERS || self.interrupt.has_come() {
+                return Ok(missing);
+            }
+            match self.failures.recv_timeout(LOOK) {
+                Ok(failure) => return Err(failure),
+                Err(RecvTimeoutError::Disconnected) => bail!(DIED),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Counts::of(self.tallies);
+            if now != counts {
+                (counts, changed_at) = (now, Instant::now());
+            }
+        }
+    }
+}
+
+/// One thread's part of the run; why it failed goes to whoever watches.
+fn drive<C: Client>(
+    clients: Vec<C>,
+    clock: &Clock,
+    tally: &Tally,
+    over: &Over,
+    failed: &Sender<anyhow::Error>,
+) -> Option<(Vec<C>, Histogram<u64>)> {
+    match Drive::new(clients, clock).and_then(|drive| drive.run(tally, over)) {
+        Ok(ended) => Some(ended),
+        Err(error) => {
+            // Somebody else may have failed before, and nobody listens any more.
+            let _unheard = failed.send(error);
+            None
+        }
+    }
+}
+
+/// Ends connections: all say goodbye before any waits for its answer.
+fn part(links: Vec<(Link, Vec<u8>)>) {
+    let mut parting = Vec::new();
+    for (link, rest) in links {
+        let mut connection = link.into_connection();
+        let said = connection.write_all(&rest, || false).and_then(|()| connection.say_goodbye());
+        parting.push(said.map(|()| connection));
+    }
+    for connection in parting {
+        // What was measured stands.
+        if let Err(error) = connection.and_then(Connection::await_close) {
+            say(&format!("a connection did not close cleanly: {error:#}"));
+        }
+    }
+}
+
+/// Clients dealt out to `threads` threads, or fewer if there are not so many.
+fn spread<C>(clients: Vec<C>, threads: usize) -> Vec<Vec<C>> {
+    let threads = threads.min(clients.len());
+    let mut spread: Vec<Vec<C>> = (0..threads).map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        spread[number % threads].push(client);
+    }
+    spread
+}
+
+/// What number `number` of `count` takes when things are dealt out: several things each, or several to one thing.
+fn every<T>(things: &[T], number: u32, count: u32) -> impl Iterator<Item = &T> {
+    let (number, count, things_count) = (number as usize, count as usize, things.len().max(1));
+    things.iter().skip(number % things_count).step_by(count.min(things_count).max(1))
+}
+
+/// The share of number `number` of `count` in `all`.
+fn share(all: u64, number: u64, count: u64) -> u64 {
+    all / count + u64::from(number < all % count)
+}
+
+const DIED: &str = "a thread of the load died";
+
+/// How long to measure when nothing else is said.
+const SECONDS: u32 = 10;
+
+/// How often to look whether a run has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How long messages may stay away after the last that came.
+const STRAGGLERS: Duration = Duration::from_secs(5);
+
+/// The largest body: what RabbitMQ takes at most by default.
+const BODY_BYTES_MAX: i64 = 128 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_dealt_out_so_that_none_is_left() {
+        let dealt = |things: &[u32], count| {
+            (0..count).map(|n| every(things, n, count).copied().collect()).collect::<Vec<Vec<_>>>()
+        };
+        assert_eq!(dealt(&[1, 2, 3, 4, 5], 2), [vec![1, 3, 5], vec![2, 4]]);
+        assert_eq!(dealt(&[1, 2], 5), [vec![1], vec![2], vec![1], vec![2], vec![1]]);
+        assert_eq!((0..3).map(|n| share(11, n, 3)).collect::<Vec<_>>(), [4, 4, 3]);
+        assert_eq!(spread(vec![1, 2, 3], 2), [vec![1, 3], vec![2]]);
+        assert_eq!(spread(vec![1], 2), [vec![1]]);
+    }
+}
