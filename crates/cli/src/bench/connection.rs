@@ -227,6 +227,11 @@ impl Connection {
         Ok(Self { stream, inbox: Vec::new(), start: 0, end: 0, frame_max: FRAME_BYTES_MAX, broker: String::new() })
     }
 
+    /// Keeps at most about so many octets between here and the broker: what a broker has not read is not published.
+    pub(super) fn limit_unread(&self, bytes: usize) -> Result<()> {
+        Ok(rustix::net::sockopt::set_socket_send_buffer_size(&self.stream, bytes)?)
+    }
+
     /// The socket, for whoever waits for several.
     pub(super) fn socket(&self) -> RawFd {
         self.stream.as_raw_fd()

@@ -56,10 +56,25 @@ fn own_cpu() -> Duration {
 }
 
 impl Cost {
-    /// Adds what was measured.
+    /// The broker's processor time per message in µs, if its processes are known.
+    pub(super) fn broker_cpu_us(&self) -> Option<f64> {
+        self.broker_cpu_us
+    }
+
+    /// The load generator's own.
+    pub(super) fn own_cpu_us(&self) -> Option<f64> {
+        self.own_cpu_us
+    }
+
+    /// Adds what was measured per message.
     pub(super) fn add_to(&self, outcome: &mut Outcome) {
-        outcome.add_known("broker_cpu_us", "broker CPU", self.broker_cpu_us, Unit::CpuUs);
-        outcome.add_known("generator_cpu_us", "generator CPU", self.own_cpu_us, Unit::CpuUs);
+        self.add_in(Unit::CpuUs, outcome);
+    }
+
+    /// Adds what was measured, where processor time has this unit.
+    pub(super) fn add_in(&self, unit: Unit, outcome: &mut Outcome) {
+        outcome.add_known("broker_cpu_us", "broker CPU", self.broker_cpu_us, unit);
+        outcome.add_known("generator_cpu_us", "generator CPU", self.own_cpu_us, unit);
         outcome.add_known("broker_bytes", "broker memory", self.resident_bytes.map(|bytes| bytes as f64), Unit::Bytes);
     }
 }

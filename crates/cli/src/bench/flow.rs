@@ -325,6 +325,11 @@ impl Flow<'_> {
                 let select = Method::ConfirmSelect(confirm::Select { nowait: false });
                 connection.call(&select, confirm::SelectOk::ID).context("the broker has no publisher confirms")?;
             }
+            // A few connections have what the system gives them. Thousands would hold gigabytes that nobody has read.
+            let share = UNREAD_BYTES / self.flags.producers as usize;
+            if share < SEND_BUFFER_BYTES {
+                connection.limit_unread(share.max(SEND_BUFFER_BYTES_MIN))?;
+            }
             Ok(connection)
         })
     }
@@ -525,6 +530,14 @@ fn share(all: u64, number: u64, count: u64) -> u64 {
 }
 
 const DIED: &str = "a thread of the load died";
+
+/// How much all producers may have written that is not read yet.
+const UNREAD_BYTES: usize = 64 << 20;
+
+/// What the system lets one have.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
+
+const SEND_BUFFER_BYTES_MIN: usize = 32 * 1024;
 
 /// How long to measure when nothing else is said.
 const SECONDS: u32 = 10;

@@ -23,10 +23,10 @@ pub(super) struct Flags {
     target: Target,
     /// How many connections to open
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
+    pub(super) count: u32,
     /// How long to hold them open before memory is looked at
     #[arg(long, value_name = "S", default_value_t = 1)]
-    hold: u32,
+    pub(super) hold: u32,
 }
 
 /// Opens the connections, holds them and prints what they took.

@@ -23,10 +23,10 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) target: Target,
     #[command(flatten)]
-    load: flow::Flags,
+    pub(super) load: flow::Flags,
     /// Messages per second of each producer, evenly spread
     #[arg(long, value_name = "PER_SECOND", default_value_t = 5000.0, value_parser = parse_rate)]
-    rate: f64,
+    pub(super) rate: f64,
 }
 
 /// Runs the load and prints what came of it.

@@ -244,18 +244,18 @@ impl Layout {
         self.fan_out
     }
 
-    /// How many messages waited in queues that were there before.
+    /// How many messages waited in queues that were there before, or when they were counted last.
     pub(super) fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// How many messages are ready in the queues now.
-    pub(super) fn ready(&mut self) -> Result<u64> {
-        let mut sum = 0;
+    /// Counts anew how many messages are ready in the queues.
+    pub(super) fn count(&mut self) -> Result<u64> {
+        self.messages = 0;
         for queue in &self.queues {
-            sum += find(&mut self.connection, queue)?.map_or(0, u64::from);
+            self.messages += find(&mut self.connection, queue)?.map_or(0, u64::from);
         }
-        Ok(sum)
+        Ok(self.messages)
     }
 
     /// What the broker says it is.

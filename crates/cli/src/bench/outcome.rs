@@ -11,6 +11,8 @@ pub(super) enum Unit {
     PerSecond,
     /// Processor time per message.
     CpuUs,
+    /// Processor time per operation that is no message.
+    OperationUs,
     Ns,
     Seconds,
     Bytes,
@@ -24,9 +26,9 @@ pub(super) enum Unit {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Figure {
     /// What programs call it, unit included.
-    pub(super) key: &'static str,
+    pub(super) key: String,
     /// What people call it.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) value: f64,
     pub(super) unit: Unit,
 }
@@ -36,17 +38,57 @@ pub(super) struct Figure {
 pub(super) struct Outcome {
     /// What the broker says it is.
     pub(super) broker: String,
+    /// Where it was, if that was not where the command line says.
+    pub(super) at: Option<String>,
     pub(super) figures: Vec<Figure>,
     /// What only programs read: counts, each second's rates.
     pub(super) detail: Map<String, Value>,
 }
 
 impl Unit {
+    const ALL: [Self; 9] = [
+        Self::PerSecond,
+        Self::CpuUs,
+        Self::OperationUs,
+        Self::Ns,
+        Self::Seconds,
+        Self::Bytes,
+        Self::Kilobytes,
+        Self::BytesPerSecond,
+        Self::Count,
+    ];
+
+    /// What programs call it.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::PerSecond => "per_second",
+            Self::CpuUs => "cpu_us_per_message",
+            Self::OperationUs => "cpu_us_per_operation",
+            Self::Ns => "ns",
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Kilobytes => "few_bytes",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::Count => "count",
+        }
+    }
+
+    /// The unit that programs call so; a plain number if there is none.
+    pub(super) fn of_key(key: &str) -> Self {
+        Self::ALL.into_iter().find(|unit| unit.key() == key).unwrap_or(Self::Count)
+    }
+
+    /// Whether more of it is better.
+    pub(super) fn is_more_better(self) -> bool {
+        matches!(self, Self::PerSecond | Self::BytesPerSecond | Self::Count)
+    }
+
     /// A value for people.
     pub(super) fn show(self, value: f64) -> String {
         match self {
             Self::PerSecond => per_second(value),
             Self::CpuUs => format!("{value:.2} µs/message"),
+            Self::OperationUs => format!("{value:.1} µs each"),
             Self::Ns => milliseconds(value as u64),
             Self::Seconds if value < 1.0 => format!("{value:.3} s"),
             Self::Seconds => format!("{value:.2} s"),
@@ -65,12 +107,12 @@ impl Outcome {
     }
 
     /// Adds a number.
-    pub(super) fn add(&mut self, key: &'static str, name: &'static str, value: f64, unit: Unit) {
-        self.figures.push(Figure { key, name, value, unit });
+    pub(super) fn add(&mut self, key: &str, name: &str, value: f64, unit: Unit) {
+        self.figures.push(Figure { key: key.to_owned(), name: name.to_owned(), value, unit });
     }
 
     /// Adds a number if it was measured.
-    pub(super) fn add_known(&mut self, key: &'static str, name: &'static str, value: Option<f64>, unit: Unit) {
+    pub(super) fn add_known(&mut self, key: &str, name: &str, value: Option<f64>, unit: Unit) {
         if let Some(value) = value {
             self.add(key, name, value, unit);
         }
@@ -83,18 +125,28 @@ impl Outcome {
 
     /// As lines for people.
     pub(super) fn table(&self) -> String {
-        let cells = |figure: &Figure| vec![figure.name.to_owned(), figure.unit.show(figure.value)];
+        let cells = |figure: &Figure| vec![figure.name.clone(), figure.unit.show(figure.value)];
         table(&self.figures.iter().map(cells).collect::<Vec<_>>())
     }
 
     /// The numbers by their keys.
     pub(super) fn json(&self) -> Value {
-        let figures: Map<_, _> = self.figures.iter().map(|it| (it.key.to_owned(), it.value.into())).collect();
+        let figures: Map<_, _> = self.figures.iter().map(|it| (it.key.clone(), it.value.into())).collect();
         let mut object = Map::new();
         object.insert("broker".to_owned(), self.broker.clone().into());
         object.insert("figures".to_owned(), figures.into());
         object.extend(self.detail.clone());
         object.into()
+    }
+
+    /// The units of the numbers, by their keys.
+    pub(super) fn units(&self) -> Value {
+        self.figures.iter().map(|it| (it.key.clone(), Value::from(it.unit.key()))).collect::<Map<_, _>>().into()
+    }
+
+    /// What people call the numbers, by their keys.
+    pub(super) fn names(&self) -> Value {
+        self.figures.iter().map(|it| (it.key.clone(), Value::from(it.name.trim()))).collect::<Map<_, _>>().into()
     }
 
     /// The median of each number over runs of the same load; what no run has is left out.
@@ -103,10 +155,11 @@ impl Outcome {
         // A run that was cut short may lack the last ones.
         let longest = runs.iter().max_by_key(|run| run.figures.len()).unwrap_or(first);
         let of_all = |figure: &Figure| {
-            let values: Vec<f64> = runs.iter().filter_map(|run| run.value(figure.key)).collect();
+            let values: Vec<f64> = runs.iter().filter_map(|run| run.value(&figure.key)).collect();
             Figure { value: median(&values), ..figure.clone() }
         };
-        Self { broker: first.broker.clone(), figures: longest.figures.iter().map(of_all).collect(), ..Self::default() }
+        let figures = longest.figures.iter().map(of_all).collect();
+        Self { broker: first.broker.clone(), at: first.at.clone(), figures, ..Self::default() }
     }
 }
 
@@ -114,9 +167,9 @@ impl Outcome {
 pub(super) fn comparison(first: &Outcome, second: &Outcome) -> String {
     let mut rows = vec![["", "A", "B", "A / B"].map(str::to_owned).to_vec()];
     for figure in &first.figures {
-        let Some(other) = second.value(figure.key) else { continue };
+        let Some(other) = second.value(&figure.key) else { continue };
         let ratio = ratio(figure.value, other).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
-        rows.push(vec![figure.name.to_owned(), figure.unit.show(figure.value), figure.unit.show(other), ratio]);
+        rows.push(vec![figure.name.clone(), figure.unit.show(figure.value), figure.unit.show(other), ratio]);
     }
     table(&rows)
 }
@@ -126,7 +179,7 @@ pub(super) fn ratios(first: &Outcome, second: &Outcome) -> Value {
     let ratios = first
         .figures
         .iter()
-        .filter_map(|figure| Some((figure.key.to_owned(), json!(ratio(figure.value, second.value(figure.key)?)?))));
+        .filter_map(|figure| Some((figure.key.clone(), json!(ratio(figure.value, second.value(&figure.key)?)?))));
     Value::Object(ratios.collect())
 }
 
@@ -143,6 +196,12 @@ mod tests {
         outcome.add("published_per_s", "published", rate, Unit::PerSecond);
         outcome.add_known("broker_cpu_us", "broker CPU", cpu, Unit::CpuUs);
         outcome
+    }
+
+    #[test]
+    fn units_are_found_by_their_keys() {
+        assert!(Unit::ALL.into_iter().all(|unit| Unit::of_key(unit.key()) == unit));
+        assert_eq!(Unit::of_key("furlongs"), Unit::Count);
     }
 
     #[test]

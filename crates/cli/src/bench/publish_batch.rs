@@ -27,6 +27,7 @@ pub(super) struct PublishBatch {
     octets: Vec<u8>,
     message_bytes: usize,
     body_at: usize,
+    body_bytes: usize,
 }
 
 impl PublishBatch {
@@ -52,12 +53,17 @@ impl PublishBatch {
             content::encode_content(CHANNEL, &properties, &body, frame_max, &mut turn);
         }
         let message_bytes = turn.len() / routes.len().max(1);
-        Self { octets: turn.repeat((BATCH_BYTES / turn.len().max(1)).max(1)), message_bytes, body_at }
+        Self { octets: turn.repeat((BATCH_BYTES / turn.len().max(1)).max(1)), message_bytes, body_at, body_bytes }
     }
 
     /// What one message takes, in octets.
     pub(super) fn message_bytes(&self) -> usize {
         self.message_bytes
+    }
+
+    /// What its body takes.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
     /// All messages, as a ring: after the last comes the first.

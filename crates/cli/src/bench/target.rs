@@ -73,7 +73,8 @@ impl Target {
             }
             ([first, ..], [a, ..]) => {
                 let of = if runs[0].len() > 1 { format!("; medians of {} runs", runs[0].len()) } else { String::new() };
-                writeln!(stdout, "{} at {}\n{title}{of}", first.broker, a.url)?;
+                let at = first.at.clone().unwrap_or_else(|| a.url.to_string());
+                writeln!(stdout, "{} at {at}\n{title}{of}", first.broker)?;
                 stdout.write_all(first.table().as_bytes())?;
             }
             _ => {}
@@ -89,6 +90,8 @@ fn tell(load: &str, work: &Value, brokers: &[&Broker], runs: &[Vec<Outcome>], me
             "url": broker.url.to_string(),
             "broker": median.broker,
             "figures": median.json()["figures"],
+            "units": median.units(),
+            "names": median.names(),
             "runs": runs.iter().map(Outcome::json).collect::<Vec<_>>(),
         })
     };

@@ -1,0 +1,279 @@
+//! What the suite measures: each row is a `leveret bench` command line, run against every broker.
+
+/// One row of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    /// What `--only` calls it.
+    pub(super) id: &'static str,
+    pub(super) group: Group,
+    /// What people call it.
+    pub(super) title: &'static str,
+    /// The command, without `leveret bench` and the broker. `{messages}` stands for the size of a backlog.
+    pub(super) command: &'static str,
+    /// The figures to show, the first to compare by.
+    pub(super) figures: &'static [&'static str],
+    /// What Leveret is to reach, in words.
+    pub(super) aim: &'static str,
+}
+
+/// Which figure of `leveret bench limit` bounds a row's first figure.
+pub(super) fn limit_of(row: &str) -> Option<&'static str> {
+    Some(match row {
+        "small" => "relay_16_per_s",
+        "kib" => "relay_1024_per_s",
+        "acked" => "relay_acked_16_per_s",
+        "publish" => "publish_16_per_s",
+        "drain" | "drain-acked" => "consume_16_per_s",
+        "confirm-1" => "sync_1_messages_per_s",
+        "confirm-100" => "sync_100_messages_per_s",
+        "confirm-1000" => "sync_1000_messages_per_s",
+        "latency" => "latency_p50_ns",
+        _ => return None,
+    })
+}
+
+/// Which part of the result a row belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    /// Messages through one queue.
+    Messages,
+    /// Durability and backlogs.
+    Durable,
+    /// How long a message takes.
+    Latency,
+    /// Connections, channels, queues, bindings.
+    Topology,
+    /// Whether cost stays flat.
+    Scale,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 5] = [Self::Messages, Self::Durable, Self::Latency, Self::Topology, Self::Scale];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Messages => "Messages through one queue",
+            Self::Durable => "Durable messages and backlogs",
+            Self::Latency => "Latency",
+            Self::Topology => "Connections, queues and bindings",
+            Self::Scale => "Scale",
+        }
+    }
+}
+
+const fn row(
+    group: Group,
+    id: &'static str,
+    title: &'static str,
+    command: &'static str,
+    figures: &'static [&'static str],
+    aim: &'static str,
+) -> Row {
+    Row { id, group, title, command, figures, aim }
+}
+
+const CONSUMED: &[&str] = &["consumed_per_s", "broker_cpu_us"];
+const BOTH: &[&str] = &["consumed_per_s", "published_per_s", "broker_cpu_us"];
+const PUBLISHED: &[&str] = &["published_per_s", "broker_cpu_us"];
+const CONFIRMED: &[&str] = &["confirmed_per_s", "broker_cpu_us"];
+const DRAINED: &[&str] = &["drain_per_s", "drain_cpu_us"];
+const CHURNED: &[&str] = &["per_s", "one_p99_ns"];
+const LATENCY: &[&str] = &["latency_p50_ns", "latency_p99_ns", "latency_p99_9_ns", "latency_max_ns"];
+const BACKLOG: &[&str] = &["fill_s", "full_bytes", "start_s", "drain_per_s"];
+const IDLE: &[&str] = &["bytes_before", "bytes_after", "bytes_each"];
+
+/// All rows.
+pub(super) const ROWS: &[Row] = &[
+    row(
+        Group::Messages,
+        "small",
+        "16 B, 1 producer, 1 consumer, auto ack",
+        "throughput",
+        CONSUMED,
+        "≥ 1.5 × LavinMQ, ≤ 0.7 µs",
+    ),
+    row(Group::Messages, "kib", "1 KiB, the same", "throughput --size 1024", CONSUMED, "≥ 1.5 × LavinMQ, ≤ 2 µs"),
+    row(
+        Group::Messages,
+        "acked",
+        "16 B, ack of each, prefetch 100",
+        "throughput --ack each --prefetch 100",
+        BOTH,
+        "≥ 3 × LavinMQ consumed, in balance",
+    ),
+    row(
+        Group::Messages,
+        "publish",
+        "16 B, published only",
+        "throughput --consumers 0",
+        PUBLISHED,
+        "≥ 1.4 × LavinMQ, ≤ 0.6 µs",
+    ),
+    row(
+        Group::Messages,
+        "drain",
+        "a backlog of 16 B consumed, auto ack",
+        "backlog --messages {messages}",
+        DRAINED,
+        "≥ 1.2 × LavinMQ, ≤ 0.3 µs",
+    ),
+    row(
+        Group::Messages,
+        "drain-acked",
+        "a backlog of 16 B consumed, ack of each, prefetch 100",
+        "backlog --messages {messages} --ack each --prefetch 100",
+        DRAINED,
+        "≥ 1.5 × LavinMQ, ≤ 1 µs",
+    ),
+    row(
+        Group::Durable,
+        "confirm-1",
+        "1 KiB persistent, confirms, window 1",
+        "throughput --size 1024 --persistent --durable --confirm 1",
+        CONFIRMED,
+        "the disk's own sync rate",
+    ),
+    row(
+        Group::Durable,
+        "confirm-100",
+        "the same, window 100",
+        "throughput --size 1024 --persistent --durable --confirm 100",
+        CONFIRMED,
+        "≥ LavinMQ without its fsync",
+    ),
+    row(
+        Group::Durable,
+        "confirm-1000",
+        "the same, window 1,000",
+        "throughput --size 1024 --persistent --durable --confirm 1000",
+        CONFIRMED,
+        "≥ LavinMQ without its fsync",
+    ),
+    row(
+        Group::Durable,
+        "quorum",
+        "the same, window 1,000, a quorum queue",
+        "throughput --size 1024 --persistent --durable --confirm 1000 --argument x-queue-type=quorum",
+        CONFIRMED,
+        "",
+    ),
+    row(
+        Group::Durable,
+        "backlog",
+        "a durable backlog of 16 B: fill, memory, start after SIGKILL",
+        "backlog --messages {messages} --persistent",
+        BACKLOG,
+        "2 M: ≤ 2 s, ≤ 25 MB, ≤ 0.05 s",
+    ),
+    row(Group::Latency, "latency", "16 B at 5,000/s", "latency --rate 5000", LATENCY, "p50 ≤ 0.09 ms, p99 ≤ 0.5 ms"),
+    row(Group::Topology, "connections", "connections opened and closed", "churn connections", CHURNED, "≥ 6,000/s"),
+    row(Group::Topology, "channels", "channels opened and closed", "churn channels", CHURNED, "≥ 30,000/s"),
+    row(
+        Group::Topology,
+        "queues",
+        "durable queues declared and deleted, 1 client",
+        "churn queues",
+        CHURNED,
+        "≥ 2,000/s",
+    ),
+    row(Group::Topology, "bindings", "durable bindings, 1 client", "churn bindings", CHURNED, "≥ 5,000/s"),
+    row(
+        Group::Topology,
+        "queues-100",
+        "durable queues, 100 clients",
+        "churn queues --clients 100",
+        CHURNED,
+        "≥ 20,000/s",
+    ),
+    row(
+        Group::Topology,
+        "bindings-100",
+        "durable bindings, 100 clients",
+        "churn bindings --clients 100",
+        CHURNED,
+        "≥ 50,000/s",
+    ),
+    row(
+        Group::Topology,
+        "idle-1000",
+        "memory: idle, with 1,000 idle connections",
+        "connections --count 1000",
+        IDLE,
+        "≤ 10 MB, ≤ 20 MB",
+    ),
+    row(Group::Topology, "idle-10000", "with 10,000 idle connections", "connections --count 10000", IDLE, "≤ 100 MB"),
+    row(
+        Group::Scale,
+        "queues-of-1",
+        "1 queue, 4 producers, 4 consumers",
+        "throughput --producers 4 --consumers 4",
+        CONSUMED,
+        "",
+    ),
+    row(
+        Group::Scale,
+        "queues-of-1000",
+        "1,000 queues, the same",
+        "throughput --producers 4 --consumers 4 --queues 1000",
+        CONSUMED,
+        "as 1 queue",
+    ),
+    row(
+        Group::Scale,
+        "queues-of-10000",
+        "10,000 queues, the same",
+        "throughput --producers 4 --consumers 4 --queues 10000",
+        CONSUMED,
+        "as 1 queue",
+    ),
+    row(
+        Group::Scale,
+        "clients-1000",
+        "1,000 producers, 1,000 consumers, 100 queues",
+        "throughput --producers 1000 --consumers 1000 --queues 100",
+        CONSUMED,
+        "as 8 clients",
+    ),
+    row(Group::Scale, "topic", "a topic exchange, 1 binding", "throughput --exchange topic", CONSUMED, ""),
+    row(
+        Group::Scale,
+        "topic-100000",
+        "the same, 100,000 bindings besides",
+        "throughput --exchange topic --bindings 100000",
+        CONSUMED,
+        "as 1 binding",
+    ),
+    row(Group::Scale, "body-64k", "64 KiB bodies", "throughput --size 65536", CONSUMED, ""),
+    row(
+        Group::Scale,
+        "body-1m",
+        "1 MiB bodies, 100 unconfirmed at most",
+        "throughput --size 1048576 --confirm 100",
+        CONSUMED,
+        "",
+    ),
+    row(
+        Group::Scale,
+        "body-16m",
+        "16 MiB bodies, 4 unconfirmed at most",
+        "throughput --size 16777216 --confirm 4",
+        CONSUMED,
+        "",
+    ),
+    row(
+        Group::Scale,
+        "fanout-10",
+        "1 KiB to 10 queues each, 1 consumer a queue",
+        "throughput --size 1024 --exchange fanout --queues 10 --consumers 10 --confirm 100",
+        CONSUMED,
+        "",
+    ),
+    row(
+        Group::Scale,
+        "fanout-1000",
+        "1 KiB to 1,000 queues each, 10 consumers",
+        "throughput --size 1024 --exchange fanout --queues 1000 --consumers 10 --confirm 100",
+        CONSUMED,
+        "as 10 queues",
+    ),
+];
