@@ -39,6 +39,7 @@ pub(super) struct Flags {
 
 /// What is filled and drained.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 pub(super) struct Load {
     /// How many messages
     #[arg(long, value_name = "COUNT", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]

@@ -69,6 +69,11 @@ impl Clock {
     pub(super) fn now_ns(&self) -> u64 {
         self.0.elapsed().as_nanos() as u64
     }
+
+    /// One of its times, for those who measure otherwise.
+    pub(super) fn instant(&self, ns: u64) -> Instant {
+        self.0 + Duration::from_nanos(ns)
+    }
 }
 
 /// Clients that share a thread.

@@ -31,6 +31,7 @@ use super::tally::{Counts, Over, Tally, last_change_ns};
 
 /// The messages, who publishes and consumes them, and for how long.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 pub(super) struct Flags {
     /// Connections that publish
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -248,7 +249,8 @@ impl Flow<'_> {
         let clock = Clock::start();
         let consumers = self.open_consumers(broker, layout)?;
         let producers = self.open_producers(broker)?;
-        let from_ns = clock.now_ns();
+        let meter = Meter::start(broker.processes.clone())?;
+        let (from, from_ns) = (Instant::now(), clock.now_ns());
         let measured_from_ns = from_ns + self.flags.warm_up().as_nanos() as u64;
         let consumers = self.consumers(consumers, measured_from_ns)?;
         let producers = self.producers(producers, layout, from_ns);
@@ -279,7 +281,7 @@ impl Flow<'_> {
                 .collect();
             drop(failed);
             let watch = Watch { flow: &self, tallies: &tallies, overs: &overs, failures: &failures, interrupt, layout };
-            let watched = watch.run(broker, clock);
+            let watched = watch.run(broker, meter, from, clock);
             overs.iter().for_each(Over::set);
             let produced = producing.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
             (watched, produced, consuming.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
@@ -375,14 +377,15 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Samples the tallies each second and says how it goes, until the time is over or all is done.
-    fn run(&self, broker: &Broker, clock: &Clock) -> Result<Flowed> {
+    /// All threads have begun at `from`, and the meter.
+    fn run(&self, broker: &Broker, mut meter: Meter, from: Instant, clock: &Clock) -> Result<Flowed> {
         let flags = self.flow.flags;
-        let warm_up = flags.warm_up();
-        if !warm_up.is_zero() {
-            self.until(Instant::now() + warm_up)?;
+        let (mut began, mut counts_before) = (from, Counts::default());
+        if !flags.warm_up().is_zero() {
+            self.until(from + flags.warm_up())?;
+            meter = Meter::start(broker.processes.clone())?;
+            (began, counts_before) = (Instant::now(), Counts::of(self.tallies));
         }
-        let meter = Meter::start(broker.processes.clone())?;
-        let (began, began_ns, counts_before) = (Instant::now(), clock.now_ns(), Counts::of(self.tallies));
         let (mut sampled, mut counts, mut seconds) = (began, counts_before, Vec::new());
         for second in 1..=flags.seconds() {
             let has_ended = self.until(began + Duration::from_secs(second.into()))?;
@@ -403,8 +406,8 @@ impl Watch<'_> {
         let mut time = sampled - began;
         if flags.messages.is_some() && self.is_all_done(counts) {
             // The end is when the last came, not when that was seen.
-            let end_ns = last_change_ns(self.tallies);
-            time = Duration::from_nanos(end_ns.saturating_sub(began_ns).max(1));
+            let end = clock.instant(last_change_ns(self.tallies));
+            time = end.saturating_duration_since(began).max(Duration::from_nanos(1));
         }
         let never_came = self.stragglers()?;
         let (latencies, oversleeps) = (new_histogram()?, new_histogram()?);

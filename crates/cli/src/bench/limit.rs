@@ -4,12 +4,12 @@
 mod disk;
 mod relay;
 
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::json;
-use std::io::{self, Write as _};
 
 use super::interrupt::Interrupt;
 use super::outcome::Outcome;
@@ -52,7 +52,7 @@ pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
 }
 
 /// Measures all parts, or those before an interrupt.
-pub(super) fn measure(sizes: &[u32], seconds: u32, dir: &std::path::Path, interrupt: &Interrupt) -> Result<Outcome> {
+pub(super) fn measure(sizes: &[u32], seconds: u32, dir: &Path, interrupt: &Interrupt) -> Result<Outcome> {
     let mut outcome = Outcome::new("no broker");
     for &size in sizes {
         for path in relay::Path::ALL {
@@ -74,7 +74,7 @@ pub(super) fn measure(sizes: &[u32], seconds: u32, dir: &std::path::Path, interr
     }
     if !interrupt.has_come() {
         say("disk bandwidth");
-        disk::measure_bandwidth(dir, &mut outcome)?;
+        disk::measure_bandwidth(dir, seconds, &mut outcome)?;
     }
     Ok(outcome)
 }

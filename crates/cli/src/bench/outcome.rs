@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_comparison_shows_both_and_their_ratio() {
         let (first, second) = (outcome(3000.0, Some(0.5)), outcome(1000.0, None));
-        let expected = "               A        B  A / B\npublished  3,000/s  1,000/s   3.00\n";
+        let expected = "                 A        B  A / B\npublished  3,000/s  1,000/s   3.00\n";
         assert_eq!(comparison(&first, &second), expected);
         assert_eq!(ratios(&first, &second), json!({"published_per_s": 3.0}));
         assert_eq!(ratios(&first, &outcome(0.0, None)), json!({}));

@@ -88,25 +88,30 @@ impl OwnBroker {
                 }
                 Err(error) if began.elapsed() > START_MAX => {
                     return Err(error.context(format!(
-                        "the broker let nobody in for {} s; started as: {}\n{}",
+                        "the broker let nobody in for {} s, and said last: {}\nIt was started as: {}",
                         START_MAX.as_secs(),
-                        self.command,
-                        self.said()
+                        self.said(),
+                        self.command
                     )));
                 }
                 Err(_) => {}
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the broker ended with {status}; started as: {}\n{}", self.command, self.said());
+                bail!(
+                    "the broker ended with {status}, and said last: {}\nIt was started as: {}",
+                    self.said(),
+                    self.command
+                );
             }
             thread::sleep(AGAIN);
         }
     }
 
-    /// The end of what it printed.
+    /// The last line that it printed.
     fn said(&self) -> String {
         let said = fs::read(self.dir.join(OUTPUT)).unwrap_or_default();
-        String::from_utf8_lossy(&said[said.len().saturating_sub(SAID_BYTES)..]).into_owned()
+        let said = String::from_utf8_lossy(&said[said.len().saturating_sub(SAID_BYTES)..]).into_owned();
+        said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned()
     }
 }
 

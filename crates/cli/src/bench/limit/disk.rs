@@ -29,16 +29,17 @@ pub(super) fn measure_syncs(dir: &Path, at_once: u32, seconds: u32, outcome: &mu
     Ok(())
 }
 
-/// How many octets a second can be written, a sync at the end included.
-pub(super) fn measure_bandwidth(dir: &Path, outcome: &mut Outcome) -> Result<()> {
+/// How many octets a second can be written, for about so long, a sync at the end included.
+pub(super) fn measure_bandwidth(dir: &Path, seconds: u32, outcome: &mut Outcome) -> Result<()> {
     let scratch = Scratch::new(dir)?;
     let piece = vec![0x5A; 1 << 20];
-    let began = Instant::now();
-    for number in 0..PIECES {
-        scratch.file.write_all_at(&piece, number * piece.len() as u64)?;
+    let (began, mut written) = (Instant::now(), 0);
+    while written < WRITTEN_MAX && began.elapsed() < Duration::from_secs(seconds.into()) {
+        scratch.file.write_all_at(&piece, written)?;
+        written += piece.len() as u64;
     }
     scratch.file.sync_data()?;
-    let bytes = rate(PIECES * piece.len() as u64, began.elapsed());
+    let bytes = rate(written, began.elapsed());
     outcome.add("disk_bytes_per_s", "disk, written and synced", bytes, Unit::BytesPerSecond);
     Ok(())
 }
@@ -77,4 +78,5 @@ const MESSAGE_BYTES: usize = 1024 + 64;
 
 const FILE_BYTES: u64 = 64 << 20;
 
-const PIECES: u64 = 512;
+/// The system takes much at once and writes it later: so much is enough to see the disk itself.
+const WRITTEN_MAX: u64 = 1 << 30;
