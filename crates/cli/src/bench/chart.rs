@@ -72,7 +72,7 @@ pub(super) fn percentiles(title: &str, note: &str, curves: &[Curve]) -> String {
     let decade = |value: f64, up: bool| if up { value.log10().ceil() } else { value.log10().floor() };
     let low = decade(values().fold(f64::INFINITY, f64::min).min(1e9), false);
     let high = decade(values().fold(1.0, f64::max), true).max(low + 1.0);
-    let (left, right, bottom) = (MARGIN + 62.0, WIDTH - MARGIN, TOP + CURVES_HEIGHT);
+    let (left, right, bottom) = (MARGIN + 62.0, WIDTH - 2.0 * MARGIN, TOP + CURVES_HEIGHT);
     let x_of = |share: f64| left + (1.0 / (1.0 - share).max(RAREST)).log10() / -RAREST.log10() * (right - left);
     let y_of = |value: f64| bottom - (value.max(1.0).log10() - low) / (high - low) * CURVES_HEIGHT;
     let mut power = low;

@@ -46,29 +46,32 @@ impl Client for Consumer {
             let Self { link, reader, acks, latencies, stamped_from_ns, .. } = self;
             let mut consumed = 0;
             match stamped_from_ns {
-                None => link.read(turn.room, |frame| {
-                    if let Some(tag) = reader.read(frame)? {
-                        consumed += 1;
-                        acks.settle(tag);
-                    }
-                    Ok(())
+                None => link.read(turn.room, |octets, frame_max| {
+                    reader.take(
+                        octets,
+                        frame_max,
+                        |_| {},
+                        |tag| {
+                            consumed += 1;
+                            acks.settle(tag);
+                        },
+                    )
                 })?,
                 Some(from_ns) => {
                     // All that one read brings has arrived by its end.
                     let mut read_ns = None;
-                    link.read(turn.room, |frame| {
-                        if reader.awaits_body() {
-                            let stamp_ns = frame.payload.first_chunk().copied().map_or(0, u64::from_be_bytes);
-                            let now_ns = *read_ns.get_or_insert_with(|| turn.clock.now_ns());
-                            if stamp_ns >= *from_ns {
-                                latencies.saturating_record(now_ns.saturating_sub(stamp_ns));
-                            }
+                    let mut time = |body: &[u8]| {
+                        let stamp_ns = body.first_chunk().copied().map_or(0, u64::from_be_bytes);
+                        let now_ns = *read_ns.get_or_insert_with(|| turn.clock.now_ns());
+                        if stamp_ns >= *from_ns {
+                            latencies.saturating_record(now_ns.saturating_sub(stamp_ns));
                         }
-                        if let Some(tag) = reader.read(frame)? {
+                    };
+                    link.read(turn.room, |octets, frame_max| {
+                        reader.take(octets, frame_max, &mut time, |tag| {
                             consumed += 1;
                             acks.settle(tag);
-                        }
-                        Ok(())
+                        })
                     })?;
                 }
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use amqp::method::basic;
-use amqp::{ContentHeader, Frame, FrameKind};
+use amqp::{ContentHeader, Frame, FrameKind, frame};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
 
@@ -30,6 +30,34 @@ pub(super) enum DeliveryReader {
 }
 
 impl DeliveryReader {
+    /// Takes one frame from the beginning of `octets`, or a whole delivery if it is all there; how many octets that was,
+    /// `None` if there is no whole frame. `begin` is given what there is of each body first, `end` each complete delivery's
+    /// tag.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        octets: &[u8],
+        frame_max: usize,
+        begin: impl FnOnce(&[u8]),
+        end: impl FnOnce(u64),
+    ) -> Result<Option<usize>> {
+        if let Self::Idle = self
+            && let Some((tag, body, taken)) = whole_delivery(octets)
+        {
+            begin(body);
+            end(tag);
+            return Ok(Some(taken));
+        }
+        let Some((frame, taken)) = frame::decode(octets, frame_max)? else { return Ok(None) };
+        if self.awaits_body() {
+            begin(frame.payload);
+        }
+        if let Some(tag) = self.read(&frame)? {
+            end(tag);
+        }
+        Ok(Some(taken))
+    }
+
     /// Takes the next frame; the delivery's tag when it is complete with it.
     #[inline]
     pub(super) fn read(&mut self, frame: &Frame<'_>) -> Result<Option<u64>> {
@@ -68,6 +96,32 @@ impl DeliveryReader {
         matches!(self, Self::Body { is_first: true, .. })
     }
 }
+
+/// A delivery of three frames that are all there at the beginning of `octets`: its tag, its body, and how many octets it
+/// takes. What is not quite that is left to the reader of frames, errors too.
+#[inline]
+fn whole_delivery(octets: &[u8]) -> Option<(u64, &[u8], usize)> {
+    let payload = |at: usize, kind: FrameKind| {
+        let header = octets.get(at..at + frame::HEADER_BYTES)?;
+        let bytes = u32::from_be_bytes(*header[3..].first_chunk()?) as usize;
+        let payload = octets.get(at + frame::HEADER_BYTES..)?.get(..=bytes)?;
+        (header[0] == kind.octet() && payload[bytes] == frame::END).then(|| &payload[..bytes])
+    };
+    let method = payload(0, FrameKind::Method)?;
+    if !method.starts_with(&DELIVER) {
+        return None;
+    }
+    let header_at = method.len() + frame::OVERHEAD_BYTES;
+    let header = payload(header_at, FrameKind::Header)?;
+    let body_bytes = u64::from_be_bytes(*header.get(4..)?.first_chunk()?);
+    let body_at = header_at + header.len() + frame::OVERHEAD_BYTES;
+    let body = payload(body_at, FrameKind::Body)?;
+    let tag = delivery_tag(method)?;
+    (body.len() as u64 == body_bytes).then_some((tag, body, body_at + body.len() + frame::OVERHEAD_BYTES))
+}
+
+/// The numbers of basic.deliver.
+const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
 /// The tag that follows a basic.deliver's consumer tag.
 fn delivery_tag(payload: &[u8]) -> Option<u64> {
@@ -201,6 +255,29 @@ mod tests {
             at += taken;
         }
         assert_eq!((tags, bodies), (vec![7, 8, u64::MAX], 2));
+    }
+
+    #[test]
+    fn deliveries_are_the_same_whole_and_in_pieces() {
+        let mut octets = BytesMut::new();
+        for (tag, body) in [(7, &b"a body in pieces"[..]), (8, b""), (9, b"abcd"), (u64::MAX, b"dcba")] {
+            delivery(tag, body, &mut octets);
+        }
+        for piece in 1..=octets.len() {
+            let (mut reader, mut tags, mut begun, mut at) = (DeliveryReader::default(), Vec::new(), Vec::new(), 0);
+            for end in (piece..octets.len() + piece).step_by(piece) {
+                let end = end.min(octets.len());
+                let (begin, finish) = (&mut begun, &mut tags);
+                while let Some(taken) = reader
+                    .take(&octets[at..end], 4096, |body| begin.push(body.first().copied()), |tag| finish.push(tag))
+                    .unwrap()
+                {
+                    at += taken;
+                }
+            }
+            assert_eq!(tags, [7, 8, 9, u64::MAX], "{piece}");
+            assert_eq!(begun, [Some(b'a'), Some(b'a'), Some(b'd')], "{piece}");
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A connection that shares its thread with others: nothing blocks, and between two turns only a piece of a frame is kept.
 
-use amqp::{Frame, frame};
 use anyhow::Result;
 
 use super::connection::Connection;
@@ -48,17 +47,20 @@ impl Link {
         Ok(sent)
     }
 
-    /// Reads once and gives each whole frame to `take`.
+    /// Reads once and gives what is there to `take`, again and again, which says how much of it was whole and taken.
     #[inline]
-    pub(super) fn read(&mut self, room: &mut [u8], mut take: impl FnMut(&Frame<'_>) -> Result<()>) -> Result<()> {
+    pub(super) fn read(
+        &mut self,
+        room: &mut [u8],
+        mut take: impl FnMut(&[u8], usize) -> Result<Option<usize>>,
+    ) -> Result<()> {
         let kept = self.piece.len();
         room[..kept].copy_from_slice(&self.piece);
         let received = self.connection.receive_now(&mut room[kept..])?;
         // A read that leaves room has read everything.
         self.is_readable = received == room.len() - kept;
         let (mut rest, frame_max) = (&room[..kept + received], self.connection.frame_max());
-        while let Some((frame, taken)) = frame::decode(rest, frame_max)? {
-            take(&frame)?;
+        while let Some(taken) = take(rest, frame_max)? {
             rest = &rest[taken..];
         }
         self.piece.clear();

@@ -1,7 +1,7 @@
 //! A connection that publishes: as fast as the broker reads, as its confirms allow, or at a rate.
 
-use amqp::Frame;
 use amqp::method::basic;
+use amqp::{Frame, frame};
 use anyhow::{Context, Result, bail};
 
 use super::confirm_window::ConfirmWindow;
@@ -164,7 +164,11 @@ impl Client for Producer {
         if self.link.is_readable {
             let window = &mut self.window;
             let before = window.as_ref().map_or(0, ConfirmWindow::confirmed);
-            self.link.read(turn.room, |frame| read_confirm(frame, window.as_mut()))?;
+            self.link.read(turn.room, |octets, frame_max| {
+                let Some((frame, taken)) = frame::decode(octets, frame_max)? else { return Ok(None) };
+                read_confirm(&frame, window.as_mut())?;
+                Ok(Some(taken))
+            })?;
             turn.counts.confirmed += window.as_ref().map_or(0, ConfirmWindow::confirmed) - before;
         }
         if self.link.is_writable {

@@ -63,8 +63,10 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
 /// The charts of a suite's raw data: none of anything else.
 pub(super) fn of_suite(data: &Value) -> Vec<Chart> {
     let note = format!(
-        "Medians of {} runs of {} s each, brokers in turn; {} processors",
-        data["rounds"], data["seconds"], data["machine"]["processors"]
+        "{} {} s each, brokers in turn; {} processors",
+        if data["rounds"] == 1 { "One run of".to_owned() } else { format!("Medians of {} runs of", data["rounds"]) },
+        data["seconds"],
+        data["machine"]["processors"]
     );
     let groups = |names: &[&str]| {
         let is_in = |row: &&Value| row["group"].as_str().is_some_and(|group| names.contains(&group));
@@ -138,8 +140,8 @@ fn panels(data: &Value, rows: &[&Value], is_wanted: impl Fn(&str, Unit) -> bool,
                 })
                 .collect();
             let title = match pick {
-                Pick::First => title.to_owned(),
-                Pick::All => format!("{}: {}", title.split(':').next().unwrap_or(title), of("names")?),
+                Pick::First if row["shown"][0] == key || unit == Unit::CpuUs => title.to_owned(),
+                _ => format!("{}: {}", title.split(':').next().unwrap_or(title), of("names")?),
             };
             (!bars.is_empty()).then_some(Panel { title, bars })
         });

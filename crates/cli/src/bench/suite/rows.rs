@@ -92,7 +92,14 @@ pub(super) const ROWS: &[Row] = &[
         CONSUMED,
         "≥ 1.5 × LavinMQ, ≤ 0.7 µs",
     ),
-    row(Group::Messages, "kib", "1 KiB, the same", "throughput --size 1024", CONSUMED, "≥ 1.5 × LavinMQ, ≤ 2 µs"),
+    row(
+        Group::Messages,
+        "kib",
+        "1 KiB, 1 producer, 1 consumer, auto ack",
+        "throughput --size 1024",
+        CONSUMED,
+        "≥ 1.5 × LavinMQ, ≤ 2 µs",
+    ),
     row(
         Group::Messages,
         "acked",
@@ -120,7 +127,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Messages,
         "drain-acked",
-        "a backlog of 16 B consumed, ack of each, prefetch 100",
+        "a backlog of 16 B consumed, each acked, prefetch 100",
         "backlog --messages {messages} --ack each --prefetch 100",
         DRAINED,
         "≥ 1.5 × LavinMQ, ≤ 1 µs",
@@ -136,7 +143,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Durable,
         "confirm-100",
-        "the same, window 100",
+        "1 KiB persistent, confirms, window 100",
         "throughput --size 1024 --persistent --durable --confirm 100",
         CONFIRMED,
         "≥ LavinMQ without its fsync",
@@ -144,7 +151,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Durable,
         "confirm-1000",
-        "the same, window 1,000",
+        "1 KiB persistent, confirms, window 1,000",
         "throughput --size 1024 --persistent --durable --confirm 1000",
         CONFIRMED,
         "≥ LavinMQ without its fsync",
@@ -152,7 +159,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Durable,
         "quorum",
-        "the same, window 1,000, a quorum queue",
+        "1 KiB persistent, window 1,000, quorum queue",
         "throughput --size 1024 --persistent --durable --confirm 1000 --argument x-queue-type=quorum",
         CONFIRMED,
         "",
@@ -196,12 +203,19 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Topology,
         "idle-1000",
-        "memory: idle, with 1,000 idle connections",
+        "1,000 idle connections: memory",
         "connections --count 1000",
         IDLE,
         "≤ 10 MB, ≤ 20 MB",
     ),
-    row(Group::Topology, "idle-10000", "with 10,000 idle connections", "connections --count 10000", IDLE, "≤ 100 MB"),
+    row(
+        Group::Topology,
+        "idle-10000",
+        "10,000 idle connections: memory",
+        "connections --count 10000",
+        IDLE,
+        "≤ 100 MB",
+    ),
     row(
         Group::Scale,
         "queues-of-1",
@@ -213,7 +227,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Scale,
         "queues-of-1000",
-        "1,000 queues, the same",
+        "1,000 queues, 4 producers, 4 consumers",
         "throughput --producers 4 --consumers 4 --queues 1000",
         CONSUMED,
         "as 1 queue",
@@ -221,7 +235,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Scale,
         "queues-of-10000",
-        "10,000 queues, the same",
+        "10,000 queues, 4 producers, 4 consumers",
         "throughput --producers 4 --consumers 4 --queues 10000",
         CONSUMED,
         "as 1 queue",
@@ -238,7 +252,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         Group::Scale,
         "topic-100000",
-        "the same, 100,000 bindings besides",
+        "a topic exchange, 100,000 bindings besides",
         "throughput --exchange topic --bindings 100000",
         CONSUMED,
         "as 1 binding",
