@@ -1,14 +1,16 @@
 //! Messages through a broker: producers and consumers on a few threads, watched each second. What `throughput` and
 //! `latency` have in common, and the parts of `suite`.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+mod flags;
+mod watch;
+
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use amqp::Method;
 use amqp::method::confirm;
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::Args;
+use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -20,195 +22,16 @@ use super::delivery::AckMode;
 use super::drive::{Client, Clock, Drive};
 use super::figures::{new_histogram, per_second, rate};
 use super::interrupt::Interrupt;
-use super::layout::{self, Layout, consume};
+use super::layout::{Layout, consume};
 use super::link::Link;
 use super::open_many::{open_many, raise_open_files};
 use super::pace::Pace;
 use super::producer::Producer;
 use super::publish_batch::{PublishBatch, STAMP_BYTES};
 use super::say;
-use super::tally::{Counts, Over, Tally, last_change_ns};
-
-/// The messages, who publishes and consumes them, and for how long.
-#[derive(Args, Debug, Clone)]
-#[group(skip)]
-pub(super) struct Flags {
-    /// Connections that publish
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    pub(super) producers: u32,
-    /// Connections that consume
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    pub(super) consumers: u32,
-    /// Body size
-    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(..=BODY_BYTES_MAX))]
-    pub(super) size: u32,
-    /// How consumers acknowledge: auto (not at all), each, or N at once
-    #[arg(long, value_name = "auto|each|N", default_value = "auto")]
-    pub(super) ack: AckMode,
-    /// How many unacknowledged deliveries a consumer may have; 0 = any number
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    pub(super) prefetch: u16,
-    /// How many messages a producer may have unconfirmed; 0 = publish without confirms
-    #[arg(long, value_name = "WINDOW", default_value_t = 0)]
-    pub(super) confirm: u32,
-    /// Publish persistent messages
-    #[arg(long)]
-    pub(super) persistent: bool,
-    /// How long to measure [default: 10, or with --messages as long as it takes]
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) seconds: Option<u32>,
-    /// How long to run before it is measured
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub(super) warm_up: u32,
-    /// End after so many messages of all producers, received by all queues' consumers; there is no warm-up then
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) messages: Option<u64>,
-    /// Threads for producers, and as many for consumers [default: half the processors]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(super) threads: Option<u32>,
-    #[command(flatten)]
-    pub(super) layout: layout::Flags,
-}
-
-impl Default for Flags {
-    /// As the command line has them.
-    fn default() -> Self {
-        Self {
-            producers: 1,
-            consumers: 1,
-            size: 16,
-            ack: AckMode::Auto,
-            prefetch: 0,
-            confirm: 0,
-            persistent: false,
-            seconds: None,
-            warm_up: 1,
-            messages: None,
-            threads: None,
-            layout: layout::Flags::default(),
-        }
-    }
-}
-
-impl Flags {
-    /// As an object.
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "producers": self.producers,
-            "consumers": self.consumers,
-            "body_bytes": self.size,
-            "ack": self.ack.to_string(),
-            "prefetch": self.prefetch,
-            "confirm": self.confirm,
-            "persistent": self.persistent,
-            "durable": self.layout.durable,
-            "seconds": self.seconds,
-            "warm_up": self.warm_up,
-            "messages": self.messages,
-            "queue": self.layout.queue,
-            "queues": self.layout.queues,
-            "exchange": format!("{:?}", self.layout.exchange).to_lowercase(),
-            "keys": self.layout.keys,
-            "bindings": self.layout.bindings,
-        })
-    }
-
-    /// In a few words.
-    pub(super) fn title(&self) -> String {
-        let mut title = format!("{} B bodies, {} to {} connections", self.size, self.producers, self.consumers);
-        if self.layout.queues > 1 {
-            title.push_str(&format!(" by {} queues", self.layout.queues));
-        }
-        if self.persistent {
-            title.push_str(", persistent");
-        }
-        if self.confirm > 0 {
-            title.push_str(&format!(", confirms of {}", self.confirm));
-        }
-        if self.ack != AckMode::Auto {
-            title.push_str(&format!(", ack {}", self.ack));
-        }
-        if self.prefetch > 0 {
-            title.push_str(&format!(", prefetch {}", self.prefetch));
-        }
-        match self.messages {
-            Some(messages) => title.push_str(&format!(", {} messages", crate::serve::thousands(messages))),
-            None => title.push_str(&format!(", {} s", self.seconds())),
-        }
-        title
-    }
-
-    /// How long to measure at most.
-    pub(super) fn seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.messages.is_some() { u32::MAX } else { SECONDS })
-    }
-
-    fn threads(&self) -> usize {
-        let half = || thread::available_parallelism().map_or(1, |processors| processors.get() / 2);
-        self.threads.map_or_else(half, |threads| threads as usize).max(1)
-    }
-
-    fn warm_up(&self) -> Duration {
-        Duration::from_secs(if self.messages.is_some() { 0 } else { self.warm_up.into() })
-    }
-}
-
-/// What came of a run.
-#[derive(Debug)]
-pub(super) struct Flowed {
-    /// What the broker says it is.
-    pub(super) broker: String,
-    /// While it was measured.
-    pub(super) total: Counts,
-    /// How long it was measured.
-    pub(super) time: Duration,
-    /// Of each second.
-    pub(super) seconds: Vec<Rates>,
-    pub(super) cost: Cost,
-    /// How long messages took in ns, if they carried a timestamp and were due while it was measured.
-    pub(super) latencies: Histogram<u64>,
-    /// By how much this program slept too long, in ns.
-    pub(super) oversleeps: Histogram<u64>,
-    /// How many messages should have come and have not, if that can be told.
-    pub(super) never_came: u64,
-}
-
-/// Messages per second.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rates {
-    pub(super) published: f64,
-    pub(super) confirmed: f64,
-    pub(super) consumed: f64,
-}
-
-impl Rates {
-    pub(super) fn new(counts: Counts, time: Duration) -> Self {
-        Self {
-            published: rate(counts.published, time),
-            confirmed: rate(counts.confirmed, time),
-            consumed: rate(counts.consumed, time),
-        }
-    }
-
-    /// As an object.
-    pub(super) fn json(self) -> Value {
-        json!({"published": self.published, "confirmed": self.confirmed, "consumed": self.consumed})
-    }
-
-    fn line(self, flags: &Flags) -> String {
-        let mut shown = Vec::new();
-        if flags.producers > 0 {
-            shown.push(format!("published {}", per_second(self.published)));
-        }
-        if flags.producers > 0 && flags.confirm > 0 {
-            shown.push(format!("confirmed {}", per_second(self.confirmed)));
-        }
-        if flags.consumers > 0 {
-            shown.push(format!("consumed {}", per_second(self.consumed)));
-        }
-        shown.join("  ")
-    }
-}
+use super::tally::{Counts, Over, Tally};
+pub(super) use flags::Flags;
+use watch::Watch;
 
 /// A load that is about to run.
 #[derive(Debug, Clone, Copy)]
@@ -364,116 +187,60 @@ impl Flow<'_> {
     }
 }
 
-/// Looks at a load while it runs.
-struct Watch<'a> {
-    flow: &'a Flow<'a>,
-    tallies: &'a [Tally],
-    /// Of the producers, and of the consumers.
-    overs: &'a [Over; 2],
-    failures: &'a Receiver<anyhow::Error>,
-    interrupt: &'a Interrupt,
-    layout: &'a Layout,
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Flowed {
+    /// What the broker says it is.
+    pub(super) broker: String,
+    /// While it was measured.
+    pub(super) total: Counts,
+    /// How long it was measured.
+    pub(super) time: Duration,
+    /// Of each second.
+    pub(super) seconds: Vec<Rates>,
+    pub(super) cost: Cost,
+    /// How long messages took in ns, if they carried a timestamp and were due while it was measured.
+    pub(super) latencies: Histogram<u64>,
+    /// By how much this program slept too long, in ns.
+    pub(super) oversleeps: Histogram<u64>,
+    /// How many messages should have come and have not, if that can be told.
+    pub(super) never_came: u64,
 }
 
-impl Watch<'_> {
-    /// Samples the tallies each second and says how it goes, until the time is over or all is done.
-    /// All threads have begun at `from`, and the meter.
-    fn run(&self, broker: &Broker, mut meter: Meter, from: Instant, clock: &Clock) -> Result<Flowed> {
-        let flags = self.flow.flags;
-        let (mut began, mut counts_before) = (from, Counts::default());
-        if !flags.warm_up().is_zero() {
-            self.until(from + flags.warm_up())?;
-            meter = Meter::start(broker.processes.clone())?;
-            (began, counts_before) = (Instant::now(), Counts::of(self.tallies));
-        }
-        let (mut sampled, mut counts, mut seconds) = (began, counts_before, Vec::new());
-        for second in 1..=flags.seconds() {
-            let has_ended = self.until(began + Duration::from_secs(second.into()))?;
-            let (now, counts_now) = (Instant::now(), Counts::of(self.tallies));
-            let rates = Rates::new(counts_now.since(counts), now - sampled);
-            (sampled, counts) = (now, counts_now);
-            // A piece of a second says little, unless it is all there is.
-            if !has_ended || seconds.is_empty() {
-                say(&format!("{second:>4} s  {}", rates.line(flags)));
-                seconds.push(rates);
-            }
-            if has_ended {
-                break;
-            }
-        }
-        let total = counts.since(counts_before);
-        let cost = meter.read(total.messages())?;
-        let mut time = sampled - began;
-        if flags.messages.is_some() && self.is_all_done(counts) {
-            // The end is when the last came, not when that was seen.
-            let end = clock.instant(last_change_ns(self.tallies));
-            time = end.saturating_duration_since(began).max(Duration::from_nanos(1));
-        }
-        let never_came = self.stragglers()?;
-        let (latencies, oversleeps) = (new_histogram()?, new_histogram()?);
-        Ok(Flowed { broker: String::new(), total, time, seconds, cost, latencies, oversleeps, never_came })
-    }
+/// Messages per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rates {
+    pub(super) published: f64,
+    pub(super) confirmed: f64,
+    pub(super) consumed: f64,
+}
 
-    /// Waits until `deadline`; true if the run has ended before.
-    fn until(&self, deadline: Instant) -> Result<bool> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.failures.recv_timeout(left.min(LOOK)) {
-                Ok(failure) => return Err(failure),
-                // All producers are done, and there is no consumer.
-                Err(RecvTimeoutError::Disconnected) => return Ok(true),
-                Err(RecvTimeoutError::Timeout) if self.interrupt.has_come() => return Ok(true),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if self.is_all_done(Counts::of(self.tallies)) {
-                return Ok(true);
-            }
-            if left.is_zero() {
-                return Ok(false);
-            }
+impl Rates {
+    pub(super) fn new(counts: Counts, time: Duration) -> Self {
+        Self {
+            published: rate(counts.published, time),
+            confirmed: rate(counts.confirmed, time),
+            consumed: rate(counts.consumed, time),
         }
     }
 
-    /// Whether a load of so many messages is done.
-    fn is_all_done(&self, counts: Counts) -> bool {
-        let flags = self.flow.flags;
-        let Some(messages) = flags.messages else { return false };
-        let messages = if flags.producers == 0 { 0 } else { messages };
-        counts.published >= messages
-            && (flags.confirm == 0 || counts.confirmed >= messages)
-            && (flags.consumers == 0 || counts.consumed >= self.to_come(messages))
+    /// As an object.
+    pub(super) fn json(self) -> Value {
+        json!({"published": self.published, "confirmed": self.confirmed, "consumed": self.consumed})
     }
 
-    /// How many deliveries so many publishes make.
-    fn to_come(&self, published: u64) -> u64 {
-        published * self.layout.fan_out() + self.layout.messages()
-    }
-
-    /// Lets the producers end, and waits for what is still on its way if that matters; how many never came.
-    fn stragglers(&self) -> Result<u64> {
-        let [producers, _] = self.overs;
-        producers.set();
-        let flags = self.flow.flags;
-        let is_each_awaited = self.flow.is_stamped || flags.messages.is_some();
-        if flags.consumers == 0 || !is_each_awaited || self.interrupt.has_come() {
-            return Ok(0);
+    fn line(self, flags: &Flags) -> String {
+        let mut shown = Vec::new();
+        if flags.producers > 0 {
+            shown.push(format!("published {}", per_second(self.published)));
         }
-        let (mut counts, mut changed_at) = (Counts::of(self.tallies), Instant::now());
-        loop {
-            let missing = self.to_come(counts.published).saturating_sub(counts.consumed);
-            if missing == 0 || changed_at.elapsed() >= STRAGGLERS || self.interrupt.has_come() {
-                return Ok(missing);
-            }
-            match self.failures.recv_timeout(LOOK) {
-                Ok(failure) => return Err(failure),
-                Err(RecvTimeoutError::Disconnected) => bail!(DIED),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            let now = Counts::of(self.tallies);
-            if now != counts {
-                (counts, changed_at) = (now, Instant::now());
-            }
+        if flags.producers > 0 && flags.confirm > 0 {
+            shown.push(format!("confirmed {}", per_second(self.confirmed)));
         }
+        if flags.consumers > 0 {
+            shown.push(format!("consumed {}", per_second(self.consumed)));
+        }
+        shown.join("  ")
     }
 }
 
@@ -541,18 +308,6 @@ const UNREAD_BYTES: usize = 64 << 20;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 const SEND_BUFFER_BYTES_MIN: usize = 32 * 1024;
-
-/// How long to measure when nothing else is said.
-const SECONDS: u32 = 10;
-
-/// How often to look whether a run has ended.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// How long messages may stay away after the last that came.
-const STRAGGLERS: Duration = Duration::from_secs(5);
-
-/// The largest body: what RabbitMQ takes at most by default.
-const BODY_BYTES_MAX: i64 = 128 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -175,7 +175,7 @@ impl Layout {
         let is_fanout = flags.exchange == ExchangeKind::Fanout;
         let keys = flags.keys.unwrap_or(if is_fanout { 1 } else { queues });
         ensure!(keys <= queues, "--keys {keys} with --queues {queues}: some messages would reach no queue");
-        ensure!(queues % keys == 0, "--queues {queues} is no multiple of --keys {keys}");
+        ensure!(queues.is_multiple_of(keys), "--queues {queues} is no multiple of --keys {keys}");
         self.fan_out = u64::from(if is_fanout { queues } else { queues / keys });
         let exchange = format!("{base}-exchange");
         let declare = exchange::Declare { exchange: &exchange, kind, durable: flags.durable, ..Default::default() };
