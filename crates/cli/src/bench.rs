@@ -30,6 +30,7 @@ mod pace;
 mod processes;
 mod producer;
 mod publish_batch;
+mod queues;
 mod report;
 mod store;
 mod suite;
@@ -67,6 +68,9 @@ enum Load {
     /// Open connections that stay idle, and see what memory each takes
     #[command(after_help = CONNECTIONS)]
     Connections(idle::Flags),
+    /// Declare many queues, some at once, and see what memory each takes
+    #[command(after_help = QUEUES)]
+    Queues(queues::Flags),
     /// What this machine does with no broker in it: sockets and disk
     #[command(after_help = LIMIT)]
     Limit(limit::Flags),
@@ -132,6 +136,11 @@ Examples:
   leveret bench connections --count 1000 --pid 4711
   leveret bench connections --count 10000 --hold 10 --compare amqp://127.0.0.1:5673,pid=4712";
 
+const QUEUES: &str = "\
+Examples:
+  leveret bench queues --count 10000 --pid 4711
+  leveret bench queues --count 1000 --transient --compare amqp://127.0.0.1:5673,pid=4712";
+
 const LIMIT: &str = "\
 Examples:
   leveret bench limit
@@ -171,6 +180,7 @@ fn run_load(load: &Load, interrupt: &interrupt::Interrupt) -> anyhow::Result<()>
         Load::Churn(flags) => churn::run(flags, interrupt),
         Load::Backlog(flags) => backlog::run(flags, interrupt),
         Load::Connections(flags) => idle::run(flags, interrupt),
+        Load::Queues(flags) => queues::run(flags, interrupt),
         Load::Limit(flags) => limit::run(flags, interrupt),
         Load::Suite(flags) => suite::run(flags, interrupt),
         Load::Report(flags) => report::run(flags),
@@ -212,6 +222,7 @@ mod tests {
             "bench churn queues --clients 100 --transient",
             "bench backlog --messages 1000 --persistent --start leveret",
             "bench connections --count 1000 --hold 5",
+            "bench queues --count 1000 --transient",
             "bench limit --size 16,1024 --dir /tmp",
             "bench suite --quick --broker one=amqp://host --start two=serve --only small,latency --without scale",
             "bench report one.json two.json --out charts",

@@ -142,6 +142,8 @@ fn churn_backlog_and_idle_connections_are_measured() {
     }
     let told = server.bench("backlog --messages 5000 --ack each --prefetch 100");
     assert!(Server::figure(&told, "fill_per_s") > 0.0 && Server::figure(&told, "drain_per_s") > 0.0);
+    let told = server.bench("queues --count 250 --hold 0");
+    assert!(Server::figure(&told, "declared_per_s") > 0.0 && Server::figure(&told, "deleted_per_s") > 0.0);
     let told = server.bench("connections --count 50 --hold 0");
     assert!(Server::figure(&told, "opened_per_s") > 0.0);
 }

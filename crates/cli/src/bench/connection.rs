@@ -47,8 +47,8 @@ pub(super) struct Connection {
 impl Connection {
     /// Logs in at the broker and opens [`CHANNEL`]. `name` is what the broker calls the connection.
     pub(super) fn open(url: &BrokerUrl, name: &str) -> Result<Self> {
-        let stream =
-            TcpStream::connect((url.host.as_str(), url.port)).with_context(|| format!("no connection to {url}"))?;
+        let stream = TcpStream::connect((url.host.as_str(), url.port))
+            .with_context(|| format!("no connection to {url}: does a broker run there? --url names another"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(TICK))?;

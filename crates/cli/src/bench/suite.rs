@@ -20,7 +20,7 @@ use super::broker::Broker;
 use super::interrupt::Interrupt;
 use super::outcome::Outcome;
 use super::own_broker::OwnBroker;
-use super::{Load, backlog, churn, idle, latency, limit, say, throughput};
+use super::{Load, backlog, churn, idle, latency, limit, queues, say, throughput};
 use rows::{ROWS, Row};
 
 /// What to measure, and where the result goes.
@@ -265,6 +265,10 @@ impl<'a> Suite<'a> {
                 let count = if self.flags.quick { flags.count.min(QUICK_CONNECTIONS) } else { flags.count };
                 idle::measure(broker, count, flags.hold)
             }
+            Load::Queues(flags) => {
+                let count = if self.flags.quick { flags.load.count.min(QUICK_CONNECTIONS) } else { flags.load.count };
+                queues::measure(broker, &queues::Load { count, ..flags.load.clone() })
+            }
             _ => bail!("this is no row of the suite"),
         }
     }
@@ -292,6 +296,7 @@ fn write(file: &Path, data: &Value) -> Result<()> {
     fs::write(file, text + "\n").with_context(|| format!("the raw data could not be written to {}", file.display()))
 }
 
+/// How many connections or queues a quick run has at most.
 const QUICK_CONNECTIONS: u32 = 100;
 
 #[cfg(test)]

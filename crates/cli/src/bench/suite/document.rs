@@ -37,6 +37,10 @@ fn text(stem: &str, data: &Value, charts: &[Chart]) -> String {
         ),
     );
     add_machine(&mut text, data);
+    let own = list(&data["rows"]).first().and_then(|row| row["results"][0]["median"]["generator_cpu_us"].as_f64());
+    if let Some(own) = own {
+        put(&mut text, format_args!("The load generator itself took {own:.2} µs a message in the first row.\n\n"));
+    }
     for chart in charts {
         put(&mut text, format_args!("![{}]({stem}-{}.svg)\n\n", chart.title, chart.name));
     }

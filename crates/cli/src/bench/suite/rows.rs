@@ -217,6 +217,14 @@ pub(super) const ROWS: &[Row] = &[
         "≤ 100 MB",
     ),
     row(
+        Group::Topology,
+        "idle-queues",
+        "10,000 idle durable queues: memory",
+        "queues --count 10000",
+        &["bytes_before", "bytes_after", "bytes_each", "declared_per_s"],
+        "",
+    ),
+    row(
         Group::Scale,
         "queues-of-1",
         "1 queue, 4 producers, 4 consumers",
