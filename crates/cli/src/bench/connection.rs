@@ -240,7 +240,7 @@ impl Connection {
     /// Writes what the socket takes at once; how much that was.
     #[inline]
     pub(super) fn send_now(&mut self, octets: &[u8]) -> Result<usize> {
-        match send(&self.stream, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+        match send(&self.stream, octets, SendFlags::DONTWAIT).map_err(io::Error::from) {
             Ok(sent) => Ok(sent),
             Err(error) if has_timed_out(&error) => Ok(0),
             Err(error) => Err(self.parting_words().unwrap_or_else(|| error.into())),

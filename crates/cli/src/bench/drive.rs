@@ -109,7 +109,7 @@ impl<'a, C: Client> Drive<'a, C> {
             ready: (0..clients.len()).collect(),
             is_ready: vec![true; clients.len()],
             times: BinaryHeap::new(),
-            asked_ns: vec![0; clients.len()],
+            asked_ns: vec![NOT_ASKED; clients.len()],
             left: clients.len(),
             woke_ns: 0,
             oversleeps: new_histogram()?,
@@ -182,6 +182,7 @@ impl<'a, C: Client> Drive<'a, C> {
             && due_ns <= self.clock.now_ns()
         {
             self.times.pop();
+            self.asked_ns[number] = NOT_ASKED;
             self.make_ready(number);
         }
         Ok(())
@@ -205,8 +206,47 @@ fn sleep_precisely() {
     let _refused = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
+/// The time of a client that waits for none.
+const NOT_ASKED: u64 = u64::MAX;
+
 /// How many sockets' news are taken at once.
 const EVENTS: usize = 1024;
 
 /// Polls are at least this long: they are counted in milliseconds.
 const POLL_MIN: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::connection::Connection;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Asks for the same time again and again.
+    struct Stubborn {
+        link: Link,
+        turns: u32,
+    }
+
+    impl Client for Stubborn {
+        fn link(&mut self) -> &mut Link {
+            &mut self.link
+        }
+
+        fn step(&mut self, turn: &mut Turn<'_>) -> Result<Next> {
+            self.turns += 1;
+            turn.counts.published += 1;
+            Ok(if self.turns < 10 { Next::At(1) } else { Next::Done })
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_over_comes_at_once_as_often_as_it_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = || Stubborn { link: Link::new(Connection::bare(socket()).unwrap()), turns: 0 };
+        let (clock, tally) = (Clock::start(), Tally::default());
+        let drive = Drive::new(vec![client(), client()], &clock).unwrap();
+        drive.run(&tally, &Over::default()).unwrap();
+        assert_eq!(Counts::of(&[tally]).published, 20);
+    }
+}

@@ -26,7 +26,7 @@ impl Interrupt {
             runtime.block_on(async {
                 if tokio::signal::ctrl_c().await.is_ok() {
                     told.0.store(true, Ordering::Relaxed);
-                    say("interrupted: this is what was measured so far (once more: stop at once, queues stay behind)");
+                    say("interrupted: this is what was measured so far (once more: stop at once, and leave queues and started brokers behind)");
                 }
                 if tokio::signal::ctrl_c().await.is_ok() {
                     std::process::exit(INTERRUPTED);
