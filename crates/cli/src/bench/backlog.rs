@@ -30,15 +30,16 @@ pub(super) struct Flags {
     pub(super) load: Load,
     /// Start a broker for this by a command line, instead of --url: {port} stands for its port, {port+1} to {port+9} for
     /// others it needs, {dir} for a data directory. It is killed with SIGKILL and started again between fill and drain
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, help_heading = "Load", value_name = "COMMAND")]
     start: Option<String>,
     /// Where to make the data directory [default: the system's temporary directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Load", value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 /// What is filled and drained.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Load")]
 #[group(skip)]
 pub(super) struct Load {
     /// How many messages

@@ -35,6 +35,7 @@ pub(super) struct Flags {
 
 /// What is done over and over.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Load")]
 #[group(skip)]
 pub(super) struct Load {
     /// What to make and unmake

@@ -22,10 +22,10 @@ pub(super) struct Flags {
     #[command(flatten)]
     target: Target,
     /// How many connections to open
-    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = "Load", value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) count: u32,
     /// How long to hold them open before memory is looked at
-    #[arg(long, value_name = "S", default_value_t = 1)]
+    #[arg(long, help_heading = "Load", value_name = "S", default_value_t = 1)]
     pub(super) hold: u32,
 }
 

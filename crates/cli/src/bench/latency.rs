@@ -25,7 +25,7 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) load: flow::Flags,
     /// Messages per second of each producer, evenly spread
-    #[arg(long, value_name = "PER_SECOND", default_value_t = 5000.0, value_parser = parse_rate)]
+    #[arg(long, help_heading = "Messages", value_name = "PER_SECOND", default_value_t = 5000.0, value_parser = parse_rate)]
     pub(super) rate: f64,
 }
 

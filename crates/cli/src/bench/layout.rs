@@ -15,6 +15,7 @@ use super::publish_batch::Route;
 
 /// What to declare.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Queues and exchange")]
 #[group(skip)]
 pub(super) struct Flags {
     /// The queue, or with --queues what their names begin with; one that exists is used as it is and kept [default: one

@@ -28,6 +28,7 @@ pub(super) struct Flags {
 
 /// Which queues.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Load")]
 #[group(skip)]
 pub(super) struct Load {
     /// How many queues to declare

@@ -15,6 +15,7 @@ use super::say;
 
 /// Which broker, and how to tell of it.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Broker and result")]
 pub(super) struct Target {
     /// The broker; every part may be left out, and vhost / is written %2f
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]

@@ -19,7 +19,7 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) load: flow::Flags,
     /// Messages per second of each producer, evenly spread; 0 = as fast as the broker takes them
-    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
+    #[arg(long, help_heading = "Messages", value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
     rate: f64,
 }
 

@@ -11,6 +11,7 @@ use super::super::layout;
 
 /// The messages, who publishes and consumes them, and for how long.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Messages")]
 #[group(skip)]
 pub(in super::super) struct Flags {
     /// Connections that publish
