@@ -76,8 +76,8 @@ pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
     });
     let durable = if *transient { "transient" } else { "durable" };
     let title = match what {
-        What::Connections | What::Channels => format!("{} churn, {clients} clients, {seconds} s", what.name()),
-        _ => format!("{} churn, {durable}, {clients} clients, {seconds} s", what.name()),
+        What::Connections | What::Channels => format!("churn of {}, clients: {clients}, {seconds} s", what.name()),
+        _ => format!("churn of {durable} {}, clients: {clients}, {seconds} s", what.name()),
     };
     flags.target.run("churn", &title, &work, interrupt, |broker| measure(broker, &flags.load, interrupt))
 }

@@ -1,7 +1,6 @@
 //! A connection that consumes: it receives, settles, and times messages that carry a timestamp.
 
 use anyhow::Result;
-use hdrhistogram::Histogram;
 
 use super::delivery::{AckMode, Acks, DeliveryReader};
 use super::drive::{Client, Next, Turn};
@@ -15,23 +14,20 @@ pub(super) struct Consumer {
     acks: Acks,
     /// How many octets of the acks have been sent.
     acks_sent: usize,
-    /// How long messages took, in ns.
-    latencies: Histogram<u64>,
-    /// From when on, if messages carry the time when they were due.
+    /// From when on messages are timed, if they carry the time when they were due.
     stamped_from_ns: Option<u64>,
 }
 
 impl Consumer {
-    /// A consumer on a connection that has begun to consume. Into the empty histogram `latencies` goes how long messages
-    /// took that are stamped with this time or a later one.
-    pub(super) fn new(link: Link, ack: AckMode, latencies: Histogram<u64>, stamped_from_ns: Option<u64>) -> Self {
-        let (reader, acks) = (DeliveryReader::default(), Acks::new(ack));
-        Self { link, reader, acks, acks_sent: 0, latencies, stamped_from_ns }
+    /// A consumer on a connection that has begun to consume. It times messages that are stamped with this time or a later
+    /// one, if there is one.
+    pub(super) fn new(link: Link, ack: AckMode, stamped_from_ns: Option<u64>) -> Self {
+        Self { link, reader: DeliveryReader::default(), acks: Acks::new(ack), acks_sent: 0, stamped_from_ns }
     }
 
-    /// Its connection, the octets of acks that were not sent, and how long messages took.
-    pub(super) fn into_rest(self) -> (Link, Vec<u8>, Histogram<u64>) {
-        (self.link, self.acks.octets()[self.acks_sent..].to_vec(), self.latencies)
+    /// Its connection, and the octets of acks that were not sent.
+    pub(super) fn into_rest(self) -> (Link, Vec<u8>) {
+        (self.link, self.acks.octets()[self.acks_sent..].to_vec())
     }
 }
 
@@ -43,7 +39,7 @@ impl Client for Consumer {
     #[inline]
     fn step(&mut self, turn: &mut Turn<'_>) -> Result<Next> {
         if self.link.is_readable {
-            let Self { link, reader, acks, latencies, stamped_from_ns, .. } = self;
+            let Self { link, reader, acks, stamped_from_ns, .. } = self;
             let mut consumed = 0;
             match stamped_from_ns {
                 None => link.read(turn.room, |octets, frame_max| {
@@ -64,7 +60,7 @@ impl Client for Consumer {
                         let stamp_ns = body.first_chunk().copied().map_or(0, u64::from_be_bytes);
                         let now_ns = *read_ns.get_or_insert_with(|| turn.clock.now_ns());
                         if stamp_ns >= *from_ns {
-                            latencies.saturating_record(now_ns.saturating_sub(stamp_ns));
+                            turn.latencies.saturating_record(now_ns.saturating_sub(stamp_ns));
                         }
                     };
                     link.read(turn.room, |octets, frame_max| {

@@ -33,6 +33,8 @@ pub(super) struct Turn<'a> {
     pub(super) room: &'a mut [u8],
     /// What all clients of this thread have done.
     pub(super) counts: &'a mut Counts,
+    /// How long the messages took that they have received, in ns.
+    pub(super) latencies: &'a mut Histogram<u64>,
     /// The time when the turn began, on the run's clock.
     pub(super) now_ns: u64,
     /// When the thread woke up from its last sleep until a client's time.
@@ -91,8 +93,16 @@ pub(super) struct Drive<'a, C> {
     /// How many are not done.
     left: usize,
     woke_ns: u64,
-    /// By how much sleeps were too long, in ns.
-    oversleeps: Histogram<u64>,
+    times_taken: Times,
+}
+
+/// Times that a thread has taken, in ns.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// How long messages took.
+    pub(super) latencies: Histogram<u64>,
+    /// By how much its sleeps were too long.
+    pub(super) oversleeps: Histogram<u64>,
 }
 
 impl<'a, C: Client> Drive<'a, C> {
@@ -112,13 +122,13 @@ impl<'a, C: Client> Drive<'a, C> {
             asked_ns: vec![NOT_ASKED; clients.len()],
             left: clients.len(),
             woke_ns: 0,
-            oversleeps: new_histogram()?,
+            times_taken: Times { latencies: new_histogram()?, oversleeps: new_histogram()? },
             clients,
         })
     }
 
-    /// Gives turns until the run is over or all are done; the clients, and the sleeps that were too long.
-    pub(super) fn run(mut self, tally: &Tally, over: &Over) -> Result<(Vec<C>, Histogram<u64>)> {
+    /// Gives turns until the run is over or all are done; the clients, and the times taken.
+    pub(super) fn run(mut self, tally: &Tally, over: &Over) -> Result<(Vec<C>, Times)> {
         let (mut room, mut counts, mut events) = (reading_room(), Counts::default(), Events::with_capacity(EVENTS));
         sleep_precisely();
         while self.left > 0 && !over.is_set() {
@@ -127,8 +137,14 @@ impl<'a, C: Client> Drive<'a, C> {
                 let Some(number) = self.ready.pop_front() else { break };
                 self.is_ready[number] = false;
                 let now_ns = self.clock.now_ns();
-                let mut turn =
-                    Turn { room: &mut room, counts: &mut counts, now_ns, woke_ns: self.woke_ns, clock: self.clock };
+                let mut turn = Turn {
+                    room: &mut room,
+                    counts: &mut counts,
+                    latencies: &mut self.times_taken.latencies,
+                    now_ns,
+                    woke_ns: self.woke_ns,
+                    clock: self.clock,
+                };
                 match self.clients[number].step(&mut turn)? {
                     Next::Again => self.make_ready(number),
                     Next::News => {}
@@ -142,7 +158,7 @@ impl<'a, C: Client> Drive<'a, C> {
             }
             tally.set(counts, self.clock.now_ns());
         }
-        Ok((self.clients, self.oversleeps))
+        Ok((self.clients, self.times_taken))
     }
 
     fn make_ready(&mut self, number: usize) {
@@ -194,7 +210,7 @@ impl<'a, C: Client> Drive<'a, C> {
         if left > 0 {
             thread::sleep(Duration::from_nanos(left));
             self.woke_ns = self.clock.now_ns();
-            self.oversleeps.saturating_record(self.woke_ns.saturating_sub(due_ns));
+            self.times_taken.oversleeps.saturating_record(self.woke_ns.saturating_sub(due_ns));
         }
     }
 }

@@ -19,15 +19,15 @@ use super::connection::Connection;
 use super::consumer::Consumer;
 use super::cost::{Cost, Meter};
 use super::delivery::AckMode;
-use super::drive::{Client, Clock, Drive};
-use super::figures::{new_histogram, per_second, rate};
+use super::drive::{Client, Clock, Drive, Times};
+use super::figures::{per_second, rate};
 use super::interrupt::Interrupt;
 use super::layout::{Layout, consume};
 use super::link::Link;
 use super::open_many::{open_many, raise_open_files};
 use super::pace::Pace;
 use super::producer::Producer;
-use super::publish_batch::{PublishBatch, STAMP_BYTES};
+use super::publish_batch::{BATCH_BYTES, PublishBatch, STAMP_BYTES};
 use super::say;
 use super::tally::{Counts, Over, Tally};
 pub(super) use flags::Flags;
@@ -75,7 +75,7 @@ impl Flow<'_> {
         let meter = Meter::start(broker.processes.clone())?;
         let (from, from_ns) = (Instant::now(), clock.now_ns());
         let measured_from_ns = from_ns + self.flags.warm_up().as_nanos() as u64;
-        let consumers = self.consumers(consumers, measured_from_ns)?;
+        let consumers = self.consumers(consumers, measured_from_ns);
         let producers = self.producers(producers, layout, from_ns);
         let threads = self.flags.threads();
         let (producers, consumers) = (spread(producers, threads), spread(consumers, threads));
@@ -115,18 +115,14 @@ impl Flow<'_> {
             return Err(failure);
         }
         for produced in produced {
-            let (producers, oversleeps) = produced.map_err(|_| anyhow!(DIED))?.context(DIED)?;
-            flowed.oversleeps.add(oversleeps)?;
+            let (producers, times) = produced.map_err(|_| anyhow!(DIED))?.context(DIED)?;
+            flowed.oversleeps.add(times.oversleeps)?;
             part(producers.into_iter().map(Producer::into_rest).collect());
         }
         for consumed in consumed {
-            let (consumers, _) = consumed.map_err(|_| anyhow!(DIED))?.context(DIED)?;
-            let mut rests = Vec::new();
-            for (link, rest, latencies) in consumers.into_iter().map(Consumer::into_rest) {
-                flowed.latencies.add(latencies)?;
-                rests.push((link, rest));
-            }
-            part(rests);
+            let (consumers, times) = consumed.map_err(|_| anyhow!(DIED))?.context(DIED)?;
+            flowed.latencies.add(times.latencies)?;
+            part(consumers.into_iter().map(Consumer::into_rest).collect());
         }
         layout.broker().clone_into(&mut flowed.broker);
         Ok(flowed)
@@ -159,12 +155,9 @@ impl Flow<'_> {
         })
     }
 
-    fn consumers(&self, connections: Vec<Connection>, measured_from_ns: u64) -> Result<Vec<Consumer>> {
-        let consumer = |connection| {
-            let latencies = new_histogram()?;
-            let stamped_from_ns = if self.is_stamped { Some(measured_from_ns) } else { None };
-            Ok(Consumer::new(Link::new(connection), self.flags.ack, latencies, stamped_from_ns))
-        };
+    fn consumers(&self, connections: Vec<Connection>, measured_from_ns: u64) -> Vec<Consumer> {
+        let stamped_from_ns = self.is_stamped.then_some(measured_from_ns);
+        let consumer = |connection| Consumer::new(Link::new(connection), self.flags.ack, stamped_from_ns);
         connections.into_iter().map(consumer).collect()
     }
 
@@ -172,7 +165,9 @@ impl Flow<'_> {
         let flags = self.flags;
         let producer = |(number, connection): (u32, Connection)| {
             let own: Vec<_> = every(layout.routes(), number, flags.producers).cloned().collect();
-            let batch = PublishBatch::to_routes(&own, flags.size as usize, flags.persistent, connection.frame_max());
+            let batch_bytes = BATCH_BYTES.min(BATCHES_BYTES / flags.producers.max(1) as usize);
+            let (size, frame_max) = (flags.size as usize, connection.frame_max());
+            let batch = PublishBatch::to_routes(&own, size, flags.persistent, frame_max, batch_bytes);
             let messages = flags.messages.map_or(u64::MAX, |all| share(all, number.into(), flags.producers.into()));
             // Producers take turns within a period, rather than publish all at once.
             let pace = self.rate.map(|rate| {
@@ -251,7 +246,7 @@ fn drive<C: Client>(
     tally: &Tally,
     over: &Over,
     failed: &Sender<anyhow::Error>,
-) -> Option<(Vec<C>, Histogram<u64>)> {
+) -> Option<(Vec<C>, Times)> {
     match Drive::new(clients, clock).and_then(|drive| drive.run(tally, over)) {
         Ok(ended) => Some(ended),
         Err(error) => {
@@ -300,6 +295,9 @@ fn share(all: u64, number: u64, count: u64) -> u64 {
 }
 
 const DIED: &str = "a thread of the load died";
+
+/// What the messages encoded ahead may take of the memory, of all producers.
+const BATCHES_BYTES: usize = 64 << 20;
 
 /// How much all producers may have written that is not read yet.
 const UNREAD_BYTES: usize = 64 << 20;

@@ -332,7 +332,6 @@ pub(super) fn consume<'a>(
         let qos = basic::Qos { prefetch_size: 0, prefetch_count: prefetch, global: false };
         connection.call(&Method::BasicQos(qos), basic::QosOk::ID)?;
     }
-    connection.widen();
     let queues: Vec<_> = queues.enumerate().map(|(number, queue)| (queue, format!("c{number}"))).collect();
     // Deliveries come between the answers, so that these cannot be waited for: the reader of deliveries counts them.
     let [(queue, _)] = queues.as_slice() else {

@@ -34,11 +34,18 @@ impl PublishBatch {
     /// Messages with a body of `body_bytes` to one queue; `is_persistent` sets delivery mode 2. No body frame is larger
     /// than `frame_max`.
     pub(super) fn new(queue: &str, body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
-        Self::to_routes(&[Route::to_queue(queue)], body_bytes, is_persistent, frame_max)
+        Self::to_routes(&[Route::to_queue(queue)], body_bytes, is_persistent, frame_max, BATCH_BYTES)
     }
 
-    /// The same to several routes, at least one. They are alike: all messages take the same number of octets.
-    pub(super) fn to_routes(routes: &[Route], body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
+    /// The same to several routes, at least one, and no more of them than fit into `batch_bytes` if one each does. Routes
+    /// are alike: all messages take the same number of octets.
+    pub(super) fn to_routes(
+        routes: &[Route],
+        body_bytes: usize,
+        is_persistent: bool,
+        frame_max: usize,
+        batch_bytes: usize,
+    ) -> Self {
         let body: Vec<u8> = (0..body_bytes).map(|at| at as u8).collect();
         let delivery_mode = is_persistent.then_some(2);
         let (mut turn, mut body_at) = (BytesMut::new(), 0);
@@ -53,7 +60,7 @@ impl PublishBatch {
             content::encode_content(CHANNEL, &properties, &body, frame_max, &mut turn);
         }
         let message_bytes = turn.len() / routes.len().max(1);
-        Self { octets: turn.repeat((BATCH_BYTES / turn.len().max(1)).max(1)), message_bytes, body_at, body_bytes }
+        Self { octets: turn.repeat((batch_bytes / turn.len().max(1)).max(1)), message_bytes, body_at, body_bytes }
     }
 
     /// What one message takes, in octets.
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn routes_take_turns() {
         let routes = ["one", "two"].map(Route::to_queue);
-        let batch = PublishBatch::to_routes(&routes, 16, false, 4096);
+        let batch = PublishBatch::to_routes(&routes, 16, false, 4096, BATCH_BYTES);
         let (mut octets, mut keys) = (batch.octets(4), Vec::new());
         while let Some((frame, taken)) = frame::decode(octets, 4096).unwrap() {
             if frame.kind == FrameKind::Method

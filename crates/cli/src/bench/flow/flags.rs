@@ -96,9 +96,11 @@ impl Flags {
 
     /// In a few words.
     pub(in super::super) fn title(&self) -> String {
-        let mut title = format!("{} B bodies, {} to {} connections", self.size, self.producers, self.consumers);
+        let count = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (producers, consumers) = (count(self.producers, "producer"), count(self.consumers, "consumer"));
+        let mut title = format!("{} B bodies, {producers}, {consumers}", self.size);
         if self.layout.queues > 1 {
-            title.push_str(&format!(" by {} queues", self.layout.queues));
+            title.push_str(&format!(", {} queues", self.layout.queues));
         }
         if self.persistent {
             title.push_str(", persistent");

@@ -117,7 +117,7 @@ fn relay(path: Path, batch: PublishBatch, pace: Option<f64>, seconds: u32, inter
         .with_pace(pace.map(|rate| Pace::new(rate, clock.now_ns())));
     let ack = if path == Path::RelayAcked { AckMode::Each } else { AckMode::Auto };
     let from_ns = pace.map(|_| clock.now_ns());
-    let consumer = Consumer::new(Link::new(Connection::bare(consumer_near)?), ack, new_histogram()?, from_ns);
+    let consumer = Consumer::new(Link::new(Connection::bare(consumer_near)?), ack, from_ns);
     let died = |_| anyhow!("a thread of the load died");
     thread::scope(|scope| {
         let (clock, over, [published, consumed]) = (&clock, &over, &tallies);
@@ -142,10 +142,8 @@ fn relay(path: Path, batch: PublishBatch, pace: Option<f64>, seconds: u32, inter
         }
         let mut latencies = new_histogram()?;
         if let Some(consuming) = consuming {
-            let (consumers, _) = consuming.join().map_err(died)??;
-            for (_, _, times) in consumers.into_iter().map(Consumer::into_rest) {
-                latencies.add(times)?;
-            }
+            let (_, times) = consuming.join().map_err(died)??;
+            latencies.add(times.latencies)?;
         }
         // Until here its sockets were open, so that neither client lost its peer.
         let (cpu, _sockets) = relayed?;
