@@ -96,10 +96,8 @@ pub(super) fn measure(broker: &Broker, load: &Load, interrupt: &Interrupt) -> Re
         drain(broker, &mut layout, load, interrupt, &mut outcome)?;
         Ok(outcome)
     });
-    let closed = layout.close();
-    let outcome = measured?;
-    closed?;
-    Ok(outcome)
+    layout.close_or_say();
+    measured
 }
 
 /// Starts a broker, fills, kills, starts again, and drains what is left.

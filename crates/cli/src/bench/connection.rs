@@ -195,21 +195,23 @@ impl Connection {
     /// Says goodbye and waits until the broker has read all that was sent, and so done all of it.
     pub(super) fn close(mut self) -> Result<()> {
         self.say_goodbye()?;
-        self.await_close()
+        self.await_close(Instant::now() + PATIENCE)
     }
 
     /// Waits for the answer to a goodbye: the broker has read all that was sent, and so done all of it.
-    pub(super) fn await_close(mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    pub(super) fn await_close(mut self, deadline: Instant) -> Result<()> {
+        let mut is_late = false;
         loop {
             while let Some(frame) = self.next_frame()? {
                 if method_id(&frame) == Some(connection::CloseOk::ID) {
                     return Ok(());
                 }
             }
-            if !self.fill(Wait::Tick)? && Instant::now() >= deadline {
-                bail!("the broker has not answered a close for {} s", PATIENCE.as_secs());
+            if is_late {
+                bail!("the broker has not answered a close in time");
             }
+            is_late = Instant::now() >= deadline;
+            self.fill(if is_late { Wait::Not } else { Wait::Tick })?;
         }
     }
 

@@ -55,10 +55,8 @@ impl Flow<'_> {
         flags.ack.check(flags.prefetch)?;
         let layout = Layout::open(&broker.url, &flags.layout)?;
         let ran = self.on(broker, &layout, interrupt);
-        let closed = layout.close();
-        let flowed = ran?;
-        closed?;
-        Ok(flowed)
+        layout.close_or_say();
+        ran
     }
 
     /// Runs on what is declared already.
@@ -257,19 +255,25 @@ fn drive<C: Client>(
     }
 }
 
-/// Ends connections: all say goodbye before any waits for its answer.
+/// Ends connections: all say goodbye before any waits for its answer. What was measured stands, whatever comes of it.
 fn part(links: Vec<(Link, Vec<u8>)>) {
-    let mut parting = Vec::new();
+    let deadline = Instant::now() + PARTING;
+    let (mut parting, mut left) = (Vec::new(), Vec::new());
     for (link, rest) in links {
         let mut connection = link.into_connection();
-        let said = connection.write_all(&rest, || false).and_then(|()| connection.say_goodbye());
-        parting.push(said.map(|()| connection));
-    }
-    for connection in parting {
-        // What was measured stands.
-        if let Err(error) = connection.and_then(Connection::await_close) {
-            say(&format!("a connection did not close cleanly: {error:#}"));
+        // A broker that reads nothing is not waited for by one connection after the other.
+        let said = match Instant::now() < deadline {
+            true => connection.write_all(&rest, || false).and_then(|()| connection.say_goodbye()),
+            false => Err(anyhow!("the broker reads nothing")),
+        };
+        match said {
+            Ok(()) => parting.push(connection),
+            Err(error) => left.push(error),
         }
+    }
+    left.extend(parting.into_iter().filter_map(|connection| connection.await_close(deadline).err()));
+    if let Some(first) = left.first() {
+        say(&format!("{} connections did not close cleanly, the first since: {first:#}", left.len()));
     }
 }
 
@@ -295,6 +299,9 @@ fn share(all: u64, number: u64, count: u64) -> u64 {
 }
 
 const DIED: &str = "a thread of the load died";
+
+/// How long connections may take to close, all together.
+const PARTING: Duration = Duration::from_secs(10);
 
 /// What the messages encoded ahead may take of the memory, of all producers.
 const BATCHES_BYTES: usize = 64 << 20;

@@ -66,8 +66,9 @@ pub(super) fn measure(broker: &Broker, count: u32, hold: u32) -> Result<Outcome>
         connection.say_goodbye().context("an idle connection was lost")?;
         connections.push(connection);
     }
+    let deadline = Instant::now() + PARTING;
     for connection in connections {
-        connection.await_close()?;
+        connection.await_close(deadline)?;
     }
     outcome.add("opened_per_s", "opened", rate(count.into(), open_time), Unit::PerSecond);
     outcome.add("open_p50_ns", "open one, p50", opened_ns.value_at_quantile(0.5) as f64, Unit::Ns);
@@ -84,3 +85,6 @@ pub(super) fn measure(broker: &Broker, count: u32, hold: u32) -> Result<Outcome>
 fn wait(time: Duration) {
     thread::sleep(time);
 }
+
+/// How long all connections together may take to close.
+const PARTING: Duration = Duration::from_secs(60);

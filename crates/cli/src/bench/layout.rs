@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use super::broker_url::BrokerUrl;
 use super::connection::{CHANNEL, Connection};
 use super::publish_batch::Route;
+use super::say;
 
 /// What to declare.
 #[derive(Args, Debug, Clone)]
@@ -274,6 +275,13 @@ impl Layout {
         let deletes = self.ours.iter().map(|queue| Method::QueueDelete(queue::Delete { queue, ..Default::default() }));
         call_all(&mut self.connection, deletes, queue::DeleteOk::ID).context("a queue of the run is still there")?;
         self.connection.close()
+    }
+
+    /// The same, and says what went wrong: what was measured before stands.
+    pub(super) fn close_or_say(self) {
+        if let Err(error) = self.close() {
+            say(&format!("queues of the run may be left behind: {error:#}"));
+        }
     }
 }
 
