@@ -179,7 +179,7 @@ impl<'a> Suite<'a> {
                 rows.push(measured);
             }
             // What was measured so far outlives whatever comes.
-            write(&self.flags.out.with_extension("json"), &data)?;
+            document::write(&self.flags.out, &data)?;
         }
         Ok(data)
     }
