@@ -11,15 +11,15 @@ use super::super::outcome::Unit;
 use super::super::report::{self, Chart};
 use super::rows::{Group, limit_of};
 
-/// Writes the document and the charts; the raw data are there already.
+/// Writes the raw data, the charts and the document.
 pub(super) fn write(out: &Path, data: &Value) -> Result<()> {
     let stem = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    super::write(&out.with_extension("json"), data)?;
     let charts = report::of_suite(data);
     for chart in &charts {
         let file = out.with_file_name(format!("{stem}-{}.svg", chart.name));
         fs::write(&file, &chart.svg).with_context(|| file.display().to_string())?;
     }
-    super::write(&out.with_extension("json"), data)?;
     fs::write(out, text(&stem, data, &charts)).with_context(|| out.display().to_string())
 }
 
