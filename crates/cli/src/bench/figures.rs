@@ -20,6 +20,13 @@ pub(super) fn median(samples: &[f64]) -> f64 {
     }
 }
 
+/// The smallest sample that at least `share` (0 to 1) of all are no greater than; 0 of none.
+/// `sorted` is in ascending order.
+pub(super) fn percentile(sorted: &[u64], share: f64) -> u64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
+}
+
 /// An empty histogram of nanoseconds, to three digits.
 pub(super) fn new_histogram() -> Result<Histogram<u64>> {
     // An hour is enough: what is longer counts as that.
@@ -82,6 +89,15 @@ mod tests {
         assert_eq!(median(&[]), 0.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+
+    #[test]
+    fn a_percentile_is_a_sample() {
+        let sorted: Vec<u64> = (1..=1000).collect();
+        let found = [0.0, 0.5, 0.99, 0.999, 1.0].map(|share| percentile(&sorted, share));
+        assert_eq!(found, [1, 500, 990, 999, 1000]);
+        assert_eq!(percentile(&[7], 0.5), 7);
+        assert_eq!(percentile(&[], 0.99), 0);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amqp::Method;
 use amqp::method::confirm;
+use amqp::{Method, PropertyList};
 use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -165,7 +165,8 @@ impl Flow<'_> {
             let own: Vec<_> = every(layout.routes(), number, flags.producers).cloned().collect();
             let batch_bytes = BATCH_BYTES.min(BATCHES_BYTES / flags.producers.max(1) as usize);
             let (size, frame_max) = (flags.size as usize, connection.frame_max());
-            let batch = PublishBatch::to_routes(&own, size, flags.persistent, frame_max, batch_bytes);
+            let list = PropertyList { delivery_mode: flags.persistent.then_some(2), ..Default::default() };
+            let batch = PublishBatch::to_routes(&own, size, &list, frame_max, batch_bytes);
             let messages = flags.messages.map_or(u64::MAX, |all| share(all, number.into(), flags.producers.into()));
             // Producers take turns within a period, rather than publish all at once.
             let pace = self.rate.map(|rate| {

@@ -34,25 +34,30 @@ impl PublishBatch {
     /// Messages with a body of `body_bytes` to one queue; `is_persistent` sets delivery mode 2. No body frame is larger
     /// than `frame_max`.
     pub(super) fn new(queue: &str, body_bytes: usize, is_persistent: bool, frame_max: usize) -> Self {
-        Self::to_routes(&[Route::to_queue(queue)], body_bytes, is_persistent, frame_max, BATCH_BYTES)
+        let delivery_mode = is_persistent.then_some(2);
+        Self::with(queue, body_bytes, &PropertyList { delivery_mode, ..Default::default() }, frame_max)
     }
 
-    /// The same to several routes, at least one, and no more of them than fit into `batch_bytes` if one each does. Routes
-    /// are alike: all messages take the same number of octets.
+    /// The same with any properties.
+    pub(super) fn with(queue: &str, body_bytes: usize, list: &PropertyList, frame_max: usize) -> Self {
+        Self::to_routes(&[Route::to_queue(queue)], body_bytes, list, frame_max, BATCH_BYTES)
+    }
+
+    /// The same to several routes, at least one, whose headers replace those of `list`: as many as fit into `batch_bytes`,
+    /// and at least one each. Routes are alike: all messages take the same number of octets.
     pub(super) fn to_routes(
         routes: &[Route],
         body_bytes: usize,
-        is_persistent: bool,
+        list: &PropertyList,
         frame_max: usize,
         batch_bytes: usize,
     ) -> Self {
         let body: Vec<u8> = (0..body_bytes).map(|at| at as u8).collect();
-        let delivery_mode = is_persistent.then_some(2);
         let (mut turn, mut body_at) = (BytesMut::new(), 0);
         for route in routes {
             let mut properties = BytesMut::new();
-            PropertyList { delivery_mode, headers: route.headers.clone(), ..Default::default() }
-                .encode(&mut properties);
+            let headers = route.headers.clone().or_else(|| list.headers.clone());
+            PropertyList { headers, ..list.clone() }.encode(&mut properties);
             let (exchange, routing_key, began) = (&route.exchange, &route.routing_key, turn.len());
             basic::Publish { exchange, routing_key, ..Default::default() }.encode(CHANNEL, &mut turn);
             let header_bytes = frame::OVERHEAD_BYTES + HEADER_PREFIX_BYTES + properties.len();
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn routes_take_turns() {
         let routes = ["one", "two"].map(Route::to_queue);
-        let batch = PublishBatch::to_routes(&routes, 16, false, 4096, BATCH_BYTES);
+        let batch = PublishBatch::to_routes(&routes, 16, &PropertyList::default(), 4096, BATCH_BYTES);
         let (mut octets, mut keys) = (batch.octets(4), Vec::new());
         while let Some((frame, taken)) = frame::decode(octets, 4096).unwrap() {
             if frame.kind == FrameKind::Method
