@@ -373,7 +373,9 @@ impl Delivery {
 
 /// How many bytes of deliveries a shard sends to one connection before it waits for [`Command::Drained`]. A delivery
 /// may pass it by its own size.
-pub const WINDOW_BYTES: u64 = 1 << 20;
+///
+/// So much that of large messages, 1 MiB each, the next one is there while one is being sent.
+pub const WINDOW_BYTES: u64 = 2 << 20;
 
 /// What a delivery costs a connection beyond its message's bytes.
 const DELIVERY_OVERHEAD: u64 = 64;

@@ -247,7 +247,9 @@ impl ConnectionHost {
         if self.input.capacity() == 0 {
             self.input = BUFFERS.with_borrow_mut(|buffers| buffers.pop().unwrap_or_default());
         }
-        self.input.reserve(READ_BYTES);
+        // Of a frame that came in part only, more is to be had at once: the part is moved for each read.
+        let is_large = self.input.len() > READ_BYTES / 4;
+        self.input.reserve(if is_large { READ_LARGE_BYTES } else { READ_BYTES });
         let most = if self.machine.is_blocking() { READ_BLOCKING_BYTES } else { usize::MAX };
         pin!(self.socket.read_buf(&mut (&mut self.input).limit(most))).poll(cx)
     }
@@ -377,6 +379,9 @@ const POOLED_BUFFERS: usize = 16;
 
 /// How much one read takes: some hundreds of small messages, one batch's worth.
 const READ_BYTES: usize = 64 << 10;
+
+/// How much one read takes while large frames come in.
+const READ_LARGE_BYTES: usize = 256 << 10;
 
 /// How much one read takes of a connection that it may block: it is kept for as long as the alarm is on.
 const READ_BLOCKING_BYTES: usize = 4 << 10;

@@ -44,7 +44,7 @@ impl<S: Store> Shard<S> {
         if !self.queues[slot].getters.is_empty() {
             self.serve_getters(slot);
         }
-        let before = self.queues[slot].ready.len();
+        let before = self.queues[slot].ready.sums();
         while !self.queues[slot].ready.is_empty() {
             if self.queues[slot].rotation.is_empty() {
                 break;
@@ -67,7 +67,10 @@ impl<S: Store> Shard<S> {
         self.count_near(slot);
         let queue = &mut self.queues[slot];
         if queue.consumers > 0 {
-            queue.pace.note_delivered(before.saturating_sub(queue.ready.len()) as u64, self.now.ms);
+            let now = queue.ready.sums();
+            let gone = |before: u64, now: u64| before.saturating_sub(now);
+            let (count, bytes) = (gone(before.count, now.count), gone(before.body_bytes, now.body_bytes));
+            queue.pace.note_delivered(count, bytes, self.now.ms);
             if queue.rotation.is_empty() && !queue.ready.is_empty() {
                 queue.pace.note_sated(self.now.ms);
             }
