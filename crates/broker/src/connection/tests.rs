@@ -362,14 +362,14 @@ fn what_was_held_for_a_consumer_that_is_gone_takes_no_room_in_the_window() {
     let consuming = ConnectionEvent::Done { call: consume.call, outcome: Outcome::Consuming };
     client.machine.apply(client.now, consuming, &mut client.fx);
     client.fx.shards[0].clear();
-    for (seq, body) in [(1, vec![0; 10]), (2, vec![0; 300_000])] {
+    for (seq, body) in [(1, vec![0; 10]), (2, vec![0; 600_000])] {
         let delivery = delivery(consume.consumer, &queue, seq, &body);
         client.machine.apply(client.now, ConnectionEvent::Deliver(delivery), &mut client.fx);
     }
     assert!(client.sent().len() < 10, "the channel's limit is one");
     assert!(client.fx.shards[0].is_empty());
     client.machine.apply(client.now, ConnectionEvent::ConsumerGone { consumer: consume.consumer }, &mut client.fx);
-    assert!(matches!(client.fx.shards[0][..], [Command::Drained { bytes: 300_000.. }]), "{:?}", client.fx.shards);
+    assert!(matches!(client.fx.shards[0][..], [Command::Drained { bytes: 600_000.. }]), "{:?}", client.fx.shards);
 }
 
 #[test]
