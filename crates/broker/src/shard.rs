@@ -33,8 +33,8 @@ mod tests;
 pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
-    Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, ShardId,
-    ShardInput, ShardReport,
+    Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, Settlement,
+    ShardId, ShardInput, ShardReport,
 };
 use crate::message::Message;
 use crate::queue::Queue;
@@ -277,21 +277,24 @@ impl<S: Store> Shard<S> {
     }
 
     /// The disk cannot follow: nothing more to be written, please, until this changes. The store's news change it. While
-    /// there is no room on the disk this is not so, however much waits: who publishes is blocked then, and what the
-    /// others want is what makes room.
+    /// there is no room on the disk more may wait: who publishes is blocked then, and what the others want is what makes
+    /// room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.log.unwritten_bytes() > UNWRITTEN_BYTES_MAX && !self.is_stuck
+        let unwritten = self.log.unwritten_bytes();
+        unwritten > UNWRITTEN_STUCK_BYTES_MAX || unwritten > UNWRITTEN_BYTES_MAX && !self.is_stuck
     }
 
-    /// Whether this batch had better wait: while the disk cannot follow, whatever adds messages to the log; and at most
-    /// some milliseconds, publishes to a queue whose consumers are about to come for more, since a publisher that never
-    /// waits takes the processor from consumers that wait for each answer.
+    /// Whether this batch has to wait for the disk, which cannot follow: it adds more to the log than an acknowledgement.
     #[must_use]
-    pub fn puts_off(&self, batch: &[Command], now: Now) -> bool {
-        if self.is_full() && batch.iter().any(|command| self.is_for_the_log(command)) {
-            return true;
-        }
+    pub fn waits_for_disk(&self, batch: &[Command]) -> bool {
+        self.is_full() && batch.iter().any(|command| self.is_for_the_log(command))
+    }
+
+    /// Whether this batch publishes to a queue whose consumers are about to come for more, and had better wait a moment:
+    /// a publisher that never waits takes the processor from consumers that wait for each answer.
+    #[must_use]
+    pub fn is_ahead_of_consumers(&self, batch: &[Command], now: Now) -> bool {
         let Some(Command::Publish(publish)) = batch.first() else { return false };
         let queue = publish.queues.first().and_then(|queue| self.queue_slots.get(queue));
         queue.is_some_and(|slot| self.queues[*slot].is_ahead_of_consumers(now.ms))
@@ -308,6 +311,8 @@ impl<S: Store> Shard<S> {
                 })
             }),
             Command::Transaction(commands) => commands.iter().any(|command| self.is_for_the_log(command)),
+            // A dead letter is a message again, and who gives back the same one for ever writes for ever.
+            Command::Settle(settle) => matches!(settle.how, Settlement::Discard | Settlement::Requeue),
             _ => false,
         }
     }
@@ -594,3 +599,5 @@ impl<S: Store> Shard<S> {
 
 /// Sum of what one slow sync may leave unwritten before the clients feel it.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
+/// What may be unwritten while the disk has no room: hours of what consumers do, while nobody publishes.
+const UNWRITTEN_STUCK_BYTES_MAX: usize = 4 * UNWRITTEN_BYTES_MAX;

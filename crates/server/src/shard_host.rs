@@ -4,10 +4,11 @@
 //! more than a core of its own saves (CPU per message in the prototype, as a task and as a thread: 100 and 132 ns with
 //! one queue, 143 and 150 ns with 5,000). The log's writer, which blocks in the kernel, does have its thread.
 
-use crate::switchboard::{LIGHT_ROOM, ShardMail, Switchboard, weight};
+use crate::switchboard::{LIGHT_ROOM, ShardMail, Switchboard, publish_bytes, room_for_bytes};
 use broker::command::{Batch, CatalogInput, Command, ConnectionId, Outbox, ShardInput};
 use broker::inspect::QueueView;
 use broker::shard::Shard;
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use store::Store;
@@ -44,6 +45,8 @@ struct Desk {
     passed_over: Vec<ConnectionId>,
     /// All that waits is put off.
     holds: bool,
+    /// Since when what is ahead of consumers has been put off, and nothing of it let in.
+    ahead_since_ms: Option<u64>,
     /// [`ShardInput::Close`] came: nothing may follow it.
     is_closing: bool,
 }
@@ -55,7 +58,8 @@ impl<S: Store> ShardHost<S> {
         loop {
             self.wait(&mut desk).await;
             let now = self.board.clock().now();
-            desk.open_mail(|commands| self.shard.puts_off(commands, now));
+            let is_ahead = |batch: &[Command]| self.shard.is_ahead_of_consumers(batch, now);
+            desk.open_mail(now.ms, |batch| self.shard.waits_for_disk(batch), is_ahead);
             self.shard.step(now, &mut desk.inbox, &self.board.topology(), &mut desk.out);
             desk.executed.clear();
             if let Some(sentence) = desk.out.failed.take() {
@@ -115,21 +119,49 @@ impl Desk {
     ///
     /// What settles deliveries goes first: it is paid for, and a consumer with few deliveries at a time would otherwise
     /// wait for all that a fast publisher has sent meanwhile, again and again. Then what is small, so that who sends
-    /// little does not wait for who sends a lot, then the rest, in portions. Some of it may be put off. Nothing overtakes
-    /// mail of the same connection, and what comes from the catalog or another shard overtakes nothing.
-    fn open_mail(&mut self, is_put_off: impl Fn(&[Command]) -> bool) {
+    /// little does not wait for who sends a lot, then the rest, in portions. Nothing overtakes mail of the same connection,
+    /// and what comes from the catalog or another shard overtakes nothing.
+    ///
+    /// What has to wait for the disk is put off until it need not. What is ahead of its queue's consumers is put off for
+    /// [`PATIENCE_MS`] at the most, and then a portion of it is let in whatever they do; and not at all where others than
+    /// connections would have to wait for it.
+    fn open_mail(
+        &mut self,
+        now_ms: u64,
+        waits_for_disk: impl Fn(&[Command]) -> bool,
+        is_ahead: impl Fn(&[Command]) -> bool,
+    ) {
         let mut mail = std::mem::take(&mut self.mail);
         for piece in mail.drain(..) {
-            if self.is_urgent(&piece) {
-                self.open(piece);
-            } else {
-                self.waiting.push_back(piece);
+            match piece {
+                ShardMail::Batch(batch, room) if batch.commands.iter().all(Command::settles) => {
+                    // Paid for by deliveries: where it has to wait it keeps no other's acknowledgements out.
+                    if waits_for_disk(&batch.commands) || self.has_waiting(batch.connection) {
+                        self.waiting.push_back(ShardMail::Batch(batch, None));
+                    } else {
+                        self.open(ShardMail::Batch(batch, room));
+                    }
+                }
+                piece => self.waiting.push_back(piece),
             }
         }
         self.mail = mail;
+        let is_patient = self.ahead_since_ms.is_none_or(|since_ms| now_ms.saturating_sub(since_ms) < PATIENCE_MS)
+            && self.waiting.iter().all(|piece| matches!(piece, ShardMail::Batch(..)));
+        let was_ahead = Cell::new(false);
+        let is_put_off = |batch: &[Command]| {
+            let is_early = is_patient && is_ahead(batch);
+            was_ahead.set(was_ahead.get() || is_early);
+            is_early || waits_for_disk(batch)
+        };
         let light = self.open_waiting(LIGHT_ROOM_AT_ONCE, |batch, room| room > LIGHT_ROOM || is_put_off(batch));
         let left = ROOM_AT_ONCE - light.min(ROOM_AT_ONCE);
         self.holds = self.open_waiting(left, |batch, _| is_put_off(batch)) < left && !self.waiting.is_empty();
+        self.ahead_since_ms = was_ahead.get().then(|| self.ahead_since_ms.unwrap_or(now_ms));
+    }
+
+    fn has_waiting(&self, connection: ConnectionId) -> bool {
+        self.waiting.iter().any(|piece| matches!(piece, ShardMail::Batch(batch, _) if batch.connection == connection))
     }
 
     /// Opens what waits, in order, until it took so much room; how much it took. Batches may be passed over.
@@ -162,16 +194,6 @@ impl Desk {
             self.open(first);
         }
         taken
-    }
-
-    /// Only settles, and comes from nobody who has mail waiting.
-    fn is_urgent(&self, piece: &ShardMail) -> bool {
-        let ShardMail::Batch(batch, _) = piece else { return false };
-        let is_same = |other: &ShardMail| match other {
-            ShardMail::Batch(other, _) => other.connection == batch.connection,
-            ShardMail::Input(_) | ShardMail::Inspect(..) => false,
-        };
-        batch.commands.iter().all(Command::settles) && !self.waiting.iter().any(is_same)
     }
 
     /// Makes one piece an input.
@@ -210,9 +232,10 @@ fn room_of(piece: &ShardMail) -> usize {
 fn split(piece: ShardMail, room: usize) -> (ShardMail, Option<ShardMail>) {
     let ShardMail::Batch(mut batch, Some(mut taken)) = piece else { return (piece, None) };
     if taken.num_permits() > room {
-        let mut units = 0;
+        let (mut bytes, mut units) = (0, 0);
         let last = batch.commands.iter().position(|command| {
-            units += weight(std::slice::from_ref(command)) as usize;
+            bytes += publish_bytes(std::slice::from_ref(command));
+            units = room_for_bytes(bytes) as usize;
             units >= room
         });
         if let Some(last) = last
@@ -229,6 +252,8 @@ fn split(piece: ShardMail, room: usize) -> (ShardMail, Option<ShardMail>) {
 
 /// How long mail is put off before it is looked again.
 const HOLD_MS: u64 = 1;
+/// How long publishers wait for consumers at the most, whatever those do.
+const PATIENCE_MS: u64 = 2;
 /// How much of [`ROOM_AT_ONCE`] is for small batches first: not all, so that large ones are not kept out.
 const LIGHT_ROOM_AT_ONCE: usize = 12;
 /// How many pieces of mail one step takes at most.
@@ -289,23 +314,60 @@ mod tests {
             mail(1, vec![ack()]),
             mail(3, vec![ack(), Command::Mark { mark: 1 }]),
         ]);
-        desk.open_mail(publishes_to(7));
+        desk.open_mail(1, |_| false, publishes_to(7));
         assert_eq!(from(&mut desk.inbox), [2, 3]);
         assert!(desk.holds, "it has to be looked again");
-        desk.open_mail(|_| false);
+        desk.open_mail(1, |_| false, |_| false);
         assert_eq!(from(&mut desk.inbox), [1, 1, 1]);
         assert!(!desk.holds);
     }
 
     #[test]
     fn what_the_catalog_asks_comes_after_all_that_was_published_before() {
+        let count = || ShardInput::Count { queue: QueueId(7), connection: ConnectionId(1), call: CallId(1) };
+        let pieces = || [mail(1, vec![publish(7)]), ShardMail::Input(count()), mail(2, vec![publish(8)])];
+        let in_order = |inbox: &[ShardInput]| {
+            matches!(inbox, [ShardInput::Batch(_), ShardInput::Count { .. }, ShardInput::Batch(_)])
+        };
         let mut desk = Desk::default();
-        let count = ShardInput::Count { queue: QueueId(7), connection: ConnectionId(1), call: CallId(1) };
-        desk.mail.extend([mail(1, vec![publish(7)]), ShardMail::Input(count), mail(2, vec![publish(8)])]);
-        desk.open_mail(publishes_to(7));
-        assert!(desk.inbox.is_empty(), "{:?}", desk.inbox);
-        desk.open_mail(|_| false);
-        assert!(matches!(desk.inbox[..], [ShardInput::Batch(_), ShardInput::Count { .. }, ShardInput::Batch(_)]));
+        desk.mail.extend(pieces());
+        desk.open_mail(1, publishes_to(7), |_| false);
+        assert!(desk.inbox.is_empty(), "while the disk does not follow: {:?}", desk.inbox);
+        desk.open_mail(1, |_| false, |_| false);
+        assert!(in_order(&desk.inbox), "{:?}", desk.inbox);
+        desk.inbox.clear();
+        desk.mail.extend(pieces());
+        desk.open_mail(1, |_| false, publishes_to(7));
+        assert!(in_order(&desk.inbox), "it does not wait for consumers: {:?}", desk.inbox);
+    }
+
+    #[test]
+    fn a_publisher_waits_for_consumers_some_milliseconds_at_the_most_however_often_they_come() {
+        let mut desk = Desk::default();
+        let mut let_in = Vec::new();
+        for now_ms in 1..=100 {
+            desk.mail.push(mail(1, vec![publish(7)]));
+            desk.mail.push(mail(2, vec![ack()]));
+            desk.open_mail(now_ms, |_| false, publishes_to(7));
+            if from(&mut desk.inbox).contains(&1) {
+                let_in.push(now_ms);
+            }
+        }
+        assert!(let_in.len() >= 30 && let_in[0] <= 1 + PATIENCE_MS, "{let_in:?}");
+    }
+
+    #[test]
+    fn while_the_disk_does_not_follow_acknowledgements_are_let_through() {
+        let room = Arc::new(Semaphore::new(2));
+        let permit = || Some(Arc::clone(&room).try_acquire_owned().unwrap());
+        let mut desk = Desk::default();
+        let acks = |connection| Batch { connection: ConnectionId(connection), commands: vec![ack()] };
+        desk.mail.extend([mail(1, vec![publish(7)]), ShardMail::Batch(acks(1), permit())]);
+        desk.mail.push(ShardMail::Batch(acks(2), permit()));
+        desk.open_mail(1, publishes_to(7), |_| false);
+        assert_eq!(from(&mut desk.inbox), [2], "nothing overtakes mail of its own connection");
+        desk.executed.clear();
+        assert_eq!(room.available_permits(), 2, "and what waits keeps nobody else's out");
     }
 
     #[test]
@@ -318,12 +380,12 @@ mod tests {
         };
         let mut desk = Desk::default();
         desk.mail.extend([batch(1, 60, 60), batch(1, 60, 60), batch(2, 1, 1), batch(1, 1, 1)]);
-        desk.open_mail(|_| false);
+        desk.open_mail(1, |_| false, |_| false);
         assert_eq!(from(&mut desk.inbox), [2, 1], "its own first portion as well");
         let mut steps = 1;
         while !desk.waiting.is_empty() {
             desk.executed.clear();
-            desk.open_mail(|_| false);
+            desk.open_mail(1, |_| false, |_| false);
             assert!(from(&mut desk.inbox).iter().all(|connection| *connection == 1));
             steps += 1;
         }
@@ -339,7 +401,7 @@ mod tests {
         desk.mail.push(ShardMail::Batch(Batch { connection: ConnectionId(1), commands }, Some(permit)));
         let mut queues = Vec::new();
         for step in 0.. {
-            desk.open_mail(|_| false);
+            desk.open_mail(1, |_| false, |_| false);
             if desk.inbox.is_empty() {
                 assert!(step > 2, "it was taken in {step} steps");
                 break;

@@ -509,12 +509,17 @@ fn ask_connection(line: &ConnectionLine) -> oneshot::Receiver<ConnectionView> {
 
 /// The room that commands take in a mailbox: one, and one more for each 4 KiB of messages and of what it costs to queue
 /// them.
-pub(crate) fn weight(commands: &[Command]) -> u32 {
-    let units = 1 + publish_bytes(commands) / 4096;
-    u32::try_from(units).unwrap_or(ROOM).min(ROOM)
+fn weight(commands: &[Command]) -> u32 {
+    room_for_bytes(publish_bytes(commands))
 }
 
-fn publish_bytes(commands: &[Command]) -> u64 {
+/// The room that commands take whose publishes weigh so much.
+pub(crate) fn room_for_bytes(publish_bytes: u64) -> u32 {
+    u32::try_from(1 + publish_bytes / 4096).unwrap_or(ROOM).min(ROOM)
+}
+
+/// What the publishes among these weigh.
+pub(crate) fn publish_bytes(commands: &[Command]) -> u64 {
     let bytes = |command: &Command| match command {
         Command::Publish(publish) => {
             publish.messages().map(|message| PUBLISH_BYTES + message.bytes().len() as u64).sum()

@@ -384,7 +384,9 @@ impl Connection {
         if routed.is_unroutable() {
             return_unroutable(&routed, number, channel, frame_max, fx);
         }
-        if let Some(repeated) = routed.repeated() {
+        if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
+            channel.pattern = None;
+        } else if let Some(repeated) = routed.repeated() {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -572,6 +574,8 @@ const NO_HEADER: &str = "expected content header for class 60, got non content h
 const NO_BODY: &str = "expected content body, got non content body frame instead";
 /// RabbitMQ's hard limit, whatever is configured.
 const BODY_BYTES_MAX: u64 = 512 << 20;
+/// With names and properties longer than this together, publishes are parsed: a channel keeps what it compares with.
+const PATTERN_HEAD_BYTES_MAX: usize = 2048;
 /// How many messages follow another in one command at the most: a shard does a command in one go.
 const ALIKE_MAX: usize = 255;
 /// For a body up to this size memory is taken at once.

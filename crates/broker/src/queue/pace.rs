@@ -18,12 +18,13 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// So many messages were delivered in a step, or dropped, with bodies of so many bytes.
-    pub(crate) fn note_delivered(&mut self, count: u64, bytes: u64, now_ms: u64) {
+    /// So many messages were delivered to so many consumers in a step, or dropped, with bodies of so many bytes.
+    pub(crate) fn note_delivered(&mut self, count: u64, bytes: u64, consumers: u32, now_ms: u64) {
         self.delivered += count + bytes / BYTES_LIKE_ONE;
         let elapsed_ms = now_ms.saturating_sub(self.since_ms);
         if elapsed_ms >= COUNT_MS {
-            self.is_fast = self.delivered >= elapsed_ms.saturating_mul(FAST_PER_MS);
+            let fast = elapsed_ms.saturating_mul(FAST_PER_MS).saturating_mul(u64::from(consumers));
+            self.is_fast = self.delivered >= fast;
             self.delivered = 0;
             self.since_ms = now_ms;
         }
@@ -47,7 +48,7 @@ impl Pace {
 
 /// How long deliveries are counted.
 const COUNT_MS: u64 = 20;
-/// Deliveries per millisecond that no real work keeps up with.
+/// Deliveries per millisecond to one consumer that no real work keeps up with.
 const FAST_PER_MS: u64 = 10;
 /// So much of a body is as much work as a message of its own: 100 MB/s is fast, too.
 const BYTES_LIKE_ONE: u64 = 10_000;
@@ -61,19 +62,19 @@ mod tests {
     #[test]
     fn only_fast_consumers_are_waited_for_and_not_for_long() {
         let mut pace = Pace::default();
-        pace.note_delivered(1000, 0, 1000);
-        pace.note_delivered(COUNT_MS * FAST_PER_MS - 1, 0, 1000 + COUNT_MS);
+        pace.note_delivered(1000, 0, 1, 1000);
+        pace.note_delivered(2 * COUNT_MS * FAST_PER_MS - 1, 0, 2, 1000 + COUNT_MS);
         pace.note_sated(1000 + COUNT_MS);
         assert!(!pace.is_about_to_be_asked(1000 + COUNT_MS), "slow");
         let now_ms = 1000 + 2 * COUNT_MS;
-        pace.note_delivered(0, COUNT_MS * FAST_PER_MS * BYTES_LIKE_ONE, now_ms);
+        pace.note_delivered(0, COUNT_MS * FAST_PER_MS * BYTES_LIKE_ONE, 1, now_ms);
         pace.note_hungry();
         assert!(!pace.is_about_to_be_asked(now_ms), "they may have more at once");
         pace.note_sated(now_ms);
         assert!(pace.is_about_to_be_asked(now_ms + PATIENCE_MS));
         pace.note_sated(now_ms + PATIENCE_MS);
         assert!(!pace.is_about_to_be_asked(now_ms + PATIENCE_MS + 1), "from the first time on");
-        pace.note_delivered(COUNT_MS, 0, now_ms + 10 * COUNT_MS);
+        pace.note_delivered(COUNT_MS, 0, 1, now_ms + 10 * COUNT_MS);
         pace.note_hungry();
         pace.note_sated(now_ms + 10 * COUNT_MS);
         assert!(!pace.is_about_to_be_asked(now_ms + 10 * COUNT_MS), "they have become slow");

@@ -70,7 +70,7 @@ impl<S: Store> Shard<S> {
             let now = queue.ready.sums();
             let gone = |before: u64, now: u64| before.saturating_sub(now);
             let (count, bytes) = (gone(before.count, now.count), gone(before.body_bytes, now.body_bytes));
-            queue.pace.note_delivered(count, bytes, self.now.ms);
+            queue.pace.note_delivered(count, bytes, queue.consumers, self.now.ms);
             if queue.rotation.is_empty() && !queue.ready.is_empty() {
                 queue.pace.note_sated(self.now.ms);
             }

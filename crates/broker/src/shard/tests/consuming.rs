@@ -146,15 +146,15 @@ fn a_connection_that_does_not_drain_is_sent_no_more_than_its_window() {
     world.queue(1, QueueSettings::default());
     world.consume_as(1, Consume { no_ack: true, ..consumer_of(1, 1) });
     let body = "x".repeat(100_000);
-    for _ in 0..30 {
+    for _ in 0..40 {
         world.publish(1, &body);
     }
     let sent = world.deliveries().len();
-    assert_eq!(sent, 11);
+    assert_eq!(sent, 21);
     world.command(1, Command::Drained { bytes: 200_000 });
     assert_eq!(world.deliveries().len(), 0, "less than half is free");
-    world.command(1, Command::Drained { bytes: 500_000 });
-    assert_eq!(world.deliveries().len(), 7);
+    world.command(1, Command::Drained { bytes: 900_000 });
+    assert_eq!(world.deliveries().len(), 11);
 }
 
 #[test]
