@@ -1,6 +1,7 @@
 //! `leveret bench limit`: what this machine could do with no broker in it. A relay moves the same octets between the same
 //! producer and consumer, and a file takes the same sizes with a sync after each. Results can be stated as a share of it.
 
+mod ask;
 mod disk;
 mod relay;
 
@@ -65,6 +66,12 @@ pub(super) fn measure(sizes: &[u32], seconds: u32, dir: &Path, interrupt: &Inter
     if !interrupt.has_come() {
         say("latency by a relay");
         relay::measure_latency(seconds, interrupt, &mut outcome)?;
+    }
+    for talk in ask::Talk::ALL {
+        if !interrupt.has_come() {
+            say(talk.name());
+            ask::measure(talk, dir, seconds, interrupt, &mut outcome)?;
+        }
     }
     for at_once in [1, 100, 1000] {
         if !interrupt.has_come() {

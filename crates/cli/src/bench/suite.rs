@@ -27,11 +27,12 @@ use rows::{ROWS, Row};
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     /// A broker that runs (repeatable). What needs a broker of its own is left out
-    #[arg(long, value_name = "NAME=URL[,pid=PID+PID]")]
+    #[arg(long, value_name = "NAME[@ROW+ROW]=URL[,pid=PID+PID]")]
     broker: Vec<Named<Broker>>,
     /// A broker to start for each run (repeatable): {port} stands for its port, {port+1} to {port+9} for others it needs,
-    /// {dir} for an empty data directory. The first broker is the one that others are held against
-    #[arg(long, value_name = "NAME=COMMAND")]
+    /// {dir} for an empty data directory. The first broker is the one that others are held against. One that is named with
+    /// rows or groups is run in those only
+    #[arg(long, value_name = "NAME[@ROW+ROW]=COMMAND")]
     start: Vec<Named<String>>,
     /// How often each row is run; medians are told [default: 3, with --quick 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -62,10 +63,11 @@ pub(super) struct Flags {
     note: Vec<String>,
 }
 
-/// Something with a name: NAME=…
+/// Something with a name, and the rows that it is for, none standing for all: NAME[@ROW+ROW]=…
 #[derive(Debug, Clone)]
 pub(super) struct Named<T> {
     name: String,
+    rows: Vec<String>,
     it: T,
 }
 
@@ -77,10 +79,13 @@ where
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, it) = text.split_once('=').ok_or("a broker is NAME=…")?;
+        let (name, rows) = name
+            .split_once('@')
+            .map_or((name, Vec::new()), |(name, rows)| (name, rows.split('+').map(str::to_owned).collect()));
         if name.is_empty() || name.contains(['/', ':']) {
             return Err(format!("{name:?} is no name for a broker: write NAME=…"));
         }
-        Ok(Self { name: name.to_owned(), it: it.parse().map_err(|error| format!("{error}"))? })
+        Ok(Self { name: name.to_owned(), rows, it: it.parse().map_err(|error| format!("{error}"))? })
     }
 }
 
@@ -88,6 +93,8 @@ where
 #[derive(Debug, Clone)]
 struct Contender {
     name: String,
+    /// What it is run in; nothing stands for all.
+    rows: Vec<String>,
     origin: Origin,
 }
 
@@ -107,10 +114,12 @@ struct CommandLine {
 
 /// Measures all and writes the document.
 pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
-    let started = flags.start.iter().map(|it| (&it.name, Origin::Started(it.it.clone())));
-    let running = flags.broker.iter().map(|it| (&it.name, Origin::Running(it.it.clone())));
-    let contenders: Vec<_> =
-        started.chain(running).map(|(name, origin)| Contender { name: name.clone(), origin }).collect();
+    let started = flags.start.iter().map(|it| (&it.name, &it.rows, Origin::Started(it.it.clone())));
+    let running = flags.broker.iter().map(|it| (&it.name, &it.rows, Origin::Running(it.it.clone())));
+    let contenders: Vec<_> = started
+        .chain(running)
+        .map(|(name, rows, origin)| Contender { name: name.clone(), rows: rows.clone(), origin })
+        .collect();
     ensure!(!contenders.is_empty(), "no broker to measure: name some with --start NAME=COMMAND or --broker NAME=URL");
     let suite = Suite::new(flags, contenders, interrupt)?;
     let data = suite.measure()?;
@@ -132,7 +141,8 @@ struct Suite<'a> {
 
 impl<'a> Suite<'a> {
     fn new(flags: &'a Flags, contenders: Vec<Contender>, interrupt: &'a Interrupt) -> Result<Self> {
-        for name in flags.only.iter().chain(&flags.without) {
+        let of_contenders = contenders.iter().flat_map(|contender| &contender.rows);
+        for name in flags.only.iter().chain(&flags.without).chain(of_contenders) {
             ensure!(
                 ROWS.iter().any(|row| is_named(row, name)),
                 "there is no row or group {name:?}; rows are {}",
@@ -187,11 +197,13 @@ impl<'a> Suite<'a> {
     fn measure_row(&self, number: usize, row: &Row) -> Value {
         let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); self.contenders.len()];
         let mut failures: Vec<Option<String>> = vec![None; self.contenders.len()];
+        let is_run =
+            |contender: &Contender| contender.rows.is_empty() || contender.rows.iter().any(|it| is_named(row, it));
         let command = self.command(row);
         for round in 1..=self.rounds {
             for (contender, (runs, failure)) in self.contenders.iter().zip(runs.iter_mut().zip(&mut failures)) {
                 // What has failed once fails again, after the same time.
-                if self.interrupt.has_come() || failure.is_some() {
+                if self.interrupt.has_come() || failure.is_some() || !is_run(contender) {
                     continue;
                 }
                 let (done, all) = (number + 1, self.rows.len());
@@ -336,6 +348,10 @@ mod tests {
         assert_eq!((named.name.as_str(), named.it.url.port), ("one", 5800));
         let started: Named<String> = "two=serve --port={port}".parse().unwrap();
         assert_eq!((started.name.as_str(), started.it.as_str()), ("two", "serve --port={port}"));
+        assert!(started.rows.is_empty());
+        let some: Named<String> = "three@durable+kib=serve --at=me@here".parse().unwrap();
+        assert_eq!((some.name.as_str(), some.it.as_str()), ("three", "serve --at=me@here"));
+        assert_eq!(some.rows, ["durable", "kib"]);
         for text in ["amqp://127.0.0.1", "=amqp://127.0.0.1", "one=http://host"] {
             assert!(text.parse::<Named<Broker>>().is_err(), "{text}");
         }

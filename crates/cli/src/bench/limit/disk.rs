@@ -45,13 +45,13 @@ pub(super) fn measure_bandwidth(dir: &Path, seconds: u32, outcome: &mut Outcome)
 }
 
 /// A file of which all room is taken beforehand; removed when dropped.
-struct Scratch {
+pub(super) struct Scratch {
     file: fs::File,
     path: PathBuf,
 }
 
 impl Scratch {
-    fn new(dir: &Path) -> Result<Self> {
+    pub(super) fn new(dir: &Path) -> Result<Self> {
         let path = dir.join(format!("leveret-bench-{}-disk", std::process::id()));
         let file =
             fs::File::create(&path).with_context(|| format!("no file to measure the disk with: {}", path.display()))?;
@@ -63,6 +63,13 @@ impl Scratch {
         }
         scratch.file.sync_all()?;
         Ok(scratch)
+    }
+
+    /// Writes one message there, so that it outlives the machine; where the next one goes.
+    pub(super) fn write_and_sync(&self, at: u64) -> Result<u64> {
+        self.file.write_all_at(&[0x5A; MESSAGE_BYTES], at)?;
+        self.file.sync_data()?;
+        Ok((at + MESSAGE_BYTES as u64) % (FILE_BYTES - MESSAGE_BYTES as u64))
     }
 }
 
