@@ -282,6 +282,15 @@ pub(super) const ROWS: &[Row] = &[
         CONSUMED,
         "as 8 clients",
     ),
+    row(
+        Group::Scale,
+        "work-8",
+        "8 queues, 1 KiB persistent with confirms, each acked, 4 producers, 4 consumers",
+        "throughput --producers 4 --consumers 4 --queues 8 --size 1024 --durable --persistent --confirm 500 --ack each \
+         --prefetch 500",
+        CONSUMED,
+        "",
+    ),
     row(Group::Scale, "topic", "a topic exchange, 1 binding", "throughput --exchange topic", CONSUMED, ""),
     row(
         Group::Scale,
