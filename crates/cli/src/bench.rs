@@ -5,6 +5,7 @@
 //! goes to stderr, the result to stdout.
 
 mod backlog;
+mod beside;
 mod broker;
 mod broker_url;
 mod chart;
@@ -58,7 +59,7 @@ enum Load {
     Throughput(throughput::Flags),
     /// Publish at a fixed rate and time each message
     #[command(after_help = LATENCY)]
-    Latency(latency::Flags),
+    Latency(Box<latency::Flags>),
     /// Open and close connections and channels, declare and delete queues, bind them: how many a second
     #[command(after_help = CHURN)]
     Churn(churn::Flags),
@@ -113,7 +114,8 @@ meanwhile (coordinated omission is corrected). What this program overslept is ta
 Examples:
   leveret bench latency --rate 5000 --seconds 30
   leveret bench latency --rate 100 --producers 50 --consumers 50 --queues 50 --persistent --durable --ack each
-  leveret bench latency --rate 20000 --compare amqp://127.0.0.1:5673 --json > latency.json";
+  leveret bench latency --rate 20000 --compare amqp://127.0.0.1:5673 --json > latency.json
+  leveret bench latency --rate 500 --beside throughput,--consumers,0,--seconds,3600";
 
 const CHURN: &str = "\
 Each client does one thing after another and waits for each answer. What is declared is durable, unless --transient.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Where a broker listens, and who to be there.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub(crate) struct BrokerUrl {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) vhost: String,
+}
+
+impl BrokerUrl {
+    /// The URL, password included, as it can be parsed again.
+    pub(super) fn in_full(&self) -> String {
+        let Self { host, port, user, password, vhost } = self;
+        let encoded = |part| utf8_percent_encode(part, NON_ALPHANUMERIC);
+        // The colons of an IPv6 address stand in brackets.
+        let host = if host.contains(':') { format!("[{host}]") } else { encoded(host).to_string() };
+        format!("amqp://{}:{}@{host}:{port}/{}", encoded(user), encoded(password), encoded(vhost))
+    }
 }
 
 impl FromStr for BrokerUrl {

@@ -9,6 +9,7 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::beside::Beside;
 use super::broker::Broker;
 use super::figures::per_second;
 use super::flow::{self, Flow, Rates};
@@ -27,6 +28,10 @@ pub(super) struct Flags {
     /// Messages per second of each producer, evenly spread
     #[arg(long, help_heading = "Messages", value_name = "PER_SECOND", default_value_t = 5000.0, value_parser = parse_rate)]
     pub(super) rate: f64,
+    /// Another load that runs meanwhile: a command of this program, its words divided by commas, as
+    /// throughput,--consumers,0
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',', allow_hyphen_values = true)]
+    pub(super) beside: Vec<String>,
 }
 
 /// Runs the load and prints what came of it.
@@ -34,14 +39,21 @@ pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
     ensure!(flags.rate > 0.0, "latency at no rate is none: give a --rate above 0");
     let mut work = flags.load.json();
     work["rate_per_producer"] = json!(flags.rate);
-    let title = format!("{}, {} a producer", flags.load.title(), per_second(flags.rate));
-    flags.target.run("latency", &title, &work, interrupt, |broker| measure(broker, &flags.load, flags.rate, interrupt))
+    work["beside"] = json!(flags.beside);
+    let mut title = format!("{}, {} a producer", flags.load.title(), per_second(flags.rate));
+    if !flags.beside.is_empty() {
+        title.push_str(&format!(", beside {}", flags.beside.join(" ")));
+    }
+    flags.target.run("latency", &title, &work, interrupt, |broker| measure(broker, flags, interrupt))
 }
 
 /// Runs the load once.
-pub(super) fn measure(broker: &Broker, load: &flow::Flags, rate: f64, interrupt: &Interrupt) -> Result<Outcome> {
+pub(super) fn measure(broker: &Broker, flags: &Flags, interrupt: &Interrupt) -> Result<Outcome> {
+    let Flags { load, rate, beside, .. } = flags;
     ensure!(load.producers > 0 && load.consumers > 0, "a latency needs a producer and a consumer");
-    let flowed = Flow { flags: load, rate: Some(rate), is_stamped: true }.run(broker, interrupt)?;
+    let beside = if beside.is_empty() { None } else { Some(Beside::start(beside, &broker.url)?) };
+    let flowed = Flow { flags: load, rate: Some(*rate), is_stamped: true }.run(broker, interrupt)?;
+    drop(beside);
     let mean = Rates::new(flowed.total, flowed.time);
     let mut outcome = Outcome::new(&flowed.broker);
     for (key, name, share) in SHARES {

@@ -46,7 +46,7 @@ pub(super) struct Flags {
     /// A short run that shows that all works, and no figure that means much; --seconds and others still hold
     #[arg(long)]
     quick: bool,
-    /// Measure only these rows, or groups: messages, durable, latency, topology, scale
+    /// Measure only these rows, or groups: messages, durable, latency, neighbours, topology, scale
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out these rows or groups
@@ -270,7 +270,7 @@ impl<'a> Suite<'a> {
     fn run_on(&self, broker: &Broker, load: &Load) -> Result<Outcome> {
         match load {
             Load::Throughput(flags) => throughput::measure(broker, &flags.load, None, self.interrupt),
-            Load::Latency(flags) => latency::measure(broker, &flags.load, flags.rate, self.interrupt),
+            Load::Latency(flags) => latency::measure(broker, flags, self.interrupt),
             Load::Churn(flags) => churn::measure(broker, &flags.load, self.interrupt),
             Load::Backlog(flags) => backlog::measure(broker, &flags.load, self.interrupt),
             Load::Connections(flags) => {

@@ -44,6 +44,8 @@ pub(super) enum Group {
     Durable,
     /// How long a message takes.
     Latency,
+    /// How long, beside somebody else's load.
+    Neighbours,
     /// Connections, channels, queues, bindings.
     Topology,
     /// Whether cost stays flat.
@@ -51,13 +53,15 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 5] = [Self::Messages, Self::Durable, Self::Latency, Self::Topology, Self::Scale];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Messages, Self::Durable, Self::Latency, Self::Neighbours, Self::Topology, Self::Scale];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Messages => "Messages through one queue",
             Self::Durable => "Durable messages and backlogs",
             Self::Latency => "Latency",
+            Self::Neighbours => "Latency of 500 messages a second, in a queue of their own, beside another load",
             Self::Topology => "Connections, queues and bindings",
             Self::Scale => "Scale",
         }
@@ -176,6 +180,47 @@ pub(super) const ROWS: &[Row] = &[
         "2 M: ≤ 2 s, ≤ 25 MB, ≤ 0.05 s",
     ),
     row(Group::Latency, "latency", "16 B at 5,000/s", "latency --rate 5000", LATENCY, "p50 ≤ 0.09 ms, p99 ≤ 0.5 ms"),
+    row(Group::Neighbours, "beside-nothing", "alone", "latency --rate 500", LATENCY, ""),
+    row(
+        Group::Neighbours,
+        "beside-publisher",
+        "beside a publisher at full speed to another queue",
+        "latency --rate 500 --beside throughput,--consumers,0,--seconds,3600",
+        LATENCY,
+        "as alone, times a few",
+    ),
+    row(
+        Group::Neighbours,
+        "beside-work",
+        "beside a publisher and a consumer at full speed, each acked",
+        "latency --rate 500 --beside throughput,--ack,each,--prefetch,100,--seconds,3600",
+        LATENCY,
+        "as alone, times a few",
+    ),
+    row(
+        Group::Neighbours,
+        "beside-durable",
+        "beside four durable publishers, window 1,000",
+        "latency --rate 500 --beside throughput,--producers,4,--consumers,4,--size,1024,--durable,--persistent,--confirm,1000,--seconds,3600",
+        LATENCY,
+        "as alone, times a few",
+    ),
+    row(
+        Group::Neighbours,
+        "beside-backlog",
+        "beside a backlog that is filled and drained",
+        "latency --rate 500 --beside backlog,--messages,20000000",
+        LATENCY,
+        "as alone, times a few",
+    ),
+    row(
+        Group::Neighbours,
+        "beside-churn",
+        "beside 10 clients that declare and delete durable queues",
+        "latency --rate 500 --beside churn,queues,--clients,10,--seconds,3600",
+        LATENCY,
+        "as alone, times a few",
+    ),
     row(
         Group::Topology,
         "connections",
