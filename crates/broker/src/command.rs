@@ -5,6 +5,8 @@
 
 use crate::inspect::QueueView;
 use crate::message::Message;
+use crate::operation::{Answer, Operation};
+pub use crate::queue::lease::TimeoutAction;
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -171,6 +173,18 @@ pub enum Command {
         /// Bytes that left.
         bytes: u64,
     },
+    /// A client may keep an unacked message for longer. Answered by [`Outcome::Applied`], or [`Outcome::Empty`] where its
+    /// connection does not hold the message any more.
+    Extend {
+        /// The question.
+        call: CallId,
+        /// The queue.
+        queue: QueueId,
+        /// The message.
+        seq: Seq,
+        /// For how long from now on, in milliseconds; `None` = its timeout.
+        ms: Option<u64>,
+    },
     /// A reply for a direct reply-to consumer: passed on to its connection if that is still there and reads.
     Reply {
         /// The requester's channel.
@@ -267,6 +281,8 @@ pub struct Consume {
     pub exclusive: bool,
     /// How many unacked messages it may hold; 0 = any number.
     pub prefetch: u32,
+    /// Its client can be told that it is cancelled (`consumer_cancel_notify`).
+    pub hears_cancel: bool,
     /// The consumer's arguments: `x-priority`, `x-consumer-timeout`, others kept for listings.
     pub arguments: Table,
 }
@@ -295,7 +311,7 @@ pub enum ConnectionEvent {
         /// The answer.
         outcome: Outcome,
     },
-    /// The consumer's queue is gone.
+    /// The consumer's queue is gone, or it was cancelled because it did not acknowledge in time.
     ConsumerGone {
         /// The consumer.
         consumer: ConsumerNumber,
@@ -598,7 +614,9 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
-    /// From another shard: a dead letter. Answered by [`ShardInput::TransferStored`] when it is as durable as it was.
+    /// From another shard: a dead letter, or, with [`Publish::confirm`], a message that is moved. Answered by
+    /// [`ShardInput::TransferStored`] when it is as durable as it was, or, if it is moved and no queue takes it, by
+    /// [`ShardInput::TransferRefused`].
     Transfer {
         /// The shard that still keeps the message.
         from: ShardId,
@@ -611,6 +629,20 @@ pub enum ShardInput {
     TransferStored {
         /// The question.
         transfer: u64,
+    },
+    /// From another shard: the message that was moved is not taken there, its source keeps it.
+    TransferRefused {
+        /// The question.
+        transfer: u64,
+    },
+    /// From the host, for an operator. Answered in [`Outbox::answers`].
+    Operate {
+        /// Repeated in the answer.
+        ticket: u64,
+        /// The queue.
+        queue: QueueId,
+        /// What is asked of it.
+        operation: Operation,
     },
     /// From the host: describe all queues (or this one) in [`Outbox::views`].
     Inspect {
@@ -710,6 +742,8 @@ pub struct QueueSettings {
     pub single_active: bool,
     /// `x-consumer-timeout`; 0 = none.
     pub consumer_timeout_ms: Option<u64>,
+    /// `x-consumer-timeout-action`.
+    pub timeout_action: Option<TimeoutAction>,
     /// `x-delivery-limit`: how many failed deliveries a message may have; negative = any number.
     pub delivery_limit: Option<i64>,
 }
@@ -739,6 +773,8 @@ pub struct Outbox {
     pub shards: Vec<(ShardId, ShardInput)>,
     /// Answers to [`ShardInput::Inspect`].
     pub views: Vec<(u64, Vec<QueueView>)>,
+    /// Answers to [`ShardInput::Operate`].
+    pub answers: Vec<(u64, Answer)>,
     /// The log is closed and everything durable.
     pub closed: bool,
     /// The disk has no room (`true`), or has some again: nothing becomes durable meanwhile.

@@ -16,6 +16,7 @@ pub use handshake::{COMPATIBLE_VERSION, ConnectionSettings};
 pub use outbuf::OutBuffer;
 
 use crate::access::Users;
+use crate::channel::publish::Routed;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
     CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
@@ -208,6 +209,7 @@ pub(crate) enum Then {
         name: String,
         no_ack: bool,
     },
+    Extend(Box<Routed>),
     Commit {
         refused: bool,
     },

@@ -46,7 +46,15 @@ impl QueueSpec {
     /// The queue as a durable fact: key and value.
     #[must_use]
     pub fn fact(&self) -> (Bytes, Bytes) {
+        self.fact_with(false)
+    }
+
+    /// The same, saying whether it is paused.
+    pub(crate) fn fact_with(&self, is_paused: bool) -> (Bytes, Bytes) {
         let mut fact = new_fact();
+        if is_paused {
+            fact.insert(PAUSED, true);
+        }
         fact.insert("vhost", &*self.vhost_name);
         fact.insert("name", &*self.name);
         fact.insert("auto_delete", self.auto_delete);
@@ -80,6 +88,12 @@ impl QueueSpec {
             settings,
         }))
     }
+}
+
+/// Whether a queue's fact, read before by [`QueueSpec::from_fact`], says that it is paused.
+pub(crate) fn is_paused(value: &[u8]) -> bool {
+    let fact = Table::decode(value).ok();
+    fact.and_then(|(fact, _)| fact.get(PAUSED).and_then(Value::as_bool)).unwrap_or(false)
 }
 
 /// The key of an exchange's fact.
@@ -240,6 +254,7 @@ const EXCHANGE: &str = "x/";
 const BINDING: &str = "b/";
 const TO_QUEUE: &str = "queue";
 const TO_EXCHANGE: &str = "exchange";
+const PAUSED: &str = "paused";
 const VERSION: &str = "v";
 const CURRENT_VERSION: i64 = 1;
 

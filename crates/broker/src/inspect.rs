@@ -21,6 +21,11 @@ pub struct QueueView {
     pub persistent: u64,
     /// Body bytes of those.
     pub persistent_bytes: u64,
+    /// An operator paused it: nothing is delivered.
+    pub is_paused: bool,
+    /// How long its oldest unacked message has been so, in milliseconds; with very many of them, half a second more or
+    /// less, or what that was of one that is settled by now.
+    pub oldest_unacked_ms: Option<u64>,
     /// The `timestamp` property of the first ready message, in seconds.
     pub head_timestamp: Option<u64>,
     /// When it last had consumers or traffic (unix ms); `None` while in use.
@@ -64,7 +69,7 @@ pub struct QueueCounters {
     pub maxlen: u64,
     /// Messages dropped or dead-lettered because they failed too often.
     pub delivery_limit: u64,
-    /// Messages dropped by a purge.
+    /// Messages dropped by a purge, or deleted one by one.
     pub purged: u64,
 }
 

@@ -15,6 +15,7 @@ pub mod connection;
 pub mod fact;
 pub mod inspect;
 pub mod message;
+pub mod operation;
 mod queue;
 pub mod resource;
 mod route;

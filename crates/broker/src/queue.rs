@@ -7,6 +7,7 @@
 pub(crate) mod backlog;
 mod block;
 pub(crate) mod dead_letter;
+pub(crate) mod lease;
 mod pace;
 pub(crate) mod ready;
 pub(crate) mod rotation;
@@ -26,6 +27,7 @@ use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use amqp::{ChannelId, Table};
+use lease::{Extended, Overdue, TimeoutAction};
 use pace::Pace;
 use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
@@ -78,6 +80,10 @@ pub(crate) struct Queue {
     pub(crate) utilisation: Utilisation,
     /// How its consumers keep up with it.
     pub(crate) pace: Pace,
+    /// Delivers nothing, because an operator says so.
+    pub(crate) is_paused: bool,
+    /// Leases that were extended.
+    pub(crate) extended: Option<Box<Extended>>,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -108,6 +114,8 @@ pub(crate) struct Holder {
     /// How long a delivery may stay unacked; 0 = for ever.
     pub(crate) timeout_ms: u64,
     pub(crate) timer_ms: u64,
+    /// What happens then.
+    pub(crate) timeout_action: TimeoutAction,
     /// What listings show; `None` for gets and cancelled consumers.
     pub(crate) consumer: Option<Box<Consumer>>,
 }
@@ -201,6 +209,8 @@ impl Queue {
             last_busy_unix_ms: now.unix_ms,
             utilisation: Utilisation::default(),
             pace: Pace::default(),
+            is_paused: false,
+            extended: None,
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -341,12 +351,48 @@ impl Queue {
     /// Takes an unacked message from its holder.
     pub(crate) fn take_unacked(&mut self, seq: Seq) -> Option<Held> {
         let slot = self.unacked.holder_of(seq)?;
+        if let Some(extended) = &mut self.extended {
+            extended.forget(slot, seq);
+        }
         self.unacked.take(seq, &mut self.holders[slot].held)
     }
 
     /// Takes some of the messages from this holder that are in the log only.
     pub(crate) fn take_far_unacked(&mut self, slot: Slot<Holder>) -> Vec<Run> {
-        self.unacked.take_far(slot, &mut self.holders[slot].held)
+        let taken = self.unacked.take_far(slot, &mut self.holders[slot].held);
+        if let Some(extended) = &mut self.extended {
+            taken.iter().for_each(|run| extended.forget_run(slot, run));
+        }
+        taken
+    }
+
+    /// A ready message, taken out of its place and counted no more, comes back as it was.
+    pub(crate) fn come_back(&mut self, entry: Entry) {
+        self.depth += 1;
+        self.ready.put_back(entry);
+    }
+
+    /// When the lease of an unacked message ends; `None` = never.
+    pub(crate) fn lease_ends_ms(&self, holder: Slot<Holder>, seq: Seq, since_ms: u64) -> Option<u64> {
+        let extended = self.extended.as_ref().and_then(|extended| extended.until(holder, seq));
+        let timeout_ms = self.holders[holder].timeout_ms;
+        extended.or_else(|| (timeout_ms != 0).then(|| since_ms.saturating_add(timeout_ms)))
+    }
+
+    /// What this holder has had for too long, some of it at a time.
+    pub(crate) fn overdue(&self, slot: Slot<Holder>, now_ms: u64) -> Overdue {
+        let holder = &self.holders[slot];
+        let mut overdue = Overdue::default();
+        let extended = self.extended.as_deref();
+        self.unacked.note_overdue(&holder.held, slot, holder.timeout_ms, extended, now_ms, &mut overdue);
+        for (seq, until_ms) in extended.into_iter().flat_map(|extended| extended.of(slot)) {
+            if until_ms <= now_ms && overdue.seqs.len() < OVERDUE_AT_ONCE {
+                overdue.seqs.push(seq);
+            } else {
+                overdue.note_next(until_ms.max(now_ms + 1));
+            }
+        }
+        overdue
     }
 
     /// What is known of a message that is ready or unacked.
@@ -446,6 +492,9 @@ impl Queue {
         debug_assert_eq!(self.depth, found, "a message is in one place");
     }
 }
+
+/// How many overdue deliveries are dealt with at once.
+pub(crate) const OVERDUE_AT_ONCE: usize = 1024;
 
 /// What publishers may be ahead of fast consumers before they have to wait for them: about 5,000 short messages.
 const AHEAD_BYTES: u64 = 1 << 20;

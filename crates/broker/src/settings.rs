@@ -1,6 +1,6 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
-use crate::command::{DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec};
+use crate::command::{DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, TimeoutAction};
 use amqp::{ReplyCode, Table, Value};
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ enum Rule {
 
 /// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
 /// alike; what is not here is kept and listed, and otherwise ignored.
-const KNOWN: [(&str, Rule); 28] = [
+const KNOWN: [(&str, Rule); 29] = [
     (QUEUE_TYPE, Rule::QueueType),
     (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
@@ -40,6 +40,7 @@ const KNOWN: [(&str, Rule); 28] = [
     (SINGLE_ACTIVE, Rule::Flag),
     (DELIVERY_LIMIT, Rule::Integer),
     (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (TIMEOUT_ACTION, Rule::OneOf(&TimeoutAction::NAMES, INVALID_TIMEOUT_ACTION)),
     ("x-consumer-disconnected-timeout", Rule::Within(0, i64::MAX, TOO_LARGE)),
     ("x-delayed-retry-type", Rule::OneOf(&["disabled", "all", "failed", "returned"], "invalid_delayed_retry_type")),
     ("x-delayed-retry-min", Rule::Within(0, i64::MAX, TOO_LARGE)),
@@ -100,6 +101,7 @@ impl QueueSettings {
             priority_max: natural(PRIORITY_MAX).and_then(|n| u8::try_from(n).ok()),
             single_active: arguments.get(SINGLE_ACTIVE).and_then(Value::as_bool).unwrap_or(false),
             consumer_timeout_ms: natural(CONSUMER_TIMEOUT),
+            timeout_action: text(TIMEOUT_ACTION).and_then(TimeoutAction::named),
             delivery_limit: arguments.get(DELIVERY_LIMIT).and_then(Value::as_i64),
         })
     }
@@ -289,6 +291,10 @@ const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+/// What happens to a delivery that stays unacked for too long.
+pub(crate) const TIMEOUT_ACTION: &str = "x-consumer-timeout-action";
+/// How a refusal of another one is worded.
+pub(crate) const INVALID_TIMEOUT_ACTION: &str = "invalid_consumer_timeout_action";
 
 /// What RabbitMQ says of most numbers beyond their bound.
 const TOO_LARGE: &str = "{value_too_large,~}";

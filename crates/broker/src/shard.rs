@@ -15,7 +15,9 @@ mod consume;
 mod dead_letter;
 mod delete;
 mod discard;
+mod lease;
 mod log;
+mod operate;
 pub(crate) mod peers;
 mod publish;
 mod read;
@@ -43,6 +45,7 @@ use crate::topology::{Routes, Topology};
 use amqp::ChannelId;
 use dead_letter::{Dead, Moving, Unread};
 use log::{Log, Waiter};
+use operate::Pending;
 use peers::{Channel, Peer};
 use publish::Terms;
 use read::Reading;
@@ -123,6 +126,8 @@ pub struct Shard<S: Store> {
     dead: VecDeque<Dead>,
     moving: FxHashMap<u64, Moving>,
     last_transfer: u64,
+    /// Answers that wait for other shards, by ticket.
+    pending: FxHashMap<u64, Pending>,
     /// Reads that are under way, by ticket.
     readings: FxHashMap<u64, Reading>,
     last_read: u64,
@@ -192,6 +197,7 @@ impl<S: Store> Shard<S> {
             dead: VecDeque::new(),
             moving: FxHashMap::default(),
             last_transfer: 0,
+            pending: FxHashMap::default(),
             readings: FxHashMap::default(),
             last_read: 0,
             reading_bytes: 0,
@@ -350,9 +356,18 @@ impl<S: Store> Shard<S> {
                 let terms = Terms::from(&publish);
                 let stored = self.publish(&publish.queues, publish.message, terms, None);
                 self.bury(topology);
+                if publish.confirm && !stored.is_taken {
+                    return self.out.shards.push((from, ShardInput::TransferRefused { transfer }));
+                }
                 self.when_durable(stored.logged, Waiter::Transfer { from, transfer });
             }
-            ShardInput::TransferStored { transfer } => self.finish_transfer(transfer),
+            ShardInput::TransferStored { transfer } => self.finish_transfer(transfer, true),
+            ShardInput::TransferRefused { transfer } => self.finish_transfer(transfer, false),
+            ShardInput::Operate { ticket, queue, operation } => {
+                self.serve_queue(queue, topology);
+                self.operate(ticket, queue, operation, topology);
+                self.bury(topology);
+            }
             ShardInput::Inspect { ticket, queue } => {
                 self.serve(topology);
                 self.inspect(ticket, queue);
@@ -415,6 +430,7 @@ impl<S: Store> Shard<S> {
                     self.freed_peers.push(peer);
                 }
             }
+            Command::Extend { call, queue, seq, ms } => self.extend_for(peer, call, (queue, seq), ms),
             Command::Reply { to, message } => self.reply(to, message),
         }
         self.bury(topology);
@@ -512,7 +528,7 @@ impl<S: Store> Shard<S> {
                 // What would be done with it could not be written any more.
                 StoreEvent::Read { .. } if self.is_closed => {}
                 StoreEvent::Read { ticket, messages } => {
-                    self.hear_read(ticket, messages);
+                    self.hear_read(ticket, messages, topology);
                     self.bury(topology);
                 }
                 StoreEvent::Old(messages) => self.hear_old(messages),
@@ -544,6 +560,7 @@ impl<S: Store> Shard<S> {
             Waiter::Transfer { from, transfer } => {
                 self.out.shards.push((from, ShardInput::TransferStored { transfer }));
             }
+            Waiter::Operation { ticket, answer } => self.out.answers.push((ticket, *answer)),
             Waiter::Closed => self.out.closed = true,
         }
     }

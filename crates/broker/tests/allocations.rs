@@ -68,6 +68,7 @@ fn consumer() -> Consume {
         no_ack: false,
         exclusive: false,
         prefetch: 500,
+        hears_cancel: true,
         arguments: Table::new(),
     }
 }

@@ -53,6 +53,7 @@ impl Connection {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             prefetch,
+            hears_cancel: self.client.consumer_cancel_notify,
             arguments: consume.arguments,
         })));
         let then = Then::Consume { consumer, tag, queue, name, nowait: consume.nowait };
@@ -158,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// The consumer's queue is gone; clients that can be told are.
+    /// The consumer's queue is gone, or it was too slow; clients that can be told are.
     pub(crate) fn consumer_gone(&mut self, consumer: ConsumerNumber, fx: &mut Effects) {
         let Some(gone) = self.consumers.remove(&consumer) else { return };
         let held = self.channels.get_mut(&gone.channel).map(|channel| {
@@ -166,6 +167,9 @@ impl Connection {
             channel.take_held(consumer)
         });
         for delivery in held.into_iter().flatten() {
+            // If it is not its queue that is gone, but its consumer that was too slow.
+            let settle = Settle { queue: delivery.queue.id, seq: delivery.seq, count: 1, how: Settlement::Unsent };
+            fx.shards[usize::from(delivery.queue.shard.0)].push(Command::Settle(settle));
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
         }
         if self.client.consumer_cancel_notify && self.is_open(gone.channel) {

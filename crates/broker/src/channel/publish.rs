@@ -2,6 +2,7 @@
 
 use super::confirms::Confirm;
 use super::consume::encode_content;
+use super::lease::LEASE;
 use super::pattern::Pattern;
 use super::{Channel, ChannelState};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
@@ -34,6 +35,11 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
+    /// A request for more time, and no message.
+    fn is_lease(&self) -> bool {
+        self.exchange.is_empty() && self.routing_key == LEASE
+    }
+
     fn is_reply(&self) -> bool {
         self.exchange.is_empty() && is_reply_address(&self.routing_key)
     }
@@ -60,7 +66,7 @@ pub(super) struct Assembly {
 
 /// A message on its way to its queues.
 #[derive(Debug)]
-pub(super) struct Routed {
+pub(crate) struct Routed {
     pub(super) message: Message,
     pub(super) targets: Targets,
     persistent: bool,
@@ -72,7 +78,7 @@ pub(super) struct Routed {
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
-pub(super) enum Targets {
+pub(crate) enum Targets {
     /// Its queues, by shard; none where it is unroutable.
     Queues(Arc<[(ShardId, Arc<[QueueId]>)]>),
     /// A channel that waits for replies.
@@ -130,6 +136,11 @@ impl Repeated {
 }
 
 impl Routed {
+    /// A message whose targets are known, and that asks for nothing else.
+    pub(super) fn to(message: Message, targets: Targets, mandatory: bool, original: Option<Bytes>) -> Self {
+        Self { message, targets, persistent: false, expiration_ms: None, priority: None, mandatory, original }
+    }
+
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
     fn repeated(&self) -> Option<Repeated> {
         let Targets::Queues(targets) = &self.targets else { return None };
@@ -350,6 +361,9 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let message = Message::assembled(assembly.bytes.freeze(), assembly.lengths);
+        if assembly.has_headers && assembly.envelope.is_lease() {
+            return self.extend_lease(number, message, assembly.envelope.mandatory, assembly.original, fx);
+        }
         let (vhost, frame_max) = (self.vhost, self.frame_max as usize);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let envelope = &assembly.envelope;

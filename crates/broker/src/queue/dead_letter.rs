@@ -5,6 +5,7 @@
 
 use crate::command::QueueSpec;
 use crate::message::{Message, MessageParts};
+use crate::operation::Origin;
 use amqp::{Properties, PropertyList, Table, Value};
 use bytes::BytesMut;
 
@@ -117,6 +118,48 @@ impl DeadLetter {
         let Some(last_visit) = self.deaths.iter().position(|(name, _)| name == queue.as_bytes()) else { return false };
         self.deaths[..=last_visit].iter().all(|(_, reason)| reason != REJECTED.as_bytes())
     }
+}
+
+/// Where a dead letter was when it died.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Whence {
+    pub(crate) queue: String,
+    /// What it was published with there.
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+}
+
+/// Where this message, which waits in the queue `here`, died before it came here; `None` where this broker knows of no
+/// death elsewhere.
+pub(crate) fn origin(message: &Message, here: &str, which: Origin) -> Option<Whence> {
+    if !message.died_here() {
+        return None;
+    }
+    let properties = Properties::parse(message.properties()).ok()?;
+    let headers = properties.headers()?;
+    let Some(Value::Array(deaths)) = headers.get("x-death") else { return None };
+    let deaths = deaths.iter().filter_map(|death| match death {
+        Value::Table(death) => Some(death),
+        _ => None,
+    });
+    let mut elsewhere = deaths.filter(|death| !is(death, "queue", here));
+    let death = match which {
+        Origin::Last => elsewhere.next(),
+        Origin::First => {
+            let first = headers.get("x-first-death-queue").and_then(Value::as_str);
+            elsewhere.rfind(|death| first.is_some_and(|first| is(death, "queue", first)))
+        }
+    }?;
+    let name = |key: &str| death.get(key).and_then(Value::as_str);
+    let keys = match death.get("routing-keys") {
+        Some(Value::Array(keys)) => keys.first().and_then(Value::as_str),
+        _ => None,
+    };
+    Some(Whence {
+        queue: name("queue")?.to_owned(),
+        exchange: short(name("exchange").unwrap_or_default()).to_owned(),
+        routing_key: short(keys.unwrap_or_default()).to_owned(),
+    })
 }
 
 fn died_again(mut death: Table) -> Table {

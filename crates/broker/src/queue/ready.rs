@@ -486,6 +486,59 @@ impl Ready {
         })
     }
 
+    /// The highest priority that may have messages.
+    pub(crate) fn highest(&self) -> u8 {
+        u8::try_from(self.levels.len().saturating_sub(1)).unwrap_or(u8::MAX)
+    }
+
+    /// The messages of one priority from this seq on, in the order in which they leave, as runs.
+    pub(crate) fn of_priority(&self, priority: u8, from: Seq) -> impl Iterator<Item = Run> + '_ {
+        let level = self.levels.get(usize::from(priority));
+        let mut sources: Vec<_> = level
+            .into_iter()
+            .flat_map(|level| {
+                let start = level.fresh.partition_point(|entry| entry.seq < from);
+                let returned = level.returned.range(from..).map(|(_, entry)| entry.run());
+                let fresh = level.fresh.range(start..).map(Entry::run);
+                [Box::new(returned) as Box<dyn Iterator<Item = Run>>, Box::new(fresh), Box::new(level.far.range(from))]
+            })
+            .map(Iterator::peekable)
+            .collect();
+        std::iter::from_fn(move || {
+            let firsts = sources.iter_mut().enumerate().filter_map(|(at, source)| Some((source.peek()?.seq, at)));
+            let (_, at) = firsts.min()?;
+            sources[at].next()
+        })
+    }
+
+    /// The bytes of a message that is near.
+    pub(crate) fn near(&self, (priority, seq): (u8, Seq)) -> Option<&Message> {
+        let level = self.levels.get(usize::from(priority))?;
+        let entry = level.returned.get(&seq).or_else(|| {
+            let at = level.fresh.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+            level.fresh.get(at)
+        });
+        entry.and_then(Entry::message)
+    }
+
+    /// What is known of a message of whatever priority.
+    pub(crate) fn find_any(&self, seq: Seq) -> Option<Run> {
+        (0..=self.highest()).find_map(|priority| self.find((priority, seq)))
+    }
+
+    /// Takes a message, wherever it stands.
+    pub(crate) fn take(&mut self, (priority, seq): (u8, Seq)) -> Option<Entry> {
+        let level = self.levels.get_mut(usize::from(priority))?;
+        let entry = match level.returned.remove(&seq) {
+            Some(entry) => entry,
+            None => match level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
+                Ok(at) => level.fresh.remove(at)?,
+                Err(_) => level.far.remove(seq).map(Entry::from)?,
+            },
+        };
+        Some(self.left(entry))
+    }
+
     /// What is known of a message.
     pub(crate) fn find(&self, (priority, seq): (u8, Seq)) -> Option<Run> {
         let level = self.levels.get(usize::from(priority))?;

@@ -1,6 +1,6 @@
 //! A queue against a plain list, and queues for other tests.
 
-use crate::command::{Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
+use crate::command::{Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, TimeoutAction, VhostId};
 use amqp::{Table, Value};
 
 /// A durable queue with this id, called `q1` and so on.
@@ -38,6 +38,10 @@ fn arguments(settings: &QueueSettings) -> Table {
         ("x-max-priority", number(settings.priority_max.map(u64::from))),
         ("x-single-active-consumer", Some(settings.single_active.into())),
         ("x-consumer-timeout", number(settings.consumer_timeout_ms)),
+        (
+            "x-consumer-timeout-action",
+            settings.timeout_action.map(|action| TimeoutAction::NAMES[action as usize].into()),
+        ),
         ("x-delivery-limit", settings.delivery_limit.map(Value::I64)),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -47,6 +51,7 @@ mod model {
     use super::spec;
     use crate::command::{ConnectionId, Now, QueueSettings};
     use crate::message::{Message, MessageParts};
+    use crate::queue::lease::TimeoutAction;
     use crate::queue::unacked::HeldList;
     use crate::queue::{ConsumerNumber, Holder, Queue, Turn};
     use crate::shard::peers::{Channel, Peer};
@@ -92,6 +97,7 @@ mod model {
             held: HeldList::default(),
             timeout_ms: 0,
             timer_ms: 0,
+            timeout_action: TimeoutAction::default(),
             consumer: None,
         }
     }

@@ -7,7 +7,9 @@
 //! Beyond some thousands, which no worker has in hand, the oldest are *far*: their bodies are in the log only, they are
 //! on no list, and they take a few bytes each.
 
+use super::OVERDUE_AT_ONCE;
 use super::backlog::Backlog;
+use super::lease::{Extended, Overdue};
 use super::ready::{Entry, Sums};
 use super::run::Run;
 use crate::queue::Holder;
@@ -197,6 +199,66 @@ impl Unacked {
     pub(crate) fn oldest_since_at_least(&self, list: &HeldList) -> Option<u64> {
         let near = list.first.and_then(|seq| self.get(seq)).map(|held| held.since_ms);
         near.into_iter().chain(list.has_far().then_some(list.far_since_ms)).min()
+    }
+
+    /// Who holds a message, and since when.
+    pub(crate) fn lease_of(&self, seq: Seq) -> Option<(Slot<Holder>, u64)> {
+        match self.get(seq) {
+            Some(held) => Some((held.holder, held.since_ms)),
+            None => self.far.get(seq).map(|run| (Slot::from_index(run.holder), run.since_ms)),
+        }
+    }
+
+    /// A message that is near.
+    pub(crate) fn near(&self, seq: Seq) -> Option<&Entry> {
+        self.get(seq).map(|held| &held.entry)
+    }
+
+    /// Notes which deliveries on this list are overdue, but for those whose lease was extended.
+    pub(crate) fn note_overdue(
+        &self,
+        list: &HeldList,
+        holder: Slot<Holder>,
+        timeout_ms: u64,
+        extended: Option<&Extended>,
+        now_ms: u64,
+        overdue: &mut Overdue,
+    ) {
+        if timeout_ms == 0 {
+            return;
+        }
+        let is_extended = |seq| extended.is_some_and(|extended| extended.until(holder, seq).is_some());
+        let mut next = list.first;
+        // They stand in the order of their deliveries.
+        while let Some(held) = next.and_then(|seq| self.get(seq)) {
+            next = held.next;
+            if is_extended(held.entry.seq) {
+                continue;
+            }
+            let due_ms = held.since_ms.saturating_add(timeout_ms);
+            if due_ms > now_ms || overdue.seqs.len() >= OVERDUE_AT_ONCE {
+                overdue.note_next(due_ms.max(now_ms + 1));
+                break;
+            }
+            overdue.seqs.push(held.entry.seq);
+        }
+        if !list.has_far() {
+            return;
+        }
+        for run in self.far.range(Seq(list.far_from)).filter(|run| run.holder == holder.index()) {
+            let due_ms = run.since_ms.saturating_add(timeout_ms);
+            if due_ms > now_ms {
+                overdue.note_next(due_ms);
+                continue;
+            }
+            for message in run.messages().filter(|message| !is_extended(message.seq)) {
+                if overdue.seqs.len() >= OVERDUE_AT_ONCE {
+                    overdue.note_next(now_ms + 1);
+                    return;
+                }
+                overdue.seqs.push(message.seq);
+            }
+        }
     }
 
     /// Takes some of the far messages of this holder.

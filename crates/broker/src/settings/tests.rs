@@ -34,6 +34,7 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
             ("x-max-priority", Value::I16(255)),
             ("x-single-active-consumer", Value::Bool(true)),
             ("x-consumer-timeout", Value::I32(0)),
+            ("x-consumer-timeout-action", text("cancel-consumer")),
             ("x-delivery-limit", Value::I32(-1)),
             ("x-of-the-vendor", Value::Void),
         ]),
@@ -51,6 +52,7 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         priority_max: Some(255),
         single_active: true,
         consumer_timeout_ms: Some(0),
+        timeout_action: Some(TimeoutAction::CancelConsumer),
         delivery_limit: Some(-1),
     };
     assert_eq!(settings.unwrap(), expected);

@@ -3,9 +3,10 @@
 use super::Shard;
 use super::peers::Peer;
 use super::slots::Slot;
-use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec};
+use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec, TimeoutAction};
 use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
+use crate::settings::{INVALID_TIMEOUT_ACTION, TIMEOUT_ACTION};
 use amqp::{ChannelId, ReplyCode, Table, Value};
 use store::{QueueId, Seq, SeqRange, Store};
 
@@ -37,6 +38,17 @@ impl<S: Store> Shard<S> {
             Some(Ok(timeout_ms)) => timeout_ms,
             Some(Err(_)) => return Err(invalid(&queue.spec, "x-consumer-timeout", "it is negative")),
         };
+        let timeout_action = match consume.arguments.get(TIMEOUT_ACTION) {
+            None => queue.spec.settings.timeout_action,
+            Some(value) => {
+                let action = value.as_str().and_then(TimeoutAction::named);
+                Some(action.ok_or_else(|| invalid(&queue.spec, TIMEOUT_ACTION, INVALID_TIMEOUT_ACTION))?)
+            }
+        };
+        let timeout_action = match timeout_action.unwrap_or_default() {
+            TimeoutAction::CancelConsumer if !consume.hears_cancel => TimeoutAction::CloseChannel,
+            action => action,
+        };
         let channel = self.channel(peer, consume.channel);
         let holder = Holder {
             channel,
@@ -49,6 +61,7 @@ impl<S: Store> Shard<S> {
             held: HeldList::default(),
             timeout_ms,
             timer_ms: 0,
+            timeout_action,
             consumer: None,
         };
         let consumer = Consumer { tag: consume.tag, exclusive, arguments: consume.arguments, arrival: 0 };
@@ -120,7 +133,8 @@ impl<S: Store> Shard<S> {
         let (channel, queue) = from;
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
         self.expire(slot, self.now.unix_ms);
-        if !self.queues[slot].getters.is_empty() || self.is_unsure(slot) {
+        let is_paused = self.queues[slot].is_paused;
+        if !is_paused && (!self.queues[slot].getters.is_empty() || self.is_unsure(slot)) {
             let connection = self.peers[peer].id;
             // So that the channel's end is noticed.
             self.channel(peer, channel);
@@ -147,7 +161,8 @@ impl<S: Store> Shard<S> {
             return Outcome::Fault(Fault::new(ReplyCode::ResourceLocked, text));
         }
         queue.last_used_ms = self.now.ms;
-        let Some(entry) = queue.ready.pop_near() else {
+        let next = if queue.is_paused { None } else { queue.ready.pop_near() };
+        let Some(entry) = next else {
             queue.counters.get_empty += 1;
             return Outcome::Empty;
         };
@@ -173,6 +188,7 @@ impl<S: Store> Shard<S> {
             return *holder;
         }
         let timeout_ms = self.timeout_of(&self.queues[slot]);
+        let timeout_action = self.queues[slot].spec.settings.timeout_action.unwrap_or_default();
         let holder = self.queues[slot].holders.insert(Holder {
             channel,
             channel_id: id,
@@ -184,6 +200,7 @@ impl<S: Store> Shard<S> {
             held: HeldList::default(),
             timeout_ms,
             timer_ms: 0,
+            timeout_action,
             consumer: None,
         });
         let channel = &mut self.channels[channel];

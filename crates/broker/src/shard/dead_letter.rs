@@ -40,7 +40,11 @@ pub(super) struct Moving {
     pub(super) queue: QueueId,
     pub(super) entry: Entry,
     /// How many of them.
-    left: usize,
+    pub(super) left: usize,
+    /// If it is not a dead letter but moved: who waits for that.
+    pub(super) moved_for: Option<u64>,
+    /// One of its queues has it.
+    pub(super) is_taken: bool,
 }
 
 impl<S: Store> Shard<S> {
@@ -133,7 +137,7 @@ impl<S: Store> Shard<S> {
             if let Some(slot) = self.queue_slots.get(&id) {
                 self.queues[*slot].begin_move(&entry.run());
             }
-            self.moving.insert(transfer, Moving { queue: id, entry, left });
+            self.moving.insert(transfer, Moving { queue: id, entry, left, moved_for: None, is_taken: true });
         } else if moved_by != Lsn::ZERO {
             self.log.release(&entry.run());
         } else {
@@ -141,22 +145,30 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Another shard has stored a letter.
-    pub(super) fn finish_transfer(&mut self, transfer: u64) {
+    /// Another shard has stored a letter, or what was moved there; or has no room for it.
+    pub(super) fn finish_transfer(&mut self, transfer: u64, is_taken: bool) {
         let Some(moving) = self.moving.get_mut(&transfer) else { return };
         moving.left -= 1;
+        moving.is_taken |= is_taken;
         if moving.left == 0
-            && let Some(Moving { queue, entry, .. }) = self.moving.remove(&transfer)
+            && let Some(Moving { queue, entry, moved_for, is_taken, .. }) = self.moving.remove(&transfer)
         {
             if let Some(slot) = self.queue_slots.get(&queue) {
                 self.queues[*slot].end_move(&entry.run());
             }
-            self.settle_place(queue, &entry);
+            if is_taken {
+                self.settle_place(queue, &entry);
+            } else {
+                self.stay(queue, entry);
+            }
+            if let Some(ticket) = moved_for {
+                self.finish_move(ticket, is_taken);
+            }
         }
     }
 
     /// The place of a message that its queue counts no more is empty in the log, too.
-    fn settle_place(&mut self, queue: QueueId, entry: &Entry) {
+    pub(super) fn settle_place(&mut self, queue: QueueId, entry: &Entry) {
         match self.queue_slots.get(&queue) {
             Some(&slot) => self.vacate(slot, entry),
             None if entry.is_logged() => self.log.release(&entry.run()),

@@ -1,6 +1,7 @@
 //! The shard's side of its log: what is appended, what of it still counts, and who waits for it to be durable.
 
 use crate::command::{CallId, CatalogTicket, ConnectionId, Outcome, ShardId};
+use crate::operation::Answer;
 use crate::queue::run::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -33,6 +34,7 @@ pub(crate) enum Waiter {
     Deleted { ticket: CatalogTicket, outcome: Outcome },
     Declared { connection: ConnectionId, call: CallId, outcome: Outcome },
     Transfer { from: ShardId, transfer: u64 },
+    Operation { ticket: u64, answer: Box<Answer> },
     Closed,
 }
 

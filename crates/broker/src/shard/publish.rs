@@ -29,11 +29,13 @@ pub(super) struct Stored {
     pub(super) logged: Lsn,
     /// One of its queues was full.
     pub(super) is_refused: bool,
+    /// One of them has it.
+    pub(super) is_taken: bool,
 }
 
 impl Stored {
     /// None of its queues is there any more.
-    const NOWHERE: Self = Self { logged: Lsn::ZERO, is_refused: false };
+    const NOWHERE: Self = Self { logged: Lsn::ZERO, is_refused: false, is_taken: false };
 }
 
 /// What a publisher asks for.
@@ -144,6 +146,7 @@ impl<S: Store> Shard<S> {
         self.spilled_places.clear();
         let mut message = Some(message);
         let mut left = accepted.len();
+        let is_taken = left > 0;
         for one in accepted.drain(..) {
             left -= 1;
             // The last one gets the message itself, and not one more reference to it.
@@ -153,7 +156,7 @@ impl<S: Store> Shard<S> {
             self.place(&one, copy, lsn);
         }
         self.accepted = accepted;
-        Stored { logged, is_refused }
+        Stored { logged, is_refused, is_taken }
     }
 
     /// The same for one queue.
@@ -167,7 +170,7 @@ impl<S: Store> Shard<S> {
             Lsn::ZERO
         };
         self.place(&one, message, lsn);
-        Stored { logged: if one.is_kept { lsn } else { Lsn::ZERO }, is_refused: false }
+        Stored { logged: if one.is_kept { lsn } else { Lsn::ZERO }, is_refused: false, is_taken: true }
     }
 
     /// Gives the message a place in a queue, unless that is full and refuses it.

@@ -4,6 +4,7 @@
 
 use super::Shard;
 use super::dead_letter::{Dead, Unread};
+use super::operate::Scanning;
 use super::slots::Slot;
 use super::view::timestamp;
 use crate::command::{ConnectionEvent, ConnectionId, Outcome};
@@ -11,6 +12,7 @@ use crate::message::Message;
 use crate::queue::ready::{Body, Entry, Head, NEAR_BYTES};
 use crate::queue::run::Run;
 use crate::queue::{Getter, Queue};
+use crate::topology::Topology;
 use amqp::ChannelId;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(super) enum Reading {
     },
     /// Messages that died.
     Dead(Unread),
+    /// Messages that an operator goes through.
+    Scan(Box<Scanning>),
     /// The first message of a queue, which somebody looks at.
     Head {
         /// The queue, which may be gone by the time of the answer.
@@ -137,9 +141,10 @@ impl<S: Store> Shard<S> {
     }
 
     /// What was asked for is here.
-    pub(super) fn hear_read(&mut self, ticket: u64, messages: Vec<(Lsn, Bytes)>) {
+    pub(super) fn hear_read(&mut self, ticket: u64, messages: Vec<(Lsn, Bytes)>, topology: &Topology) {
         match self.readings.remove(&ticket) {
             None => {}
+            Some(Reading::Scan(scanning)) => self.finish_scan(*scanning, messages, topology),
             Some(Reading::Head { queue, lsn, ticket }) => self.hear_head(queue, lsn, ticket, messages),
             Some(Reading::Ahead { queue, runs, bytes, are_expired }) => {
                 self.reading_bytes -= bytes;
@@ -193,7 +198,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    fn fail_to_read(&mut self, lsn: Lsn) {
+    pub(super) fn fail_to_read(&mut self, lsn: Lsn) {
         self.out.failed = Some(format!(
             "a message in the log of shard {} makes no sense (its record is {lsn:?}), though its checksum does. The \
              server stops; use the version of Leveret that wrote it, or restore the data directory from a backup",
@@ -260,7 +265,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn unread(&self) -> impl Iterator<Item = &Unread> {
         let read = self.readings.values().filter_map(|reading| match reading {
             Reading::Dead(dead) => Some(dead),
-            Reading::Ahead { .. } | Reading::Head { .. } => None,
+            Reading::Ahead { .. } | Reading::Head { .. } | Reading::Scan(_) => None,
         });
         read.chain(&self.dead_unread)
     }
@@ -275,7 +280,7 @@ impl<S: Store> Shard<S> {
 }
 
 /// Where the log has them, in the same order.
-fn ranges(runs: &[Run]) -> Vec<LsnRange> {
+pub(super) fn ranges(runs: &[Run]) -> Vec<LsnRange> {
     let mut ranges: Vec<LsnRange> = Vec::with_capacity(runs.len());
     for run in runs {
         match ranges.last_mut() {

@@ -5,7 +5,7 @@ mod roll;
 use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
-use crate::fact::CorruptFact;
+use crate::fact::{CorruptFact, is_paused};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
@@ -206,7 +206,9 @@ impl Recovery {
         for (key, value) in self.facts {
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
                 let found = self.queues.remove(&spec.queue.id);
-                queues.push(recovered(spec, found, self.now, &mut log));
+                let mut queue = recovered(spec, found, self.now, &mut log);
+                queue.is_paused = is_paused(&value);
+                queues.push(queue);
             }
             log.recover_fact(key.clone(), value.clone());
             facts.push((key, value));

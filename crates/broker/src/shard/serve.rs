@@ -3,7 +3,7 @@
 use super::Shard;
 use super::slots::Slot;
 use super::timers::Due;
-use crate::command::{ConnectionEvent, ConsumerNumber, Delivery};
+use crate::command::{ConnectionEvent, ConsumerNumber, Delivery, TimeoutAction};
 use crate::queue::dead_letter::Reason;
 use crate::queue::ready::{Entry, Expired, Head};
 use crate::queue::run::Run;
@@ -45,7 +45,8 @@ impl<S: Store> Shard<S> {
             self.serve_getters(slot);
         }
         let before = self.queues[slot].ready.sums();
-        while !self.queues[slot].ready.is_empty() {
+        let is_paused = self.queues[slot].is_paused;
+        while !is_paused && !self.queues[slot].ready.is_empty() {
             if self.queues[slot].rotation.is_empty() {
                 break;
             }
@@ -369,6 +370,10 @@ impl<S: Store> Shard<S> {
     }
 
     fn check_acknowledgement(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let queue = &self.queues[slot];
+        if queue.extended.is_some() || queue.holders[holder_slot].timeout_action != TimeoutAction::CloseChannel {
+            return self.check_leases(slot, holder_slot);
+        }
         let queue = &mut self.queues[slot];
         let holder = &mut queue.holders[holder_slot];
         let oldest_ms = match queue.unacked.oldest_since_at_least(&holder.held) {
@@ -387,6 +392,12 @@ impl<S: Store> Shard<S> {
             return;
         }
         self.timers.set(&mut holder.timer_ms, 0, queue.spec.queue.id, due);
+        self.time_out_channel(slot, holder_slot);
+    }
+
+    /// The channel of this holder is to be closed.
+    pub(super) fn time_out_channel(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>) {
+        let holder = &self.queues[slot].holders[holder_slot];
         let timeout_ms = holder.timeout_ms;
         let channel = &mut self.channels[holder.channel];
         if !channel.is_timed_out {

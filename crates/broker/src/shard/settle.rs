@@ -51,7 +51,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// A failed delivery comes back.
-    fn requeue(&mut self, slot: Slot<Queue>, mut entry: Entry) {
+    pub(super) fn requeue(&mut self, slot: Slot<Queue>, mut entry: Entry) {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.redelivered = true;
         let queue = &mut self.queues[slot];
@@ -106,7 +106,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// A holder holds so many messages less.
-    fn credit(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>, count: u32) {
+    pub(super) fn credit(&mut self, slot: Slot<Queue>, holder_slot: Slot<Holder>, count: u32) {
         let queue = &mut self.queues[slot];
         let holder = &queue.holders[holder_slot];
         let channel = &mut self.channels[holder.channel];

@@ -4,7 +4,9 @@ mod clock;
 mod consuming;
 mod dead_letters;
 mod far;
+mod leases;
 mod limits;
+mod operations;
 mod recovery;
 mod settling;
 
@@ -265,6 +267,7 @@ pub(super) fn consumer_of(consumer: u32, queue: u64) -> Consume {
         no_ack: false,
         exclusive: false,
         prefetch: 0,
+        hears_cancel: true,
         arguments: Table::new(),
     }
 }

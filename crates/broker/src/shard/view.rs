@@ -60,6 +60,8 @@ impl<S: Store> Shard<S> {
             Some(Head::Far(run)) => queue.far_head.filter(|(lsn, _)| *lsn == run.lsn).and_then(|(_, at)| at),
             None => None,
         };
+        let held = queue.holders.iter().map(|(_, holder)| &holder.held);
+        let oldest_unacked = held.filter_map(|list| queue.unacked.oldest_since_at_least(list)).min();
         let (ready, unacked) = (queue.ready.sums(), queue.unacked.sums());
         QueueView {
             spec: Arc::clone(&queue.spec),
@@ -69,6 +71,8 @@ impl<S: Store> Shard<S> {
             unacked_bytes: unacked.body_bytes,
             persistent: ready.kept + unacked.kept + queue.moving.kept,
             persistent_bytes: ready.kept_body_bytes + unacked.kept_body_bytes + queue.moving.kept_body_bytes,
+            is_paused: queue.is_paused,
+            oldest_unacked_ms: oldest_unacked.map(|since_ms| self.now.ms.saturating_sub(since_ms)),
             head_timestamp,
             idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
             consumers,

@@ -1,0 +1,477 @@
+//! What operators ask of a queue: pause, and walks over its messages that show, delete, move or requeue them.
+//!
+//! A walk goes a piece at a time ([`Scan`]). What of a piece is far is read; by the time it is here some of it may have
+//! left, and that is passed over. A message that is moved within this shard leaves its queue and enters the other in one
+//! record, as a dead letter does; one that goes to another shard stays in the log until that shard has it, and comes back
+//! to its place if that shard has no room.
+
+use super::Shard;
+use super::dead_letter::Moving;
+use super::log::Waiter;
+use super::publish::Terms;
+use super::read::{Reading, ranges};
+use super::slots::Slot;
+use crate::command::{Publish, ShardId, ShardInput};
+use crate::message::{Message, MessageParts, parse_expiration};
+use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Which};
+use crate::queue::Queue;
+use crate::queue::dead_letter::origin;
+use crate::queue::ready::{Body, Entry};
+use crate::queue::run::Run;
+use crate::topology::Topology;
+use amqp::Properties;
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use store::{Lsn, QueueId, Seq, Store};
+
+/// A piece of a walk whose messages are known, and being read.
+#[derive(Debug)]
+pub(super) struct Scanning {
+    ticket: u64,
+    queue: QueueId,
+    scan: Scan,
+    found: Vec<Found>,
+    next: Option<Next>,
+}
+
+/// A message that a walk came to.
+#[derive(Debug)]
+struct Found {
+    run: Run,
+    /// Its bytes, if it is near.
+    message: Option<Message>,
+    /// Where a walk goes on that ends before it.
+    here: Next,
+}
+
+/// A page that waits for other shards to take what was moved there.
+#[derive(Debug)]
+pub(super) struct Pending {
+    page: Page,
+    left: usize,
+}
+
+/// What became of a message that is to be moved.
+enum Moved {
+    /// Another queue has it.
+    Done,
+    /// Another shard is to say so.
+    Underway,
+    /// Whoever was to have it is full.
+    Refused,
+    /// Nobody is to have it.
+    Unroutable,
+    /// It left in the meantime.
+    Gone,
+}
+
+impl<S: Store> Shard<S> {
+    pub(super) fn operate(&mut self, ticket: u64, queue: QueueId, operation: Operation, topology: &Topology) {
+        let Some(&slot) = self.queue_slots.get(&queue) else {
+            return self.out.answers.push((ticket, Answer::Missing));
+        };
+        match operation {
+            Operation::Pause => self.pause(ticket, slot, true),
+            Operation::Resume => self.pause(ticket, slot, false),
+            Operation::Scan(scan) => self.scan(ticket, slot, scan, topology),
+            Operation::Leases { from, count } => {
+                let answer = self.leases(slot, from, count);
+                self.out.answers.push((ticket, answer));
+            }
+            Operation::Extend { seq, ms } => {
+                let answer = if self.extend(slot, seq, ms) { Answer::Done } else { Answer::NotHeld };
+                self.out.answers.push((ticket, answer));
+            }
+        }
+    }
+
+    fn pause(&mut self, ticket: u64, slot: Slot<Queue>, is_paused: bool) {
+        let queue = &mut self.queues[slot];
+        let is_new = queue.is_paused != is_paused;
+        queue.is_paused = is_paused;
+        let mut lsn = Lsn::ZERO;
+        if queue.spec.durable {
+            let (key, value) = queue.spec.fact_with(is_paused);
+            // What is so already may not be durable yet.
+            lsn = if is_new { self.log.put_fact(key, value) } else { self.log.last() };
+        }
+        self.touch(slot);
+        self.answer_operation(ticket, lsn, Answer::Done);
+    }
+
+    fn answer_operation(&mut self, ticket: u64, lsn: Lsn, answer: Answer) {
+        self.when_durable(lsn, Waiter::Operation { ticket, answer: Box::new(answer) });
+    }
+
+    fn scan(&mut self, ticket: u64, slot: Slot<Queue>, scan: Scan, topology: &Topology) {
+        let queue = &self.queues[slot];
+        let id = queue.spec.queue.id;
+        let (runs, next) = find(queue, &scan);
+        let needs_bytes = scan.needs_bytes();
+        let mut found = Vec::with_capacity(runs.len());
+        let mut unread = Vec::new();
+        for (run, here) in runs {
+            let near = queue.ready.near((run.priority, run.seq));
+            let message = near.or_else(|| queue.unacked.near(run.seq).and_then(Entry::message)).cloned();
+            if message.is_none() && needs_bytes {
+                unread.push(run);
+            }
+            found.push(Found { run, message, here });
+        }
+        let scanning = Scanning { ticket, queue: id, scan, found, next };
+        if unread.is_empty() {
+            return self.finish_scan(scanning, Vec::new(), topology);
+        }
+        self.last_read += 1;
+        self.log.read(self.last_read, &ranges(&unread));
+        self.readings.insert(self.last_read, Reading::Scan(Box::new(scanning)));
+    }
+
+    /// All bytes are here.
+    pub(super) fn finish_scan(&mut self, scanning: Scanning, read: Vec<(Lsn, Bytes)>, topology: &Topology) {
+        let Scanning { ticket, queue: id, scan, found, next } = scanning;
+        let Some(&slot) = self.queue_slots.get(&id) else {
+            return self.out.answers.push((ticket, Answer::Missing));
+        };
+        let read: FxHashMap<Lsn, Bytes> = read.into_iter().collect();
+        let mut page = Page::new(self.queues[slot].next_seq(), next);
+        let mut underway = 0;
+        for Found { run, message, here } in found {
+            if page.shown.len() as u64 + page.done + underway >= u64::from(scan.count) {
+                page.next = Some(here);
+                break;
+            }
+            let message = match (message, read.get(&run.lsn)) {
+                (None, Some(bytes)) => match Message::parse(bytes.clone()) {
+                    Ok(message) => Some(message),
+                    Err(_) => return self.fail_to_read(run.lsn),
+                },
+                (message, _) => message,
+            };
+            if !scan.filter.terms.is_empty() && !message.as_ref().is_some_and(|message| scan.filter.matches(message)) {
+                page.passed += 1;
+                continue;
+            }
+            let moved = match (&scan.act, message) {
+                (Act::Show, Some(message)) => {
+                    page.shown.extend(self.show(slot, &run, message));
+                    continue;
+                }
+                (Act::Delete, _) => self.delete_one(slot, &run),
+                (Act::Requeue, _) if self.queues[slot].unacked.find(run.seq).is_some() => {
+                    self.take_back(slot, run.seq);
+                    Moved::Done
+                }
+                (Act::Requeue, Some(message)) => {
+                    let own = Arc::from([id]);
+                    self.move_one(ticket, slot, &run, message, vec![(self.id, own)])
+                }
+                (Act::Move(target), Some(message)) => self.move_to(ticket, slot, &run, message, target, topology),
+                (Act::Redrive(from), Some(message)) => {
+                    let name = Arc::clone(&self.queues[slot].spec.name);
+                    match origin(&message, &name, *from) {
+                        Some(origin) => {
+                            let message = renamed(&message, &origin.exchange, &origin.routing_key);
+                            let target = Target::Queue(origin.queue);
+                            self.move_to(ticket, slot, &run, message, &target, topology)
+                        }
+                        None => Moved::Unroutable,
+                    }
+                }
+                // It left while it was read.
+                (_, None) => Moved::Gone,
+            };
+            match moved {
+                Moved::Done => page.done += 1,
+                Moved::Underway => underway += 1,
+                Moved::Unroutable => page.unroutable += 1,
+                Moved::Gone => {}
+                Moved::Refused => {
+                    page.refused += 1;
+                    page.next = Some(here);
+                    break;
+                }
+            }
+        }
+        if scan.act == Act::Show {
+            return self.out.answers.push((ticket, Answer::Page(page)));
+        }
+        self.count_near(slot);
+        self.touch(slot);
+        if underway > 0 {
+            let left = usize::try_from(underway).unwrap_or(usize::MAX);
+            self.pending.insert(ticket, Pending { page, left });
+        } else {
+            self.answer_page(ticket, page);
+        }
+    }
+
+    /// What was done is to be on disk before it is told.
+    fn answer_page(&mut self, ticket: u64, page: Page) {
+        self.write_settled();
+        let last = self.log.last();
+        self.answer_operation(ticket, last, Answer::Page(page));
+    }
+
+    /// Another shard has taken a message that was moved there, or has not.
+    pub(super) fn finish_move(&mut self, ticket: u64, is_taken: bool) {
+        let Some(pending) = self.pending.get_mut(&ticket) else { return };
+        pending.left -= 1;
+        *(if is_taken { &mut pending.page.done } else { &mut pending.page.refused }) += 1;
+        if pending.left == 0
+            && let Some(Pending { page, .. }) = self.pending.remove(&ticket)
+        {
+            self.answer_page(ticket, page);
+        }
+    }
+
+    fn show(&self, slot: Slot<Queue>, run: &Run, message: Message) -> Option<Shown> {
+        let queue = &self.queues[slot];
+        let (run, lease) = match queue.ready.find((run.priority, run.seq)) {
+            Some(run) => (run, None),
+            None => (queue.unacked.find(run.seq)?, Some(self.lease(slot, run.seq)?)),
+        };
+        let Run { seq, redelivered, attempts, expires_at_ms, priority, .. } = run;
+        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, priority, lease })
+    }
+
+    fn delete_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
+        let queue = &mut self.queues[slot];
+        let Some(entry) = queue.ready.take((run.priority, run.seq)) else { return Moved::Gone };
+        queue.counters.purged += 1;
+        self.retire(slot, &entry);
+        Moved::Done
+    }
+
+    fn move_to(
+        &mut self,
+        ticket: u64,
+        slot: Slot<Queue>,
+        run: &Run,
+        message: Message,
+        target: &Target,
+        topology: &Topology,
+    ) -> Moved {
+        let vhost = self.queues[slot].spec.vhost;
+        let (message, targets) = match target {
+            Target::Queue(name) => {
+                let Some(queue) = topology.queue(vhost, name) else { return Moved::Unroutable };
+                (message, vec![(queue.queue.shard, Arc::from([queue.queue.id]))])
+            }
+            Target::Exchange { exchange, routing_key } => {
+                let key = routing_key.as_deref().unwrap_or(message.routing_key());
+                let message = renamed(&message, exchange, key);
+                let Ok(properties) = Properties::parse(message.properties()) else { return Moved::Unroutable };
+                let routed = topology.route(vhost, exchange, &[message.routing_key()], &properties, &mut self.routes);
+                if routed.is_err() {
+                    return Moved::Unroutable;
+                }
+                let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
+                let ids = |queues: &[crate::command::QueueRef]| queues.iter().map(|queue| queue.id).collect();
+                let targets = shards.map(|queues| (queues[0].shard, ids(queues))).collect();
+                (message, targets)
+            }
+        };
+        self.move_one(ticket, slot, run, message, targets)
+    }
+
+    fn move_one(
+        &mut self,
+        ticket: u64,
+        slot: Slot<Queue>,
+        run: &Run,
+        message: Message,
+        targets: Vec<(ShardId, Arc<[QueueId]>)>,
+    ) -> Moved {
+        if targets.is_empty() {
+            return Moved::Unroutable;
+        }
+        let id = self.queues[slot].spec.queue.id;
+        let Some(mut entry) = self.queues[slot].ready.take((run.priority, run.seq)) else { return Moved::Gone };
+        self.queues[slot].leave(1);
+        // Bytes that were read lie among others', which they must not keep in memory.
+        let message = if entry.message().is_some() { message } else { alone(&message) };
+        let (persistent, expiration_ms, priority) = terms(&message);
+        let is_away = targets.iter().any(|(shard, _)| *shard != self.id);
+        let moved_from = (entry.is_kept && !is_away).then_some((id, entry.seq));
+        self.last_transfer += 1;
+        let transfer = self.last_transfer;
+        let (mut left, mut is_taken, mut moved_by) = (0, false, Lsn::ZERO);
+        for (shard, queues) in targets {
+            let (message, more) = (message.clone(), Vec::new());
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, confirm: true };
+            if shard == self.id {
+                let stored = self.publish(&publish.queues, publish.message.clone(), Terms::from(&publish), moved_from);
+                is_taken |= stored.is_taken;
+                moved_by = stored.logged;
+            } else {
+                self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish }));
+                left += 1;
+            }
+        }
+        if left > 0 {
+            if entry.is_logged() {
+                entry.send_away();
+            } else {
+                entry.body = Body::Here(message);
+            }
+            self.queues[slot].begin_move(&entry.run());
+            self.moving.insert(transfer, Moving { queue: id, entry, left, moved_for: Some(ticket), is_taken });
+            return Moved::Underway;
+        }
+        if !is_taken {
+            self.stay(id, entry);
+            return Moved::Refused;
+        }
+        if moved_from.is_some() && moved_by != Lsn::ZERO {
+            self.log.release(&entry.run());
+        } else {
+            self.settle_place(id, &entry);
+        }
+        Moved::Done
+    }
+
+    /// A message that was to be moved keeps its place.
+    pub(super) fn stay(&mut self, queue: QueueId, entry: Entry) {
+        let Some(&slot) = self.queue_slots.get(&queue) else { return self.settle_place(queue, &entry) };
+        self.queues[slot].come_back(entry);
+        self.count_near(slot);
+        self.touch(slot);
+    }
+}
+
+impl Scan {
+    /// Whether nothing can be done without the messages' bytes.
+    fn needs_bytes(&self) -> bool {
+        match self.act {
+            _ if !self.filter.terms.is_empty() => true,
+            Act::Delete => false,
+            Act::Requeue => !matches!(self.which, Which::Unacked { .. }),
+            Act::Show | Act::Move(_) | Act::Redrive(_) => true,
+        }
+    }
+}
+
+/// The messages that come next, each with where a walk goes on that ends before it, and where it goes on after them.
+fn find(queue: &Queue, scan: &Scan) -> (Vec<(Run, Next)>, Option<Next>) {
+    let most = if scan.filter.terms.is_empty() { scan.count.min(PIECE_MAX) } else { PIECE_MAX } as usize;
+    let mut piece = Piece { found: Vec::new(), bytes: 0, most };
+    match &scan.which {
+        Which::Ready { from, until } => {
+            let next = find_ready(queue, *from, *until, &mut piece);
+            (piece.found, next.map(Next::Ready))
+        }
+        Which::Unacked { from } => {
+            let next = next_unacked(queue, *from, most).find(|run| !piece.take(*run, Next::Unacked(run.seq)));
+            let end = piece.found.last().map(|(run, _)| Next::Unacked(Seq(run.seq.0 + 1)));
+            let is_full = piece.found.len() >= most;
+            (piece.found, next.map(|run| Next::Unacked(run.seq)).or(end.filter(|_| is_full)))
+        }
+        Which::These(seqs) => {
+            for (at, seq) in seqs.iter().enumerate() {
+                let unacked = || queue.unacked.find(*seq).filter(|_| matches!(scan.act, Act::Show | Act::Requeue));
+                let Some(run) = queue.ready.find_any(*seq).or_else(unacked) else { continue };
+                if !piece.take(run, Next::These(at)) {
+                    return (piece.found, Some(Next::These(at)));
+                }
+            }
+            (piece.found, None)
+        }
+    }
+}
+
+/// The messages of a piece so far.
+struct Piece {
+    found: Vec<(Run, Next)>,
+    bytes: u64,
+    most: usize,
+}
+
+impl Piece {
+    /// False where there is no room for one more.
+    fn take(&mut self, run: Run, here: Next) -> bool {
+        let is_full = self.found.len() >= self.most || self.bytes >= PIECE_BYTES;
+        if !is_full {
+            self.bytes += u64::from(run.payload_bytes);
+            self.found.push((run, here));
+        }
+        !is_full
+    }
+}
+
+fn find_ready(queue: &Queue, from: Cursor, until: Option<Seq>, piece: &mut Piece) -> Option<Cursor> {
+    let (mut skip, mut runs) = (from.skip, 0);
+    for priority in (0..=from.priority.min(queue.ready.highest())).rev() {
+        let first = if priority == from.priority { from.seq } else { Seq(0) };
+        for mut run in queue.ready.of_priority(priority, first) {
+            if let Some(until) = until {
+                let Some(before) = until.0.checked_sub(run.seq.0).filter(|before| *before > 0) else { break };
+                run.count = run.count.min(u32::try_from(before).unwrap_or(u32::MAX));
+            }
+            runs += 1;
+            if skip >= u64::from(run.count) {
+                skip -= u64::from(run.count);
+                if runs >= RUNS_AT_ONCE {
+                    return Some(Cursor { priority, seq: Seq(run.range().last.0 + 1), skip });
+                }
+                continue;
+            }
+            if skip > 0 {
+                run = run.split_off(u32::try_from(skip).unwrap_or(u32::MAX));
+                skip = 0;
+            }
+            for message in run.messages() {
+                let here = Cursor { priority, seq: message.seq, skip: 0 };
+                if !piece.take(message, Next::Ready(here)) {
+                    return Some(here);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Unacked messages from this seq on, at most so many and one more.
+fn next_unacked(queue: &Queue, from: Seq, most: usize) -> std::vec::IntoIter<Run> {
+    let sources = queue.unacked.sources(from);
+    let mut runs: Vec<Run> = sources.flat_map(|source| source.flat_map(|run| run.messages()).take(most + 1)).collect();
+    runs.sort_unstable_by_key(|run| run.seq);
+    runs.truncate(most + 1);
+    runs.into_iter()
+}
+
+/// The same message, published otherwise.
+fn renamed(message: &Message, exchange: &str, routing_key: &str) -> Message {
+    let (properties, died_here) = (message.properties(), message.died_here());
+    Message::new(MessageParts { exchange, routing_key, properties, died_here }, message.body())
+}
+
+/// The same message, in memory of its own.
+fn alone(message: &Message) -> Message {
+    renamed(message, message.exchange(), message.routing_key())
+}
+
+/// What its properties ask for: whether it is persistent, its time to live and its priority.
+fn terms(message: &Message) -> (bool, Option<u64>, Option<u8>) {
+    let Ok(properties) = Properties::parse(message.properties()) else { return (false, None, None) };
+    let expiration_ms = properties.expiration().and_then(|text| parse_expiration(text).ok());
+    (properties.delivery_mode() == Some(2), expiration_ms, properties.priority())
+}
+
+impl<S: Store> Shard<S> {
+    /// Unacked messages from this seq on.
+    fn leases(&self, slot: Slot<Queue>, from: Seq, count: u32) -> Answer {
+        let count = count.clamp(1, PIECE_MAX) as usize;
+        let mut runs = next_unacked(&self.queues[slot], from, count);
+        let leases = runs.by_ref().take(count).filter_map(|run| self.lease(slot, run.seq)).collect();
+        Answer::Leases { leases, next: runs.next().map(|run| run.seq) }
+    }
+}
+
+/// How many messages a piece has at most, …
+const PIECE_MAX: u32 = 1024;
+/// … about how many bytes of them, …
+const PIECE_BYTES: u64 = 1 << 20;
+/// … and how many runs it may pass over.
+const RUNS_AT_ONCE: usize = 16 << 10;
