@@ -14,14 +14,17 @@ mod connections;
 mod consumers;
 mod exchanges;
 mod health;
+mod leases;
 mod listing;
 mod local;
 mod message_stats;
 mod messages;
 mod metrics;
 mod nodes;
+mod operations;
 mod overview;
 mod queues;
+mod redrives;
 mod refusal;
 mod request;
 mod samples;
@@ -40,6 +43,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{delete, get, post, put};
 use broker::command::VhostId;
+use redrives::Redrives;
 use refusal::Refusal;
 use samples::Samples;
 use std::sync::Arc;
@@ -52,6 +56,7 @@ pub(crate) struct Api {
     board: Arc<Switchboard>,
     samples: Samples,
     backup: Arc<Backup>,
+    redrives: Redrives,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
 }
@@ -76,6 +81,7 @@ pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, task
         board: Arc::clone(board),
         samples: Samples::default(),
         backup: Arc::new(backup),
+        redrives: Redrives::default(),
         node: footprint::node_name(),
     });
     let (routes, metrics) = (router(&api), metrics::router(&api));
@@ -122,6 +128,17 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/queues/{vhost}/{name}", get(queues::show).put(queues::declare).delete(queues::delete))
         .route("/queues/{vhost}/{name}/contents", delete(queues::purge))
         .route("/queues/{vhost}/{name}/get", post(messages::get))
+        .route("/queues/{vhost}/{name}/pause", put(operations::pause))
+        .route("/queues/{vhost}/{name}/resume", put(operations::resume))
+        .route("/queues/{vhost}/{name}/messages", get(operations::list))
+        .route("/queues/{vhost}/{name}/messages/delete", post(operations::delete))
+        .route("/queues/{vhost}/{name}/messages/move", post(operations::relocate))
+        .route("/queues/{vhost}/{name}/messages/requeue", post(operations::requeue))
+        .route("/queues/{vhost}/{name}/messages/{seq}", get(operations::show).delete(operations::delete_one))
+        .route("/queues/{vhost}/{name}/redrive", get(redrives::show).post(redrives::begin).delete(redrives::stop))
+        .route("/queues/{vhost}/{name}/leases", get(leases::list_of))
+        .route("/queues/{vhost}/{name}/leases/{seq}", put(leases::extend).delete(leases::take_back))
+        .route("/leases", get(leases::list))
         .route("/queues/{vhost}/{name}/bindings", get(bindings::list_to_queue))
         .route("/bindings", get(bindings::list))
         .route("/bindings/{vhost}", get(bindings::list_in))

@@ -7,6 +7,7 @@
 use crate::switchboard::{LIGHT_ROOM, ShardMail, Switchboard, publish_bytes, room_for_bytes};
 use broker::command::{Batch, CatalogInput, Command, ConnectionId, Outbox, ShardInput};
 use broker::inspect::QueueView;
+use broker::operation::Answer;
 use broker::shard::Shard;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +41,7 @@ struct Desk {
     executed: Vec<OwnedSemaphorePermit>,
     out: Outbox,
     inspections: HashMap<u64, oneshot::Sender<Vec<QueueView>>>,
+    operations: HashMap<u64, oneshot::Sender<Answer>>,
     last_ticket: u64,
     /// Connections whose mail was passed over.
     passed_over: Vec<ConnectionId>,
@@ -106,6 +108,11 @@ impl<S: Store> ShardHost<S> {
             self.board.post_catalog(CatalogInput::Report(report));
         }
         self.board.deliver(desk.out.connections.drain(..));
+        for (ticket, answer) in desk.out.answers.drain(..) {
+            if let Some(asker) = desk.operations.remove(&ticket) {
+                let _gave_up = asker.send(answer);
+            }
+        }
         for (ticket, views) in desk.out.views.drain(..) {
             if let Some(asker) = desk.inspections.remove(&ticket) {
                 let _gave_up = asker.send(views);
@@ -182,8 +189,8 @@ impl Desk {
                         continue;
                     }
                 }
-                ShardMail::Input(_) | ShardMail::Inspect(..) if at > 0 => break,
-                ShardMail::Input(_) | ShardMail::Inspect(..) => {}
+                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) if at > 0 => break,
+                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) => {}
             }
             let Some(piece) = self.waiting.remove(at) else { break };
             let (first, rest) = split(piece, room - taken);
@@ -214,6 +221,11 @@ impl Desk {
                 self.last_ticket += 1;
                 self.inspections.insert(self.last_ticket, asker);
                 ShardInput::Inspect { ticket: self.last_ticket, queue }
+            }
+            ShardMail::Operate(queue, operation, asker) => {
+                self.last_ticket += 1;
+                self.operations.insert(self.last_ticket, asker);
+                ShardInput::Operate { ticket: self.last_ticket, queue, operation }
             }
         };
         self.inbox.push(input);

@@ -20,6 +20,7 @@ use broker::command::{
 };
 use broker::connection::ConnectionSettings;
 use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
+use broker::operation::{Answer, Operation};
 use broker::topology::Topology;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -105,6 +106,8 @@ pub(crate) enum ShardMail {
     Input(ShardInput),
     /// Describe this queue, or all.
     Inspect(Option<broker::command::QueueId>, oneshot::Sender<Vec<QueueView>>),
+    /// An operator asks something of this queue.
+    Operate(broker::command::QueueId, Operation, oneshot::Sender<Answer>),
 }
 
 /// What reaches a connection's host.
@@ -290,6 +293,16 @@ impl Switchboard {
         let shard = self.shards.get(usize::from(queue.shard.0)).ok_or(Unanswered)?;
         let answer = timeout_at(Instant::now() + INSPECT_QUEUES, ask_shard(shard, Some(queue.id))).await;
         Ok(answer.map_err(|_| Unanswered)?.map_err(|_| Unanswered)?.pop())
+    }
+
+    /// Asks something of a queue.
+    ///
+    /// # Errors
+    /// [`Unanswered`]: it may be done, or not.
+    pub async fn operate(&self, queue: QueueRef, operation: Operation) -> Result<Answer, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        self.post(queue.shard, ShardMail::Operate(queue.id, operation, answer));
+        timeout_at(Instant::now() + OPERATE, answered).await.map_err(|_| Unanswered)?.map_err(|_| Unanswered)
     }
 
     /// Describes all client connections, by id. One that does not answer in time is left out.
@@ -545,6 +558,9 @@ pub(crate) const LIGHT_ROOM: usize = 4;
 
 /// How long shards may take to describe their queues.
 const INSPECT_QUEUES: Duration = Duration::from_secs(5);
+
+/// How long a shard may take to do what an operator asks: it may wait for the disk.
+const OPERATE: Duration = Duration::from_secs(30);
 
 /// How long connections may take to describe themselves.
 const INSPECT_CONNECTIONS: Duration = Duration::from_secs(2);

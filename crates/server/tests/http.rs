@@ -3,6 +3,8 @@
 
 #[path = "http/browser.rs"]
 mod browser;
+#[path = "http/operations.rs"]
+mod operations;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 

@@ -3,6 +3,10 @@
 
 #[path = "wire/alarms.rs"]
 mod alarms;
+#[path = "wire/leases.rs"]
+mod leases;
+#[path = "wire/operations.rs"]
+mod operations;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 

@@ -259,7 +259,19 @@ pub(super) async fn get(
 }
 
 fn describe(delivery: &Delivery, left: u64, is_base64: bool, truncate: usize) -> Value {
-    let message = &delivery.message;
+    let mut object = describe_message(&delivery.message, delivery.attempts, is_base64, truncate);
+    object.insert("redelivered".into(), delivery.redelivered.into());
+    object.insert("message_count".into(), left.into());
+    object.into()
+}
+
+/// A message's names, properties and body, of which so many bytes are shown.
+pub(super) fn describe_message(
+    message: &Message,
+    attempts: u32,
+    is_base64: bool,
+    truncate: usize,
+) -> Map<String, Value> {
     let body = message.body();
     let mut shown = &body[..body.len().min(truncate)];
     // A cut through a character does not make a text binary.
@@ -274,16 +286,15 @@ fn describe(delivery: &Delivery, left: u64, is_base64: bool, truncate: usize) ->
         Some(text) => (text.to_owned(), "string"),
         None => (STANDARD.encode(shown), "base64"),
     };
-    json!({
-        "payload_bytes": body.len(),
-        "redelivered": delivery.redelivered,
-        "exchange": message.exchange(),
-        "routing_key": message.routing_key(),
-        "message_count": left,
-        "properties": properties_to_json(message.properties(), delivery.attempts),
-        "payload": payload,
-        "payload_encoding": payload_encoding,
-    })
+    let parts = [
+        ("payload_bytes", body.len().into()),
+        ("exchange", message.exchange().into()),
+        ("routing_key", message.routing_key().into()),
+        ("properties", properties_to_json(message.properties(), attempts)),
+        ("payload", payload.into()),
+        ("payload_encoding", payload_encoding.into()),
+    ];
+    parts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn properties_to_json(raw: &[u8], attempts: u32) -> Value {

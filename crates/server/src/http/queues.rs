@@ -162,6 +162,9 @@ pub(super) fn find(api: &Api, vhost: &str, name: &str) -> Result<Arc<QueueSpec>,
 
 fn describe(api: &Api, queue: &QueueView, detail: Detail, connections: &Connections, past: &Past) -> Value {
     let mut object = declared(api, &queue.spec);
+    if queue.is_paused {
+        object.insert("state".into(), "paused".into());
+    }
     match detail {
         Detail::Declared { counts: false } => {}
         Detail::Declared { counts: true } => {
@@ -240,6 +243,7 @@ fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connection
         "message_bytes_ram": bytes,
         "message_bytes_persistent": queue.persistent_bytes,
         "head_message_timestamp": queue.head_timestamp,
+        "oldest_unacked_age_ms": queue.oldest_unacked_ms,
         "slave_nodes": [],
     });
     if let Value::Object(statistics) = statistics {

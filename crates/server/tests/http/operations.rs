@@ -1,0 +1,216 @@
+//! Queues paused, looked into and redriven, and leases, through the API.
+
+use super::*;
+
+async fn queue(desk: &Desk, name: &str, arguments: Value) {
+    let document = json!({"durable": true, "arguments": arguments});
+    desk.send("PUT", &format!("/queues/%2F/{name}"), document, 201).await;
+}
+
+async fn state_of(desk: &Desk, name: &str) -> Value {
+    desk.get(&format!("/queues/%2F/{name}")).await
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_and_listed_as_such() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({})).await;
+    desk.send("PUT", "/queues/%2F/q/pause", json!({}), 204).await;
+    assert_eq!(state_of(&desk, "q").await["state"], "paused");
+    assert_eq!(desk.get("/queues").await[0]["state"], "paused");
+    desk.publish("q", "a").await;
+    let got = desk
+        .send("POST", "/queues/%2F/q/get", json!({"count": 1, "ackmode": "ack_requeue_false", "encoding": "auto"}), 200)
+        .await;
+    assert_eq!(got.json(), json!([]));
+    desk.send("PUT", "/queues/%2F/q/resume", json!({}), 204).await;
+    assert_eq!(state_of(&desk, "q").await["state"], "running");
+    desk.send("PUT", "/queues/%2F/nope/pause", json!({}), 404).await;
+}
+
+#[tokio::test]
+async fn messages_are_looked_at_by_place_and_by_what_they_are_like() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({})).await;
+    for number in 0..20 {
+        let message = json!({
+            "properties": {"headers": {"tenant": number % 4}, "message_id": format!("m{number}")},
+            "routing_key": "q", "payload": format!("order {number}"), "payload_encoding": "string",
+        });
+        desk.send("POST", "/exchanges/%2F/amq.default/publish", message, 200).await;
+    }
+    let seqs = |answer: &Value| -> Vec<u64> {
+        answer["items"].as_array().unwrap().iter().map(|item| item["seq"].as_u64().unwrap()).collect()
+    };
+    let all = desk.get("/queues/%2F/q/messages").await;
+    assert_eq!((seqs(&all), &all["next"]), ((1..=20).collect(), &Value::Null));
+    let first = &all["items"][0];
+    assert_eq!(first["payload"], "order 0");
+    assert_eq!(first["properties"], json!({"headers": {"tenant": 0}, "message_id": "m0"}));
+    assert_eq!(
+        (&first["state"], &first["redelivered"], &first["expires_at"]),
+        (&json!("ready"), &json!(false), &Value::Null)
+    );
+    let part = desk.get("/queues/%2F/q/messages?offset=5&count=3").await;
+    assert_eq!(seqs(&part), [6, 7, 8]);
+    let next = part["next"].as_str().unwrap();
+    assert_eq!(seqs(&desk.get(&format!("/queues/%2F/q/messages?count=2&from={next}")).await), [9, 10]);
+    assert_eq!(seqs(&desk.get("/queues/%2F/q/messages?header.tenant=3&body=order%201").await), [12, 16, 20]);
+    assert_eq!(seqs(&desk.get("/queues/%2F/q/messages?property.message_id=m7&routing_key=q").await), [8]);
+    let cut = desk.get("/queues/%2F/q/messages/3?truncate=3&encoding=base64").await;
+    assert_eq!((&cut["payload"], &cut["payload_bytes"]), (&json!("b3Jk"), &json!(7)));
+    for (path, status) in [
+        ("messages/99", 404),
+        ("messages?nonsense=1", 400),
+        ("messages?property.nonsense=1", 400),
+        ("messages?count=x", 400),
+        ("messages?from=there", 400),
+        ("messages?state=gone", 400),
+    ] {
+        assert_eq!(desk.browser.ask("GET", &format!("/queues/%2F/q/{path}"), None).await.status, status, "{path}");
+    }
+    // Nobody noticed.
+    let queue = state_of(&desk, "q").await;
+    assert_eq!((&queue["messages_ready"], &queue["message_stats"]["deliver_get"]), (&json!(20), &json!(0)));
+}
+
+#[tokio::test]
+async fn messages_are_deleted_moved_and_requeued() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({})).await;
+    queue(&desk, "other", json!({})).await;
+    for number in 0..10 {
+        desk.publish("q", &number.to_string()).await;
+    }
+    desk.delete("/queues/%2F/q/messages/1", 204).await;
+    desk.delete("/queues/%2F/q/messages/1", 404).await;
+    let answer = |word: &str, count: u64, passed: u64| json!({word: count, "passed_over": passed, "unroutable": 0, "refused": 0, "next": null});
+    let post = async |what: &str, document: Value| {
+        desk.send("POST", &format!("/queues/%2F/q/messages/{what}"), document, 200).await.json()
+    };
+    assert_eq!(post("delete", json!({"seqs": [2, 3, 77]})).await, answer("deleted", 2, 0));
+    assert_eq!(post("move", json!({"filter": {"body": "4"}, "to_queue": "other"})).await, answer("moved", 1, 6));
+    assert_eq!(post("requeue", json!({"filter": {"body": "3"}})).await, answer("requeued", 1, 5));
+    let through = json!({"all": true, "to_exchange": "amq.default", "routing_key": "other", "count": 2});
+    assert_eq!(post("move", through).await["moved"], 2);
+    let bodies = async |name: &str| -> Vec<String> {
+        let list = desk.get(&format!("/queues/%2F/{name}/messages")).await;
+        list["items"].as_array().unwrap().iter().map(|item| item["payload"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(bodies("q").await, ["7", "8", "9", "3"]);
+    assert_eq!(bodies("other").await, ["4", "5", "6"]);
+    assert_eq!(post("requeue", json!({"all": true})).await["requeued"], 4, "each once");
+    for (what, document, status) in [
+        ("delete", json!({}), 400),
+        ("delete", json!({"all": true, "seqs": [1]}), 400),
+        ("delete", json!({"all": true, "state": "unacked"}), 400),
+        ("move", json!({"all": true}), 400),
+        ("move", json!({"all": true, "to_queue": "nope"}), 404),
+        ("move", json!({"all": true, "to_exchange": "nope"}), 404),
+        ("move", json!({"all": true, "to_queue": "q", "to_exchange": "nope"}), 400),
+        ("requeue", json!({"filter": {"nonsense": "x"}}), 400),
+    ] {
+        desk.send("POST", &format!("/queues/%2F/q/messages/{what}"), document, status).await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_queue_is_redriven_with_progress() {
+    let desk = Desk::open().await;
+    let dead = json!({"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"});
+    queue(&desk, "dead", json!({})).await;
+    queue(&desk, "work", dead).await;
+    for number in 0..30 {
+        desk.publish("work", &number.to_string()).await;
+    }
+    desk.publish("dead", "of nowhere").await;
+    let reject = json!({"count": 30, "ackmode": "reject_requeue_false", "encoding": "auto"});
+    desk.send("POST", "/queues/%2F/work/get", reject, 200).await;
+    let redrive = async |document: Value| {
+        desk.send("POST", "/queues/%2F/dead/redrive", document, 202).await;
+        loop {
+            let state = desk.get("/queues/%2F/dead/redrive").await;
+            if state["state"] != "running" {
+                return state;
+            }
+        }
+    };
+    desk.browser.ask("GET", "/queues/%2F/dead/redrive", None).await;
+    let state = redrive(json!({"filter": {"body": "7"}})).await;
+    assert_eq!((&state["state"], &state["moved"], &state["total"]), (&json!("done"), &json!(3), &json!(31)));
+    let state = redrive(json!({"rate": 100_000})).await;
+    assert_eq!((&state["moved"], &state["unroutable"]), (&json!(27), &json!(1)));
+    let back = desk.get("/queues/%2F/work/messages").await;
+    assert_eq!(back["items"].as_array().unwrap().len(), 30);
+    assert_eq!(back["items"][0]["routing_key"], "work", "as it was published");
+    desk.delete("/queues/%2F/dead/redrive", 404).await;
+
+    // One that is slow can be stopped, and begun again.
+    desk.send("POST", "/queues/%2F/work/redrive", json!({"to_queue": "dead", "rate": 1}), 202).await;
+    let twice = desk.send("POST", "/queues/%2F/work/redrive", json!({"to_queue": "dead"}), 400).await.json();
+    assert_eq!(twice["reason"], "the queue is being redriven already");
+    desk.delete("/queues/%2F/work/redrive", 204).await;
+    loop {
+        let state = desk.get("/queues/%2F/work/redrive").await;
+        if state["state"] == "stopped" {
+            assert!(state["moved"].as_u64().unwrap() < 5, "{state}");
+            break;
+        }
+    }
+    for document in [json!({"rate": 0}), json!({"origin": "middle"}), json!({"filter": []})] {
+        desk.send("POST", "/queues/%2F/work/redrive", document, 400).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_waits_for_room() {
+    let desk = Desk::open().await;
+    queue(&desk, "from", json!({})).await;
+    queue(&desk, "to", json!({"x-max-length": 2, "x-overflow": "reject-publish"})).await;
+    for number in 0..5 {
+        desk.publish("from", &number.to_string()).await;
+    }
+    desk.send("POST", "/queues/%2F/from/redrive", json!({"to_queue": "to"}), 202).await;
+    let mut taken = Vec::new();
+    while taken.len() < 5 {
+        let get = json!({"count": 5, "ackmode": "ack_requeue_false", "encoding": "auto"});
+        let got = desk.send("POST", "/queues/%2F/to/get", get, 200).await.json();
+        taken.extend(got.as_array().unwrap().iter().map(|item| item["payload"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(taken, ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn leases_are_listed_extended_and_taken_back() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({"x-consumer-timeout": 60_000})).await;
+    desk.publish("q", "a").await;
+    desk.publish("q", "b").await;
+    let mut client = desk.client().await;
+    client.consume("q").await;
+    client.expect_delivery().await;
+    client.expect_delivery().await;
+    let leases = desk.get("/leases").await;
+    let lease = &leases[0];
+    assert_eq!(leases.as_array().unwrap().len(), 2);
+    assert_eq!((&lease["queue"]["name"], &lease["seq"], &lease["extended"]), (&json!("q"), &json!(1), &json!(false)));
+    assert!(lease["consumer_tag"].as_str().unwrap().starts_with("amq.ctag-"), "{lease}");
+    assert_eq!(lease["channel_details"]["number"], 1);
+    assert!(lease["age_ms"].as_u64().unwrap() + lease["left_ms"].as_u64().unwrap() == 60_000, "{lease}");
+    assert!(state_of(&desk, "q").await["oldest_unacked_age_ms"].is_u64());
+    desk.send("PUT", "/queues/%2F/q/leases/1", json!({"ms": 600_000}), 204).await;
+    let part = desk.get("/queues/%2F/q/leases?count=1").await;
+    assert!(part["items"][0]["left_ms"].as_u64().unwrap() > 500_000, "{part}");
+    assert_eq!((&part["items"][0]["extended"], &part["next"]), (&json!(true), &json!(2)));
+    let shown = desk.get("/queues/%2F/q/messages?state=unacked").await;
+    assert_eq!((&shown["items"][1]["payload"], &shown["items"][1]["lease"]["seq"]), (&json!("b"), &json!(2)));
+    desk.delete("/queues/%2F/q/leases/1", 204).await;
+    assert_eq!(client.expect_delivery().await, b"a");
+    desk.delete("/queues/%2F/q/leases/9", 404).await;
+    desk.send("PUT", "/queues/%2F/q/leases/9", json!({}), 404).await;
+    desk.send("PUT", "/queues/%2F/q/leases/1", json!({"ms": 0}), 400).await;
+    let answer = desk
+        .send("POST", "/queues/%2F/q/messages/requeue", json!({"all": true, "state": "unacked", "count": 2}), 200)
+        .await;
+    assert_eq!(answer.json()["requeued"], 2);
+}
