@@ -15,6 +15,7 @@ mod formats;
 mod help;
 mod limits;
 mod lists;
+mod operations;
 mod status;
 
 use arguments::{Line, Options};

@@ -2,6 +2,9 @@
 //! of queues (a hash table's), its names of processes, and the errors that 4.x words differently.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failed unwrap is a failed test")]
 
+#[path = "ctl/operations.rs"]
+mod operations;
+
 use amqp::method::{basic, channel, connection, queue};
 use amqp::{ChannelId, Method, Table, Value};
 use bytes::{Buf, BytesMut};

@@ -1,6 +1,7 @@
 //! The command line: options anywhere, before the command or after it, as `rabbitmqctl` takes them.
 
 use super::commands::Command;
+use super::failure::{self, Failure};
 use super::formats::Formatter;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,12 +41,30 @@ pub(super) struct Options {
     pub(super) global: bool,
     pub(super) limit: usize,
     pub(super) delay: Duration,
+    /// Those that only the commands for messages have, as given.
+    of_messages: Vec<(&'static str, String)>,
 }
 
 impl Options {
     /// The vhost that the command is about.
     pub(super) fn vhost(&self) -> &str {
         self.vhost.as_deref().unwrap_or("/")
+    }
+
+    /// Whether an option of the commands for messages is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// All values that it is given.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.of_messages.iter().filter(move |(given, _)| *given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last of them, a number.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let number = self.all(name).last().map(str::parse).transpose();
+        number.map_err(|_| Failure::error(failure::USAGE, format!("--{name} takes a number")))
     }
 }
 
@@ -66,7 +85,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-const SWITCHES: [Switch; 22] = [
+const SWITCHES: [Switch; 34] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -90,6 +109,34 @@ const SWITCHES: [Switch; 22] = [
     rare("global", None, false),
     rare("limit", None, true),
     rare("per-connection-delay", None, true),
+    rare("count", None, true),
+    rare("offset", None, true),
+    rare("where", None, true),
+    rare("seq", None, true),
+    rare("all", None, false),
+    rare("unacked", None, false),
+    rare("to-queue", None, true),
+    rare("to-exchange", None, true),
+    rare("routing-key", None, true),
+    rare("rate", None, true),
+    rare("origin", None, true),
+    rare("stop", None, false),
+];
+
+/// Options of the commands for messages.
+const OF_MESSAGES: [&str; 12] = [
+    "count",
+    "offset",
+    "where",
+    "seq",
+    "all",
+    "unacked",
+    "to-queue",
+    "to-exchange",
+    "routing-key",
+    "rate",
+    "origin",
+    "stop",
 ];
 
 impl Line {
@@ -141,6 +188,9 @@ impl Line {
             self.only_for.push(switch.name);
         }
         let value = value.unwrap_or_default();
+        if OF_MESSAGES.contains(&switch.name) {
+            self.options.of_messages.push((switch.name, value.clone()));
+        }
         if (switch.has_value && value.is_empty()) || !self.options.set(switch.name, &value) {
             self.bad.push((name.to_owned(), value));
         }

@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, limits, status};
+use super::{Screen, backup, limits, operations, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -137,6 +137,15 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::List(&lists::EXCHANGES),
     },
     Command {
+        name: "list_leases",
+        section: MONITORING,
+        about: "Lists messages that are delivered and not acknowledged, with who holds them",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::LEASES),
+    },
+    Command {
         name: "list_queues",
         section: MONITORING,
         about: "Lists queues and their properties",
@@ -227,6 +236,51 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Do(delete_queue),
     },
     Command {
+        name: "delete_messages",
+        section: QUEUES,
+        about: "Deletes ready messages, one or many",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
+        operands: (1, 1),
+        options: &["seq", "where", "all", "count"],
+        run: Run::Do(operations::delete_messages),
+    },
+    Command {
+        name: "extend_lease",
+        section: QUEUES,
+        about: "Lets a consumer keep a message for longer",
+        usage: "[--vhost <vhost>] <queue> <seq> [<seconds>]",
+        operands: (2, 3),
+        options: &[],
+        run: Run::Do(operations::extend_lease),
+    },
+    Command {
+        name: "move_messages",
+        section: QUEUES,
+        about: "Moves ready messages to another queue or exchange",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]",
+        operands: (1, 1),
+        options: &["seq", "where", "all", "count", "to-queue", "to-exchange", "routing-key"],
+        run: Run::Do(operations::move_messages),
+    },
+    Command {
+        name: "pause_queue",
+        section: QUEUES,
+        about: "Stops deliveries from a queue; it still takes messages",
+        usage: "[--vhost <vhost>] <queue>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(operations::pause_queue),
+    },
+    Command {
+        name: "peek_messages",
+        section: QUEUES,
+        about: "Shows messages and leaves them as they are",
+        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--unacked]",
+        operands: (1, 1),
+        options: &["count", "offset", "where", "unacked"],
+        run: Run::Do(operations::peek_messages),
+    },
+    Command {
         name: "purge_queue",
         section: QUEUES,
         about: "Purges a queue (removes all messages in it)",
@@ -234,6 +288,42 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (1, 1),
         options: &[],
         run: Run::Do(purge_queue),
+    },
+    Command {
+        name: "redrive_queue",
+        section: QUEUES,
+        about: "Moves dead letters back to the queues where they died",
+        usage: "[--vhost <vhost>] <queue> [--rate <messages a second>] [--where <key>=<value> ...] [--origin last|first | --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]] [--stop]",
+        operands: (1, 1),
+        options: &["rate", "where", "origin", "to-queue", "to-exchange", "routing-key", "stop"],
+        run: Run::Do(operations::redrive_queue),
+    },
+    Command {
+        name: "requeue_messages",
+        section: QUEUES,
+        about: "Puts ready messages at the end of their queue, and unacked ones back to their place",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
+        operands: (1, 1),
+        options: &["seq", "where", "all", "count"],
+        run: Run::Do(operations::requeue_messages),
+    },
+    Command {
+        name: "resume_queue",
+        section: QUEUES,
+        about: "Delivers from a queue again",
+        usage: "[--vhost <vhost>] <queue>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(operations::resume_queue),
+    },
+    Command {
+        name: "return_lease",
+        section: QUEUES,
+        about: "Takes a message from who holds it, back to its place",
+        usage: "[--vhost <vhost>] <queue> <seq>",
+        operands: (2, 2),
+        options: &[],
+        run: Run::Do(operations::return_lease),
     },
 ];
 
@@ -389,7 +479,7 @@ pub(super) fn node(api: &Api) -> Result<String, Failure> {
     Ok(name["name"].as_str().unwrap_or_default().to_owned())
 }
 
-fn queue_path(options: &Options, queue: &str) -> String {
+pub(super) fn queue_path(options: &Options, queue: &str) -> String {
     format!("/queues/{}/{}", encoded(options.vhost()), encoded(queue))
 }
 

@@ -210,6 +210,26 @@ pub(super) const CONSUMERS: List = List {
     defaults: &["queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active", "arguments"],
 };
 
+pub(super) const LEASES: List = List {
+    command: "list_leases",
+    resource: "leases",
+    is_in_vhost: false,
+    banner: |_| "Listing leases ...".to_owned(),
+    timeout: None,
+    columns: &[
+        field("vhost", "queue.vhost"),
+        field("queue_name", "queue.name"),
+        same("seq"),
+        same("consumer_tag"),
+        field("connection", "channel_details.connection_name"),
+        field("channel", "channel_details.number"),
+        same("age_ms"),
+        same("left_ms"),
+        same("extended"),
+    ],
+    defaults: &["queue_name", "seq", "consumer_tag", "connection", "channel", "age_ms", "left_ms"],
+};
+
 pub(super) const CONNECTIONS: List = List {
     command: "list_connections",
     resource: "connections",
@@ -365,7 +385,7 @@ mod tests {
 
     #[test]
     fn every_default_is_a_column() {
-        for list in [&QUEUES, &CONSUMERS, &CONNECTIONS, &CHANNELS, &EXCHANGES, &BINDINGS, &VHOSTS] {
+        for list in [&QUEUES, &CONSUMERS, &LEASES, &CONNECTIONS, &CHANNELS, &EXCHANGES, &BINDINGS, &VHOSTS] {
             assert_eq!(list.columns(&[]).unwrap().len(), list.defaults.len(), "{}", list.command);
         }
     }

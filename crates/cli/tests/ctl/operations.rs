@@ -1,0 +1,158 @@
+//! What `rabbitmqctl` does not have: messages looked at, deleted, moved and redriven, leases; and that a kill in the
+//! middle of a move loses nothing and doubles nothing.
+
+use super::*;
+
+impl Client {
+    fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
+        let mut frames = BytesMut::new();
+        let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
+        amqp::content::encode_content(CHANNEL, &[0x10, 0, 2], body, FRAME_MAX as usize, &mut frames);
+        self.socket.write_all(&frames).unwrap();
+    }
+}
+
+#[test]
+fn a_queue_is_paused_and_resumed() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    assert_eq!(desk.say("pause_queue q"), printed("Pausing queue 'q' in vhost '/' ...\n"));
+    assert_eq!(desk.say("-q list_queues name state"), printed("name\tstate\nq\tpaused\n"));
+    assert_eq!(desk.say("-q resume_queue q"), printed(""));
+    assert_eq!(desk.say("-q list_queues name state"), printed("name\tstate\nq\trunning\n"));
+    let missing = "Object (queue, stream, exchange, etc) was not found\n";
+    assert_eq!(desk.say("-q pause_queue nope"), failed(65, "", missing));
+}
+
+#[test]
+fn messages_are_shown_deleted_moved_and_requeued() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    for queue in ["a", "b"] {
+        client.declare(queue, true, false, Table::new());
+    }
+    for body in ["one", "two", "three", "four"] {
+        client.publish("a", body.as_bytes());
+    }
+    client.declare("a", true, false, Table::new());
+    let head = "seq\tstate\tredelivered\tdelivery_count\trouting_key\tpayload_bytes\tpayload\n";
+    let two = "2\tready\tfalse\t0\ta\t3\ttwo\n";
+    let three = "3\tready\tfalse\t0\ta\t5\tthree\n";
+    assert_eq!(desk.say("-q peek_messages a --offset 1 --count 2"), printed(&format!("{head}{two}{three}")));
+    assert_eq!(desk.say("-q peek_messages a --where body=ree"), printed(&format!("{head}{three}")));
+    assert_eq!(desk.say("-q delete_messages a --seq 2 --seq 9"), printed("1 messages were deleted\n"));
+    assert_eq!(desk.say("-q move_messages a --where body=o --to-queue b"), printed("2 messages were moved\n"));
+    assert_eq!(desk.say("-q requeue_messages b --all --count 1"), printed("1 messages were requeued\n"));
+    assert_eq!(desk.say("-q list_queues"), printed("name\tmessages\na\t1\nb\t2\n"));
+    let which = "Error:\nsay which messages: one of --seq, --where, and --all\n";
+    assert_eq!(desk.say("-q delete_messages a"), failed(64, "", which));
+    let nowhere = desk.say("-q move_messages a --all --to-exchange amq.direct");
+    assert_eq!(nowhere, failed(65, "0 messages were moved\n", "Error:\n1 messages have nowhere to go, and stay\n"));
+    assert_eq!(desk.say("-q move_messages a --all --to-queue nope").code, 65);
+}
+
+#[test]
+fn a_redrive_tells_what_it_did() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    let arguments = [
+        ("x-message-ttl", Value::from(0)),
+        ("x-dead-letter-exchange", "".into()),
+        ("x-dead-letter-routing-key", "dead".into()),
+    ];
+    client.declare("work", true, false, arguments.into_iter().collect());
+    client.declare("dead", true, false, Table::new());
+    client.declare("other", true, false, Table::new());
+    client.publish("work", b"x");
+    client.publish("dead", b"y");
+    client.declare("other", true, false, Table::new());
+    let told = desk.say("redrive_queue dead");
+    let stay = "Error:\n1 messages stay: they did not die in a queue that is there\n";
+    let out = "Redriving queue 'dead' in vhost '/' ...\n1 of 2 messages were moved\n";
+    assert_eq!(told, failed(65, out, stay));
+    assert_eq!(desk.say("-q redrive_queue dead --to-queue other --rate 1000").code, 0);
+    assert_eq!(desk.say("-q redrive_queue dead --stop").code, 65, "there is none");
+    assert_eq!(desk.say("-q redrive_queue nope").code, 65);
+    assert_eq!(desk.say("-q redrive_queue dead --rate 0").code, 64);
+}
+
+#[test]
+fn leases_are_listed_extended_and_taken_back() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    client.publish("q", b"x");
+    client.consume("q", "worker", Table::new(), true);
+    let listed = desk.say("-q list_leases queue_name seq consumer_tag channel extended");
+    let head = "queue_name\tseq\tconsumer_tag\tchannel\textended\n";
+    assert_eq!(listed, printed(&format!("{head}q\t1\tworker\t1\tfalse\n")));
+    assert_eq!(desk.say("-q extend_lease q 1 3600"), printed(""));
+    assert!(desk.say("-q list_leases extended").out.contains("true"));
+    assert_eq!(desk.say("-q return_lease q 1"), printed(""));
+    client.expect(|method| matches!(method, Method::BasicDeliver(deliver) if deliver.redelivered).then_some(()));
+    assert_eq!(desk.say("-q return_lease q 7"), failed(65, "", "Error:\nnobody holds message 7 of queue 'q'\n"));
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_move_loses_nothing_and_doubles_nothing() {
+    const MESSAGES: u64 = 5_000;
+    let mut desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("a", true, false, Table::new());
+    client.declare("b", true, false, Table::new());
+    client.send(CHANNEL, &Method::ConfirmSelect(amqp::method::confirm::Select { nowait: false }));
+    client.expect(|method| matches!(method, Method::ConfirmSelectOk(_)).then_some(()));
+    for number in 0..MESSAGES {
+        client.publish_persistent("a", number.to_string().as_bytes());
+    }
+    let mut confirmed = 0;
+    while confirmed < MESSAGES {
+        confirmed = client.expect(|method| match method {
+            Method::BasicAck(ack) => Some(ack.delivery_tag),
+            _ => None,
+        });
+    }
+    let counts = |desk: &Desk| -> Vec<u64> {
+        let listed = desk.say("-s list_queues messages");
+        listed.out.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    let mut moved_before = 0;
+    for round in 0..5 {
+        let path = desk.directory.path().join("rabbitmqctl");
+        let (from, to) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        let mut mover = Command::new(path)
+            .env_clear()
+            .env("LEVERET_DATA_DIR", desk.data_dir())
+            .args(["-q", "move_messages", from, "--all", "--to-queue", to])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let at = if to == "b" { 1 } else { 0 };
+        loop {
+            let there = counts(&desk)[at];
+            if there != moved_before && there > 0 || mover.try_wait().unwrap().is_some() {
+                break;
+            }
+        }
+        desk.server.kill().unwrap();
+        desk.server.wait().unwrap();
+        mover.wait().unwrap();
+        let data_dir = desk.data_dir();
+        let directory = std::mem::replace(&mut desk.directory, tempfile::tempdir().unwrap());
+        std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
+        desk = Desk::over(directory, &data_dir);
+        let found = counts(&desk);
+        assert_eq!(found.iter().sum::<u64>(), MESSAGES, "round {round}: {found:?}");
+        moved_before = found[1 - at];
+    }
+    let mut bodies: Vec<u64> = Vec::new();
+    for queue in ["a", "b"] {
+        let peeked = desk.say(&format!("-s peek_messages {queue} --count 6000"));
+        bodies.extend(peeked.out.lines().map(|line| line.rsplit('\t').next().unwrap().parse::<u64>().unwrap()));
+    }
+    bodies.sort_unstable();
+    assert!(bodies.into_iter().eq(0..MESSAGES), "each is there, and once");
+}
