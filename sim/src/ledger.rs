@@ -17,6 +17,7 @@ use crate::trace;
 use amqp::{ChannelId, Properties};
 use broker::command::{CallId, ChannelKey, Command, ConnectionId, QueueId, Seq, Settlement, ShardId, ShardInput};
 use broker::message::Message as Stored;
+use broker::operation::{Act, Operation, Scan};
 use copies::{Copy, Place, State};
 use queues::Queue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,6 +208,12 @@ impl Ledger {
             }
             ShardInput::TransferStored { transfer } => {
                 self.in_flight.remove(&(shard, *transfer));
+            }
+            // Which of them go is not told to anybody here.
+            ShardInput::Operate { queue, operation: Operation::Scan(Scan { act: Act::Delete, .. }), .. } => {
+                let may_be_there = self.alive.iter().filter(|place| self.may_be_ready(**place, *queue));
+                let doubtful: Vec<Place> = may_be_there.copied().collect();
+                doubtful.into_iter().for_each(|place| self.copy(place).can_vanish = true);
             }
             ShardInput::Close => {
                 self.release_all(shard);

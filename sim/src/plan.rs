@@ -32,6 +32,8 @@ pub struct Plan {
     pub tick_ms: u64,
     /// The server's acknowledgement timeout, in milliseconds; 0 = none.
     pub consumer_timeout_ms: u64,
+    /// An operator does something once in so many steps; 0 = never.
+    pub operates: u64,
     /// After the run, every connection has to prove that its windows and limits are whole.
     pub probes: bool,
     /// Before the run comes to rest, everything that can be is drained while alarms are on.
@@ -203,8 +205,10 @@ impl Plan {
             rot: often(&mut aside, 12_000),
         };
         let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
+        let operates = often(&mut aside, 300);
         Self {
             shards,
+            operates,
             clients: random.index(5) + 1,
             queues: queues(random),
             acts,

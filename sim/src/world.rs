@@ -7,6 +7,7 @@
 mod disks;
 mod ending;
 mod fairness;
+mod operator;
 mod restart;
 
 use crate::client::{Client, Surroundings};
@@ -114,6 +115,9 @@ impl World {
         }
         if self.random.one_in(900) {
             return self.look();
+        }
+        if self.plan.operates > 0 && self.random.one_in(self.plan.operates) {
+            return self.operate();
         }
         if self.plan.tick_ms > 0 && self.random.one_in(40) {
             self.now_ms += self.random.scaled(self.plan.tick_ms);

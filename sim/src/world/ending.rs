@@ -76,6 +76,7 @@ impl World {
             }
             client.stalled_until_ms = 0;
         }
+        self.resume_all();
         if self.plan.ends_in_alarm {
             self.drain_in_alarm();
         }

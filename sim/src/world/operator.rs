@@ -1,0 +1,44 @@
+//! An operator who pauses queues, looks into them and deletes messages: nothing of that may be noticed but that
+//! deliveries wait, and that some messages are gone.
+
+use super::World;
+use broker::command::{QueueId, Seq, ShardInput};
+use broker::operation::{Act, Cursor, Filter, Operation, Scan, Which};
+
+impl World {
+    /// Does something to some queue.
+    pub(super) fn operate(&mut self) {
+        let at = self.random.index(self.node.shards.len());
+        let Some(views) = self.views_of(at) else { return };
+        if views.is_empty() {
+            return;
+        }
+        let queue = self.random.pick(&views).spec.queue.id;
+        let scan = |which, count, act| Operation::Scan(Scan { which, filter: Filter::default(), count, act });
+        let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
+        let from = Cursor { skip, ..Cursor::HEAD };
+        let operation = match self.random.below(8) {
+            0 => Operation::Pause,
+            1..=3 => Operation::Resume,
+            4 => scan(Which::Ready { from, until: None }, count, Act::Show),
+            5 => scan(Which::Ready { from, until: None }, count / 4, Act::Delete),
+            6 => scan(Which::Unacked { from: Seq(skip) }, count, Act::Show),
+            _ => Operation::Leases { from: Seq(skip), count },
+        };
+        self.ask_shard(at, queue, operation);
+    }
+
+    /// Every queue delivers again.
+    pub(super) fn resume_all(&mut self) {
+        for at in 0..self.node.shards.len() {
+            // Also where a pause is still on its way.
+            for view in self.views_of(at).into_iter().flatten() {
+                self.ask_shard(at, view.spec.queue.id, Operation::Resume);
+            }
+        }
+    }
+
+    fn ask_shard(&mut self, at: usize, queue: QueueId, operation: Operation) {
+        self.node.shards[at].mailbox.push_back(ShardInput::Operate { ticket: 0, queue, operation });
+    }
+}
