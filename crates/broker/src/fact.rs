@@ -6,7 +6,7 @@
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
-//! Values are AMQP field tables with their length, first entry `v`. Entries that this version does not know are ignored;
+//! Values are AMQP field tables with their length, first entry `v`; that of a queue says `paused` while it is. Entries that this version does not know are ignored;
 //! a greater `v` says that ignoring them would be wrong. Arguments lie within as octets of their own (`x`), because a
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.

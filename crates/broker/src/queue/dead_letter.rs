@@ -293,4 +293,25 @@ mod tests {
         let again = DeadLetter::new(&expired.message, &work, Reason::Expired, 0).unwrap();
         assert!(again.cycles_to("q2"), "no rejection since it was there");
     }
+
+    #[test]
+    fn a_dead_letter_knows_its_last_queue_and_its_first_but_not_by_a_clients_word() {
+        let settings = || QueueSettings { dead_letter_exchange: Some("dlx".into()), ..QueueSettings::default() };
+        let died = |message: &Message, queue: u64, reason| {
+            DeadLetter::new(message, &spec(queue, settings()), reason, 0).unwrap().message
+        };
+        let born = published(&PropertyList::default());
+        assert_eq!(origin(&born, "here", Origin::Last), None);
+        let letter = died(&died(&died(&born, 1, Reason::Rejected), 2, Reason::Expired), 3, Reason::Rejected);
+        let found = |here: &str, which| origin(&letter, here, which).map(|whence| (whence.queue, whence.exchange));
+        let some = |queue: &str, exchange: &str| Some((queue.to_owned(), exchange.to_owned()));
+        assert_eq!(found("here", Origin::Last), some("q3", "dlx"));
+        assert_eq!(found("q3", Origin::Last), some("q2", "dlx"), "not to where it is");
+        assert_eq!(found("here", Origin::First), some("q1", born.exchange()));
+        assert_eq!(found("q1", Origin::First), None);
+        assert_eq!(origin(&letter, "here", Origin::First).unwrap().routing_key, born.routing_key());
+        let properties = letter.properties();
+        let parts = MessageParts { exchange: "", routing_key: "", properties, died_here: false };
+        assert_eq!(origin(&Message::new(parts, b""), "here", Origin::Last), None);
+    }
 }

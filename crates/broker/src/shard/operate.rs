@@ -158,29 +158,7 @@ impl<S: Store> Shard<S> {
                     page.shown.extend(self.show(slot, &run, message));
                     continue;
                 }
-                (Act::Delete, _) => self.delete_one(slot, &run),
-                (Act::Requeue, _) if self.queues[slot].unacked.find(run.seq).is_some() => {
-                    self.take_back(slot, run.seq);
-                    Moved::Done
-                }
-                (Act::Requeue, Some(message)) => {
-                    let own = Arc::from([id]);
-                    self.move_one(ticket, slot, &run, message, vec![(self.id, own)])
-                }
-                (Act::Move(target), Some(message)) => self.move_to(ticket, slot, &run, message, target, topology),
-                (Act::Redrive(from), Some(message)) => {
-                    let name = Arc::clone(&self.queues[slot].spec.name);
-                    match origin(&message, &name, *from) {
-                        Some(origin) => {
-                            let message = renamed(&message, &origin.exchange, &origin.routing_key);
-                            let target = Target::Queue(origin.queue);
-                            self.move_to(ticket, slot, &run, message, &target, topology)
-                        }
-                        None => Moved::Unroutable,
-                    }
-                }
-                // It left while it was read.
-                (_, None) => Moved::Gone,
+                (act, message) => self.act(ticket, slot, &run, message, act, topology),
             };
             match moved {
                 Moved::Done => page.done += 1,
@@ -204,6 +182,39 @@ impl<S: Store> Shard<S> {
             self.pending.insert(ticket, Pending { page, left });
         } else {
             self.answer_page(ticket, page);
+        }
+    }
+
+    /// Does to one message what is to be done to it.
+    fn act(
+        &mut self,
+        ticket: u64,
+        slot: Slot<Queue>,
+        run: &Run,
+        message: Option<Message>,
+        act: &Act,
+        topology: &Topology,
+    ) -> Moved {
+        match (act, message) {
+            (Act::Delete, _) => self.delete_one(slot, run),
+            (Act::Requeue, _) if self.queues[slot].unacked.find(run.seq).is_some() => {
+                self.take_back(slot, run.seq);
+                Moved::Done
+            }
+            (Act::Requeue, Some(message)) => {
+                let own = Arc::from([self.queues[slot].spec.queue.id]);
+                self.move_one(ticket, slot, run, message, vec![(self.id, own)])
+            }
+            (Act::Move(target), Some(message)) => self.move_to(ticket, slot, run, message, target, topology),
+            (Act::Redrive(from), Some(message)) => {
+                let Some(whence) = origin(&message, &self.queues[slot].spec.name, *from) else {
+                    return Moved::Unroutable;
+                };
+                let message = renamed(&message, &whence.exchange, &whence.routing_key);
+                self.move_to(ticket, slot, run, message, &Target::Queue(whence.queue), topology)
+            }
+            // It left while it was read, or is only shown.
+            (Act::Show, _) | (_, None) => Moved::Gone,
         }
     }
 
