@@ -7,6 +7,7 @@ use crate::inspect::QueueView;
 use crate::message::Message;
 use crate::operation::{Answer, Operation};
 pub use crate::queue::lease::TimeoutAction;
+pub use crate::queue::retry::{Backoff, Retry};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -217,6 +218,8 @@ pub struct Publish {
     pub expiration_ms: Option<u64>,
     /// Its `priority` property, not yet clamped; `None` where absent.
     pub priority: Option<u8>,
+    /// Its `x-delay` header: how long each queue holds it back, in milliseconds; `None` = not at all.
+    pub delay_ms: Option<u64>,
     /// Its publisher waits for the [`Command::Mark`] that follows, in the same batch: only such messages count for it.
     pub confirm: bool,
 }
@@ -371,7 +374,7 @@ pub struct Delivery {
     pub seq: Seq,
     /// It may have been delivered before.
     pub redelivered: bool,
-    /// Failed deliveries so far, where the queue shows them (`x-delivery-count` of quorum queues), else 0.
+    /// Failed deliveries so far, where the queue shows them ([`QueueSettings::shows_attempts`]), else 0.
     pub attempts: u32,
     /// Settled as it is sent.
     pub no_ack: bool,
@@ -746,6 +749,16 @@ pub struct QueueSettings {
     pub timeout_action: Option<TimeoutAction>,
     /// `x-delivery-limit`: how many failed deliveries a message may have; negative = any number.
     pub delivery_limit: Option<i64>,
+    /// `x-delayed-retry-type` and what belongs to it: how long a message waits that came back.
+    pub delayed_retry: Option<Retry>,
+}
+
+impl QueueSettings {
+    /// Whether consumers see how often deliveries of a message failed (`x-delivery-count`, `x-acquired-count`).
+    #[must_use]
+    pub fn shows_attempts(&self) -> bool {
+        self.quorum || self.delivery_limit.is_some() || self.delayed_retry.is_some()
+    }
 }
 
 /// `x-overflow`: what happens to a full queue.

@@ -14,7 +14,7 @@
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
-use crate::topology::{Exchange, canonical};
+use crate::topology::{DELAYED_MESSAGE, DELAYED_TYPE, Exchange, canonical};
 use amqp::{Table, Value};
 use bytes::{Bytes, BytesMut};
 use std::fmt;
@@ -106,7 +106,7 @@ pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) 
     let mut fact = new_fact();
     fact.insert("vhost", vhost);
     fact.insert("name", &*exchange.name);
-    fact.insert("type", exchange.kind.name());
+    fact.insert("type", exchange.type_name());
     fact.insert("auto_delete", exchange.auto_delete);
     fact.insert("internal", exchange.internal);
     fact.insert("arguments", Value::Bytes(encoded(&exchange.arguments).to_vec()));
@@ -140,9 +140,13 @@ impl CatalogFact {
     pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<Self, CorruptFact> {
         let fact = Fact::read(key, value)?;
         if key.starts_with(EXCHANGE.as_bytes()) {
-            let kind = fact.text("type")?;
-            let kind = ExchangeKind::named(kind).ok_or_else(|| fact.corrupt("its exchange type is unknown"))?;
-            let exchange = Exchange::new(fact.vhost()?.0, fact.text("name")?, kind).with_arguments(fact.arguments()?);
+            let (name, arguments) = (fact.text("type")?, fact.arguments()?);
+            let is_delaying = name == DELAYED_MESSAGE;
+            let routes_as = if is_delaying { arguments.get(DELAYED_TYPE).and_then(Value::as_str) } else { Some(name) };
+            let kind = routes_as.and_then(ExchangeKind::named);
+            let kind = kind.ok_or_else(|| fact.corrupt("its exchange type is unknown"))?;
+            let exchange = Exchange::new(fact.vhost()?.0, fact.text("name")?, kind).with_arguments(arguments);
+            let exchange = Exchange { is_delaying, ..exchange };
             let (auto_delete, internal) = (fact.flag("auto_delete")?, fact.flag("internal")?);
             Ok(Self::Exchange(Exchange { durable: true, auto_delete, internal, ..exchange }))
         } else if key.starts_with(BINDING.as_bytes()) {

@@ -13,11 +13,15 @@ pub struct QueueView {
     pub ready: u64,
     /// Messages delivered and not settled.
     pub unacked: u64,
+    /// Messages that wait for a time: their delay, or their next try.
+    pub delayed: u64,
     /// Body bytes of the ready ones.
     pub ready_bytes: u64,
     /// Body bytes of the unacked ones.
     pub unacked_bytes: u64,
-    /// Messages, ready or unacked, that survive the server.
+    /// Body bytes of the delayed ones.
+    pub delayed_bytes: u64,
+    /// Messages, whether ready, unacked or delayed, that survive the server.
     pub persistent: u64,
     /// Body bytes of those.
     pub persistent_bytes: u64,

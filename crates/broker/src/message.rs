@@ -11,7 +11,7 @@
 //! that they come back bit for bit. The same bytes are the payload of the log's message record.
 
 use crate::command::Fault;
-use amqp::ReplyCode;
+use amqp::{ReplyCode, Table, Value};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// An immutable message. Cloning shares the bytes.
@@ -228,6 +228,25 @@ pub fn parse_expiration(text: &str) -> Result<u64, Fault> {
     })
 }
 
+/// What an `x-delay` header asks for, in milliseconds: any kind of number, or one in decimal. Whatever else it is, it is no
+/// delay. The header is negative afterwards, as the delayed message exchange plugin leaves it: so who passes the message
+/// on does not delay it once more, and who gets it can tell that it was delayed.
+#[must_use]
+pub fn hold_back(headers: &mut Table) -> Option<u64> {
+    let ms = match headers.get(DELAY)? {
+        Value::Str(text) => std::str::from_utf8(text).ok()?.parse().ok()?,
+        Value::F32(number) => *number as i64,
+        Value::F64(number) => *number as i64,
+        number => number.as_i64()?,
+    };
+    let delay_ms = u64::try_from(ms).ok().filter(|ms| (1..=DELAY_MS_MAX).contains(ms))?;
+    headers.insert(DELAY, i32::try_from(-ms).map_or(Value::I64(-ms), Value::I32));
+    Some(delay_ms)
+}
+
+const DELAY: &str = "x-delay";
+/// A hundred years: who asks for more means something else.
+const DELAY_MS_MAX: u64 = 3_155_760_000_000;
 /// Ten years, as RabbitMQ has it.
 const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
@@ -253,6 +272,40 @@ mod tests {
             assert!(read.died_here());
             assert_eq!(read.body_bytes(), body.len() as u64);
         }
+    }
+
+    #[test]
+    fn a_delay_is_any_number_that_makes_sense() {
+        let held = |value: Value| {
+            let mut headers: Table = [("x-delay".to_owned(), value)].into_iter().collect();
+            (hold_back(&mut headers), headers.remove("x-delay"))
+        };
+        for value in [Value::I8(5), Value::U8(5), Value::I16(5), Value::U16(5), Value::I32(5), Value::U32(5)] {
+            assert_eq!(held(value), (Some(5), Some(Value::I32(-5))));
+        }
+        for value in [Value::I64(5), Value::F32(5.9), Value::F64(5.9), Value::from("5")] {
+            assert_eq!(held(value), (Some(5), Some(Value::I32(-5))));
+        }
+        let year_ms = 31_557_600_000;
+        assert_eq!(held(Value::I64(year_ms)), (Some(year_ms as u64), Some(Value::I64(-year_ms))));
+        for value in [
+            Value::I32(0),
+            Value::I32(-5),
+            Value::I64(i64::MIN),
+            Value::I64(i64::MAX),
+            Value::F64(f64::NAN),
+            Value::from("soon"),
+            Value::from("5s"),
+            Value::Bool(true),
+            Value::Void,
+        ] {
+            assert_eq!(held(value.clone()).0, None);
+            assert!(
+                held(value.clone()).1.is_some_and(|left| matches!(left, Value::F64(_)) || left == value),
+                "untouched"
+            );
+        }
+        assert_eq!(hold_back(&mut Table::new()), None);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! One queue: its messages, who consumes them, its limits and its counters.
 //!
 //! A queue decides about messages and consumers, and writes nothing: what a decision means for the log, for other
-//! queues and for connections is the shard's business. Every message is in one place: ready, unacked, or moving
+//! queues and for connections is the shard's business. Every message is in one place: ready, delayed, unacked, or moving
 //! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
 
 pub(crate) mod backlog;
 mod block;
 pub(crate) mod dead_letter;
+pub(crate) mod delayed;
 pub(crate) mod lease;
 mod pace;
 pub(crate) mod ready;
+pub(crate) mod retry;
 pub(crate) mod rotation;
 pub(crate) mod run;
+pub(crate) mod times;
 pub(crate) mod unacked;
 mod utilisation;
 
@@ -23,10 +26,11 @@ use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Backlog;
 use crate::queue::run::Run;
-use crate::shard::Near;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
+use crate::shard::{Near, Terms};
 use amqp::{ChannelId, Table};
+use delayed::Delayed;
 use lease::{Extended, Overdue, TimeoutAction};
 use pace::Pace;
 use ready::{Body, Entry, Ready, Sums};
@@ -34,6 +38,7 @@ use rotation::Rotation;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
+use times::Span;
 use unacked::{Held, HeldList, Unacked};
 use utilisation::Utilisation;
 
@@ -43,6 +48,8 @@ pub(crate) struct Queue {
     pub(crate) spec: Arc<QueueSpec>,
     pub(crate) ready: Ready,
     pub(crate) unacked: Unacked,
+    /// Messages that wait for a time.
+    pub(crate) delayed: Option<Box<Delayed>>,
     /// Dead letters on their way to another shard, or from the log.
     pub(crate) moving: Sums,
     /// Far messages are being read, …
@@ -153,20 +160,22 @@ pub(crate) struct Stamp {
     pub(crate) seq: Seq,
     pub(crate) expires_at_ms: u64,
     pub(crate) priority: u8,
+    /// Not before (unix ms); 0 = at once.
+    pub(crate) due_at_ms: u64,
 }
 
 impl Stamp {
     /// As the log has it, of the queue of this id.
     pub(crate) fn place(self, queue: QueueId) -> Place {
-        let Self { seq, expires_at_ms, priority } = self;
-        Place { queue, seq, expires_at_ms, priority }
+        let Self { seq, expires_at_ms, priority, due_at_ms } = self;
+        Place { queue, seq, expires_at_ms, priority, due_at_ms }
     }
 
     /// The message in the place that it was given.
     fn entry(self, message: Message, lsn: Lsn, is_kept: bool) -> Entry {
-        let Self { seq, expires_at_ms, priority } = self;
+        let Self { seq, expires_at_ms, priority, due_at_ms } = self;
         let body = Body::Here(message);
-        Entry { body, seq, lsn, expires_at_ms, attempts: 0, priority, redelivered: false, is_kept }
+        Entry { body, seq, lsn, expires_at_ms, due_at_ms, attempts: 0, priority, redelivered: false, is_kept }
     }
 }
 
@@ -188,6 +197,7 @@ impl Queue {
             spec,
             ready: Ready::default(),
             unacked: Unacked::default(),
+            delayed: None,
             moving: Sums::default(),
             is_reading: false,
             is_reading_expired: false,
@@ -223,14 +233,17 @@ impl Queue {
     }
 
     /// Gives a message its place. It is to be pushed next.
-    pub(crate) fn stamp(&mut self, expiration_ms: Option<u64>, priority: Option<u8>, now: Now) -> Stamp {
+    pub(crate) fn stamp(&mut self, terms: &Terms, now: Now) -> Stamp {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
         let settings = &self.spec.settings;
-        let ttl_ms = [expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
-        let priority = self.clamped(priority.unwrap_or(0));
-        let expires_at_ms = ttl_ms.map_or(0, |ttl| now.unix_ms.saturating_add(ttl).max(1));
-        Stamp { seq, expires_at_ms, priority }
+        let ttl_ms = [terms.expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
+        let priority = self.clamped(terms.priority.unwrap_or(0));
+        // A message begins to live when its delay is over.
+        let since_ms = now.unix_ms.saturating_add(terms.delay_ms.unwrap_or(0));
+        let expires_at_ms = ttl_ms.map_or(0, |ttl| since_ms.saturating_add(ttl).max(1));
+        let due_at_ms = terms.delay_ms.map_or(0, |_| since_ms);
+        Stamp { seq, expires_at_ms, priority, due_at_ms }
     }
 
     /// The priority that a message has here.
@@ -251,7 +264,11 @@ impl Queue {
     /// Adds a new message.
     pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
         self.depth += 1;
-        self.ready.push(stamp.entry(message, lsn, is_kept));
+        let entry = stamp.entry(message, lsn, is_kept);
+        if stamp.expires_at_ms != 0 {
+            self.ready.note_expiry(&entry.run(), self.unacked.sums());
+        }
+        self.ready.push(entry);
         self.counters.publish += 1;
     }
 
@@ -261,13 +278,59 @@ impl Queue {
         self.counters.publish += 1;
     }
 
-    /// Adds messages that the log has.
+    /// Adds messages that the log has; those with a due time wait for that.
     pub(crate) fn enter(&mut self, run: Run) {
         self.depth += u64::from(run.count);
+        if run.due_at_ms != 0 {
+            return self.delay(run);
+        }
+        if run.expires_at_ms != 0 {
+            self.ready.note_expiry(&run, self.unacked.sums());
+        }
         self.ready.push_far(run);
     }
 
-    /// Takes over all messages that the log has, all of the lowest priority, when there are no others.
+    /// The same for many that come in order; `later` as in [`Delayed::insert_some`].
+    pub(crate) fn recover(&mut self, run: Run, later: &mut Vec<Span>) {
+        if run.due_at_ms == 0 {
+            return self.enter(run);
+        }
+        self.depth += u64::from(run.count);
+        self.delayed.get_or_insert_default().insert_some(run, later);
+    }
+
+    /// Messages that are in no other place, and in the log, wait for their due time.
+    pub(crate) fn delay(&mut self, run: Run) {
+        self.delayed.get_or_insert_default().insert(run);
+    }
+
+    /// Messages that are due are ready from now on, the first of all first: about `max` of them; tells how many.
+    pub(crate) fn release_due(&mut self, unix_ms: u64, max: u32) -> u32 {
+        let Some(delayed) = &mut self.delayed else { return 0 };
+        let (ready, mut released) = (&mut self.ready, 0);
+        while let Some(count) = delayed.pop_due(unix_ms, max - released, &mut |run| ready.push_due(run)) {
+            released += count;
+        }
+        released
+    }
+
+    /// Whether messages are due that wait still.
+    pub(crate) fn has_due(&self, unix_ms: u64) -> bool {
+        self.delayed.as_ref().and_then(|delayed| delayed.next_due()).is_some_and(|at_ms| at_ms <= unix_ms)
+    }
+
+    /// Messages that nobody has: ready or delayed.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.ready.len() as u64 + self.delayed_sums().count
+    }
+
+    /// Sums over the messages that wait for a time.
+    pub(crate) fn delayed_sums(&self) -> Sums {
+        self.delayed.as_ref().map_or_else(Sums::default, |delayed| delayed.sums())
+    }
+
+    /// Takes over all messages that the log has, all of the lowest priority and none with a due time, when there are no
+    /// others.
     pub(crate) fn adopt(&mut self, far: Backlog) {
         self.depth += far.len() as u64;
         self.ready.adopt(far);
@@ -397,21 +460,23 @@ impl Queue {
 
     /// What is known of a message that is ready or unacked.
     pub(crate) fn find(&self, priority: u8, seq: Seq) -> Option<Run> {
-        self.ready.find((priority, seq)).or_else(|| self.unacked.find(seq))
+        let found = self.ready.find((priority, seq)).or_else(|| self.unacked.find(seq));
+        found.or_else(|| self.delayed.as_ref()?.find(seq))
     }
 
     /// The record of such a message is elsewhere now.
     pub(crate) fn relocate(&mut self, priority: u8, seq: Seq, lsn: Lsn) {
         if self.ready.find((priority, seq)).is_some() {
             self.ready.relocate((priority, seq), lsn);
-        } else {
+        } else if !self.delayed.as_mut().is_some_and(|delayed| delayed.relocate(seq, lsn)) {
             self.unacked.relocate(seq, lsn);
         }
     }
 
     /// What the index of the others takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
-        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes()
+        let delayed = self.delayed.as_ref().map_or(0, |delayed| delayed.heap_bytes());
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed
     }
 
     /// What its messages take in memory that are near.
@@ -488,7 +553,8 @@ impl Queue {
 
     /// The invariant of the module.
     pub(crate) fn check(&self) {
-        let found = self.ready.sums().count + self.unacked.sums().count + self.moving.count;
+        let waiting = self.ready.sums().count + self.delayed_sums().count;
+        let found = waiting + self.unacked.sums().count + self.moving.count;
         debug_assert_eq!(self.depth, found, "a message is in one place");
     }
 }

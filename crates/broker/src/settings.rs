@@ -1,6 +1,6 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
-use crate::command::{DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, TimeoutAction};
+use crate::command::{Backoff, DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, Retry, TimeoutAction};
 use amqp::{ReplyCode, Table, Value};
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ enum Rule {
 
 /// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
 /// alike; what is not here is kept and listed, and otherwise ignored.
-const KNOWN: [(&str, Rule); 29] = [
+const KNOWN: [(&str, Rule); 31] = [
     (QUEUE_TYPE, Rule::QueueType),
     (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
@@ -42,9 +42,11 @@ const KNOWN: [(&str, Rule); 29] = [
     (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX, TOO_LARGE)),
     (TIMEOUT_ACTION, Rule::OneOf(&TimeoutAction::NAMES, INVALID_TIMEOUT_ACTION)),
     ("x-consumer-disconnected-timeout", Rule::Within(0, i64::MAX, TOO_LARGE)),
-    ("x-delayed-retry-type", Rule::OneOf(&["disabled", "all", "failed", "returned"], "invalid_delayed_retry_type")),
-    ("x-delayed-retry-min", Rule::Within(0, i64::MAX, TOO_LARGE)),
-    ("x-delayed-retry-max", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (RETRY_TYPE, Rule::OneOf(&["disabled", "all", "failed", "returned"], "invalid_delayed_retry_type")),
+    (RETRY_MIN, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (RETRY_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (RETRY_BACKOFF, Rule::OneOf(&["linear", "exponential"], "invalid_delayed_retry_backoff")),
+    (RETRY_JITTER, Rule::Within(0, 100, TOO_LARGE)),
     (
         "x-queue-leader-locator",
         Rule::OneOf(&["client-local", "balanced", "random", "least-leaders"], "invalid_queue_locator_arg"),
@@ -103,8 +105,25 @@ impl QueueSettings {
             consumer_timeout_ms: natural(CONSUMER_TIMEOUT),
             timeout_action: text(TIMEOUT_ACTION).and_then(TimeoutAction::named),
             delivery_limit: arguments.get(DELIVERY_LIMIT).and_then(Value::as_i64),
+            delayed_retry: delayed_retry(arguments),
         })
     }
+}
+
+/// How long messages wait that came back; `None` = not at all.
+fn delayed_retry(arguments: &Table) -> Option<Retry> {
+    let natural = |name: &str| arguments.get(name).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
+    let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+    // Every return is a failed delivery here: the types differ only where they do not.
+    text(RETRY_TYPE).filter(|kind| *kind != "disabled")?;
+    let min_ms = natural(RETRY_MIN).unwrap_or(RETRY_MIN_MS);
+    let max_ms = natural(RETRY_MAX).unwrap_or(min_ms).max(min_ms);
+    let backoff = match text(RETRY_BACKOFF) {
+        Some("exponential") => Backoff::Exponential,
+        _ => Backoff::Linear,
+    };
+    let jitter_percent = natural(RETRY_JITTER).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
+    Some(Retry { min_ms, max_ms, backoff, jitter_percent })
 }
 
 /// Whether the arguments ask for a quorum queue.
@@ -290,6 +309,11 @@ const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const RETRY_TYPE: &str = "x-delayed-retry-type";
+const RETRY_MIN: &str = "x-delayed-retry-min";
+const RETRY_MAX: &str = "x-delayed-retry-max";
+const RETRY_BACKOFF: &str = "x-delayed-retry-backoff";
+const RETRY_JITTER: &str = "x-delayed-retry-jitter";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 /// What happens to a delivery that stays unacked for too long.
 pub(crate) const TIMEOUT_ACTION: &str = "x-consumer-timeout-action";
@@ -298,6 +322,9 @@ pub(crate) const INVALID_TIMEOUT_ACTION: &str = "invalid_consumer_timeout_action
 
 /// What RabbitMQ says of most numbers beyond their bound.
 const TOO_LARGE: &str = "{value_too_large,~}";
+
+/// The wait after a failed delivery where nobody says how long.
+const RETRY_MIN_MS: u64 = 1000;
 
 /// RabbitMQ's bound for times to live.
 const TEN_YEARS_MS: i64 = 315_360_000_000;

@@ -32,6 +32,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use publish::Terms;
 pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
@@ -47,7 +48,6 @@ use dead_letter::{Dead, Moving, Unread};
 use log::{Log, Waiter};
 use operate::Pending;
 use peers::{Channel, Peer};
-use publish::Terms;
 use read::Reading;
 use reclaim::Reclaim;
 use rustc_hash::FxHashMap;
@@ -313,6 +313,7 @@ impl<S: Store> Shard<S> {
                 queue.is_some_and(|queue| {
                     let priority = publish.priority.unwrap_or(0);
                     queue.keeps(publish.persistent)
+                        || publish.delay_ms.is_some()
                         || queue.is_better_far(queue.clamped(priority), &self.settings.near, self.near_bytes)
                 })
             }),
@@ -595,7 +596,7 @@ impl<S: Store> Shard<S> {
         let unread = self.unread().map(|unread| (unread.queue.queue.id, unread.run));
         let died: Vec<_> = died.chain(unread).filter(|(_, run)| run.kept && run.redelivered).collect();
         for (queue, run) in died {
-            self.log.append_returned(queue, run.range(), run.attempts);
+            self.log.append_returned(queue, run.range(), run.attempts, run.due_at_ms);
         }
         self.write_settled();
         self.is_closed = true;

@@ -49,8 +49,11 @@ pub struct Exchange {
     pub vhost: VhostId,
     /// Its name; empty for the default exchange.
     pub name: Arc<str>,
-    /// Its type.
+    /// How it routes.
     pub kind: ExchangeKind,
+    /// Its type is `x-delayed-message`, which routes as the type that `x-delayed-type` names. Any exchange delays what has
+    /// an `x-delay` header: this one is no different in all but its name.
+    pub is_delaying: bool,
     /// Survives the server.
     pub durable: bool,
     /// Goes with the last binding that starts at it.
@@ -432,6 +435,7 @@ impl Exchange {
             vhost,
             name: name.into(),
             kind,
+            is_delaying: false,
             durable: false,
             auto_delete: false,
             internal: false,
@@ -440,6 +444,12 @@ impl Exchange {
             id: ExchangeId(0),
             router: Router::new(kind),
         }
+    }
+
+    /// The name of its type.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        if self.is_delaying { DELAYED_MESSAGE } else { self.kind.name() }
     }
 
     /// The same with these arguments.
@@ -456,6 +466,10 @@ impl Binding {
     }
 }
 
+/// The exchange type of the delayed message exchange plugin, …
+pub const DELAYED_MESSAGE: &str = "x-delayed-message";
+/// … and the argument that says how it routes.
+pub(crate) const DELAYED_TYPE: &str = "x-delayed-type";
 /// The argument that names an exchange's alternate.
 pub(crate) const ALTERNATE: &str = "alternate-exchange";
 

@@ -84,6 +84,7 @@ fn round(queues: &Arc<[QueueId]>, message: &Message, delivered: &[Settle], windo
             persistent: false,
             expiration_ms: None,
             priority: None,
+            delay_ms: None,
             confirm: true,
         })
     };

@@ -306,6 +306,7 @@ mod tests {
             persistent: false,
             expiration_ms: None,
             priority: None,
+            delay_ms: None,
             confirm: false,
         })
     }

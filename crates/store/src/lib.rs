@@ -95,6 +95,9 @@ pub struct Place {
     pub expires_at_ms: u64,
     /// Its priority there; 0 is the lowest.
     pub priority: u8,
+    /// It is not to be delivered before this time, in milliseconds since the Unix epoch; 0 means that it never had to
+    /// wait. A time that is over still tells its order among others that had to.
+    pub due_at_ms: u64,
 }
 
 /// The positions from `first` to `last`, both included.
@@ -128,6 +131,8 @@ pub struct Run {
     pub attempts: u32,
     /// They may have been delivered before.
     pub redelivered: bool,
+    /// As in [`Place`].
+    pub due_at_ms: u64,
 }
 
 /// Records that follow one another in the log.
@@ -172,6 +177,8 @@ pub enum Record<'a> {
         range: SeqRange,
         /// How many deliveries of each have failed so far.
         attempts: u32,
+        /// When they are due from now on, as in [`Place`].
+        due_at_ms: u64,
     },
     /// A named durable fact (topology). It replaces an earlier fact of the same key.
     Fact {

@@ -14,7 +14,7 @@ use crate::memory::each_piece;
 use crate::reader::Reader;
 use crate::record::{self, BATCH_BYTES, End};
 use crate::recover::{self, OpenError, OpenReport, Progress};
-use crate::segment::{HEADER_BYTES, Header};
+use crate::segment::{FORMAT_VERSION, HEADER_BYTES, Header};
 use crate::shared::{ANSWERED_BYTES_MAX, Checkpointed, Chunk, Inbox, Offer, Part, ReadOrder, Shared, Whereabouts};
 use crate::space::{Segment, Space};
 use crate::writer::Writer;
@@ -542,7 +542,8 @@ impl Store for SegmentLog {
         }
         let number = self.space.active().number;
         self.last_index = Some(number);
-        let header = Header { number, first: self.next, begin: Some(self.begin), salt: self.salt };
+        let (version, begin, salt) = (FORMAT_VERSION, Some(self.begin), self.salt);
+        let header = Header { version, number, first: self.next, begin, salt };
         let mut bytes = Vec::new();
         let (_, formers) = self.space.segments().split_last().expect("there is always one that grows");
         checkpoint::encode_begin(&mut bytes, header, self.epoch, formers);

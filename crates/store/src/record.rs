@@ -38,6 +38,8 @@ const WAITING: u8 = 24;
 
 const WITH_NEXT: u8 = 1;
 const MOVED: u8 = 2;
+/// Some of the places, or what came back, has a due time.
+const DUE: u8 = 4;
 
 /// What opens each written batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +102,10 @@ pub(crate) fn encoded_bytes_max(record: &Record<'_>) -> usize {
     HEAD_BYTES
         + match record {
             Record::Message { places, payload, .. } => {
-                VARINT_MAX * 3 + places.len() * (VARINT_MAX * 3 + 1) + payload.len()
+                VARINT_MAX * 3 + places.len() * (VARINT_MAX * 4 + 1) + payload.len()
             }
             Record::Settled { ranges, .. } => VARINT_MAX * 2 + ranges.len() * VARINT_MAX * 2,
-            Record::Returned { .. } => VARINT_MAX * 4,
+            Record::Returned { .. } => VARINT_MAX * 5,
             Record::Fact { key, value } => VARINT_MAX + key.len() + value.len(),
             Record::Forget { key } => key.len(),
             Record::Queue { .. } => VARINT_MAX * 2,
@@ -122,12 +124,17 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
     let kind = match *record {
         Record::Message { places, moved_from, kept, payload } => {
             put(out, places.len() as u64);
+            let has_due = places.iter().any(|place| place.due_at_ms != 0);
             for place in places {
                 put(out, place.queue.0);
                 put(out, place.seq.0);
                 put(out, place.expires_at_ms);
                 out.push(place.priority);
+                if has_due {
+                    put(out, place.due_at_ms);
+                }
             }
+            flags |= if has_due { DUE } else { 0 };
             if let Some((queue, seq)) = moved_from {
                 flags |= MOVED;
                 put(out, queue.0);
@@ -145,11 +152,15 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
             }
             SETTLED
         }
-        Record::Returned { queue, range, attempts } => {
+        Record::Returned { queue, range, attempts, due_at_ms } => {
             put(out, queue.0);
             put(out, range.first.0);
             put(out, range.last.0 - range.first.0);
             put(out, u64::from(attempts));
+            if due_at_ms != 0 {
+                flags |= DUE;
+                put(out, due_at_ms);
+            }
             RETURNED
         }
         Record::Fact { key, value } => {
@@ -251,6 +262,10 @@ impl Head {
         self.flags & WITH_NEXT != 0
     }
 
+    fn has_due(&self) -> bool {
+        self.flags & DUE != 0
+    }
+
     /// Whether `body` is what the checksum was taken over.
     pub(crate) fn is_intact(&self, salt: u32, body: &[u8]) -> bool {
         body.len() == self.body_bytes as usize && checksum(salt, self.kind, self.flags, body) == self.crc
@@ -259,7 +274,11 @@ impl Head {
     /// Takes an intact body apart.
     pub(crate) fn decode<'a>(&self, body: &'a [u8], lists: &'a mut Lists) -> Result<Entry<'a>, &'static str> {
         let mut rest = Fields(body);
-        let known = if matches!(self.kind, MESSAGE | TRANSIENT) { WITH_NEXT | MOVED } else { WITH_NEXT };
+        let known = match self.kind {
+            MESSAGE | TRANSIENT => WITH_NEXT | MOVED | DUE,
+            RETURNED => WITH_NEXT | DUE,
+            _ => WITH_NEXT,
+        };
         if self.flags & !known != 0 || (self.kind < MESSAGE && self.flags != 0) {
             return Err("a record has flags that this format does not know");
         }
@@ -298,8 +317,9 @@ impl Head {
                 let more = if self.kind == RETURNED { rest.varint()? } else { 0 };
                 let range = SeqRange { first, last: Seq(first.0.checked_add(more).ok_or(TOO_LARGE)?) };
                 let attempts = rest.small()?;
+                let due_at_ms = if self.has_due() { rest.varint()? } else { 0 };
                 rest.end()?;
-                Record::Returned { queue, range, attempts }
+                Record::Returned { queue, range, attempts, due_at_ms }
             }
             FACT => {
                 let key_bytes = usize::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;
@@ -332,7 +352,8 @@ impl<'a> Fields<'a> {
             let (queue, seq) = self.position()?;
             let expires_at_ms = self.varint()?;
             let priority = self.byte()?;
-            places.push(Place { queue, seq, expires_at_ms, priority });
+            let due_at_ms = if head.has_due() { self.varint()? } else { 0 };
+            places.push(Place { queue, seq, expires_at_ms, priority, due_at_ms });
         }
         let moved_from = if head.flags & MOVED != 0 { Some(self.position()?) } else { None };
         Ok(Record::Message { places, moved_from, kept: head.kind == MESSAGE, payload: self.0 })
@@ -369,9 +390,6 @@ impl<'a> Fields<'a> {
 
     fn run(&mut self, before: &Run) -> Result<Run, &'static str> {
         let changed = self.byte()?;
-        if changed & !RUN_CHANGES != 0 {
-            return Err("a run has flags that this format does not know");
-        }
         let mut run = Run { seq: before.end_seq(), lsn: before.end_lsn(), ..*before };
         if changed & NEW_SEQ != 0 {
             run.seq = Seq(self.apart(run.seq.0)?);
@@ -399,6 +417,9 @@ impl<'a> Fields<'a> {
                 _ => return Err(TOO_LARGE),
             };
             run.attempts = self.small()?;
+        }
+        if changed & NEW_DUE != 0 {
+            run.due_at_ms = self.apart(run.due_at_ms)?;
         }
         let more = u64::from(run.count);
         let is_sound = run.count > 0 && run.seq.0.checked_add(more).is_some() && run.lsn.0.checked_add(more).is_some();
@@ -496,6 +517,10 @@ fn put_run(out: &mut Vec<u8>, before: &Run, run: &Run) {
         out.extend_from_slice(&[run.priority, u8::from(run.redelivered)]);
         put(out, u64::from(run.attempts));
     }
+    if run.due_at_ms != before.due_at_ms {
+        changed |= NEW_DUE;
+        put_apart(out, before.due_at_ms, run.due_at_ms);
+    }
     out[at] = changed;
 }
 
@@ -560,6 +585,7 @@ const BEFORE_RUNS: Run = Run {
     priority: 0,
     attempts: 0,
     redelivered: false,
+    due_at_ms: 0,
 };
 // What of a run does not follow from the one before it, in the order of the fields.
 const NEW_SEQ: u8 = 1;
@@ -569,8 +595,8 @@ const NEW_PAYLOAD: u8 = 8;
 const NEW_HEADER: u8 = 16;
 const NEW_EXPIRY: u8 = 32;
 const NEW_STATE: u8 = 64;
-const RUN_CHANGES: u8 = 127;
-const RUN_BYTES_MAX: usize = 1 + 3 * VARINT_MAX + 4 * 5 + 2;
+const NEW_DUE: u8 = 128;
+const RUN_BYTES_MAX: usize = 1 + 4 * VARINT_MAX + 4 * 5 + 2;
 
 const PLACE_BYTES_MIN: usize = 4;
 const RANGE_BYTES_MIN: usize = 2;

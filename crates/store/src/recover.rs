@@ -401,7 +401,8 @@ impl Claim<'_> {
         let name = segment::file_name(active.number);
         let mut bytes = Vec::with_capacity(FIRST_BYTES as usize);
         if is_new {
-            let header = Header { number: active.number, first: next, begin: Some(begin), salt };
+            let header =
+                Header { version: FORMAT_VERSION, number: active.number, first: next, begin: Some(begin), salt };
             header.encode(&mut bytes, Content::Segment);
         }
         let mut layout = layout.unwrap_or(Layout::new(Mark { lsn: next, offset: bytes.len() as u64 }));
@@ -586,7 +587,7 @@ impl<D: Disk> Reading<D> {
             self.segments.push(Segment::sealed(header.number, header.first, header.first, file_bytes));
             self.layout = Some(Layout::new(Mark { lsn: header.first, offset: header.bytes() }));
             // A segment of an older format is never added to: what wrote it could not read that.
-            self.is_going_on = header.begin.is_some();
+            self.is_going_on = header.version == FORMAT_VERSION;
             return Ok(None);
         };
         // A header is whole or it is not: one that is and says something wrong was not torn by a crash.

@@ -7,7 +7,7 @@ use crate::record::{BATCH_BYTES, Batch, Entry, HEAD_BYTES, Head, Lists, RECORD_B
 use crate::{Disk, Lsn};
 
 /// The format that this code writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// The header of a file of this format.
 pub(crate) const HEADER_BYTES: usize = 44;
 /// The file that gives up its room when the disk has none.
@@ -61,6 +61,8 @@ pub(crate) fn file_name(number: u64) -> String {
 /// What a file begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// The format that the file is written in.
+    pub(crate) version: u32,
     /// Counts the segments of a log from 1.
     pub(crate) number: u64,
     /// The position of the first record in it.
@@ -84,11 +86,11 @@ pub(crate) enum BadHeader {
 }
 
 impl Header {
-    /// A file of version 2 always has `begin`.
+    /// A file of version 2 or later always has `begin`.
     pub(crate) fn encode(self, out: &mut Vec<u8>, content: Content) {
         let start = out.len();
         out.extend_from_slice(&content.magic());
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.first.0.to_le_bytes());
         out.extend_from_slice(&self.salt.to_le_bytes());
@@ -116,7 +118,7 @@ impl Header {
         let begin = if version == 1 { None } else { number(bytes, 32, 8) };
         match (number(bytes, 12, 8), number(bytes, 20, 8), number(bytes, 28, 4)) {
             (Some(number), Some(first), Some(salt)) => {
-                Ok(Header { number, first: Lsn(first), begin, salt: salt as u32 })
+                Ok(Header { version, number, first: Lsn(first), begin, salt: salt as u32 })
             }
             _ => Err(BadHeader::Torn),
         }

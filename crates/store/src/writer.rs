@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::disk::{is_full, write_all};
 use crate::footer::{Layout, Mark};
 use crate::record::{self, BATCH_BYTES, Batch};
-use crate::segment::{self, Content, Header};
+use crate::segment::{self, Content, FORMAT_VERSION, Header};
 use crate::shared::{Chunk, Failure, Shared};
 use crate::{Disk, Lsn};
 
@@ -259,7 +259,8 @@ impl<D: Disk> Writer<D> {
             self.roll = Roll::Created;
         }
         let mut header = Vec::new();
-        Header { number: chunk.segment, first: chunk.first, begin: Some(self.begin), salt: self.salt }
+        let (version, begin) = (FORMAT_VERSION, Some(self.begin));
+        Header { version, number: chunk.segment, first: chunk.first, begin, salt: self.salt }
             .encode(&mut header, Content::Segment);
         write_all(&mut self.disk, &name, 0, &header).map_err(|error| trouble("write to", &name, error))?;
         self.roll = Roll::No;

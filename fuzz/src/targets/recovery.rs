@@ -99,6 +99,7 @@ fn some_work(queues: &Arc<[QueueId]>) -> Vec<Command> {
         persistent: true,
         expiration_ms: None,
         priority: None,
+        delay_ms: None,
         confirm: true,
     };
     let mut commands = vec![Command::Publish(publish), Command::Mark { mark: 1 }];
@@ -159,7 +160,12 @@ fn append(log: &mut SegmentLog, random: &mut Random) {
         }
         4 => {
             let last = Seq(seq.0.saturating_add(random.below(4) as u64));
-            Record::Returned { queue, range: SeqRange { first: seq, last }, attempts: random.edge() as u32 }
+            Record::Returned {
+                queue,
+                range: SeqRange { first: seq, last },
+                attempts: random.edge() as u32,
+                due_at_ms: due(random),
+            }
         }
         5 => Record::Forget { key: b"q/1" },
         _ => {
@@ -178,6 +184,16 @@ fn place(at: usize, random: &mut Random) -> Place {
         seq: Seq(if far { random.edge() } else { random.below(30) as u64 }),
         expires_at_ms: if random.one_in(3) { random.edge() } else { 0 },
         priority: random.below(12) as u8,
+        due_at_ms: due(random),
+    }
+}
+
+/// Never, some time, or about when the broker starts.
+fn due(random: &mut Random) -> u64 {
+    match random.below(6) {
+        0 => random.edge(),
+        1 => 1_700_000_000_000 + random.below(90_000) as u64,
+        _ => 0,
     }
 }
 
@@ -262,10 +278,10 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
     }
     let salt = number(&file[28..32]);
     if random.one_in(8) {
-        let at = 8 + random.below(24);
+        let at = 8 + random.below(32);
         file[at] = random.edge() as u8;
-        let crc = crc32c::crc32c(&file[..32]);
-        file[32..SEGMENT_HEADER].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&file[..40]);
+        file[40..SEGMENT_HEADER].copy_from_slice(&crc.to_le_bytes());
         return;
     }
     let mut records = Vec::new();
@@ -285,8 +301,8 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
     let mut kind_and_flags = [file[range.start + 8], file[range.start + 9]];
     let mut body = file[range.start + RECORD_HEAD..range.end].to_vec();
     match random.below(6) {
-        0 => kind_and_flags[0] = [1, 2, 3, 16, 17, 18, 19, 20][random.below(8)],
-        1 => kind_and_flags[1] ^= 1 << random.below(3),
+        0 => kind_and_flags[0] = [1, 2, 3, 16, 17, 18, 19, 20, 21, 22][random.below(10)],
+        1 => kind_and_flags[1] ^= 1 << random.below(4),
         _ => damage(&mut body, random),
     }
     let mut record = (body.len() as u32).to_le_bytes().to_vec();
@@ -299,7 +315,7 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
 }
 
 /// Octets before a segment's first record, and before a record's body (`docs/storage-format.md`).
-const SEGMENT_HEADER: usize = 36;
+const SEGMENT_HEADER: usize = 44;
 const RECORD_HEAD: usize = 10;
 
 fn files(disk: &MemoryDisk) -> Vec<(u32, Vec<u8>)> {

@@ -7,7 +7,7 @@ use crate::fact::{exchange_fact, exchange_key};
 use crate::resource::{exchange_title, no_exchange};
 use crate::route::{Destination, ExchangeId};
 use crate::settings::{check_same, check_same_argument};
-use crate::topology::{ALTERNATE, Exchange, ExchangeKind};
+use crate::topology::{ALTERNATE, DELAYED_MESSAGE, DELAYED_TYPE, Exchange, ExchangeKind};
 use amqp::{Table, Value};
 
 /// exchange.declare's fields.
@@ -30,8 +30,10 @@ impl Step<'_> {
     }
 
     pub(super) fn declare_exchange(&mut self, asker: Asker, wanted: Wanted) -> Result<Progress, Fault> {
-        let kind = ExchangeKind::named(&wanted.kind);
-        let kind = kind.ok_or_else(|| precondition_failed(format!("unknown exchange type '{}'", wanted.kind)))?;
+        let is_delaying = wanted.kind == DELAYED_MESSAGE;
+        let routes_as = if is_delaying { delayed_type(&wanted.arguments)? } else { &*wanted.kind };
+        let kind = ExchangeKind::named(routes_as);
+        let kind = kind.ok_or_else(|| precondition_failed(format!("unknown exchange type '{routes_as}'")))?;
         check_not_default(&wanted.name)?;
         let vhost_name = self.topology.vhost_name(asker.vhost);
         let title = exchange_title(&wanted.name, vhost_name);
@@ -47,7 +49,7 @@ impl Step<'_> {
         wanted.check_new(&title)?;
         let exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
         let Wanted { durable, auto_delete, internal, .. } = wanted;
-        let exchange = Exchange { durable, auto_delete, internal, ..exchange };
+        let exchange = Exchange { durable, auto_delete, internal, is_delaying, ..exchange };
         let fact = durable.then(|| exchange_fact(vhost_name, &exchange));
         self.topology.add_exchange(exchange);
         let changes = fact.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
@@ -98,7 +100,7 @@ impl Step<'_> {
 
 impl Wanted {
     fn check_equivalent(&self, current: &Exchange, title: &str) -> Result<(), Fault> {
-        check_same("type", title, &self.kind.as_str(), &current.kind.name())?;
+        check_same("type", title, &self.kind.as_str(), &current.type_name())?;
         check_same("durable", title, &self.durable, &current.durable)?;
         check_same("auto_delete", title, &self.auto_delete, &current.auto_delete)?;
         check_same("internal", title, &self.internal, &current.internal)?;
@@ -118,6 +120,16 @@ impl Wanted {
             }
         }
     }
+}
+
+/// The type that an exchange of type `x-delayed-message` routes as, in the words of RabbitMQ's plugin.
+fn delayed_type(arguments: &Table) -> Result<&str, Fault> {
+    let named = match arguments.get(DELAYED_TYPE).and_then(Value::as_str) {
+        Some(DELAYED_MESSAGE) => Err("'x-delayed-message' can't be used for 'x-delayed-type'"),
+        Some(named) => Ok(named),
+        None => Err("'x-delayed-type' must be an existing exchange type"),
+    };
+    named.map_err(|why| precondition_failed(format!("Invalid argument, {why}")))
 }
 
 /// The default exchange is nobody's to change.

@@ -499,7 +499,10 @@ fn encode_delivery_content(number: ChannelId, delivery: &Delivery, frame_max: us
     if let Ok(parsed) = Properties::parse(message.properties()) {
         let mut list = PropertyList::from(&parsed);
         let headers = list.headers.get_or_insert_default();
-        headers.insert("x-delivery-count", Value::I64(i64::from(delivery.attempts)));
+        // Each time that it was given to somebody it came back, and that is a failed delivery.
+        for count in ["x-delivery-count", "x-acquired-count"] {
+            headers.insert(count, Value::I64(i64::from(delivery.attempts)));
+        }
         list.encode(&mut properties);
     }
     encode_content(number, &properties, message, frame_max, out);

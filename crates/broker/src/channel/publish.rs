@@ -7,7 +7,7 @@ use super::pattern::Pattern;
 use super::{Channel, ChannelState};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
-use crate::message::{Message, MessageParts, PartLengths, parse_expiration};
+use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::frame;
@@ -62,6 +62,7 @@ pub(super) struct Assembly {
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
+    delay_ms: Option<u64>,
 }
 
 /// A message on its way to its queues.
@@ -72,6 +73,7 @@ pub(crate) struct Routed {
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
+    delay_ms: Option<u64>,
     mandatory: bool,
     original: Option<Bytes>,
 }
@@ -124,14 +126,16 @@ impl Repeated {
             && Arc::ptr_eq(&last.queues, &self.queues)
             && (last.persistent, last.expiration_ms, last.priority, last.confirm)
                 == (persistent, expiration_ms, priority, confirm)
+            && last.delay_ms.is_none()
             && last.more.len() < ALIKE_MAX
         {
             last.more.push(message);
             return;
         }
         let queues = Arc::clone(&self.queues);
-        let more = Vec::new();
-        batch.push(Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, confirm }));
+        let (more, delay_ms) = (Vec::new(), None);
+        let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
+        batch.push(Command::Publish(publish));
     }
 }
 
@@ -147,17 +151,18 @@ impl Routed {
         let [(shard, queues)] = &targets[..] else { return None };
         let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
         let queues = Arc::clone(queues);
+        // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
         is_as_sent.then_some(Repeated { shard: *shard, queues, persistent, expiration_ms, priority, mandatory })
     }
 
     /// Sends it to its shards.
     pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
-        let Self { targets, message, persistent, expiration_ms, priority, .. } = self;
+        let Self { targets, message, persistent, expiration_ms, priority, delay_ms, .. } = self;
         let publish = |queues: &Arc<[QueueId]>, message| {
             let queues = Arc::clone(queues);
             let more = Vec::new();
-            Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, confirm })
+            Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm })
         };
         match targets {
             Targets::Queues(targets) => {
@@ -311,9 +316,14 @@ impl Connection {
         }
         let expiration_ms = properties.expiration().map(parse_expiration).transpose()?;
         let mut more_keys = Vec::new();
+        let mut delay_ms = None;
         if properties.has_headers() {
-            let headers = properties.headers().unwrap_or_default();
+            let mut headers = properties.headers().unwrap_or_default();
             more_keys = keys_in_headers(&headers)?;
+            delay_ms = hold_back(&mut headers);
+            if delay_ms.is_some() {
+                edited_list(&mut edited, properties).headers = Some(headers.clone());
+            }
             if headers.get("BCC").is_some() {
                 let list = edited_list(&mut edited, properties);
                 list.headers.get_or_insert_default().remove("BCC");
@@ -348,6 +358,7 @@ impl Connection {
             persistent: properties.delivery_mode() == Some(2),
             expiration_ms,
             priority: properties.priority(),
+            delay_ms,
             envelope,
         })
     }
@@ -386,6 +397,7 @@ impl Connection {
             persistent: assembly.persistent,
             expiration_ms: assembly.expiration_ms,
             priority: assembly.priority,
+            delay_ms: assembly.delay_ms,
             mandatory: envelope.mandatory,
             original: assembly.original,
         };

@@ -454,14 +454,14 @@ mod tests {
         let rare = || (small(), prop_oneof![9 => Just(0u8), 1 => any::<u8>()], small());
         let flags = || (prop_oneof![9 => Just(false), 1 => Just(true)], prop_oneof![9 => Just(true), 1 => Just(false)]);
         let lsn = prop_oneof![6 => Just(None), 2 => (1..5000u64).prop_map(Some), 1 => (1..1u64 << 60).prop_map(Some)];
-        (1..6u32, lsn, small(), rare(), flags(), number(), number(), 0..3u32).prop_map(
+        (1..6u32, lsn, small(), rare(), flags(), (number(), number()), number(), 0..3u32).prop_map(
             |(
                 count,
                 lsn,
                 payload_bytes,
                 (header_bytes, priority, attempts),
                 flags,
-                expires_at_ms,
+                (expires_at_ms, due_at_ms),
                 since_ms,
                 holder,
             )| {
@@ -469,7 +469,7 @@ mod tests {
                 // ZERO stands for: as if it followed the first message of all.
                 let lsn = lsn.map_or(Lsn::ZERO, |lsn| Lsn::ZERO.plus(lsn));
                 let run = Run { count, lsn, payload_bytes, header_bytes, expires_at_ms, ..run_before(Seq(0)) };
-                Run { priority, attempts, redelivered, kept, holder, since_ms, ..run }
+                Run { priority, attempts, redelivered, kept, holder, since_ms, due_at_ms, ..run }
             },
         )
     }

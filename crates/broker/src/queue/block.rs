@@ -10,10 +10,11 @@ use store::{Lsn, Seq};
 ///
 /// ```text
 /// changes [more changes] [seq] [lsn] [count] [payload] [expiry] [since] [holder] [header] [priority] [attempts]
+/// [due]
 /// ```
 ///
 /// A field is there if its bit of the changes is set. Numbers are variable-length; `seq` is the gap behind the last run,
-/// `lsn`, expiry and since are the distance from where they would be without a change, and the others are themselves.
+/// `lsn`, expiry, since and due are the distance from where they would be without a change, and the others are themselves.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) bytes: Box<[u8]>,
@@ -50,6 +51,7 @@ pub(super) fn run_before(first: Seq) -> Run {
         payload_bytes: 0,
         header_bytes: 0,
         expires_at_ms: 0,
+        due_at_ms: 0,
         priority: 0,
         attempts: 0,
         redelivered: false,
@@ -70,6 +72,7 @@ fn put_run(out: &mut Vec<u8>, before: &Run, run: &Run) {
         (ATTEMPTS, run.attempts != before.attempts),
         (REDELIVERED, run.redelivered != before.redelivered),
         (KEPT, run.kept != before.kept),
+        (DUE, run.due_at_ms != before.due_at_ms),
     ] {
         more |= if differs { bit } else { 0 };
     }
@@ -115,6 +118,9 @@ fn put_run(out: &mut Vec<u8>, before: &Run, run: &Run) {
     }
     if more & ATTEMPTS != 0 {
         put(out, u64::from(run.attempts));
+    }
+    if more & DUE != 0 {
+        put_signed(out, run.due_at_ms.wrapping_sub(before.due_at_ms) as i64);
     }
     out[at] = changes;
 }
@@ -187,6 +193,9 @@ impl Unpacked<'_> {
         if more & ATTEMPTS != 0 {
             self.run.attempts = self.number()? as u32;
         }
+        if more & DUE != 0 {
+            self.run.due_at_ms = self.run.due_at_ms.wrapping_add_signed(self.signed()?);
+        }
         self.run.redelivered ^= more & REDELIVERED != 0;
         self.run.kept ^= more & KEPT != 0;
         Some(())
@@ -244,6 +253,7 @@ const PRIORITY: u8 = 2;
 const ATTEMPTS: u8 = 4;
 const REDELIVERED: u8 = 8;
 const KEPT: u8 = 16;
+const DUE: u8 = 32;
 
 /// More than most runs take in a block.
 const RUN_BYTES: usize = 8;

@@ -1,12 +1,18 @@
 //! The messages of a queue that wait for a consumer, in the order in which they leave.
 //!
 //! Each priority has its own level, the highest goes first; a queue without priorities has one level. Within a level
-//! the order is that of `seq`. A few messages are *near*: their bodies are in memory. The others are *far*: the log has
+//! the order is that of `seq`; those that had to wait for a time stand beside the others, in the order of that time
+//! (`delayed.rs`): of the two that are first, the one of the lower `seq` leaves. A few messages are *near*: their bodies are in memory. The others are *far*: the log has
 //! their bodies, and memory a few bytes for each. What is first in line may be far; then it has to be read before it
 //! can be delivered. New near messages join at the tail; those that come back, or are read, wait in a small tree.
+//!
+//! Messages expire where they stand. Mostly they do so in the order in which they leave, and then only heads are looked
+//! at; the others are found by an index of their times.
 
 use super::backlog::Backlog;
+use super::delayed::Lane;
 use super::run::Run;
+use super::times::{Span, Times};
 use crate::message::Message;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Lsn, Seq};
@@ -20,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) lsn: Lsn,
     /// Unix milliseconds; 0 = never.
     pub(crate) expires_at_ms: u64,
+    /// Not to be delivered before (unix ms); 0 = it never had to wait.
+    pub(crate) due_at_ms: u64,
     /// Failed deliveries so far.
     pub(crate) attempts: u32,
     pub(crate) priority: u8,
@@ -79,6 +87,11 @@ impl Entry {
         }
     }
 
+    /// The same message, in memory.
+    pub(crate) fn with(self, message: Message) -> Self {
+        Self { body: Body::Here(message), ..self }
+    }
+
     /// Forgets the bytes, which the log has.
     pub(crate) fn send_away(&mut self) {
         debug_assert!(self.is_logged(), "only what the log has is forgotten");
@@ -103,6 +116,7 @@ impl Entry {
             payload_bytes: self.body.payload_bytes(),
             header_bytes: self.body.header_bytes(),
             expires_at_ms: self.expires_at_ms,
+            due_at_ms: self.due_at_ms,
             priority: self.priority,
             attempts: self.attempts,
             redelivered: self.redelivered,
@@ -127,6 +141,7 @@ impl From<Run> for Entry {
             seq: run.seq,
             lsn: run.lsn,
             expires_at_ms: run.expires_at_ms,
+            due_at_ms: run.due_at_ms,
             attempts: run.attempts,
             priority: run.priority,
             redelivered: run.redelivered,
@@ -194,6 +209,13 @@ impl Sums {
     }
 }
 
+/// Messages that expired somewhere, and have left.
+#[derive(Debug, Default)]
+pub(crate) struct ExpiredWithin {
+    pub(crate) near: Vec<Entry>,
+    pub(crate) far: Vec<Run>,
+}
+
 /// Who leaves next.
 #[derive(Debug)]
 pub(crate) enum Head<'a> {
@@ -232,6 +254,13 @@ struct Level {
     returned: BTreeMap<Seq, Entry>,
     fresh: VecDeque<Entry>,
     far: Backlog,
+    /// Those that had to wait for a time.
+    timed: Option<Box<Lane>>,
+    /// Those that expire in another order than they leave in. It is there from the first such message on, until there is
+    /// none of any kind.
+    expiries: Option<Box<Times>>,
+    /// The latest time at which one expires that came in since then.
+    last_expiry_ms: u64,
 }
 
 impl Ready {
@@ -258,12 +287,12 @@ impl Ready {
 
     /// How many are far.
     pub(crate) fn far_len(&self) -> usize {
-        self.levels.iter().map(|level| level.far.len()).sum()
+        self.levels.iter().map(Level::far_len).sum()
     }
 
     /// What the index of the far ones takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
-        self.levels.iter().map(|level| level.far.heap_bytes()).sum()
+        self.levels.iter().map(Level::far_heap_bytes).sum()
     }
 
     /// Whether any of this priority is far: then new ones are better off there, too.
@@ -278,7 +307,7 @@ impl Ready {
 
     /// Whether any is far.
     pub(crate) fn has_any_far(&self) -> bool {
-        self.levels.iter().any(|level| !level.far.is_empty())
+        self.levels.iter().any(Level::has_far)
     }
 
     /// Adds a message that is newer than all others and in memory.
@@ -290,26 +319,88 @@ impl Ready {
         level.fresh.push_back(entry);
     }
 
-    /// Adds messages that the log has; they may have been here before.
+    /// Adds messages that the log has.
     pub(crate) fn push_far(&mut self, run: Run) {
         self.sums.add(&run);
         self.level(run.priority).far.insert(Run { holder: 0, since_ms: 0, ..run });
     }
 
+    /// A new message that will expire is about to be added: whether the head of its level tells when depends on what is
+    /// before it, and on what may come back to there.
+    pub(crate) fn note_expiry(&mut self, run: &Run, unacked: Sums) {
+        let is_alone = self.sums.count == 0 && unacked.count == 0;
+        let all_expire = self.sums.expiring == self.sums.count && unacked.expiring == unacked.count;
+        let level = self.level(run.priority);
+        if is_alone {
+            (level.expiries, level.last_expiry_ms) = (None, 0);
+        }
+        let is_in_order = all_expire && run.expires_at_ms >= level.last_expiry_ms;
+        level.last_expiry_ms = level.last_expiry_ms.max(run.expires_at_ms);
+        if !is_in_order {
+            level.expiries.get_or_insert_default().insert(expiry_of(run));
+        }
+    }
+
+    /// Adds messages that the log has, and whose time has come.
+    pub(crate) fn push_due(&mut self, run: Run) {
+        self.sums.add(&run);
+        let level = self.level(run.priority);
+        level.timed.get_or_insert_default().insert_far(run);
+        if run.expires_at_ms != 0 {
+            level.expiries.get_or_insert_default().insert(expiry_of(&run));
+        }
+    }
+
+    /// Puts messages back that the log has and that were taken.
+    pub(crate) fn return_far(&mut self, run: Run) {
+        if run.due_at_ms != 0 {
+            return self.push_due(run);
+        }
+        self.level(run.priority).expect_again(&run);
+        self.push_far(run);
+    }
+
     /// Takes over far messages of the lowest priority, when there is nothing else.
     pub(crate) fn adopt(&mut self, far: Backlog) {
-        far.range(Seq(0)).for_each(|run| self.sums.add(&run));
+        let mut expiries = Vec::new();
+        for run in far.range(Seq(0)) {
+            let level = self.level(0);
+            if run.expires_at_ms != 0 {
+                // Like `note_expiry`, but for many at a time.
+                let is_in_order = run.expires_at_ms >= level.last_expiry_ms;
+                level.last_expiry_ms = level.last_expiry_ms.max(run.expires_at_ms);
+                if !is_in_order || self.sums.expiring != self.sums.count {
+                    expiries.push(expiry_of(&run));
+                }
+            }
+            self.sums.add(&run);
+            if expiries.len() >= SORTED_AT_ONCE {
+                self.level(0).expiries.get_or_insert_default().extend(&mut expiries);
+            }
+        }
+        if !expiries.is_empty() {
+            self.level(0).expiries.get_or_insert_default().extend(&mut expiries);
+        }
         self.level(0).far = far;
     }
 
     /// Puts a message back that was taken.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         if entry.message().is_none() {
-            return self.push_far(entry.run());
+            return self.return_far(entry.run());
         }
         self.sums.add(&entry.run());
         self.near_bytes += entry.near_bytes();
-        self.level(entry.priority).returned.insert(entry.seq, entry);
+        let level = self.level(entry.priority);
+        if entry.due_at_ms == 0 {
+            level.expect_again(&entry.run());
+            level.returned.insert(entry.seq, entry);
+        } else {
+            if entry.expires_at_ms != 0 {
+                level.expiries.get_or_insert_default().insert(expiry_of(&entry.run()));
+            }
+            level.timed.get_or_insert_default().insert_near(entry);
+        }
     }
 
     fn level(&mut self, priority: u8) -> &mut Level {
@@ -322,6 +413,9 @@ impl Ready {
     }
 
     fn left(&mut self, entry: Entry) -> Entry {
+        if entry.expires_at_ms != 0 {
+            self.levels[usize::from(entry.priority)].expect_no_more(&entry.run());
+        }
         self.sums.subtract(&entry.run());
         if entry.message().is_some() {
             self.near_bytes -= entry.near_bytes();
@@ -346,19 +440,23 @@ impl Ready {
     pub(crate) fn pop_near(&mut self) -> Option<Entry> {
         self.find_top();
         let level = self.levels.get_mut(self.top)?;
-        if !level.far.is_empty() && matches!(level.first(), Some(Head::Far(_))) {
+        if level.timed.is_some() && level.pops_timed() {
+            let entry = level.timed.as_mut()?.pop(true)?;
+            return Some(self.left(entry));
+        }
+        if !level.far.is_empty() && matches!(level.first_untimed(), Some(Head::Far(_))) {
             return None;
         }
         let entry = level.pop_near()?;
         Some(self.left(entry))
     }
 
-    /// Takes what expired before this time and stands at the head of its level: others are shielded. What is far is
-    /// taken only if its body is of no interest.
+    /// Takes what expired before this time and stands at the head of its level. What is far is taken only if its body is
+    /// of no interest.
     pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Option<Expired> {
         let at = self.expired_level(unix_ms)?;
         let level = &mut self.levels[at];
-        match level.first()? {
+        match level.first_untimed()? {
             Head::Near(_) => {
                 let entry = level.pop_near()?;
                 Some(Expired::Near(self.left(entry)))
@@ -367,6 +465,7 @@ impl Ready {
             Head::Far(run) => {
                 // Those of a run expire together, and nothing is between them.
                 level.far.take_range(run.range(), &mut |_| {});
+                level.expect_no_more(&run);
                 self.sums.subtract(&run);
                 Some(Expired::Far(run))
             }
@@ -378,29 +477,48 @@ impl Ready {
         self.can_expire() && self.first().is_some_and(|head| head.has_expired(unix_ms))
     }
 
-    /// Whether [`Self::pop_expired`] would find something.
+    /// Takes what expired before this time and does not stand at a head: about `max` messages at most, or far runs.
+    pub(crate) fn take_expired(&mut self, unix_ms: u64, max: u32) -> ExpiredWithin {
+        let mut found = ExpiredWithin::default();
+        for level in &mut self.levels {
+            level.take_expired(unix_ms, max, &mut found);
+        }
+        for run in found.near.iter().map(Entry::run).chain(found.far.iter().copied()) {
+            self.sums.subtract(&run);
+        }
+        self.near_bytes -= found.near.iter().map(Entry::near_bytes).sum::<u64>();
+        found
+    }
+
+    /// Whether [`Self::take_expired`] would find something.
+    pub(crate) fn has_expired_within(&self, unix_ms: u64) -> bool {
+        self.levels.iter().filter_map(Level::next_expiry_within).any(|at_ms| at_ms < unix_ms)
+    }
+
+    /// Whether [`Self::pop_expired`] or [`Self::take_expired`] would find something.
     pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
-        self.expired_level(unix_ms).is_some()
+        self.expired_level(unix_ms).is_some() || self.has_expired_within(unix_ms)
     }
 
     fn expired_level(&self, unix_ms: u64) -> Option<usize> {
         if self.sums.expiring == 0 {
             return None;
         }
-        self.levels.iter().rposition(|level| level.first().is_some_and(|head| head.has_expired(unix_ms)))
+        self.levels.iter().rposition(|level| level.first_untimed().is_some_and(|head| head.has_expired(unix_ms)))
     }
 
-    /// When the first head of a level expires (unix ms).
+    /// When the first message expires (unix ms), as far as that is known by now.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
         if self.sums.expiring == 0 {
             return None;
         }
-        let heads = self.levels.iter().filter_map(Level::first);
+        let heads = self.levels.iter().filter_map(Level::first_untimed);
         let expiries = heads.map(|head| match head {
             Head::Near(entry) => entry.expires_at_ms,
             Head::Far(run) => run.expires_at_ms,
         });
-        expiries.filter(|at| *at != 0).min()
+        let within = self.levels.iter().filter_map(Level::next_expiry_within);
+        expiries.filter(|at| *at != 0).chain(within).min()
     }
 
     /// The far messages that leave first, of all or of one priority: up to that many bytes of memory, at least one.
@@ -408,7 +526,7 @@ impl Ready {
         let mut next: Vec<Run> = Vec::new();
         let of_priority = |at: usize| priority.is_none_or(|priority| usize::from(priority) == at);
         let levels = self.levels.iter().enumerate().rev().filter(|(at, _)| of_priority(*at));
-        for run in levels.flat_map(|(_, level)| level.far.range(Seq(0))) {
+        for run in levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())) {
             let each = u64::from(run.payload_bytes) + NEAR_BYTES;
             let fit = (bytes / each).max(u64::from(next.is_empty()));
             let count = u64::from(run.count).min(fit) as u32;
@@ -426,6 +544,13 @@ impl Ready {
     /// A far message was read; false if it has gone, or has been written elsewhere, meanwhile.
     pub(crate) fn bring_near(&mut self, (priority, seq): (u8, Seq), lsn: Lsn, message: Message) -> bool {
         let Some(level) = self.levels.get_mut(usize::from(priority)) else { return false };
+        if let Some(lane) = &mut level.timed
+            && lane.find(seq).is_some()
+        {
+            let bytes = lane.bring_near(seq, lsn, message);
+            self.near_bytes += bytes.unwrap_or(0);
+            return bytes.is_some();
+        }
         let run = match level.far.first() {
             Some(first) if first.seq == seq => (first.lsn == lsn).then(|| level.far.pop_first()).flatten(),
             _ => match level.far.get(seq) {
@@ -434,7 +559,7 @@ impl Ready {
             },
         };
         let Some(run) = run else { return false };
-        let entry = Entry { body: Body::Here(message), ..Entry::from(run) };
+        let entry = Entry::from(run).with(message);
         self.near_bytes += entry.near_bytes();
         match level.fresh.back() {
             Some(last) if last.seq > seq => {
@@ -451,6 +576,10 @@ impl Ready {
         for level in &mut self.levels {
             near.extend(std::mem::take(&mut level.returned).into_values());
             near.extend(std::mem::take(&mut level.fresh));
+            near.extend(level.timed.iter_mut().flat_map(|lane| lane.take_near()));
+        }
+        for entry in near.iter().filter(|entry| entry.expires_at_ms != 0) {
+            self.levels[usize::from(entry.priority)].expect_no_more(&entry.run());
         }
         near.iter().for_each(|entry| self.sums.subtract(&entry.run()));
         self.near_bytes = 0;
@@ -459,7 +588,14 @@ impl Ready {
 
     /// Takes all far messages, when the near ones are gone.
     pub(crate) fn take_far(&mut self) -> Vec<Backlog> {
-        let far = self.levels.iter_mut().map(|level| std::mem::take(&mut level.far)).collect();
+        let mut far = Vec::new();
+        for level in &mut self.levels {
+            far.push(std::mem::take(&mut level.far));
+            far.extend(level.timed.take().map(|lane| lane.into_far()));
+            if let Some(expiries) = &mut level.expiries {
+                **expiries = Times::default();
+            }
+        }
         self.sums = Sums::default();
         far
     }
@@ -472,7 +608,8 @@ impl Ready {
             returned.map(|(seq, _)| *seq).chain(fresh.map(|entry| entry.seq))
         });
         let far = self.levels.iter().flat_map(|level| level.far.first_seq().into_iter().chain(level.far.last_seq()));
-        let all: Vec<Seq> = near.chain(far).collect();
+        let timed = self.levels.iter().flat_map(|level| level.timed.iter().flat_map(|lane| lane.ends()));
+        let all: Vec<Seq> = near.chain(far).chain(timed).collect();
         Some((*all.iter().min()?, *all.iter().max()?))
     }
 
@@ -482,7 +619,9 @@ impl Ready {
             let start = level.fresh.partition_point(|entry| entry.seq < from);
             let returned = level.returned.range(from..).map(|(_, entry)| entry.run());
             let fresh = level.fresh.range(start..).map(Entry::run);
-            [Box::new(returned) as Box<dyn Iterator<Item = Run>>, Box::new(fresh), Box::new(level.far.range(from))]
+            let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
+                [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
+            untimed.into_iter().chain(level.timed.iter().flat_map(move |lane| lane.sources(from)))
         })
     }
 
@@ -548,7 +687,7 @@ impl Ready {
         if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             return Some(level.fresh[at].run());
         }
-        level.far.get(seq)
+        level.far.get(seq).or_else(|| level.timed.as_ref()?.find(seq))
     }
 
     /// The message's record is elsewhere now.
@@ -558,8 +697,10 @@ impl Ready {
             entry.lsn = lsn;
         } else if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             level.fresh[at].lsn = lsn;
-        } else {
-            level.far.move_to(seq, lsn);
+        } else if !level.far.move_to(seq, lsn)
+            && let Some(lane) = &mut level.timed
+        {
+            lane.relocate(seq, lsn);
         }
     }
 
@@ -577,7 +718,119 @@ impl Ready {
 
 impl Level {
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.returned.is_empty() && self.far.is_empty()
+        let is_untimed = self.timed.as_ref().is_none_or(|lane| lane.is_empty());
+        self.fresh.is_empty() && self.returned.is_empty() && self.far.is_empty() && is_untimed
+    }
+
+    fn far_len(&self) -> usize {
+        self.far.len() + self.timed.as_ref().map_or(0, |lane| lane.far_len())
+    }
+
+    fn has_far(&self) -> bool {
+        !self.far.is_empty() || self.timed.as_ref().is_some_and(|lane| lane.has_far())
+    }
+
+    fn far_heap_bytes(&self) -> u64 {
+        let timed = self.timed.as_ref().map_or(0, |lane| lane.heap_bytes());
+        self.far.heap_bytes() + timed + self.expiries.as_ref().map_or(0, |expiries| expiries.heap_bytes())
+    }
+
+    /// A message that expires is back: if the heads alone do not tell, it has to be found.
+    fn expect_again(&mut self, run: &Run) {
+        if run.expires_at_ms != 0
+            && let Some(expiries) = &mut self.expiries
+        {
+            expiries.insert(expiry_of(run));
+        }
+    }
+
+    /// Messages that expire have left.
+    fn expect_no_more(&mut self, run: &Run) {
+        if let Some(expiries) = &mut self.expiries {
+            expiries.remove_range(expiry_of(run));
+        }
+    }
+
+    /// When the first expires of those that are found by their time.
+    fn next_expiry_within(&self) -> Option<u64> {
+        self.expiries.as_ref()?.first().map(|first| first.at_ms)
+    }
+
+    /// See [`Ready::take_expired`].
+    fn take_expired(&mut self, unix_ms: u64, max: u32, found: &mut ExpiredWithin) {
+        let mut left = max.saturating_sub((found.near.len() + found.far.len()) as u32);
+        let mut in_fresh: Vec<Span> = Vec::new();
+        while let Some(span) = self.expiries.as_mut().and_then(|expiries| expiries.pop_before(unix_ms, left)) {
+            left = left.saturating_sub(span.count);
+            let mut missing = span.count;
+            self.far.take_range(span.range(), &mut |run| {
+                missing -= run.count;
+                found.far.push(run);
+            });
+            for seq in (span.seq.0..).map(Seq).take(span.count as usize) {
+                if missing == 0 {
+                    break;
+                }
+                let timed = self.timed.as_mut().and_then(|lane| lane.take(seq));
+                let Some(entry) = timed.or_else(|| self.returned.remove(&seq)) else { continue };
+                missing -= 1;
+                match entry.message() {
+                    Some(_) => found.near.push(entry),
+                    None => found.far.push(entry.run()),
+                }
+            }
+            if missing > 0 {
+                in_fresh.push(span);
+            }
+        }
+        if in_fresh.is_empty() {
+            return;
+        }
+        // One pass, however many there are.
+        in_fresh.sort_unstable_by_key(|span| span.seq);
+        let is_taken = |entry: &Entry| {
+            let at = in_fresh.partition_point(|span| span.seq <= entry.seq);
+            let span = at.checked_sub(1).map(|before| in_fresh[before]);
+            span.is_some_and(|span| entry.seq <= span.range().last && entry.expires_at_ms == span.at_ms)
+        };
+        self.fresh.retain(|entry| {
+            let is_taken = is_taken(entry);
+            if is_taken {
+                found.near.push(entry.clone());
+            }
+            !is_taken
+        });
+    }
+
+    /// The far ones, first what leaves first, about.
+    fn far_in_order(&self, untimed_only: bool) -> Box<dyn Iterator<Item = Run> + '_> {
+        let untimed = self.far.range(Seq(0));
+        match &self.timed {
+            Some(lane) if !untimed_only && lane.has_far() => {
+                if self.is_timed_first(lane) {
+                    Box::new(lane.far_in_order().chain(untimed))
+                } else {
+                    Box::new(untimed.chain(lane.far_in_order()))
+                }
+            }
+            _ => Box::new(untimed),
+        }
+    }
+
+    /// Whether the next to leave is one that had to wait.
+    fn pops_timed(&self) -> bool {
+        self.timed.as_ref().is_some_and(|lane| self.is_timed_first(lane))
+    }
+
+    /// The same, `lane` being the level's own.
+    fn is_timed_first(&self, lane: &Lane) -> bool {
+        let Some(timed) = lane.first_seq() else { return false };
+        let untimed = match self.first_untimed() {
+            None => return true,
+            Some(Head::Near(entry)) => entry.seq,
+            Some(Head::Far(run)) => run.seq,
+        };
+        timed < untimed
     }
 
     fn first_near(&self) -> Option<&Entry> {
@@ -589,6 +842,13 @@ impl Level {
     }
 
     fn first(&self) -> Option<Head<'_>> {
+        match &self.timed {
+            Some(lane) if self.is_timed_first(lane) => lane.first(),
+            _ => self.first_untimed(),
+        }
+    }
+
+    fn first_untimed(&self) -> Option<Head<'_>> {
         if self.far.is_empty() {
             return self.first_near().map(Head::Near);
         }
@@ -600,7 +860,10 @@ impl Level {
     }
 
     fn pop(&mut self) -> Option<Entry> {
-        match self.first()? {
+        if self.timed.is_some() && self.pops_timed() {
+            return self.timed.as_mut()?.pop(false);
+        }
+        match self.first_untimed()? {
             Head::Far(_) => self.far.pop_first().map(Entry::from),
             Head::Near(_) => self.pop_near(),
         }
@@ -621,6 +884,13 @@ impl Level {
     }
 }
 
+/// When messages expire that have the same time to live.
+fn expiry_of(run: &Run) -> Span {
+    Span { at_ms: run.expires_at_ms, seq: run.seq, count: run.count }
+}
+
+/// So many times are sorted at once when they come in another order: a few megabytes.
+const SORTED_AT_ONCE: usize = 128 << 10;
 /// An emptied level keeps room for this many messages.
 const KEPT_CAPACITY: usize = 1024;
 /// About what a near message takes beside its bytes: its place, and its own allocation.

@@ -18,6 +18,8 @@ pub(crate) struct Run {
     pub(crate) header_bytes: u32,
     /// Unix milliseconds; 0 = never.
     pub(crate) expires_at_ms: u64,
+    /// Not to be delivered before (unix ms); 0 = it never had to wait.
+    pub(crate) due_at_ms: u64,
     pub(crate) priority: u8,
     /// Failed deliveries so far.
     pub(crate) attempts: u32,
@@ -32,12 +34,12 @@ pub(crate) struct Run {
 
 impl Run {
     /// The position of its last message.
-    pub(super) fn last_seq(&self) -> Seq {
+    pub(crate) fn last_seq(&self) -> Seq {
         Seq(self.seq.0 + u64::from(self.count - 1))
     }
 
     /// One of its messages.
-    pub(super) fn message(&self, seq: Seq) -> Option<Run> {
+    pub(crate) fn message(&self, seq: Seq) -> Option<Run> {
         let before = seq.0.checked_sub(self.seq.0).filter(|before| *before < u64::from(self.count))?;
         Some(Run { seq, count: 1, lsn: self.lsn.plus(before), ..*self })
     }
@@ -103,6 +105,7 @@ impl Run {
             priority: self.priority,
             attempts: self.attempts,
             redelivered: self.redelivered,
+            due_at_ms: self.due_at_ms,
         }
     }
 }
@@ -117,6 +120,7 @@ impl From<store::Run> for Run {
             payload_bytes: run.payload_bytes,
             header_bytes: run.header_bytes,
             expires_at_ms: run.expires_at_ms,
+            due_at_ms: run.due_at_ms,
             priority: run.priority,
             attempts: run.attempts,
             redelivered: run.redelivered,

@@ -1,6 +1,6 @@
 //! A queue against a plain list, and queues for other tests.
 
-use crate::command::{Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, TimeoutAction, VhostId};
+use crate::command::{Backoff, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, TimeoutAction, VhostId};
 use amqp::{Table, Value};
 
 /// A durable queue with this id, called `q1` and so on.
@@ -21,6 +21,10 @@ pub(crate) fn spec(id: u64, settings: QueueSettings) -> QueueSpec {
 /// What a client declares to get these settings.
 fn arguments(settings: &QueueSettings) -> Table {
     let number = |value: Option<u64>| value.map(|value| Value::I64(value.try_into().unwrap()));
+    let backoff = |backoff| match backoff {
+        Backoff::Linear => "linear".into(),
+        Backoff::Exponential => "exponential".into(),
+    };
     let overflow = match settings.overflow {
         Overflow::DropHead => "drop-head",
         Overflow::RejectPublish => "reject-publish",
@@ -43,6 +47,11 @@ fn arguments(settings: &QueueSettings) -> Table {
             settings.timeout_action.map(|action| TimeoutAction::NAMES[action as usize].into()),
         ),
         ("x-delivery-limit", settings.delivery_limit.map(Value::I64)),
+        ("x-delayed-retry-type", settings.delayed_retry.map(|_| "all".into())),
+        ("x-delayed-retry-min", number(settings.delayed_retry.map(|retry| retry.min_ms))),
+        ("x-delayed-retry-max", number(settings.delayed_retry.map(|retry| retry.max_ms))),
+        ("x-delayed-retry-backoff", settings.delayed_retry.map(|retry| backoff(retry.backoff))),
+        ("x-delayed-retry-jitter", number(settings.delayed_retry.map(|retry| retry.jitter_percent.into()))),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
@@ -54,12 +63,17 @@ mod model {
     use crate::queue::lease::TimeoutAction;
     use crate::queue::unacked::HeldList;
     use crate::queue::{ConsumerNumber, Holder, Queue, Turn};
+    use crate::shard::Terms;
     use crate::shard::peers::{Channel, Peer};
     use crate::shard::slots::{Slot, Slots};
     use amqp::ChannelId;
     use proptest::prelude::*;
     use std::sync::Arc;
     use store::{Lsn, Seq};
+
+    fn terms(priority: u8) -> Terms {
+        Terms { persistent: false, expiration_ms: None, priority: Some(priority), delay_ms: None }
+    }
 
     #[derive(Clone, Debug)]
     enum Act {
@@ -139,7 +153,7 @@ mod model {
             for act in acts {
                 match act {
                     Act::Publish(priority) => {
-                        let stamp = queue.stamp(None, Some(priority), Now::default());
+                        let stamp = queue.stamp(&terms(priority), Now::default());
                         queue.push(message.clone(), stamp, Lsn::ZERO, false);
                         ready.push((3 - priority, stamp.seq.0));
                         priorities.insert(stamp.seq.0, priority);

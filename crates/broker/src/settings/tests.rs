@@ -54,9 +54,33 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         consumer_timeout_ms: Some(0),
         timeout_action: Some(TimeoutAction::CancelConsumer),
         delivery_limit: Some(-1),
+        delayed_retry: None,
     };
     assert_eq!(settings.unwrap(), expected);
     assert_eq!(QueueSettings::parse(&Table::new(), TITLE).unwrap(), QueueSettings::default());
+}
+
+#[test]
+fn retries_wait_as_asked_or_as_usual() {
+    let retry = |entries: &[(&str, Value)]| {
+        let arguments = entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        QueueSettings::parse(&arguments, TITLE).unwrap().delayed_retry
+    };
+    let usual = Retry { min_ms: 1000, max_ms: 1000, backoff: Backoff::Linear, jitter_percent: 0 };
+    for kind in ["all", "failed", "returned"] {
+        assert_eq!(retry(&[("x-delayed-retry-type", text(kind))]), Some(usual));
+    }
+    let all = [
+        ("x-delayed-retry-type", text("all")),
+        ("x-delayed-retry-min", Value::I32(50)),
+        ("x-delayed-retry-max", Value::I64(400)),
+        ("x-delayed-retry-backoff", text("exponential")),
+        ("x-delayed-retry-jitter", Value::I8(20)),
+    ];
+    let asked = Retry { min_ms: 50, max_ms: 400, backoff: Backoff::Exponential, jitter_percent: 20 };
+    assert_eq!(retry(&all), Some(asked));
+    assert_eq!(retry(&all[1..]), None, "without a type there is no delay");
+    assert_eq!(retry(&[("x-delayed-retry-type", text("disabled"))]), None);
 }
 
 #[test]
@@ -68,6 +92,8 @@ fn every_known_argument_is_accepted_on_either_type() {
             ("x-delayed-retry-type", text("failed")),
             ("x-delayed-retry-min", Value::I32(1)),
             ("x-delayed-retry-max", Value::I32(2)),
+            ("x-delayed-retry-backoff", text("exponential")),
+            ("x-delayed-retry-jitter", Value::I32(100)),
             ("x-queue-leader-locator", text("balanced")),
             ("x-queue-master-locator", text("min-masters")),
             ("x-queue-mode", text("lazy")),
@@ -106,6 +132,8 @@ fn wrong_types_and_values_are_refused_by_name() {
         ("x-queue-version", Value::I32(3), "\"unsupported queue version '3'\""),
         ("x-queue-leader-locator", Value::Void, "{unacceptable_type,void}"),
         ("x-delayed-retry-type", text("some"), "invalid_delayed_retry_type"),
+        ("x-delayed-retry-backoff", text("some"), "invalid_delayed_retry_backoff"),
+        ("x-delayed-retry-jitter", Value::I32(101), "{value_too_large,101}"),
         ("x-max-in-memory-length", Value::I32(-5), "{value_negative,-5}"),
     ] {
         assert_eq!(refusal(&table([(name, value)])), format!("invalid arg '{name}' for {TITLE}: {why}"));

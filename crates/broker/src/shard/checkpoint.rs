@@ -132,7 +132,8 @@ impl<S: Store> Shard<S> {
         let queue = &self.queues[slot];
         let mut runs = Vec::new();
         let mut last: Option<Seq> = None;
-        for source in queue.ready.sources(from).chain(queue.unacked.sources(from)) {
+        let delayed = queue.delayed.iter().map(|delayed| Box::new(delayed.from(from)) as Box<dyn Iterator<Item = Run>>);
+        for source in queue.ready.sources(from).chain(queue.unacked.sources(from)).chain(delayed) {
             let before = runs.len();
             runs.extend(source.take(PIECE_RUNS));
             if runs.len() - before == PIECE_RUNS {

@@ -3,6 +3,7 @@
 use super::Shard;
 use super::peers::Peer;
 use super::slots::Slot;
+use super::timers::Due;
 use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec, TimeoutAction};
 use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
@@ -213,26 +214,30 @@ impl<S: Store> Shard<S> {
 
     pub(super) fn purge(&mut self, peer: Slot<Peer>, call: CallId, queue: QueueId) {
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
-        let messages = self.queues[slot].ready.len() as u64;
+        let delayed = self.queues[slot].delayed_sums().count;
+        let messages = self.queues[slot].ready.len() as u64 + delayed;
         self.queues[slot].counters.purged += messages;
         for entry in self.queues[slot].ready.take_near() {
             self.retire(slot, &entry);
         }
-        if self.queues[slot].ready.has_any_far() {
+        if self.queues[slot].ready.has_any_far() || delayed > 0 {
             self.purge_far(slot);
         }
         self.count_near(slot);
         self.answer(peer, call, Outcome::Purged { messages });
     }
 
-    /// Everything that is ready and far goes. That is one statement for the log, however much there is; who refers to
+    /// Everything that is ready and far goes, and everything that waits for a time. That is one statement for the log, however much there is; who refers to
     /// which record is sorted out afterwards.
     fn purge_far(&mut self, slot: Slot<Queue>) {
         let id = self.queues[slot].spec.queue.id;
         // What is still there lies between: unacked, or on its way elsewhere.
         let mut staying: Vec<SeqRange> = self.moving_runs(id).map(|run| run.range()).collect();
         let queue = &mut self.queues[slot];
-        let Some((mut first, last)) = queue.ready.ends() else { return };
+        let delayed = queue.delayed.take();
+        let ends = queue.ready.ends().into_iter().chain(delayed.as_ref().and_then(|delayed| delayed.ends()));
+        let ends = ends.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        let Some((mut first, last)) = ends else { return };
         staying.extend(queue.unacked.sources(first).flatten().map(|run| run.range()));
         staying.sort_unstable_by_key(|range| range.first);
         if queue.settled.is_empty() {
@@ -251,7 +256,12 @@ impl<S: Store> Shard<S> {
             queue.note_settled_range(SeqRange { first, last });
         }
         queue.leave(queue.ready.sums().count);
-        let far = queue.ready.take_far();
+        let mut far = queue.ready.take_far();
+        if let Some(mut delayed) = delayed {
+            queue.leave(delayed.sums().count);
+            self.timers.set(&mut delayed.timer_ms, 0, id, Due::Delay);
+            far.push(delayed.into_far());
+        }
         self.discard(far);
     }
 }

@@ -63,6 +63,15 @@ impl<S: Store> Shard<S> {
         self.mourn(slot, entry, reason);
     }
 
+    /// The same for messages that the log has, of a queue that has a dead letter exchange.
+    pub(super) fn lose_far(&mut self, slot: Slot<Queue>, run: Run, reason: Reason) {
+        let queue = &mut self.queues[slot];
+        queue.leave(u64::from(run.count));
+        queue.begin_move(&run);
+        let queue = Arc::clone(&queue.spec);
+        self.read_dead(Unread { queue, run, reason });
+    }
+
     /// The same for a message that is not counted as the queue's.
     pub(super) fn mourn(&mut self, slot: Slot<Queue>, entry: Entry, reason: Reason) {
         let queue = Arc::clone(&self.queues[slot].spec);
@@ -120,7 +129,8 @@ impl<S: Store> Shard<S> {
         for (shard, queues) in targets {
             let message = message.clone();
             let more = Vec::new();
-            let publish = Publish { queues, message, more, persistent, expiration_ms: None, priority, confirm: false };
+            let (expiration_ms, delay_ms, confirm) = (None, None, false);
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
             let terms = Terms::from(&publish);
             if shard == self.id {
                 moved_by = self.publish(&publish.queues, publish.message, terms, moved_from).logged;

@@ -19,7 +19,7 @@ impl<S: Store> Shard<S> {
         let refused = |queue: &Queue| {
             let why = match queue {
                 queue if if_unused && queue.consumers > 0 => "in use",
-                queue if if_empty && !queue.ready.is_empty() => "not empty",
+                queue if if_empty && queue.waiting() > 0 => "not empty",
                 _ => return None,
             };
             Some(Fault::new(ReplyCode::PreconditionFailed, format!("{} {why}", queue.spec.title())))
@@ -29,7 +29,7 @@ impl<S: Store> Shard<S> {
             Some(&slot) => match refused(&self.queues[slot]) {
                 Some(fault) => (Outcome::Fault(fault), Lsn::ZERO),
                 None => {
-                    let messages = self.queues[slot].ready.len() as u64;
+                    let messages = self.queues[slot].waiting();
                     let (consumers, lsn) = self.delete(slot);
                     (Outcome::QueueDeleted { messages, consumers }, lsn)
                 }
@@ -62,6 +62,9 @@ impl<S: Store> Shard<S> {
         let lsn = if queue.spec.durable { self.log.forget_fact(&queue_key(id)) } else { Lsn::ZERO };
         self.timers.set(&mut queue.expiry_timer_ms, 0, id, Due::Expiry);
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
+        if let Some(delayed) = &mut queue.delayed {
+            self.timers.set(&mut delayed.timer_ms, 0, id, Due::Delay);
+        }
         for (holder_slot, holder) in queue.holders.iter() {
             let mut timer_ms = holder.timer_ms;
             self.timers.set(&mut timer_ms, 0, id, Due::Acknowledgement(holder_slot));
@@ -91,6 +94,7 @@ impl<S: Store> Shard<S> {
         }
         let mut far = queue.ready.take_far();
         far.push(far_unacked);
+        far.extend(queue.delayed.map(|delayed| delayed.into_far()));
         self.discard(far);
         (consumers, lsn)
     }

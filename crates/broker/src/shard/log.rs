@@ -112,13 +112,14 @@ impl<S: Store> Log<S> {
 
     /// Appends the record of one place again, with what later records said about it, and releases the old one.
     pub(crate) fn append_again(&mut self, queue: QueueId, run: &Run, payload: &[u8]) -> Lsn {
-        let Run { seq, expires_at_ms, priority, attempts, .. } = *run;
+        let Run { seq, expires_at_ms, priority, attempts, due_at_ms, .. } = *run;
+        let place = Place { queue, seq, expires_at_ms, priority, due_at_ms };
         let was_returned = run.kept && (run.redelivered || attempts > 0);
         self.link = if was_returned { Link::WithNext } else { Link::Alone };
-        let lsn = self.append_message(&[Place { queue, seq, expires_at_ms, priority }], None, run.kept, payload);
+        let lsn = self.append_message(&[place], None, run.kept, payload);
         self.link = Link::Alone;
         if was_returned {
-            self.append_returned(queue, SeqRange { first: seq, last: seq }, attempts);
+            self.append_returned(queue, SeqRange { first: seq, last: seq }, attempts, due_at_ms);
         }
         self.release(run);
         lsn
@@ -128,14 +129,14 @@ impl<S: Store> Log<S> {
         self.append(Record::Settled { queue, ranges });
     }
 
-    pub(crate) fn append_returned(&mut self, queue: QueueId, range: SeqRange, attempts: u32) {
-        self.append(Record::Returned { queue, range, attempts });
+    pub(crate) fn append_returned(&mut self, queue: QueueId, range: SeqRange, attempts: u32, due_at_ms: u64) {
+        self.append(Record::Returned { queue, range, attempts, due_at_ms });
     }
 
     /// Every message whose record comes before may have been delivered.
     pub(crate) fn append_doubt(&mut self) {
         let (queue, seq) = EVERY_PLACE;
-        self.append_returned(queue, SeqRange { first: seq, last: seq }, 0);
+        self.append_returned(queue, SeqRange { first: seq, last: seq }, 0, 0);
     }
 
     pub(crate) fn put_fact(&mut self, key: Bytes, value: Bytes) -> Lsn {

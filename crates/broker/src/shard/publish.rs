@@ -40,16 +40,17 @@ impl Stored {
 
 /// What a publisher asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    persistent: bool,
-    expiration_ms: Option<u64>,
-    priority: Option<u8>,
+pub(crate) struct Terms {
+    pub(crate) persistent: bool,
+    pub(crate) expiration_ms: Option<u64>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) delay_ms: Option<u64>,
 }
 
 impl From<&Publish> for Terms {
     fn from(publish: &Publish) -> Self {
-        let Publish { persistent, expiration_ms, priority, .. } = *publish;
-        Self { persistent, expiration_ms, priority }
+        let Publish { persistent, expiration_ms, priority, delay_ms, .. } = *publish;
+        Self { persistent, expiration_ms, priority, delay_ms }
     }
 }
 
@@ -175,13 +176,15 @@ impl<S: Store> Shard<S> {
 
     /// Gives the message a place in a queue, unless that is full and refuses it.
     fn accept(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
-        if self.queues[slot].rejects_when_full() && self.refuses(slot, message) {
+        // What waits for its time counts for no limit yet.
+        let is_delayed = terms.delay_ms.is_some();
+        if self.queues[slot].rejects_when_full() && !is_delayed && self.refuses(slot, message) {
             return None;
         }
         let queue = &mut self.queues[slot];
-        let stamp = queue.stamp(terms.expiration_ms, terms.priority, self.now);
+        let stamp = queue.stamp(&terms, self.now);
         let is_kept = queue.keeps(terms.persistent);
-        let is_far = queue.is_better_far(stamp.priority, &self.settings.near, self.near_bytes);
+        let is_far = is_delayed || queue.is_better_far(stamp.priority, &self.settings.near, self.near_bytes);
         Some(Accepted { queue: slot, stamp, is_kept, is_far })
     }
 
@@ -218,6 +221,7 @@ impl<S: Store> Shard<S> {
                 seq: Seq(0),
                 lsn: Lsn::ZERO,
                 expires_at_ms: 0,
+                due_at_ms: 0,
                 attempts: 0,
                 priority: 0,
                 redelivered: false,

@@ -116,8 +116,13 @@ impl<S: Store> Shard<S> {
     }
 
     /// Whether log and other shards follow well enough for messages to be read only to become dead letters.
-    fn may_mourn(&self) -> bool {
+    pub(super) fn may_mourn(&self) -> bool {
         self.log.unwritten_bytes() < UNWRITTEN_MAX && self.moving.len() < MOVING_MAX
+    }
+
+    /// The same for messages of which each waits to be read on its own.
+    pub(super) fn may_mourn_unread(&self) -> bool {
+        self.may_mourn() && self.dead_unread.len() < UNREAD_MAX
     }
 
     /// Has the first message of a queue looked at, for somebody who asked how the queue is.
@@ -297,5 +302,7 @@ const SHARED_MIN: u32 = 32;
 const DEAD_BYTES: u64 = 1 << 20;
 /// With more than this to be written, nothing is read that is to be written again, …
 const UNWRITTEN_MAX: usize = 16 << 20;
+/// Nor do more than this expire behind others, while so many are still to be read, …
+const UNREAD_MAX: usize = 2048;
 /// … nor with more letters than this on their way to other shards.
 const MOVING_MAX: usize = 4096;

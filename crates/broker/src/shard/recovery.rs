@@ -103,12 +103,12 @@ impl Recovery {
                 }
             }
             Record::Returned { queue, range, .. } if (queue, range.first) == EVERY_PLACE => self.doubt(),
-            Record::Returned { queue, range, attempts } => {
+            Record::Returned { queue, range, attempts, due_at_ms } => {
                 let found = self.found(queue);
                 let mut returned = Vec::new();
                 found.places.take_range(range, &mut |run| returned.push(run));
                 for run in returned {
-                    found.places.insert(Run { attempts, redelivered: true, ..run });
+                    found.places.insert(Run { attempts, redelivered: true, due_at_ms, ..run });
                 }
             }
             Record::Fact { key, value } => {
@@ -152,7 +152,7 @@ impl Recovery {
             self.error.get_or_insert(RecoveryError::Message { queue, lsn });
             return;
         };
-        for Place { queue, seq, expires_at_ms, priority } in places.iter().copied() {
+        for Place { queue, seq, expires_at_ms, priority, due_at_ms } in places.iter().copied() {
             let found = self.found(queue);
             if found.places.last_seq() >= Some(seq) {
                 // The same place again is a survivor that was appended again, or is in the checkpoint, too.
@@ -169,6 +169,7 @@ impl Recovery {
                 priority,
                 attempts: 0,
                 redelivered: false,
+                due_at_ms,
             };
             found.places.insert(run.into());
         }
@@ -246,18 +247,22 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
     let Some(Found { mut places, last, doubted }) = found else { return queue };
-    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == 0) {
+    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == 0 && run.due_at_ms == 0) {
         places.range(Seq(0)).for_each(|run| log.retain(&run));
         queue.adopt(places);
         queue.pass(last);
         return queue;
     }
+    let mut later = Vec::new();
     let mut enter = |run: Run, redelivered: bool| {
         log.retain(&run);
-        queue.enter(Run { redelivered: run.redelivered || redelivered, ..run });
+        queue.recover(Run { redelivered: run.redelivered || redelivered, ..run }, &mut later);
     };
     places.take_range(SeqRange { first: Seq(0), last: doubted }, &mut |run| enter(run, true));
     places.take_range(SeqRange { first: Seq(0), last: LAST_PLACE }, &mut |run| enter(run, false));
+    if let Some(delayed) = &mut queue.delayed {
+        delayed.settle(&mut later);
+    }
     queue.pass(last);
     queue
 }

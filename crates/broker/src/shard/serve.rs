@@ -40,19 +40,26 @@ impl<S: Store> Shard<S> {
     /// Delivers what can be delivered, then drops what has no right to stay.
     pub(super) fn dispatch(&mut self, slot: Slot<Queue>) {
         self.queues[slot].is_touched = false;
+        if self.queues[slot].delayed.is_some() {
+            self.release_due(slot);
+        }
         self.expire(slot, self.now.unix_ms);
         if !self.queues[slot].getters.is_empty() {
             self.serve_getters(slot);
         }
         let before = self.queues[slot].ready.sums();
         let is_paused = self.queues[slot].is_paused;
+        let mut is_held_up = false;
         while !is_paused && !self.queues[slot].ready.is_empty() {
             if self.queues[slot].rotation.is_empty() {
                 break;
             }
             match self.queues[slot].ready.first() {
                 // There was more to drop than fits into this step, or it is being read.
-                Some(head) if head.has_expired(self.now.unix_ms) => break,
+                Some(head) if head.has_expired(self.now.unix_ms) => {
+                    is_held_up = true;
+                    break;
+                }
                 Some(Head::Far(_)) => {
                     self.read_ahead(slot, None);
                     break;
@@ -63,6 +70,9 @@ impl<S: Store> Shard<S> {
             self.take_turn(slot, consumer);
         }
         self.expire(slot, self.now.unix_ms + 1);
+        if is_held_up && !self.queues[slot].ready.first_has_expired(self.now.unix_ms) {
+            self.touch(slot);
+        }
         self.drop_excess(slot);
         self.keep_reading(slot);
         self.count_near(slot);
@@ -111,7 +121,7 @@ impl<S: Store> Shard<S> {
         while self.droppable > 0 {
             let queue = &mut self.queues[slot];
             match queue.ready.pop_expired(unix_ms, !mourns) {
-                None => return,
+                None => return self.expire_within(slot, unix_ms, mourns),
                 Some(Expired::Near(entry)) => {
                     queue.counters.expired += 1;
                     self.note_dropped(mourns);
@@ -123,10 +133,54 @@ impl<S: Store> Shard<S> {
                     self.note_dropped(false);
                     self.vacate_run(slot, &run);
                 }
-                Some(Expired::Unread { priority }) => return self.read_ahead(slot, Some(priority)),
+                Some(Expired::Unread { priority }) => {
+                    self.expire_within(slot, unix_ms, mourns);
+                    return self.read_ahead(slot, Some(priority));
+                }
             }
         }
         if self.queues[slot].ready.has_expired(unix_ms) {
+            self.drop_more_later(slot);
+        }
+    }
+
+    /// The same for what stands behind others.
+    fn expire_within(&mut self, slot: Slot<Queue>, unix_ms: u64, mourns: bool) {
+        while self.queues[slot].ready.has_expired_within(unix_ms) {
+            if self.droppable == 0 {
+                return self.drop_more_later(slot);
+            }
+            if mourns && !self.may_mourn_unread() {
+                // The timer looks again.
+                return;
+            }
+            let queue = &mut self.queues[slot];
+            let max = if mourns { self.droppable / MOURNED_COST } else { self.droppable };
+            let found = queue.ready.take_expired(unix_ms, max.max(1) as u32);
+            for entry in found.near {
+                self.queues[slot].counters.expired += 1;
+                self.note_dropped(mourns);
+                self.lose(slot, entry, Reason::Expired);
+            }
+            for run in found.far {
+                self.queues[slot].counters.expired += u64::from(run.count);
+                self.note_dropped(mourns);
+                if mourns {
+                    self.lose_far(slot, run, Reason::Expired);
+                } else {
+                    self.queues[slot].leave(u64::from(run.count));
+                    self.vacate_run(slot, &run);
+                }
+            }
+        }
+    }
+
+    /// Messages whose time has come are ready; if they are very many, some of them in the next steps.
+    fn release_due(&mut self, slot: Slot<Queue>) {
+        let queue = &mut self.queues[slot];
+        let released = queue.release_due(self.now.unix_ms, self.droppable as u32);
+        self.droppable = self.droppable.saturating_sub(released as usize);
+        if queue.has_due(self.now.unix_ms) {
             self.drop_more_later(slot);
         }
     }
@@ -215,7 +269,7 @@ impl<S: Store> Shard<S> {
             queue: queue.spec.queue,
             seq: entry.seq,
             redelivered: entry.redelivered,
-            attempts: if queue.spec.settings.quorum { entry.attempts } else { 0 },
+            attempts: if queue.spec.settings.shows_attempts() { entry.attempts } else { 0 },
             no_ack: holder.no_ack,
             message: message.expect("what is handed over is near"),
         };
@@ -225,7 +279,7 @@ impl<S: Store> Shard<S> {
             self.retire(slot, &entry);
         } else {
             self.channels[holder.channel].unacked += u32::from(holder.counts_for_channel());
-            if entry.is_logged() && queue.ready.has_far(entry.priority) {
+            if entry.is_logged() && (queue.ready.has_far(entry.priority) || entry.due_at_ms != 0) {
                 // It came from the log, likely with others that share its memory, and is found there again.
                 entry.send_away();
             }
@@ -255,8 +309,8 @@ impl<S: Store> Shard<S> {
             if !entry.is_logged()
                 && let Some(message) = entry.message()
             {
-                let Entry { expires_at_ms, priority, .. } = *entry;
-                let place = Place { queue: queue.spec.queue.id, seq, expires_at_ms, priority };
+                let Entry { expires_at_ms, priority, due_at_ms, .. } = *entry;
+                let place = Place { queue: queue.spec.queue.id, seq, expires_at_ms, priority, due_at_ms };
                 let lsn = self.log.append_message(&[place], None, false, message.bytes());
                 entry.lsn = lsn;
             }
@@ -335,6 +389,14 @@ impl<S: Store> Shard<S> {
                 self.timers.set(&mut queue.expiry_timer_ms, at_ms, id, Due::Expiry);
             }
         }
+        if let Some(delayed) = queue.delayed.as_mut()
+            && let Some(unix_ms) = delayed.next_due()
+        {
+            let at_ms = self.now.ms.saturating_add(unix_ms.saturating_sub(self.now.unix_ms));
+            if delayed.timer_ms == 0 || at_ms < delayed.timer_ms {
+                self.timers.set(&mut delayed.timer_ms, at_ms.max(1), id, Due::Delay);
+            }
+        }
         if let Some(expires_ms) = queue.spec.settings.expires_ms
             && queue.consumers == 0
             && queue.idle_timer_ms == 0
@@ -352,6 +414,12 @@ impl<S: Store> Shard<S> {
             match due {
                 Due::Expiry => {
                     self.timers.set(&mut queue.expiry_timer_ms, 0, id, due);
+                    self.touch(slot);
+                }
+                Due::Delay => {
+                    if let Some(delayed) = &mut queue.delayed {
+                        self.timers.set(&mut delayed.timer_ms, 0, id, due);
+                    }
                     self.touch(slot);
                 }
                 Due::Idle => {

@@ -11,7 +11,7 @@ use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use amqp::ChannelId;
-use store::{Seq, SeqRange, Store};
+use store::{Place, Seq, SeqRange, Store};
 
 impl<S: Store> Shard<S> {
     /// What is settled of a queue that is gone, or not held by this connection, is ignored.
@@ -60,11 +60,27 @@ impl<S: Store> Shard<S> {
             queue.counters.delivery_limit += 1;
             return self.lose(slot, entry, Reason::DeliveryLimit);
         }
+        let id = queue.spec.queue.id;
+        let wait = queue.spec.settings.delayed_retry.map(|retry| retry.wait_ms(entry.attempts, id, entry.seq));
+        if let Some(wait_ms) = wait {
+            entry.due_at_ms = due_at_ms(self.now.unix_ms, wait_ms, entry.expires_at_ms);
+            if !entry.is_logged()
+                && let Some(message) = entry.message()
+            {
+                // It waits there and not in memory.
+                let Entry { seq, expires_at_ms, priority, due_at_ms, .. } = entry;
+                let place = Place { queue: id, seq, expires_at_ms, priority, due_at_ms };
+                entry.lsn = self.log.append_message(&[place], None, false, message.bytes());
+            }
+        }
         if entry.is_kept {
             let place = SeqRange { first: entry.seq, last: entry.seq };
-            self.log.append_returned(queue.spec.queue.id, place, entry.attempts);
+            self.log.append_returned(id, place, entry.attempts, entry.due_at_ms);
         }
-        queue.ready.put_back(entry);
+        match wait {
+            Some(_) => queue.delay(entry.run()),
+            None => queue.ready.put_back(entry),
+        }
         self.touch(slot);
     }
 
@@ -72,11 +88,13 @@ impl<S: Store> Shard<S> {
     fn requeue_runs(&mut self, slot: Slot<Queue>, runs: Vec<Run>) {
         let id = self.queues[slot].spec.queue.id;
         // What lies apart in the log may be one range of the queue.
-        let mut returned: Option<(SeqRange, u32)> = None;
+        let mut returned: Option<Run> = None;
         for mut run in runs {
             let queue = &mut self.queues[slot];
             let limit = queue.delivery_limit(self.settings.quorum_delivery_limit);
-            if limit.is_some_and(|limit| u64::from(run.attempts) >= limit) {
+            let retry = queue.spec.settings.delayed_retry;
+            let is_apart = retry.is_some_and(|retry| retry.jitter_percent != 0);
+            if is_apart || limit.is_some_and(|limit| u64::from(run.attempts) >= limit) {
                 for entry in run.messages() {
                     self.requeue(slot, entry.into());
                 }
@@ -84,23 +102,34 @@ impl<S: Store> Shard<S> {
             }
             run.attempts = run.attempts.saturating_add(1);
             run.redelivered = true;
-            queue.ready.push_far(run);
+            match retry {
+                Some(retry) => {
+                    let wait_ms = retry.wait_ms(run.attempts, id, run.seq);
+                    run.due_at_ms = due_at_ms(self.now.unix_ms, wait_ms, run.expires_at_ms);
+                    queue.delay(Run { holder: 0, since_ms: 0, ..run });
+                }
+                None => queue.ready.return_far(run),
+            }
             if !run.kept {
                 continue;
             }
             match &mut returned {
-                Some((range, attempts)) if *attempts == run.attempts && range.last.0 + 1 == run.seq.0 => {
-                    range.last = run.range().last;
+                Some(before)
+                    if (before.attempts, before.due_at_ms) == (run.attempts, run.due_at_ms)
+                        && before.range().last.0 + 1 == run.seq.0
+                        && before.count.checked_add(run.count).is_some() =>
+                {
+                    before.count += run.count;
                 }
                 _ => {
-                    if let Some((range, attempts)) = returned.replace((run.range(), run.attempts)) {
-                        self.log.append_returned(id, range, attempts);
+                    if let Some(run) = returned.replace(run) {
+                        self.log.append_returned(id, run.range(), run.attempts, run.due_at_ms);
                     }
                 }
             }
         }
-        if let Some((range, attempts)) = returned {
-            self.log.append_returned(id, range, attempts);
+        if let Some(run) = returned {
+            self.log.append_returned(id, run.range(), run.attempts, run.due_at_ms);
         }
         self.touch(slot);
     }
@@ -205,4 +234,10 @@ impl<S: Store> Shard<S> {
         left.events.push(ConnectionEvent::Done { call, outcome: Outcome::ConnectionClosed });
         self.out.connections.push((left.id, left.events));
     }
+}
+
+/// When a message is due that waits so long; no later than it expires.
+fn due_at_ms(unix_ms: u64, wait_ms: u64, expires_at_ms: u64) -> u64 {
+    let due_at_ms = unix_ms.saturating_add(wait_ms).max(1);
+    if expires_at_ms == 0 { due_at_ms } else { due_at_ms.min(expires_at_ms) }
 }

@@ -9,12 +9,13 @@ mod limits;
 mod operations;
 mod recovery;
 mod settling;
+mod time;
 
 use super::{Near, Recovery, Shard, ShardSettings};
 use crate::catalog::{Catalog, CatalogOutbox};
 use crate::command::*;
 use crate::inspect::QueueView;
-use crate::message::{Message, MessageParts};
+use crate::message::{Message, MessageParts, hold_back};
 use crate::queue::tests::spec;
 use crate::topology::Topology;
 use amqp::{ChannelId, PropertyList, Table};
@@ -248,6 +249,7 @@ pub(super) fn publication(queues: &[u64], body: &str, list: &PropertyList) -> Pu
         persistent: list.delivery_mode == Some(2),
         expiration_ms: expiration,
         priority: list.priority,
+        delay_ms: list.headers.as_ref().and_then(|headers| hold_back(&mut headers.clone())),
         confirm: true,
     }
 }

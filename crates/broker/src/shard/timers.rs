@@ -10,6 +10,8 @@ use store::QueueId;
 pub(crate) enum Due {
     /// The head of the queue expires.
     Expiry,
+    /// The first delayed message of the queue is due.
+    Delay,
     /// The queue may have been unused for too long.
     Idle,
     /// The oldest delivery of this holder may be overdue.

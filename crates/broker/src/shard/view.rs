@@ -62,17 +62,21 @@ impl<S: Store> Shard<S> {
         };
         let held = queue.holders.iter().map(|(_, holder)| &holder.held);
         let oldest_unacked = held.filter_map(|list| queue.unacked.oldest_since_at_least(list)).min();
-        let (ready, unacked) = (queue.ready.sums(), queue.unacked.sums());
+        let (ready, unacked, delayed) = (queue.ready.sums(), queue.unacked.sums(), queue.delayed_sums());
         QueueView {
             spec: Arc::clone(&queue.spec),
             ready: queue.ready.len() as u64,
             unacked: queue.unacked.len() as u64,
+            delayed: delayed.count,
             ready_bytes: queue.ready.body_bytes(),
             unacked_bytes: unacked.body_bytes,
             persistent: ready.kept + unacked.kept + queue.moving.kept,
             persistent_bytes: ready.kept_body_bytes + unacked.kept_body_bytes + queue.moving.kept_body_bytes,
             is_paused: queue.is_paused,
             oldest_unacked_ms: oldest_unacked.map(|since_ms| self.now.ms.saturating_sub(since_ms)),
+            delayed_bytes: delayed.body_bytes,
+            persistent: ready.kept + unacked.kept + delayed.kept + queue.moving.kept,
+            persistent_bytes: [ready, unacked, delayed, queue.moving].iter().map(|sums| sums.kept_body_bytes).sum(),
             head_timestamp,
             idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
             consumers,

@@ -145,7 +145,7 @@ impl Names<'_> {
         match record {
             Record::Message { places, moved_from, kept, payload } => {
                 let mut line = if kept { "message" } else { "message (not kept)" }.to_owned();
-                for Place { queue, seq, expires_at_ms, priority } in places {
+                for Place { queue, seq, expires_at_ms, priority, due_at_ms } in places {
                     line += &format!(" {} seq {}", self.queue(*queue), seq.0);
                     if *expires_at_ms > 0 {
                         line += &format!(" expires {expires_at_ms}");
@@ -153,6 +153,7 @@ impl Names<'_> {
                     if *priority > 0 {
                         line += &format!(" priority {priority}");
                     }
+                    line += &due(*due_at_ms);
                 }
                 if let Some((queue, seq)) = moved_from {
                     line += &format!(", from {} seq {}", self.queue(queue), seq.0);
@@ -164,8 +165,9 @@ impl Names<'_> {
                 format!("settled {} seq {}", self.queue(queue), ranges.join(" "))
             }
             Record::Returned { queue: QueueId(0), .. } => "returned: all before may have been delivered".to_owned(),
-            Record::Returned { queue, range: seqs, attempts } => {
-                format!("returned {} seq {} attempts {attempts}", self.queue(queue), range(&seqs))
+            Record::Returned { queue, range: seqs, attempts, due_at_ms } => {
+                let (queue, seqs, due) = (self.queue(queue), range(&seqs), due(due_at_ms));
+                format!("returned {queue} seq {seqs} attempts {attempts}{due}")
             }
             Record::Fact { key, value } => format!("fact {} = {}", quoted(key), quoted(value)),
             Record::Forget { key } => format!("forget {}", quoted(key)),
@@ -173,7 +175,7 @@ impl Names<'_> {
             Record::Waiting { queue, runs } => {
                 let mut line = format!("waiting {}", self.queue(queue));
                 for run in runs {
-                    line += &format!(" {}x seq {} at {}", run.count, run.seq.0, run.lsn);
+                    line += &format!(" {}x seq {} at {}{}", run.count, run.seq.0, run.lsn, due(run.due_at_ms));
                 }
                 line
             }
@@ -186,6 +188,11 @@ impl Names<'_> {
             None => format!("queue {}", queue.0),
         }
     }
+}
+
+/// When something is due, in unix milliseconds; nothing if it never had to wait.
+fn due(due_at_ms: u64) -> String {
+    if due_at_ms > 0 { format!(" due {due_at_ms}") } else { String::new() }
 }
 
 fn range(range: &SeqRange) -> String {

@@ -99,7 +99,7 @@ fn describe(topology: &Topology, exchange: &Exchange) -> Value {
     json!({
         "name": &*exchange.name,
         "vhost": &**topology.vhost_name(exchange.vhost),
-        "type": exchange.kind.name(),
+        "type": exchange.type_name(),
         "durable": exchange.durable,
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,

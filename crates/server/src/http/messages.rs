@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::command::{Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Settle, Settlement, VhostId};
-use broker::message::{Message, MessageParts, parse_expiration};
+use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::resource;
 use broker::topology::Routes;
 use bytes::BytesMut;
@@ -47,7 +47,8 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
     let mut properties = BytesMut::new();
     PropertyList::default().encode(&mut properties);
     let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &properties, died_here: false };
-    let ready = Ready { message: Message::new(parts, body), persistent: false, expiration_ms: None, priority: None };
+    let message = Message::new(parts, body);
+    let ready = Ready { message, persistent: false, expiration_ms: None, priority: None, delay_ms: None };
     send(operator, &ready, &[queue.queue]).await
 }
 
@@ -58,6 +59,7 @@ struct Ready {
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
+    delay_ms: Option<u64>,
 }
 
 /// Where a message is published.
@@ -137,7 +139,7 @@ fn prepare(
     api: &Api,
     caller: &Caller,
     place: &Place<'_>,
-    draft: Draft,
+    mut draft: Draft,
     body: &[u8],
 ) -> Result<(Ready, Vec<QueueRef>), Fault> {
     let topology = api.board.topology();
@@ -158,6 +160,7 @@ fn prepare(
         return Err(Fault::new(ReplyCode::PreconditionFailed, text));
     }
     let expiration_ms = draft.expiration.as_deref().map(parse_expiration).transpose()?;
+    let delay_ms = draft.properties.headers.as_mut().and_then(hold_back);
     let mut raw = BytesMut::new();
     draft.properties.encode(&mut raw);
     let unreadable = |_| Fault::new(ReplyCode::InternalError, "the properties cannot be read back");
@@ -172,6 +175,7 @@ fn prepare(
         persistent: properties.delivery_mode() == Some(2),
         expiration_ms,
         priority: properties.priority(),
+        delay_ms,
     };
     Ok((ready, routes.queues))
 }
@@ -186,6 +190,7 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
             persistent: ready.persistent,
             expiration_ms: ready.expiration_ms,
             priority: ready.priority,
+            delay_ms: ready.delay_ms,
             confirm: true,
         };
         operator.publish(targets[0].shard, vec![publish]).await?;
@@ -303,7 +308,9 @@ fn properties_to_json(raw: &[u8], attempts: u32) -> Value {
     let mut object = Map::new();
     let mut headers = list.headers;
     if attempts > 0 {
-        headers.get_or_insert_default().insert("x-delivery-count", i64::from(attempts));
+        for count in ["x-delivery-count", "x-acquired-count"] {
+            headers.get_or_insert_default().insert(count, i64::from(attempts));
+        }
     }
     let texts = [
         ("type", list.kind),

@@ -7,7 +7,7 @@ use super::{Api, Shared, message_stats};
 use axum::Json;
 use axum::extract::State;
 use broker::connection::COMPATIBLE_VERSION;
-use broker::topology::ExchangeKind;
+use broker::topology::{DELAYED_MESSAGE, ExchangeKind};
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 
@@ -78,7 +78,8 @@ pub(super) fn exchange_types() -> Value {
         let description = format!("AMQP {} exchange, as per the AMQP specification", kind.name());
         json!({"name": kind.name(), "description": description, "enabled": true})
     };
-    ExchangeKind::ALL.iter().map(describe).collect()
+    let delayed = json!({"name": DELAYED_MESSAGE, "description": "Delayed Message Exchange.", "enabled": true});
+    ExchangeKind::ALL.iter().map(describe).chain([delayed]).collect()
 }
 
 /// Every address that is listened on, by RabbitMQ's name of its protocol.

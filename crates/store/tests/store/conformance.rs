@@ -603,6 +603,7 @@ impl<B: Bench> Owner<B> {
                     seq: store::Seq(self.seq),
                     expires_at_ms: 0,
                     priority: 0,
+                    due_at_ms: self.seq % 3 * 1000,
                 };
                 let places = (0..queues).map(place).collect();
                 self.append(&Kept::Message { places, moved_from: None, kept, payload: vec![self.seq as u8; bytes] });
@@ -615,7 +616,12 @@ impl<B: Bench> Owner<B> {
             Work::Return { nth } => {
                 if let Some((queue, seq)) = self.ledger.nth(nth) {
                     let range = store::SeqRange { first: seq, last: store::Seq(seq.0 + 2) };
-                    self.append(&Kept::Returned { queue, range, attempts: nth as u32 % 5 });
+                    self.append(&Kept::Returned {
+                        queue,
+                        range,
+                        attempts: nth as u32 % 5,
+                        due_at_ms: nth as u64 % 2 * 77,
+                    });
                 }
             }
             Work::Declare { key } => self.append(&kept::fact(&key.to_string(), &self.seq.to_string())),

@@ -187,7 +187,12 @@ impl World {
             Op::Return { nth, and_more } => {
                 if let Some((queue, first)) = self.ledger.nth(nth) {
                     let range = SeqRange { first, last: Seq(first.0 + and_more) };
-                    self.append(&Kept::Returned { queue, range, attempts: nth as u32 % 5 });
+                    self.append(&Kept::Returned {
+                        queue,
+                        range,
+                        attempts: nth as u32 % 5,
+                        due_at_ms: nth as u64 % 2 * 77,
+                    });
                 }
             }
             Op::Declare { key } => self.append(&kept::fact(&key.to_string(), &self.seq.to_string())),
@@ -221,7 +226,8 @@ impl World {
     }
 
     fn places(&self, queue: u64) -> Vec<store::Place> {
-        vec![store::Place { queue: QueueId(queue), seq: Seq(self.seq), expires_at_ms: 0, priority: 0 }]
+        let due_at_ms = self.seq % 3 * 1000;
+        vec![store::Place { queue: QueueId(queue), seq: Seq(self.seq), expires_at_ms: 0, priority: 0, due_at_ms }]
     }
 
     fn append(&mut self, kept: &Kept) {

@@ -235,9 +235,9 @@ fn a_newer_format_is_refused_with_a_sentence() {
     let sample = sample();
     for index in [0, sample.files.len() - 1] {
         let mut bytes = sample.files[index].1.clone();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let error = kept::reopen(sample.disk_with(index, bytes)).unwrap_err();
-        assert!(error.to_string().contains("newer version of Leveret (storage format 3;"), "{error}");
+        assert!(error.to_string().contains("newer version of Leveret (storage format 4;"), "{error}");
     }
 }
 

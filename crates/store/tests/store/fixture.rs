@@ -26,9 +26,9 @@ fn records() -> Vec<Kept> {
     records
 }
 
-/// Writes the log of version 2: two owners, of whom only the first closed it. A checkpoint of the first one counts, and
+/// Writes the log of version 3: two owners, of whom only the first closed it. A checkpoint of the first one counts, and
 /// nothing lives in the first segments any more.
-fn write_version_2() -> MemoryDisk {
+fn write_version_3() -> MemoryDisk {
     let records = records();
     let disk = MemoryDisk::new();
     let Opened { mut log, mut writer, mut caretaker, .. } = kept::open(disk.clone(), 800).unwrap().0;
@@ -37,7 +37,7 @@ fn write_version_2() -> MemoryDisk {
     (0..3).for_each(|_| log.release(kept::one(first[2]), 0));
     kept::commit(&mut log, &mut writer, &[kept::message(5, 1, b"lives on"), kept::message(1, 9, &[b'x'; 700])]);
     log.release(kept::one(first[9].plus(2)), 700);
-    kept::checkpoint(&mut log, &kept::pieces());
+    kept::checkpoint(&mut log, &pieces());
     kept::settle(&mut log, &mut writer, &mut caretaker);
     log.append(records[10].record(), Link::WithNext);
     log.append(records[11].record(), Link::Alone);
@@ -51,8 +51,15 @@ fn write_version_2() -> MemoryDisk {
     let Opened { mut log, mut writer, .. } = kept::open_with(disk.clone(), options).unwrap().0;
     kept::commit(&mut log, &mut writer, &records[13..]);
     let range = SeqRange { first: Seq(3), last: Seq(300) };
-    kept::commit(&mut log, &mut writer, &[Kept::Returned { queue: QueueId(1), range, attempts: 2 }]);
+    let returned = Kept::Returned { queue: QueueId(1), range, attempts: 2, due_at_ms: 0 };
+    kept::commit(&mut log, &mut writer, &[returned]);
+    kept::commit(&mut log, &mut writer, &kept::due_ones());
     disk
+}
+
+/// What its checkpoint has.
+fn pieces() -> Vec<Kept> {
+    [kept::pieces(), kept::due_pieces()].concat()
 }
 
 fn disk_of(version: &str) -> MemoryDisk {
@@ -72,7 +79,7 @@ fn version_1_opens() {
 }
 
 #[test]
-fn version_1_goes_on_as_version_2() {
+fn version_1_goes_on_as_the_version_of_today() {
     let disk = disk_of("v1");
     let before: Vec<_> = disk.names().into_iter().map(|name| (disk.file(&name).unwrap(), name)).collect();
     for round in 0..3 {
@@ -95,7 +102,7 @@ fn version_1_goes_on_as_version_2() {
         assert_eq!(disk.names().len(), before.len() + 1);
     }
     let newest = disk.names().pop().unwrap();
-    assert_eq!(disk.file(&newest).unwrap()[8], 2);
+    assert_eq!(disk.file(&newest).unwrap()[8], 3);
 
     // With a checkpoint, the old segments go like any others.
     let Opened { mut log, mut writer, mut caretaker, .. } = kept::open(disk.clone(), 800).unwrap().0;
@@ -120,7 +127,7 @@ fn version_2_opens() {
     let (Opened { mut log, report, .. }, replayed) = kept::open(disk_of("v2"), 800).unwrap();
     let records = records();
     let range = SeqRange { first: Seq(3), last: Seq(300) };
-    let returned = Kept::Returned { queue: QueueId(1), range, attempts: 2 };
+    let returned = Kept::Returned { queue: QueueId(1), range, attempts: 2, due_at_ms: 0 };
     let mut expected = kept::pieces();
     expected.retain(|piece| !matches!(piece, Kept::Waiting { runs, .. } if runs.is_empty()));
     expected.extend(records[10..].iter().cloned().chain([returned]));
@@ -132,11 +139,41 @@ fn version_2_opens() {
     assert!(log.check_retained().unwrap_err().to_string().contains("0000000000000002.log"));
 }
 
+/// Version 2 had nothing that is due at a time.
 #[test]
-fn version_2_is_what_is_written() {
-    let disk = write_version_2();
-    assert_eq!(disk.names().len(), fs::read_dir(fixture("v2")).unwrap().count());
+fn version_2_goes_on_as_the_version_of_today() {
+    let disk = disk_of("v2");
+    let names = disk.names().into_iter().filter(|name| name != "reserve");
+    let before: Vec<_> = names.map(|name| (disk.file(&name).unwrap(), name)).collect();
+    let (Opened { mut log, mut writer, .. }, was) = kept::open(disk.clone(), 800).unwrap();
+    kept::commit(&mut log, &mut writer, &kept::due_ones());
+    for (bytes, name) in &before {
+        assert_eq!(disk.file(name).unwrap(), *bytes, "no old file is added to");
+    }
+    assert_eq!(disk.file(disk.names().iter().rfind(|name| name.ends_with(".log")).unwrap()).unwrap()[8], 3);
+    let (_, replayed) = kept::open(disk, 800).unwrap();
+    let expected: Vec<_> = was.into_iter().map(|(_, kept)| kept).chain(kept::due_ones()).collect();
+    assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn version_3_opens() {
+    let (Opened { report, .. }, replayed) = kept::open(disk_of("v3"), 800).unwrap();
+    let records = records();
+    let range = SeqRange { first: Seq(3), last: Seq(300) };
+    let returned = Kept::Returned { queue: QueueId(1), range, attempts: 2, due_at_ms: 0 };
+    let mut expected = pieces();
+    expected.retain(|piece| !matches!(piece, Kept::Waiting { runs, .. } if runs.is_empty()));
+    expected.extend(records[10..].iter().cloned().chain([returned]).chain(kept::due_ones()));
+    assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), expected);
+    assert_eq!((report.clean, report.cut, report.epoch), (false, None, 3));
+}
+
+#[test]
+fn version_3_is_what_is_written() {
+    let disk = write_version_3();
+    assert_eq!(disk.names().len(), fs::read_dir(fixture("v3")).unwrap().count());
     for name in disk.names() {
-        assert_eq!(disk.file(&name).unwrap(), fs::read(fixture("v2").join(&name)).unwrap(), "{name}");
+        assert_eq!(disk.file(&name).unwrap(), fs::read(fixture("v3").join(&name)).unwrap(), "{name}");
     }
 }

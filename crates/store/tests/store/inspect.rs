@@ -49,7 +49,7 @@ fn sample() -> MemoryDisk {
 
 #[test]
 fn all_of_every_format_is_seen_and_sound() {
-    for (version, facts) in [("v1", 2), ("v2", 2)] {
+    for (version, facts) in [("v1", 2), ("v2", 2), ("v3", 2)] {
         let disk = disk_of(version);
         let before: Vec<_> = disk.names().into_iter().map(|name| disk.file(&name)).collect();
         let mut offsets = Vec::new();
@@ -79,7 +79,7 @@ fn all_of_every_format_is_seen_and_sound() {
 
 #[test]
 fn the_judgement_replays_what_an_open_replays() {
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v3"] {
         let disk = disk_of(version);
         let mut judged = Vec::new();
         let verdict = Inspection::new(disk.clone())

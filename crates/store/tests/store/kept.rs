@@ -12,7 +12,7 @@ use store::{
 pub(crate) enum Kept {
     Message { places: Vec<Place>, moved_from: Option<(QueueId, Seq)>, kept: bool, payload: Vec<u8> },
     Settled { queue: QueueId, ranges: Vec<SeqRange> },
-    Returned { queue: QueueId, range: SeqRange, attempts: u32 },
+    Returned { queue: QueueId, range: SeqRange, attempts: u32, due_at_ms: u64 },
     Fact { key: Vec<u8>, value: Vec<u8> },
     Forget { key: Vec<u8> },
     Queue { queue: QueueId, next: Seq },
@@ -26,7 +26,9 @@ impl From<Record<'_>> for Kept {
                 Kept::Message { places: places.to_vec(), moved_from, kept, payload: payload.to_vec() }
             }
             Record::Settled { queue, ranges } => Kept::Settled { queue, ranges: ranges.to_vec() },
-            Record::Returned { queue, range, attempts } => Kept::Returned { queue, range, attempts },
+            Record::Returned { queue, range, attempts, due_at_ms } => {
+                Kept::Returned { queue, range, attempts, due_at_ms }
+            }
             Record::Fact { key, value } => Kept::Fact { key: key.to_vec(), value: value.to_vec() },
             Record::Forget { key } => Kept::Forget { key: key.to_vec() },
             Record::Queue { queue, next } => Kept::Queue { queue, next },
@@ -42,8 +44,8 @@ impl Kept {
                 Record::Message { places, moved_from: *moved_from, kept: *kept, payload }
             }
             Kept::Settled { queue, ranges } => Record::Settled { queue: *queue, ranges },
-            Kept::Returned { queue, range, attempts } => {
-                Record::Returned { queue: *queue, range: *range, attempts: *attempts }
+            Kept::Returned { queue, range, attempts, due_at_ms } => {
+                Record::Returned { queue: *queue, range: *range, attempts: *attempts, due_at_ms: *due_at_ms }
             }
             Kept::Fact { key, value } => Record::Fact { key, value },
             Kept::Forget { key } => Record::Forget { key },
@@ -63,7 +65,7 @@ impl Kept {
 
 /// A message that waits in one queue.
 pub(crate) fn message(queue: u64, seq: u64, payload: &[u8]) -> Kept {
-    let place = Place { queue: QueueId(queue), seq: Seq(seq), expires_at_ms: 0, priority: 0 };
+    let place = Place { queue: QueueId(queue), seq: Seq(seq), expires_at_ms: 0, priority: 0, due_at_ms: 0 };
     Kept::Message { places: vec![place], moved_from: None, kept: true, payload: payload.to_vec() }
 }
 
@@ -85,8 +87,13 @@ pub(crate) fn fact(key: &str, value: &str) -> Kept {
 
 /// One of each kind, with the values that are hard to encode.
 pub(crate) fn one_of_each() -> Vec<Kept> {
-    let place =
-        |queue, seq, expires_at_ms, priority| Place { queue: QueueId(queue), seq: Seq(seq), expires_at_ms, priority };
+    let place = |queue, seq, expires_at_ms, priority| Place {
+        queue: QueueId(queue),
+        seq: Seq(seq),
+        expires_at_ms,
+        priority,
+        due_at_ms: 0,
+    };
     let message = |places, moved_from, payload| Kept::Message { places, moved_from, kept: true, payload };
     let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
     vec![
@@ -100,11 +107,50 @@ pub(crate) fn one_of_each() -> Vec<Kept> {
         message(Vec::new(), Some((QueueId(1), Seq(1))), vec![0; 300]),
         Kept::Settled { queue: QueueId(7), ranges: vec![range(5, 9), range(0, u64::MAX)] },
         Kept::Settled { queue: QueueId(0), ranges: Vec::new() },
-        Kept::Returned { queue: QueueId(7), range: range(2, 2), attempts: u32::MAX },
+        Kept::Returned { queue: QueueId(7), range: range(2, 2), attempts: u32::MAX, due_at_ms: 0 },
         fact("", ""),
         Kept::Forget { key: b"queue/7".to_vec() },
         Kept::Forget { key: Vec::new() },
     ]
+}
+
+/// What version 3 can say and those before it could not: that something is due at a time.
+pub(crate) fn due_ones() -> Vec<Kept> {
+    let place = |queue, seq, due_at_ms| Place {
+        queue: QueueId(queue),
+        seq: Seq(seq),
+        expires_at_ms: 0,
+        priority: 1,
+        due_at_ms,
+    };
+    let range = SeqRange { first: Seq(2), last: Seq(4) };
+    vec![
+        Kept::Message {
+            places: vec![place(7, 1, 0), place(7, 2, u64::MAX), place(8, 3, 1_700_000_000_000)],
+            moved_from: Some((QueueId(300), Seq(16384))),
+            kept: true,
+            payload: b"later".to_vec(),
+        },
+        Kept::Returned { queue: QueueId(7), range, attempts: 3, due_at_ms: u64::MAX },
+        Kept::Returned { queue: QueueId(8), range, attempts: 0, due_at_ms: 1 },
+    ]
+}
+
+/// The same for pieces of a checkpoint.
+pub(crate) fn due_pieces() -> Vec<Kept> {
+    let run = |seq, count, due_at_ms| Run {
+        seq: Seq(seq),
+        count,
+        lsn: Lsn::ZERO.plus(seq),
+        payload_bytes: 5,
+        header_bytes: 0,
+        expires_at_ms: 9,
+        priority: 0,
+        attempts: 0,
+        redelivered: false,
+        due_at_ms,
+    };
+    vec![Kept::Waiting { queue: QueueId(7), runs: vec![run(1, 2, u64::MAX), run(3, 1, 0), run(9, 1, 1 << 40)] }]
 }
 
 /// One of each kind that stands in checkpoints only, and a fact.
@@ -119,6 +165,7 @@ pub(crate) fn pieces() -> Vec<Kept> {
         priority: 0,
         attempts: 0,
         redelivered: false,
+        due_at_ms: 0,
     };
     let odd = Run {
         payload_bytes: u32::MAX,

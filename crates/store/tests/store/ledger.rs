@@ -37,6 +37,7 @@ impl Waiting {
             priority: self.place.priority,
             attempts: self.attempts,
             redelivered: self.attempts > 0,
+            due_at_ms: self.place.due_at_ms,
         }
     }
 }
@@ -62,9 +63,10 @@ impl Ledger {
                     gone.into_iter().for_each(|at| self.settle(at, release));
                 }
             }
-            Kept::Returned { queue, range, attempts } => {
+            Kept::Returned { queue, range, attempts, due_at_ms } => {
                 for (_, waiting) in self.waiting.range_mut((*queue, range.first)..=(*queue, range.last)) {
                     waiting.attempts = *attempts;
+                    waiting.place.due_at_ms = *due_at_ms;
                 }
             }
             Kept::Fact { key, value } => {
@@ -77,8 +79,8 @@ impl Ledger {
             Kept::Waiting { queue, runs } => {
                 for run in runs {
                     for nth in 0..u64::from(run.count) {
-                        let Run { seq, lsn, expires_at_ms, priority, payload_bytes, attempts, .. } = *run;
-                        let place = Place { queue: *queue, seq: Seq(seq.0 + nth), expires_at_ms, priority };
+                        let Run { seq, lsn, expires_at_ms, priority, payload_bytes, attempts, due_at_ms, .. } = *run;
+                        let place = Place { queue: *queue, seq: Seq(seq.0 + nth), expires_at_ms, priority, due_at_ms };
                         let lsn = lsn.plus(nth);
                         self.put(Waiting { lsn, place, payload_bytes, payload: None, attempts, kept: true }, release);
                     }
@@ -114,7 +116,8 @@ impl Ledger {
                 records.push((Kept::Message { places, moved_from: None, kept: *kept, payload }, link));
                 if waiting.attempts > 0 {
                     let range = store::SeqRange { first: place.seq, last: place.seq };
-                    let returned = Kept::Returned { queue: place.queue, range, attempts: waiting.attempts };
+                    let (attempts, due_at_ms) = (waiting.attempts, waiting.place.due_at_ms);
+                    let returned = Kept::Returned { queue: place.queue, range, attempts, due_at_ms };
                     records.push((returned, Link::Alone));
                 }
             }

@@ -13,7 +13,7 @@ fn what_was_copied_is_not_copied_again_while_nothing_dies() {
     for seq in 1..=MESSAGES {
         ledger::record(&mut log, &mut ledger, &kept::message(QUEUE, seq, b""), Link::Alone);
         let range = SeqRange { first: Seq(seq), last: Seq(seq) };
-        let returned = Kept::Returned { queue: QueueId(QUEUE), range, attempts: 1 };
+        let returned = Kept::Returned { queue: QueueId(QUEUE), range, attempts: 1, due_at_ms: 5 };
         ledger::record(&mut log, &mut ledger, &returned, Link::Alone);
         log.flush(Urgency::Sync);
         kept::drain(&mut writer);

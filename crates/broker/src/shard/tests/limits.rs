@@ -33,12 +33,14 @@ fn a_message_expires_at_its_own_or_the_queues_time_whichever_is_first() {
 }
 
 #[test]
-fn a_head_that_stays_shields_what_expired_behind_it_until_it_leaves() {
+fn a_message_expires_behind_a_head_that_stays() {
     let mut world = World::new();
     world.queue(1, QueueSettings::default());
     world.commands(9, vec![publish(&[1], "a"), expiring("b", 10), publish(&[1], "c")]);
-    world.pass(50);
-    assert_eq!(world.depths(1), (3, 0));
+    assert_eq!(world.shard.deadline(), Some(world.now.ms + 10));
+    world.pass(10);
+    assert_eq!(world.depths(1), (2, 0));
+    assert_eq!(world.shard.deadline(), None);
     assert_eq!(world.drain(1), ["a", "c"]);
 }
 

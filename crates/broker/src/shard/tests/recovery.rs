@@ -176,7 +176,7 @@ fn facts_come_back_and_a_forgotten_one_does_not() {
 #[test]
 fn a_message_that_makes_no_sense_is_an_error_that_names_its_queue() {
     let mut store = MemoryStore::new();
-    let places = [store::Place { queue: QueueId(5), seq: Seq(1), expires_at_ms: 0, priority: 0 }];
+    let places = [store::Place { queue: QueueId(5), seq: Seq(1), expires_at_ms: 0, priority: 0, due_at_ms: 0 }];
     store.append(Record::Message { places: &places, moved_from: None, kept: true, payload: &[0, 200] }, Link::Alone);
     store.flush(Urgency::Sync);
     store.poll(&mut Vec::new());
@@ -189,7 +189,7 @@ fn a_message_that_makes_no_sense_is_an_error_that_names_its_queue() {
 #[test]
 fn a_place_that_leaves_none_for_later_messages_is_an_error() {
     let settled = [store::SeqRange { first: Seq(1), last: Seq(u64::MAX) }];
-    let places = [store::Place { queue: Q, seq: Seq(u64::MAX), expires_at_ms: 0, priority: 0 }];
+    let places = [store::Place { queue: Q, seq: Seq(u64::MAX), expires_at_ms: 0, priority: 0, due_at_ms: 0 }];
     for record in [
         Record::Settled { queue: Q, ranges: &settled },
         Record::Message { places: &places, moved_from: None, kept: true, payload: b"" },
