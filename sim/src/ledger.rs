@@ -40,6 +40,8 @@ pub struct Ledger {
     in_flight: BTreeMap<(ShardId, u64), Place>,
     /// Whose address for replies it is.
     addresses: BTreeMap<String, u64>,
+    /// The server's wall clock.
+    unix_ms: u64,
     step: Step,
     counts: Counts,
 }
@@ -180,6 +182,20 @@ impl Ledger {
             }
         }
         (number, deaths)
+    }
+
+    /// What the server's wall clock shows in the step that follows.
+    pub fn tell_time(&mut self, unix_ms: u64) {
+        let before_ms = std::mem::replace(&mut self.unix_ms, unix_ms);
+        if unix_ms < before_ms {
+            // What has been due stays so when the clock is set back.
+            for place in self.alive.clone() {
+                let copy = self.copy(place);
+                if copy.due_ms <= before_ms {
+                    copy.due_ms = 0;
+                }
+            }
+        }
     }
 
     // --- from the mailboxes ---------------------------------------------------------------------------------------

@@ -157,6 +157,7 @@ impl Node {
         let node = &mut self.shards[at];
         let id = ShardId(u16::try_from(at).expect("few"));
         assert!(node.outgoing.is_empty(), "a shard sends everything before its next step");
+        ledger.tell_time(now.unix_ms);
         let mut inbox = Vec::new();
         for input in node.mailbox.drain(..count) {
             if node.is_closing {

@@ -210,7 +210,7 @@ impl Plan {
             shards,
             operates,
             clients: random.index(5) + 1,
-            queues: queues(random),
+            queues: queues(random, &mut aside),
             acts,
             faults,
             segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
@@ -246,7 +246,7 @@ impl Plan {
     }
 }
 
-fn queues(random: &mut Random) -> Vec<QueuePlan> {
+fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
     let mut queues = Vec::new();
     let mut add = |name: &str, durable, arguments: Table| {
         queues.push(QueuePlan {
@@ -332,6 +332,32 @@ fn queues(random: &mut Random) -> Vec<QueuePlan> {
         })
         .collect();
     queues.extend(missing);
+    // Those that have messages wait which came back; drawn aside, too.
+    let wait = i64::try_from(aside.scaled(500) + 1).expect("small");
+    let retrying = [
+        ("x-delayed-retry-type", "all".into()),
+        ("x-delayed-retry-min", number(wait)),
+        ("x-delayed-retry-max", number(wait * 4)),
+    ];
+    let ours = [("x-delayed-retry-backoff", "exponential".into()), ("x-delayed-retry-jitter", number(50))];
+    let limit = [("x-delivery-limit", number(3)), ("x-message-ttl", number(ttl + 500))];
+    for (name, arguments) in [
+        ("retrying", table(&retrying)),
+        ("retrying-priority", table(&[&retrying[..], &ours, &[("x-max-priority", number(4))]].concat())),
+        ("retrying-limit", table(&[&retrying[..], &ours, &limit].concat())),
+    ] {
+        if aside.one_in(4) {
+            queues.push(QueuePlan {
+                name: name.to_owned(),
+                durable: true,
+                auto_delete: false,
+                exclusive: false,
+                is_volatile: false,
+                in_fanout: aside.one_in(2),
+                arguments,
+            });
+        }
+    }
     queues
 }
 

@@ -44,6 +44,20 @@ pub struct QueueView {
     pub memory: u64,
 }
 
+impl QueueView {
+    /// All its messages.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.ready + self.unacked + self.delayed
+    }
+
+    /// Body bytes of all its messages.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.ready_bytes + self.unacked_bytes + self.delayed_bytes
+    }
+}
+
 /// What happened in a queue since the server started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QueueCounters {

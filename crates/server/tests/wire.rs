@@ -7,8 +7,16 @@ mod alarms;
 mod leases;
 #[path = "wire/operations.rs"]
 mod operations;
+#[path = "wire/delay.rs"]
+mod delay;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
+#[path = "wire/real_client.rs"]
+mod real_client;
+#[path = "wire/retry.rs"]
+mod retry;
+#[path = "wire/ttl.rs"]
+mod ttl;
 
 use amqp::method::{basic, channel, confirm, connection, queue};
 use amqp::{ChannelId, Method, ReplyCode, Table};

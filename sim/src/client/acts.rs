@@ -374,12 +374,15 @@ impl Client {
                 1 => Target::Queue(around.random.pick(&around.plan.queues).name.clone()),
                 _ => Target::Queue(favourite.clone()),
             };
+            // Drawn aside, so that what came before there were delays still is what it was.
+            let mut aside = Random::new(around.random.clone().draw());
             let body_bytes = if around.random.one_in(400) { 150_000 } else { around.plan.body_bytes_max };
             let draft = Draft {
                 target,
                 persistent: !around.random.one_in(4),
                 expiration_ms: around.random.one_in(12).then(|| around.random.scaled(4_000)),
                 priority: around.random.one_in(3).then(|| u8::try_from(around.random.below(7)).expect("small")),
+                delay_ms: aside.one_in(10).then(|| aside.scaled(3_000) + 1),
                 mandatory: around.random.one_in(6),
                 has_headers: around.random.one_in(10),
                 wants_reply: false,
@@ -681,6 +684,7 @@ fn plain(random: &mut Random) -> Draft {
         persistent: random.one_in(2),
         expiration_ms: None,
         priority: None,
+        delay_ms: None,
         mandatory: random.one_in(4),
         has_headers: false,
         wants_reply: false,

@@ -3,6 +3,7 @@
 use super::copies::Copy;
 use amqp::method::basic;
 use amqp::{ContentHeader, Properties, PropertyList, Table, Value};
+use broker::message::hold_back;
 use bytes::BytesMut;
 use std::collections::BTreeSet;
 
@@ -14,6 +15,7 @@ pub struct Draft {
     pub persistent: bool,
     pub expiration_ms: Option<u64>,
     pub priority: Option<u8>,
+    pub delay_ms: Option<u64>,
     pub mandatory: bool,
     pub has_headers: bool,
     pub wants_reply: bool,
@@ -67,7 +69,8 @@ pub struct Message {
     pub(super) client: u64,
     pub(super) channel: u64,
     pub(super) persistent: bool,
-    pub(super) expires: bool,
+    pub(super) expiration_ms: Option<u64>,
+    pub(super) delay_ms: Option<u64>,
     body_bytes: usize,
     is_named: bool,
     pub(super) copies: Vec<Copy>,
@@ -82,13 +85,16 @@ pub struct Message {
 
 impl Message {
     pub(super) fn new(number: u64, draft: Draft, (client, channel): (u64, u64)) -> Self {
+        let of = draft.has_headers.then_some(("of", Value::I64(1)));
+        let delay = draft.delay_ms.map(|ms| ("x-delay", Value::I64(i64::try_from(ms).expect("small"))));
+        let headers = of.into_iter().chain(delay).collect();
         let list = PropertyList {
             message_id: draft.is_named.then(|| number.to_string().into_bytes()),
             delivery_mode: draft.persistent.then_some(2),
             expiration: draft.expiration_ms.map(|ms| ms.to_string().into_bytes()),
             priority: draft.priority,
             reply_to: draft.wants_reply.then(|| REPLY_TO.as_bytes().to_vec()),
-            headers: draft.has_headers.then(|| [("of", Value::I64(1))].into_iter().collect()),
+            headers: (draft.has_headers || draft.delay_ms.is_some()).then_some(headers),
             ..PropertyList::default()
         };
         let mut properties = BytesMut::new();
@@ -101,7 +107,8 @@ impl Message {
             client,
             channel,
             persistent: draft.persistent,
-            expires: draft.expiration_ms.is_some(),
+            expiration_ms: draft.expiration_ms,
+            delay_ms: draft.delay_ms,
             body_bytes: if draft.is_named { draft.body_bytes } else { draft.body_bytes.max(size_of::<u64>()) },
             is_named: draft.is_named,
             copies: Vec::new(),
@@ -238,7 +245,12 @@ impl Content {
             let mut list = PropertyList::from(&properties);
             let mut original = PropertyList::from(&Properties::parse(&published.properties).expect("our own"));
             for headers in [&mut list, &mut original].into_iter().map(|list| list.headers.get_or_insert_default()) {
-                headers.remove("x-delivery-count");
+                let counts = ["x-delivery-count", "x-acquired-count"].map(|name| headers.remove(name));
+                assert_eq!(counts[0], counts[1], "m{number} was given away as often as it came back");
+            }
+            if !matches!(self.receipt, Receipt::Return) {
+                // What was delayed says so.
+                original.headers.as_mut().and_then(hold_back);
             }
             if let Some(asked) = original.reply_to.as_mut().filter(|_| !matches!(self.receipt, Receipt::Return)) {
                 let address = list.reply_to.clone().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use super::{Ledger, index};
 use crate::trace;
-use broker::command::{ChannelKey, Publish, QueueId, Seq, Settlement, ShardId};
+use broker::command::{ChannelKey, Publish, QueueId, Retry, Seq, Settlement, ShardId};
 
 /// Names a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +42,14 @@ pub(super) struct Copy {
     pub(super) attempts: u32,
     /// … or fewer, after a crash.
     pub(super) attempts_are_exact: bool,
+    /// Its root does not deliver it before this time (unix ms), …
+    pub(super) due_ms: u64,
+    /// … nor, whatever a crash took, before this one, …
+    pub(super) least_due_ms: u64,
+    /// … nor after this one; 0 = at any.
+    pub(super) expires_at_ms: u64,
+    /// It had to wait once: its order is not that of its publishing.
+    pub(super) is_timed: bool,
 }
 
 /// Where a copy is.
@@ -69,7 +77,10 @@ impl Ledger {
         assert!(!message.is_returned, "m{number} was returned, and comes to a queue");
         assert!(!message.is_rolled_back, "m{number} was rolled back, and comes to a queue");
         assert_eq!(message.persistent, publish.persistent, "the delivery mode of m{number}");
-        let (persistent, expires, channel) = (message.persistent, message.expires, message.channel);
+        let (persistent, expiration_ms, channel) = (message.persistent, message.expiration_ms, message.channel);
+        assert_eq!(message.delay_ms, publish.delay_ms, "the delay of m{number}");
+        let (unix_ms, is_timed) = (self.unix_ms, message.delay_ms.is_some());
+        let since_ms = unix_ms + message.delay_ms.unwrap_or(0);
         for &root in publish.queues.iter() {
             let Some(queue) = self.queues.get_mut(&root).filter(|queue| queue.is_there()) else { continue };
             assert_eq!(queue.spec.queue.shard, shard, "a publish went to the wrong shard");
@@ -78,13 +89,17 @@ impl Ledger {
             let order = (u8::MAX - level, queue.next_order);
             queue.next_order += 1;
             let is_logged = queue.spec.durable && (persistent || settings.quorum);
-            let drops = queue.drops() || expires;
+            let ttl_ms = settings.message_ttl_ms.into_iter().chain(expiration_ms).min();
+            let drops = queue.drops() || expiration_ms.is_some();
             let is_doomed = !queue.deletions.is_empty();
             let place = Place { message: index(number), copy: self.messages[index(number)].copies.len() };
             if let Some(last) = self.last_of(root, channel).filter(|last| *last >= place.message) {
                 panic!("m{number} comes after m{last}, which its channel published later");
             }
-            self.queues.get_mut(&root).expect("just seen").waiting.insert(order, place);
+            if !is_timed {
+                self.queues.get_mut(&root).expect("just seen").waiting.insert(order, place);
+            }
+            let due_ms = if is_timed { since_ms } else { 0 };
             let copy = Copy {
                 root,
                 state: if is_doomed { State::Unsure } else { State::Ready },
@@ -101,6 +116,10 @@ impl Ledger {
                 is_redelivered: false,
                 attempts: 0,
                 attempts_are_exact: true,
+                due_ms,
+                least_due_ms: due_ms,
+                expires_at_ms: ttl_ms.map_or(0, |ttl_ms| since_ms + ttl_ms),
+                is_timed,
             };
             assert!(
                 self.messages[place.message].copies.iter().all(|copy| copy.root != root),
@@ -146,6 +165,8 @@ impl Ledger {
     pub(super) fn requeue(&mut self, place: Place, queue: QueueId) {
         let limit = self.queues.get(&queue).and_then(super::queues::Queue::delivery_limit);
         let may_be_lost = self.is_lost_by_death_in(queue);
+        let retry = self.queues.get(&queue).and_then(|queue| queue.spec.settings.delayed_retry);
+        let unix_ms = self.unix_ms;
         let copy = self.copy(place);
         copy.state = State::Ready;
         if copy.root != queue {
@@ -153,6 +174,13 @@ impl Ledger {
         }
         copy.is_redelivered = true;
         copy.attempts += 1;
+        if let Some(retry) = retry {
+            let attempts = if copy.attempts_are_exact { copy.attempts } else { 1 };
+            let longest_ms = Retry { jitter_percent: 0, ..retry }.wait_ms(attempts, queue, Seq(0));
+            copy.due_ms = unix_ms + longest_ms - longest_ms * u64::from(retry.jitter_percent) / 100;
+            copy.least_due_ms = copy.least_due_ms.min(copy.due_ms);
+            copy.is_timed = true;
+        }
         if limit.is_none_or(|limit| copy.attempts <= limit) {
             return;
         }

@@ -127,11 +127,15 @@ impl Ledger {
     /// It is where it was published to.
     fn hand_out_alive(&mut self, connection: Option<ConnectionId>, delivery: &Delivery, place: Place, what: &str) {
         let copy = &self.messages[place.message].copies[place.copy];
+        let unix_ms = self.unix_ms;
         assert!(!copy.is_passed, "{what}: later ones were delivered before it");
+        assert!(unix_ms >= copy.due_ms, "{what} at {unix_ms}: it was not due yet ({copy:?})");
+        let has_expired = copy.expires_at_ms != 0 && copy.expires_at_ms < unix_ms;
+        assert!(!has_expired, "{what} at {unix_ms}: it had expired ({copy:?})");
         assert_eq!(delivery.redelivered, copy.is_redelivered, "{what}: redelivered");
         let (root, order) = (copy.root, copy.order);
         let queue = self.queues.get_mut(&root).expect("roots are known");
-        let shown = if queue.spec.settings.quorum { copy.attempts } else { 0 };
+        let shown = if queue.spec.settings.shows_attempts() { copy.attempts } else { 0 };
         if copy.attempts_are_exact {
             assert_eq!(delivery.attempts, shown, "{what}: attempts");
         }

@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 /// How many messages a queue can show.
 #[derive(Clone, Copy, Debug, Default)]
 struct Expected {
-    /// Surely ready.
+    /// Surely ready, or not due yet.
     ready: u64,
+    /// Of these, how many surely are not due yet.
+    delayed: u64,
     /// Maybe ready.
     ready_maybe: u64,
     /// Body bytes of the surely ready.
@@ -45,6 +47,8 @@ impl Ledger {
             copy.is_passed = false;
             copy.attempts_are_exact &= copy.attempts == 0;
             copy.may_be_twice |= copy.may_have_died;
+            // That it came back may not have reached the disk.
+            copy.due_ms = copy.least_due_ms;
         }
         for queue in self.queues.values_mut() {
             if !queue.spec.durable {
@@ -105,7 +109,7 @@ impl Ledger {
         self.queues.values_mut().for_each(|queue| queue.waiting.clear());
         for place in &self.alive {
             let copy = &self.messages[place.message].copies[place.copy];
-            if matches!(copy.state, State::Ready | State::Unsure) && !copy.is_passed {
+            if matches!(copy.state, State::Ready | State::Unsure) && !copy.is_passed && !copy.is_timed {
                 self.queues.get_mut(&copy.root).expect("roots are known").waiting.insert(copy.order, *place);
             }
         }
@@ -175,19 +179,25 @@ impl Ledger {
         for view in views {
             let id = view.spec.queue.id;
             let name = &view.spec.name;
-            let Expected { ready, ready_maybe, ready_bytes, held, held_maybe } =
+            let Expected { ready, delayed, ready_maybe, ready_bytes, held, held_maybe } =
                 expected.get(&id).copied().unwrap_or_default();
             trace::note(format_args!(
                 "  {name} ({:x}) shows {} ready, {} unacked; expected {ready}+{ready_maybe}, {held}+{held_maybe}",
                 id.0, view.ready, view.unacked
             ));
             let shown = format!("queue {name} ({:x}) shows {} ready and {} unacked", id.0, view.ready, view.unacked);
-            assert!(view.ready >= ready, "{shown}, and at least {ready} must be ready: {}", self.list(id));
-            assert!(view.ready <= ready + ready_maybe, "{shown}, and at most {} can be ready", ready + ready_maybe);
+            assert!(
+                view.delayed >= delayed,
+                "{shown} and {} delayed, and at least {delayed} are not due",
+                view.delayed
+            );
+            let waiting = view.ready + view.delayed;
+            assert!(waiting >= ready, "{shown}, and at least {ready} must be ready: {}", self.list(id));
+            assert!(waiting <= ready + ready_maybe, "{shown}, and at most {} can be ready", ready + ready_maybe);
             assert!(view.unacked >= held, "{shown}, and at least {held} are unacked");
             assert!(view.unacked <= held + held_maybe, "{shown}, and at most {} can be unacked", held + held_maybe);
             if ready_maybe == 0 {
-                assert_eq!(view.ready_bytes, ready_bytes, "{shown}: body bytes");
+                assert_eq!(view.ready_bytes + view.delayed_bytes, ready_bytes, "{shown}: body bytes");
             }
             self.check_sums(view);
         }
@@ -199,7 +209,7 @@ impl Ledger {
         let QueueCounters { publish, deliver_no_ack, get_no_ack, ack, .. } = view.counters;
         let QueueCounters { expired, rejected, maxlen, delivery_limit, purged, .. } = view.counters;
         let gone = deliver_no_ack + get_no_ack + ack + expired + rejected + maxlen + delivery_limit + purged;
-        let there = signed(view.ready + view.unacked);
+        let there = signed(view.messages());
         let queue = self.queues.get_mut(&view.spec.queue.id).expect("views show known queues");
         let Some(base) = queue.base else {
             queue.base = Some(there + signed(gone) - signed(publish));
@@ -222,6 +232,7 @@ impl Ledger {
                 State::Ready if is_certain => {
                     let root = expected.entry(copy.root).or_default();
                     root.ready += 1;
+                    root.delayed += u64::from(copy.due_ms > self.unix_ms);
                     root.ready_bytes += message.body().len() as u64;
                     continue;
                 }
@@ -265,8 +276,12 @@ impl Ledger {
             assert!(!is_owed && !is_held, "m{} of queue {:x} was lost: {copy:?}", place.message, copy.root.0);
         }
         for view in views {
-            let is_empty = view.ready == 0 && view.unacked == 0;
-            assert!(is_empty, "queue {} keeps {} ready, {} unacked", view.spec.name, view.ready, view.unacked);
+            let is_empty = view.messages() == 0;
+            assert!(
+                is_empty,
+                "queue {} keeps {} ready, {} unacked, {} delayed",
+                view.spec.name, view.ready, view.unacked, view.delayed
+            );
         }
     }
 }

@@ -77,6 +77,10 @@ impl World {
             client.stalled_until_ms = 0;
         }
         self.resume_all();
+        if self.plan.faults.clock > 0 {
+            // What is due when a clock that was set back comes to it is due now.
+            self.wall_ms = super::STARTED_UNIX_MS + 48 * 3_600_000;
+        }
         if self.plan.ends_in_alarm {
             self.drain_in_alarm();
         }
@@ -214,6 +218,7 @@ impl World {
                 persistent: false,
                 expiration_ms: None,
                 priority: None,
+                delay_ms: None,
                 mandatory: false,
                 has_headers: false,
                 wants_reply: false,

@@ -39,6 +39,7 @@ impl World {
                 persistent: world.random.one_in(2),
                 expiration_ms: None,
                 priority: None,
+                delay_ms: None,
                 mandatory: false,
                 has_headers: false,
                 wants_reply: false,

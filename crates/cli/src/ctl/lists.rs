@@ -165,6 +165,7 @@ pub(super) const QUEUES: List = List {
         same("exclusive_consumer_tag"),
         same("messages_ready"),
         same("messages_unacknowledged"),
+        same("messages_delayed"),
         same("messages"),
         same("messages_ready_ram"),
         same("messages_unacknowledged_ram"),

@@ -154,29 +154,30 @@ impl Look {
             ("consumers", "Consumers", sum(|queue| queue.consumers.len() as u64)),
             ("queue_messages_ready", "Messages ready to be delivered", sum(|queue| queue.ready)),
             ("queue_messages_unacked", "Messages delivered and not acknowledged", sum(|queue| queue.unacked)),
-            ("queue_messages", "Messages ready and unacknowledged", sum(|queue| queue.ready + queue.unacked)),
+            // Ours: those that wait for their delay, or for their next try.
+            ("queue_messages_delayed", "Messages that are not due yet", sum(|queue| queue.delayed)),
+            ("queue_messages", "Messages ready, unacknowledged and delayed", sum(QueueView::messages)),
             ("queue_messages_persistent", "Persistent messages", sum(|queue| queue.persistent)),
-            (
-                "queue_messages_bytes",
-                "Size in bytes of all messages",
-                sum(|queue| queue.ready_bytes + queue.unacked_bytes),
-            ),
+            ("queue_messages_bytes", "Size in bytes of all messages", sum(QueueView::bytes)),
             ("queue_messages_ready_bytes", "Size in bytes of ready messages", sum(|queue| queue.ready_bytes)),
             ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", sum(|queue| queue.unacked_bytes)),
+            ("queue_messages_delayed_bytes", "Size in bytes of messages not due yet", sum(|queue| queue.delayed_bytes)),
         ] {
             page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
         }
     }
 
     fn write_queues(&self, page: &mut Page) {
-        let gauges: [Metric<QueueView>; 9] = [
+        let gauges: [Metric<QueueView>; 11] = [
             ("queue_messages_ready", "Messages ready to be delivered", |queue| queue.ready),
             ("queue_messages_unacked", "Messages delivered and not acknowledged", |queue| queue.unacked),
-            ("queue_messages", "Messages ready and unacknowledged", |queue| queue.ready + queue.unacked),
+            ("queue_messages_delayed", "Messages that are not due yet", |queue| queue.delayed),
+            ("queue_messages", "Messages ready, unacknowledged and delayed", QueueView::messages),
             ("queue_messages_persistent", "Persistent messages", |queue| queue.persistent),
-            ("queue_messages_bytes", "Size in bytes of all messages", |queue| queue.ready_bytes + queue.unacked_bytes),
+            ("queue_messages_bytes", "Size in bytes of all messages", QueueView::bytes),
             ("queue_messages_ready_bytes", "Size in bytes of ready messages", |queue| queue.ready_bytes),
             ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", |queue| queue.unacked_bytes),
+            ("queue_messages_delayed_bytes", "Size in bytes of messages not due yet", |queue| queue.delayed_bytes),
             ("queue_consumers", "Consumers on a queue", |queue| queue.consumers.len() as u64),
             ("queue_process_memory_bytes", "Memory in bytes used by the queue", |queue| queue.memory),
         ];

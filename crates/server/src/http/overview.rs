@@ -23,9 +23,10 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
         message_stats::put(&mut churn, name, now, then, &past);
     }
     let mut queue_totals = Map::new();
-    message_stats::put(&mut queue_totals, "messages", now.ready + now.unacked, then.ready + then.unacked, &past);
+    message_stats::put(&mut queue_totals, "messages", now.messages(), then.messages(), &past);
     message_stats::put(&mut queue_totals, "messages_ready", now.ready, then.ready, &past);
     message_stats::put(&mut queue_totals, "messages_unacknowledged", now.unacked, then.unacked, &past);
+    message_stats::put(&mut queue_totals, "messages_delayed", now.delayed, then.delayed, &past);
     let (counted, counted_then) = (message_stats::of_channel(&now.channels), message_stats::of_channel(&then.channels));
 
     let overview = json!({

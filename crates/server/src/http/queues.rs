@@ -168,9 +168,10 @@ fn describe(api: &Api, queue: &QueueView, detail: Detail, connections: &Connecti
     match detail {
         Detail::Declared { counts: false } => {}
         Detail::Declared { counts: true } => {
-            object.insert("messages".into(), (queue.ready + queue.unacked).into());
+            object.insert("messages".into(), queue.messages().into());
             object.insert("messages_ready".into(), queue.ready.into());
             object.insert("messages_unacknowledged".into(), queue.unacked.into());
+            object.insert("messages_delayed".into(), queue.delayed.into());
         }
         Detail::Usual => add_statistics(&mut object, queue, connections, past),
         Detail::Full => {
@@ -210,12 +211,13 @@ fn declared(api: &Api, spec: &QueueSpec) -> Map<String, Value> {
 fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connections: &Connections, past: &Past) {
     let then = past.queue(queue.spec.queue.id);
     let now = queue_sample(queue);
-    message_stats::put(object, "messages", now.ready + now.unacked, then.ready + then.unacked, past);
+    message_stats::put(object, "messages", now.messages(), then.messages(), past);
     message_stats::put(object, "messages_ready", now.ready, then.ready, past);
     message_stats::put(object, "messages_unacknowledged", now.unacked, then.unacked, past);
+    message_stats::put(object, "messages_delayed", now.delayed, then.delayed, past);
     let (counted, counted_then) = (message_stats::of_queue(&now.counters), message_stats::of_queue(&then.counters));
     object.insert("message_stats".into(), message_stats::object(&counted, &counted_then, past));
-    let bytes = queue.ready_bytes + queue.unacked_bytes;
+    let bytes = queue.bytes();
     let exclusive = exclusive_consumer(queue);
     let single_active = queue.consumers.iter().find(|consumer| queue.spec.settings.single_active && consumer.active);
     let owner = queue.spec.owner.and_then(|owner| connections.get(owner));
@@ -233,13 +235,14 @@ fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connection
         "owner_pid": queue.spec.owner.map(consumers::connection_pid),
         "memory": queue.memory,
         // Every message is in memory until it is settled.
-        "messages_ram": queue.ready + queue.unacked,
+        "messages_ram": queue.messages(),
         "messages_ready_ram": queue.ready,
         "messages_unacknowledged_ram": queue.unacked,
         "messages_persistent": queue.persistent,
         "message_bytes": bytes,
         "message_bytes_ready": queue.ready_bytes,
         "message_bytes_unacknowledged": queue.unacked_bytes,
+        "message_bytes_delayed": queue.delayed_bytes,
         "message_bytes_ram": bytes,
         "message_bytes_persistent": queue.persistent_bytes,
         "head_message_timestamp": queue.head_timestamp,

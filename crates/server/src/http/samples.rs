@@ -45,6 +45,13 @@ pub(super) struct QueueSample {
     pub(super) counters: QueueCounters,
     pub(super) ready: u64,
     pub(super) unacked: u64,
+    pub(super) delayed: u64,
+}
+
+impl QueueSample {
+    pub(super) fn messages(&self) -> u64 {
+        self.ready + self.unacked + self.delayed
+    }
 }
 
 /// Bytes of a connection, or of several.
@@ -64,6 +71,13 @@ pub(super) struct Totals {
     pub(super) churn: Churn,
     pub(super) ready: u64,
     pub(super) unacked: u64,
+    pub(super) delayed: u64,
+}
+
+impl Totals {
+    pub(super) fn messages(&self) -> u64 {
+        self.ready + self.unacked + self.delayed
+    }
 }
 
 /// The present beside the past: tells rates.
@@ -195,6 +209,7 @@ pub(super) fn totals(api: &Api, queues: &[QueueView], connections: &[ConnectionV
         churn: api.board.churn(),
         ready: queues.iter().map(|queue| queue.ready).sum(),
         unacked: queues.iter().map(|queue| queue.unacked).sum(),
+        delayed: queues.iter().map(|queue| queue.delayed).sum(),
     }
 }
 
@@ -216,7 +231,8 @@ pub(super) fn add_queue(sum: &mut QueueCounters, part: &QueueCounters) {
 }
 
 pub(super) fn queue_sample(queue: &QueueView) -> QueueSample {
-    QueueSample { counters: queue.counters, ready: queue.ready, unacked: queue.unacked }
+    let QueueView { counters, ready, unacked, delayed, .. } = *queue;
+    QueueSample { counters, ready, unacked, delayed }
 }
 
 pub(super) fn octets(connection: &ConnectionView) -> Octets {

@@ -66,7 +66,8 @@ impl Look {
         let (ready, unacked) = (sum(&|queue| queue_sample(queue).ready), sum(&|queue| queue_sample(queue).unacked));
         let ready_then = sum(&|queue| past.queue(queue.spec.queue.id).ready);
         let unacked_then = sum(&|queue| past.queue(queue.spec.queue.id).unacked);
-        message_stats::put(&mut object, "messages", ready + unacked, ready_then + unacked_then, past);
+        let messages_then = sum(&|queue| past.queue(queue.spec.queue.id).messages());
+        message_stats::put(&mut object, "messages", sum(&QueueView::messages), messages_then, past);
         message_stats::put(&mut object, "messages_ready", ready, ready_then, past);
         message_stats::put(&mut object, "messages_unacknowledged", unacked, unacked_then, past);
 
