@@ -174,7 +174,7 @@ impl Server {
         }
         let found = Found {
             queues: views.len() as u64,
-            messages: views.iter().map(|view| view.ready).sum(),
+            messages: views.iter().map(|view| view.ready + view.delayed).sum(),
             start_ms: clock.uptime_ms(),
         };
         Ok(Self { board, found, listeners, shards, log_threads, failures })

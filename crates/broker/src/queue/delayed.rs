@@ -227,8 +227,8 @@ fn span_of(run: &Run) -> Span {
     Span { at_ms: run.due_at_ms, seq: run.seq, count: run.count }
 }
 
-/// So many times are sorted at once when they come in another order: a few megabytes.
-const SORTED_AT_ONCE: usize = 128 << 10;
+/// So many times are sorted at once when they come in another order: twelve megabytes, for the moment of a start.
+const SORTED_AT_ONCE: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests {

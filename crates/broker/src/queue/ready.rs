@@ -889,8 +889,8 @@ fn expiry_of(run: &Run) -> Span {
     Span { at_ms: run.expires_at_ms, seq: run.seq, count: run.count }
 }
 
-/// So many times are sorted at once when they come in another order: a few megabytes.
-const SORTED_AT_ONCE: usize = 128 << 10;
+/// So many times are sorted at once when they come in another order: twelve megabytes, for the moment of a start.
+const SORTED_AT_ONCE: usize = 512 << 10;
 /// An emptied level keeps room for this many messages.
 const KEPT_CAPACITY: usize = 1024;
 /// About what a near message takes beside its bytes: its place, and its own allocation.

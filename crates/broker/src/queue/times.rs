@@ -5,6 +5,7 @@
 //! before it. So work in a few places (the end, where most join; the front, where they leave) packs nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use store::{Seq, SeqRange};
 
 /// Positions that follow one another, and their time.
@@ -128,8 +129,28 @@ impl<const SPANS: usize> Times<SPANS> {
     /// Adds many, in any order, and empties their list.
     pub(crate) fn extend(&mut self, spans: &mut Vec<Span>) {
         spans.sort_unstable_by_key(Span::key);
-        spans.drain(..).for_each(|span| self.insert(span));
-        spans.shrink_to_fit();
+        let mut rest = &spans[..];
+        while let [next, others @ ..] = rest {
+            let Some(first) = self.find(next.key()) else {
+                self.insert(*next);
+                rest = others;
+                continue;
+            };
+            // All of them that belong into this chunk, as far as it has room.
+            let above = self.chunks.range((Bound::Excluded(first.max(next.key())), Bound::Unbounded)).next();
+            let end = above.map(|(key, _)| *key);
+            let chunk = self.open(first);
+            let room = (SPANS * 2).saturating_sub(chunk.len() + 1).max(1);
+            let belong = rest.iter().take(room).take_while(|span| end.is_none_or(|end| span.key() < end)).count();
+            let (added, left) = rest.split_at(belong.max(1));
+            chunk.extend_from_slice(added);
+            chunk.sort_unstable_by_key(Span::key);
+            chunk.dedup_by(|next, span| span.absorb(next));
+            self.len += added.iter().map(|span| u64::from(span.count)).sum::<u64>();
+            self.settle(first);
+            rest = left;
+        }
+        *spans = Vec::new();
     }
 
     /// Takes one position out; false if it is not here at that time.
@@ -378,6 +399,7 @@ mod tests {
         Remove { at_ms: u64, seq: u64 },
         RemoveRange { at_ms: u64, seq: u64, count: u32 },
         Pop { before_ms: u64, count: u32 },
+        Extend(Vec<(u64, u64)>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -386,6 +408,7 @@ mod tests {
             6 => (at.clone(), 0..200u64, 1..4u32).prop_map(|(at_ms, seq, count)| Step::Insert { at_ms, seq, count }),
             2 => (at.clone(), 0..200u64).prop_map(|(at_ms, seq)| Step::Remove { at_ms, seq }),
             1 => (at, 0..200u64, 1..9u32).prop_map(|(at_ms, seq, count)| Step::RemoveRange { at_ms, seq, count }),
+            1 => prop::collection::vec((0..20u64, 0..200u64), 0..40).prop_map(Step::Extend),
             2 => (0..25u64, 0..5u32).prop_map(|(before_ms, count)| Step::Pop { before_ms, count }),
         ]
     }
@@ -403,6 +426,10 @@ mod tests {
                 let is_left = |(at, taken): &(u64, u64)| *at != at_ms || !(seq..seq + u64::from(count)).contains(taken);
                 model.retain(is_left);
                 times.remove_range(span(at_ms, seq, count));
+            }
+            Step::Extend(pairs) => {
+                let new: Vec<_> = pairs.into_iter().filter(|pair| model.insert(*pair)).collect();
+                times.extend(&mut new.into_iter().map(|(at_ms, seq)| span(at_ms, seq, 1)).collect());
             }
             Step::Pop { before_ms, count } => {
                 let popped = times.pop_before(before_ms, count);
