@@ -291,6 +291,12 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
         if end > file.len() {
             break;
         }
+        if head[8] == FOOTER {
+            // Where it says that records are is believed for its checksum, and would be wrong now: without it the file is
+            // read through.
+            file.truncate(at);
+            break;
+        }
         records.push(at..end);
         at = end;
     }
@@ -317,6 +323,8 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
 /// Octets before a segment's first record, and before a record's body (`docs/storage-format.md`).
 const SEGMENT_HEADER: usize = 44;
 const RECORD_HEAD: usize = 10;
+/// The kind of the note that ends a segment.
+const FOOTER: u8 = 4;
 
 fn files(disk: &MemoryDisk) -> Vec<(u32, Vec<u8>)> {
     let number = |name: &str| name.trim_end_matches(".log").parse().unwrap_or(0);
