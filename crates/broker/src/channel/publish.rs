@@ -142,7 +142,8 @@ impl Repeated {
 impl Routed {
     /// A message whose targets are known, and that asks for nothing else.
     pub(super) fn to(message: Message, targets: Targets, mandatory: bool, original: Option<Bytes>) -> Self {
-        Self { message, targets, persistent: false, expiration_ms: None, priority: None, mandatory, original }
+        let (expiration_ms, priority, delay_ms) = (None, None, None);
+        Self { message, targets, persistent: false, expiration_ms, priority, delay_ms, mandatory, original }
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.

@@ -311,7 +311,8 @@ impl<S: Store> Shard<S> {
         let (mut left, mut is_taken, mut moved_by) = (0, false, Lsn::ZERO);
         for (shard, queues) in targets {
             let (message, more) = (message.clone(), Vec::new());
-            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, confirm: true };
+            let (delay_ms, confirm) = (None, true);
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
             if shard == self.id {
                 let stored = self.publish(&publish.queues, publish.message.clone(), Terms::from(&publish), moved_from);
                 is_taken |= stored.is_taken;

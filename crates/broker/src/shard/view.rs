@@ -70,8 +70,6 @@ impl<S: Store> Shard<S> {
             delayed: delayed.count,
             ready_bytes: queue.ready.body_bytes(),
             unacked_bytes: unacked.body_bytes,
-            persistent: ready.kept + unacked.kept + queue.moving.kept,
-            persistent_bytes: ready.kept_body_bytes + unacked.kept_body_bytes + queue.moving.kept_body_bytes,
             is_paused: queue.is_paused,
             oldest_unacked_ms: oldest_unacked.map(|since_ms| self.now.ms.saturating_sub(since_ms)),
             delayed_bytes: delayed.body_bytes,
