@@ -3,12 +3,12 @@
 
 #[path = "wire/alarms.rs"]
 mod alarms;
+#[path = "wire/delay.rs"]
+mod delay;
 #[path = "wire/leases.rs"]
 mod leases;
 #[path = "wire/operations.rs"]
 mod operations;
-#[path = "wire/delay.rs"]
-mod delay;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 #[path = "wire/real_client.rs"]

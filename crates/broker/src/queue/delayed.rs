@@ -154,6 +154,11 @@ impl Lane {
         Some(entry)
     }
 
+    /// A message that is near.
+    pub(crate) fn near(&self, seq: Seq) -> Option<&Entry> {
+        self.near.get(&seq)
+    }
+
     /// Takes what is first; if `near_only`, then only if it is near.
     pub(crate) fn pop(&mut self, near_only: bool) -> Option<Entry> {
         let seq = self.first_seq().filter(|seq| !near_only || self.near.contains_key(seq))?;

@@ -639,7 +639,9 @@ impl Ready {
                 let start = level.fresh.partition_point(|entry| entry.seq < from);
                 let returned = level.returned.range(from..).map(|(_, entry)| entry.run());
                 let fresh = level.fresh.range(start..).map(Entry::run);
-                [Box::new(returned) as Box<dyn Iterator<Item = Run>>, Box::new(fresh), Box::new(level.far.range(from))]
+                let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
+                    [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
+                untimed.into_iter().chain(level.timed.iter().flat_map(move |lane| lane.sources(from)))
             })
             .map(Iterator::peekable)
             .collect();
@@ -657,7 +659,8 @@ impl Ready {
             let at = level.fresh.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
             level.fresh.get(at)
         });
-        entry.and_then(Entry::message)
+        let timed = || level.timed.as_ref()?.near(seq);
+        entry.or_else(timed).and_then(Entry::message)
     }
 
     /// What is known of a message of whatever priority.
@@ -672,7 +675,10 @@ impl Ready {
             Some(entry) => entry,
             None => match level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
                 Ok(at) => level.fresh.remove(at)?,
-                Err(_) => level.far.remove(seq).map(Entry::from)?,
+                Err(_) => {
+                    let timed = || level.timed.as_mut()?.take(seq);
+                    level.far.remove(seq).map(Entry::from).or_else(timed)?
+                }
             },
         };
         Some(self.left(entry))
