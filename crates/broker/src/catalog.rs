@@ -7,6 +7,7 @@
 mod bindings;
 mod exchanges;
 mod facts;
+mod policies;
 mod queues;
 mod recovery;
 
@@ -176,6 +177,8 @@ impl Step<'_> {
                 self.topology.reply_consumers_mut().remove(channel);
                 Ok(Progress::Done(Outcome::Applied))
             }
+            CatalogAsk::SetPolicy(policy) => self.set_policy(asker, *policy),
+            CatalogAsk::ClearPolicy { kind, name } => Ok(self.clear_policy(asker, kind, &name)),
             CatalogAsk::CloseConnection => Ok(self.close_connection(asker)),
         }
     }

@@ -6,6 +6,7 @@
 use crate::inspect::QueueView;
 use crate::message::Message;
 use crate::operation::{Answer, Operation};
+use crate::policy::{Applied, Policy, PolicyKind};
 pub use crate::queue::lease::TimeoutAction;
 pub use crate::queue::retry::{Backoff, Retry};
 use amqp::{ChannelId, ReplyCode, Table};
@@ -518,6 +519,15 @@ pub enum CatalogAsk {
         /// The channel.
         channel: ChannelId,
     },
+    /// A policy holds from now on, in the place of the one of its name. → [`Outcome::Applied`]
+    SetPolicy(Box<Policy>),
+    /// The policy holds no longer. → [`Outcome::Applied`], or [`Outcome::Missed`] if there is none.
+    ClearPolicy {
+        /// Whose it is.
+        kind: PolicyKind,
+        /// Its name.
+        name: String,
+    },
     /// The connection ends: its exclusive queues and reply consumers go. → [`Outcome::ConnectionClosed`]
     CloseConnection,
 }
@@ -579,6 +589,11 @@ pub enum ShardInput {
         spec: Arc<QueueSpec>,
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
+    },
+    /// From the catalog: a queue is like this from now on. Only what policies can change differs.
+    ChangeQueue {
+        /// The queue.
+        spec: Arc<QueueSpec>,
     },
     /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
     DeleteQueue {
@@ -716,8 +731,10 @@ pub struct QueueSpec {
     pub owner: Option<ConnectionId>,
     /// As declared.
     pub arguments: Table,
-    /// What the arguments mean.
+    /// What the arguments and the policies make of it.
     pub settings: QueueSettings,
+    /// The policies that apply to it.
+    pub policies: Applied,
 }
 
 /// A queue's arguments, checked and typed. `None` = no such argument.

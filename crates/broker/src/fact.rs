@@ -3,6 +3,7 @@
 //! ```text
 //! q/ID                              a queue, in its shard's log; ID in decimal
 //! x/LENGTH/VHOST/NAME               an exchange, in shard 0's log; LENGTH of VHOST in bytes, so that no two collide
+//! p/LENGTH/VHOST/NAME               a policy, in shard 0's log; o/… an operator policy
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! queue of the same name has nothing to do with it.
 
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
+use crate::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
 use crate::topology::{DELAYED_MESSAGE, DELAYED_TYPE, Exchange, canonical};
@@ -86,6 +88,7 @@ impl QueueSpec {
             owner: None,
             arguments,
             settings,
+            policies: Applied::default(),
         }))
     }
 }
@@ -129,9 +132,31 @@ pub(crate) fn binding_fact(vhost: &str, binding: &BindingSpec, queue: Option<Que
     (binding_key(vhost, binding), encoded(&fact))
 }
 
+/// The key of a policy's fact.
+pub(crate) fn policy_key(vhost: &str, kind: PolicyKind, name: &str) -> Bytes {
+    let prefix = match kind {
+        PolicyKind::User => POLICY,
+        PolicyKind::Operator => OPERATOR_POLICY,
+    };
+    format!("{prefix}{}/{vhost}/{name}", vhost.len()).into()
+}
+
+/// A policy as a durable fact: key and value.
+pub(crate) fn policy_fact(vhost: &str, policy: &Policy) -> (Bytes, Bytes) {
+    let mut fact = new_fact();
+    fact.insert("vhost", vhost);
+    fact.insert("name", &*policy.name);
+    fact.insert("pattern", policy.pattern.source());
+    fact.insert("applies_to", policy.applies_to.name());
+    fact.insert("priority", policy.priority);
+    fact.insert("definition", Value::Bytes(encoded(&policy.definition).to_vec()));
+    (policy_key(vhost, policy.kind, &policy.name), encoded(&fact))
+}
+
 /// A fact that belongs to the catalog.
 pub(crate) enum CatalogFact {
     Exchange(Exchange),
+    Policy(Policy),
     Binding { vhost: VhostId, spec: BindingSpec, queue: Option<QueueId> },
 }
 
@@ -149,6 +174,20 @@ impl CatalogFact {
             let exchange = Exchange { is_delaying, ..exchange };
             let (auto_delete, internal) = (fact.flag("auto_delete")?, fact.flag("internal")?);
             Ok(Self::Exchange(Exchange { durable: true, auto_delete, internal, ..exchange }))
+        } else if key.starts_with(POLICY.as_bytes()) || key.starts_with(OPERATOR_POLICY.as_bytes()) {
+            let kind = if key.starts_with(POLICY.as_bytes()) { PolicyKind::User } else { PolicyKind::Operator };
+            let pattern = Pattern::new(fact.text("pattern")?).map_err(|fault| fact.corrupt(&fault.text))?;
+            let applies_to = AppliesTo::named(fact.text("applies_to")?).map_err(|fault| fact.corrupt(&fault.text))?;
+            let priority = fact.table.get("priority").and_then(Value::as_i64).ok_or_else(|| fact.lacks("priority"))?;
+            Ok(Self::Policy(Policy {
+                kind,
+                vhost: fact.vhost()?.0,
+                name: fact.text("name")?.into(),
+                pattern,
+                applies_to,
+                priority,
+                definition: fact.table_in("definition")?,
+            }))
         } else if key.starts_with(BINDING.as_bytes()) {
             let spec = BindingSpec {
                 source: fact.text("source")?.to_owned(),
@@ -200,12 +239,16 @@ impl<'a> Fact<'a> {
     }
 
     fn arguments(&self) -> Result<Table, CorruptFact> {
-        match self.table.get("arguments") {
+        self.table_in("arguments")
+    }
+
+    fn table_in(&self, name: &str) -> Result<Table, CorruptFact> {
+        match self.table.get(name) {
             Some(Value::Bytes(octets)) => {
-                let table = Table::decode(octets).map_err(|_| self.corrupt("its arguments are not a field table"))?;
-                Ok(table.0)
+                let why = || self.corrupt(&format!("its {name} are not a field table"));
+                Ok(Table::decode(octets).map_err(|_| why())?.0)
             }
-            _ => Err(self.lacks("arguments")),
+            _ => Err(self.lacks(name)),
         }
     }
 
@@ -256,6 +299,8 @@ fn encoded(table: &Table) -> Bytes {
 const QUEUE: &str = "q/";
 const EXCHANGE: &str = "x/";
 const BINDING: &str = "b/";
+const POLICY: &str = "p/";
+const OPERATOR_POLICY: &str = "o/";
 const TO_QUEUE: &str = "queue";
 const TO_EXCHANGE: &str = "exchange";
 const PAUSED: &str = "paused";

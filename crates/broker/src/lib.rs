@@ -16,6 +16,7 @@ pub mod fact;
 pub mod inspect;
 pub mod message;
 pub mod operation;
+pub mod policy;
 mod queue;
 pub mod resource;
 mod route;

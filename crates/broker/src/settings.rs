@@ -93,11 +93,7 @@ impl QueueSettings {
             expires_ms: natural(EXPIRES),
             length_max: natural(LENGTH_MAX),
             bytes_max: natural(BYTES_MAX),
-            overflow: match text(OVERFLOW) {
-                Some("reject-publish") => Overflow::RejectPublish,
-                Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
-                _ => Overflow::DropHead,
-            },
+            overflow: text(OVERFLOW).map(Self::overflow_named).unwrap_or_default(),
             dead_letter_exchange: text(DEAD_LETTER_EXCHANGE).map(str::to_owned),
             dead_letter_key: text(DEAD_LETTER_KEY).map(str::to_owned),
             priority_max: natural(PRIORITY_MAX).and_then(|n| u8::try_from(n).ok()),
@@ -111,7 +107,7 @@ impl QueueSettings {
 }
 
 /// How long messages wait that came back; `None` = not at all.
-fn delayed_retry(arguments: &Table) -> Option<Retry> {
+pub(crate) fn delayed_retry(arguments: &Table) -> Option<Retry> {
     let natural = |name: &str| arguments.get(name).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
     let text = |name: &str| arguments.get(name).and_then(Value::as_str);
     // Every return is a failed delivery here: the types differ only where they do not.
@@ -124,6 +120,16 @@ fn delayed_retry(arguments: &Table) -> Option<Retry> {
     };
     let jitter_percent = natural(RETRY_JITTER).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
     Some(Retry { min_ms, max_ms, backoff, jitter_percent })
+}
+
+impl QueueSettings {
+    pub(crate) fn overflow_named(name: &str) -> Overflow {
+        match name {
+            "reject-publish" => Overflow::RejectPublish,
+            "reject-publish-dlx" => Overflow::RejectPublishDlx,
+            _ => Overflow::DropHead,
+        }
+    }
 }
 
 /// Whether the arguments ask for a quorum queue.

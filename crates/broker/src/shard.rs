@@ -10,6 +10,7 @@
 //!                └── records ─┴──► log ──► durable ─ answers┘
 //! ```
 
+mod change;
 mod checkpoint;
 mod consume;
 mod dead_letter;
@@ -333,6 +334,7 @@ impl<S: Store> Shard<S> {
                     self.when_durable(lsn, Waiter::Ticket(ticket));
                 }
             }
+            ShardInput::ChangeQueue { spec } => self.change_queue(spec),
             ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket } => {
                 self.serve_queue(queue, topology);
                 self.delete_on_request(queue, if_unused, if_empty, ticket);

@@ -4,16 +4,19 @@
 //! was declared, never what happens: no message, count or consumer is known here.
 
 mod bindings;
+mod policies;
 mod reply_consumers;
 
 pub(crate) use bindings::{RemovedBinding, canonical};
 
 use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
+use crate::policy::Applied;
 use crate::resource::{no_exchange, no_queue};
 use crate::route::{BindingId, Destination, ExchangeId, Link, Routable, Router, place};
 pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
+use policies::Policies;
 use reply_consumers::ReplyConsumers;
 pub use reply_consumers::{REPLY_TO, is_reply_address};
 use rustc_hash::FxHashMap;
@@ -28,6 +31,7 @@ pub struct Topology {
     exchanges_made: u64,
     queues: FxHashMap<QueueId, Arc<QueueSpec>>,
     bindings: Bindings,
+    policies: Policies,
     reply_consumers: ReplyConsumers,
     /// The arguments of implicit bindings.
     no_arguments: Table,
@@ -62,8 +66,10 @@ pub struct Exchange {
     pub internal: bool,
     /// As declared.
     pub arguments: Table,
-    /// `alternate-exchange`: gets the messages that no binding matches.
+    /// `alternate-exchange`, of its own or by a policy: gets the messages that no binding matches.
     pub alternate: Option<String>,
+    /// The policies that apply to it.
+    pub policies: Applied,
     pub(crate) id: ExchangeId,
     pub(crate) router: Router,
 }
@@ -109,6 +115,7 @@ impl Topology {
             exchanges_made: 0,
             queues: FxHashMap::default(),
             bindings: Bindings::default(),
+            policies: Policies::default(),
             reply_consumers: ReplyConsumers::default(),
             no_arguments: Table::new(),
         };
@@ -297,6 +304,9 @@ impl Topology {
         self.generation += 1;
         self.exchanges_made += 1;
         exchange.id = ExchangeId(self.exchanges_made);
+        if !exchange.name.is_empty() {
+            self.apply_policies(&mut exchange);
+        }
         let names = &mut self.vhosts[usize::from(exchange.vhost.0)].exchanges;
         let before = names.insert(Arc::clone(&exchange.name), exchange.id);
         assert!(before.is_none(), "an exchange is declared once");
@@ -441,6 +451,7 @@ impl Exchange {
             internal: false,
             arguments: Table::new(),
             alternate: None,
+            policies: Applied::default(),
             id: ExchangeId(0),
             router: Router::new(kind),
         }
@@ -454,9 +465,13 @@ impl Exchange {
 
     /// The same with these arguments.
     pub(crate) fn with_arguments(mut self, arguments: Table) -> Self {
-        self.alternate = arguments.get(ALTERNATE).and_then(|value| value.as_str()).map(str::to_owned);
         self.arguments = arguments;
+        self.alternate = self.own_alternate().map(str::to_owned);
         self
+    }
+
+    fn own_alternate(&self) -> Option<&str> {
+        self.arguments.get(ALTERNATE).and_then(|value| value.as_str())
     }
 }
 

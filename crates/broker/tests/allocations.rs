@@ -55,6 +55,7 @@ fn spec() -> QueueSpec {
         owner: None,
         arguments: Table::new(),
         settings: QueueSettings::default(),
+        policies: Default::default(),
     }
 }
 

@@ -16,6 +16,7 @@ mod help;
 mod limits;
 mod lists;
 mod operations;
+mod policies;
 mod status;
 
 use arguments::{Line, Options};

@@ -23,6 +23,7 @@ mod metrics;
 mod nodes;
 mod operations;
 mod overview;
+mod policies;
 mod queues;
 mod redrives;
 mod refusal;
@@ -43,6 +44,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{delete, get, post, put};
 use broker::command::VhostId;
+use broker::policy::PolicyKind;
 use redrives::Redrives;
 use refusal::Refusal;
 use samples::Samples;
@@ -96,7 +98,7 @@ pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, task
 }
 
 fn router(api: &Arc<Api>) -> Router {
-    let api_routes = Router::new()
+    let mut api_routes = Router::new()
         .route("/overview", get(overview::show))
         .route("/version", get(overview::version))
         .route("/cluster-name", get(overview::cluster_name))
@@ -149,6 +151,9 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/healthchecks/node/{node}", get(health::node))
         .nest("/health/checks", health::routes())
         .fallback(async || Refusal::no_object());
+    for (path, methods) in [PolicyKind::User, PolicyKind::Operator].into_iter().flat_map(policies::routes) {
+        api_routes = api_routes.route(&path, methods);
+    }
     Router::new()
         .nest("/api", api_routes)
         .fallback(async || Refusal::no_object())

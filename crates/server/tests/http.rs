@@ -609,3 +609,63 @@ async fn a_head_that_is_too_large_is_refused() {
     let answer = desk.browser.ask_with("GET", "/whoami", &[("X-Long", &long)]).await;
     assert_eq!(answer.status, 431);
 }
+
+#[tokio::test]
+async fn policies_are_set_shown_and_cleared() {
+    let desk = Desk::open().await;
+    let unset = json!([null, null, {}]);
+    let of =
+        |object: &Value| json!([object["policy"], object["operator_policy"], object["effective_policy_definition"]]);
+    desk.send("PUT", "/queues/%2F/jobs.1", json!({"durable": true}), 201).await;
+    assert_eq!(of(&desk.get("/queues/%2F/jobs.1").await), unset);
+    let policy = json!({"pattern": "^jobs", "definition": {"max-length": 2}, "priority": 3, "apply-to": "queues"});
+    desk.send("PUT", "/policies/%2F/short", policy.clone(), 201).await;
+    desk.send("PUT", "/policies/%2F/short", policy, 204).await;
+    let bound = json!({"pattern": "", "definition": {"max-length": 9, "message-ttl": 60_000}});
+    desk.send("PUT", "/operator-policies/%2F/bound", bound, 201).await;
+    let shown = json!({
+        "vhost": "/", "name": "short", "pattern": "^jobs", "apply-to": "queues", "definition": {"max-length": 2}, "priority": 3,
+    });
+    assert_eq!(desk.get("/policies").await, json!([shown]));
+    assert_eq!(desk.get("/policies/%2F").await, json!([shown]));
+    assert_eq!(desk.get("/policies/%2F/short").await, shown);
+    assert_eq!(desk.get("/operator-policies/%2F/bound").await["apply-to"], "all");
+    let effective = json!(["short", "bound", {"max-length": 2, "message-ttl": 60_000}]);
+    assert_eq!(of(&desk.get("/queues/%2F/jobs.1").await), effective);
+    assert_eq!(of(&desk.get("/queues").await[0]), effective);
+    assert_eq!(desk.get("/exchanges/%2F/amq.topic").await["policy"], Value::Null);
+    for body in ["a", "b", "c"] {
+        desk.publish("jobs.1", body).await;
+    }
+    assert_eq!(desk.get("/queues/%2F/jobs.1").await["messages"], 2);
+
+    desk.delete("/policies/%2F/short", 204).await;
+    desk.delete("/policies/%2F/short", 404).await;
+    desk.delete("/operator-policies/%2F/bound", 204).await;
+    assert_eq!(of(&desk.get("/queues/%2F/jobs.1").await), unset);
+    desk.publish("jobs.1", "d").await;
+    assert_eq!(desk.get("/queues/%2F/jobs.1").await["messages"], 3);
+    assert_eq!(desk.browser.ask("GET", "/policies/%2F/short", None).await.status, 404);
+}
+
+#[tokio::test]
+async fn policies_that_make_no_sense_are_refused_in_rabbitmqs_words() {
+    let desk = Desk::open().await;
+    for (policy, reason) in [
+        (json!({"definition": {}}), "[{key_missing,pattern}]"),
+        (json!({"pattern": "", "definition": {}}), "Validation failed\n\nno policy provided\n"),
+        (
+            json!({"pattern": "", "definition": {"ha-mode": "all"}}),
+            "Validation failed\n\n[{<<\"ha-mode\">>,<<\"all\">>}] are not recognised policy settings\n",
+        ),
+        (
+            json!({"pattern": "", "definition": {"message-ttl": "soon"}}),
+            "Validation failed\n\n<<\"soon\">> is not a valid message TTL\n",
+        ),
+    ] {
+        let answer = desk.send("PUT", "/policies/%2F/p", policy, 400).await;
+        assert_eq!(answer.json(), json!({"error": "bad_request", "reason": reason}));
+    }
+    desk.send("PUT", "/policies/nowhere/p", json!({"pattern": "", "definition": {"expires": 1}}), 404).await;
+    assert_eq!(desk.get("/policies").await, json!([]));
+}

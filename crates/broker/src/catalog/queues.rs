@@ -4,6 +4,7 @@ use super::{Answer, Asker, Closing, Pending, Progress, RESERVED, Step, access_re
 use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, ShardInput,
 };
+use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
 use crate::settings::{check_equivalent, is_quorum, type_module};
@@ -56,7 +57,7 @@ impl Step<'_> {
         if settings.quorum {
             check_quorum(&wanted, &title)?;
         }
-        let spec = Arc::new(QueueSpec {
+        let mut spec = QueueSpec {
             queue: self.next_queue(),
             vhost: asker.vhost,
             vhost_name,
@@ -67,7 +68,11 @@ impl Step<'_> {
             owner: wanted.exclusive.then_some(asker.connection),
             arguments: wanted.arguments,
             settings,
-        });
+            policies: Applied::default(),
+        };
+        let applied = self.topology.policies_of_queue(&spec);
+        policy::apply(&mut spec, applied);
+        let spec = Arc::new(spec);
         if let Some(owner) = spec.owner {
             self.catalog.exclusive.insert((owner, spec.queue.id));
         }

@@ -37,6 +37,7 @@ impl Catalog {
                     });
                 }
                 CatalogFact::Exchange(exchange) => topology.add_exchange(exchange),
+                CatalogFact::Policy(policy) => topology.put_policy(Arc::new(policy)),
                 CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),
             }
         }
@@ -63,6 +64,12 @@ impl Catalog {
                     bound.map_err(|fault| CorruptFact { key: lossy(&key), why: fault.text })?;
                 }
                 None => out.shards.push((FACTS, ShardInput::ForgetFact { key, ticket: None })),
+            }
+        }
+        // The shards have read their queues' facts, and know of no policies yet.
+        for vhost in topology.vhosts().map(|(id, _)| id).collect::<Vec<_>>() {
+            for spec in topology.refresh_queues(vhost) {
+                out.shards.push((spec.queue.shard, ShardInput::ChangeQueue { spec }));
             }
         }
         Ok((catalog, topology))

@@ -1,11 +1,13 @@
 //! Every request, its answer and its words.
 
 mod model;
+mod policies;
 
 use super::*;
-use crate::command::{BindingSpec, ConsumerNumber, DeclareQueue};
+use crate::command::{BindingSpec, ConsumerNumber, DeclareQueue, QueueSpec};
 use amqp::{ChannelId, Table, Value};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// A catalog with shards that hold no messages, and log facts that are fsynced when the test says so.
 struct World {
@@ -22,6 +24,8 @@ struct FakeShard {
     inbox: VecDeque<ShardInput>,
     /// Its queues, and why one cannot be deleted.
     queues: BTreeMap<QueueId, Option<Fault>>,
+    /// What it was told last of each queue.
+    specs: BTreeMap<QueueId, Arc<QueueSpec>>,
     /// Facts put and forgotten.
     log: Vec<(Bytes, Option<Bytes>)>,
     synced: usize,
@@ -171,10 +175,14 @@ impl FakeShard {
             ShardInput::CreateQueue { spec, ticket } => {
                 assert!(self.queues.insert(spec.queue.id, None).is_none(), "ids are new");
                 assert_eq!(spec.durable, ticket.is_some());
+                self.specs.insert(spec.queue.id, Arc::clone(&spec));
                 if spec.durable {
                     let (key, value) = spec.fact();
                     self.put(key, Some(value), ticket);
                 }
+            }
+            ShardInput::ChangeQueue { spec } => {
+                self.specs.insert(spec.queue.id, spec);
             }
             ShardInput::DeleteQueue { queue, ticket, .. } => {
                 let outcome = match self.queues.get(&queue) {

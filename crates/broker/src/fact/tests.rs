@@ -15,6 +15,7 @@ fn queue(arguments: Table) -> QueueSpec {
         owner: None,
         settings: QueueSettings::parse(&arguments, "").unwrap(),
         arguments,
+        policies: Default::default(),
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn spec(id: u64, settings: QueueSettings) -> QueueSpec {
         owner: None,
         arguments: arguments(&settings),
         settings,
+        policies: Default::default(),
     }
 }
 

@@ -175,6 +175,7 @@ fn queue(durable: bool, auto_delete: bool, arguments: Table) -> QueueSpec {
         owner: None::<ConnectionId>,
         settings: QueueSettings::parse(&arguments, TITLE).unwrap(),
         arguments,
+        policies: Default::default(),
     }
 }
 

@@ -77,7 +77,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// How long deliveries of this queue may stay unacked if their consumer says nothing; 0 = for ever.
-    fn timeout_of(&self, queue: &Queue) -> u64 {
+    pub(super) fn timeout_of(&self, queue: &Queue) -> u64 {
         let limits = [queue.spec.settings.consumer_timeout_ms.unwrap_or(0), self.settings.consumer_timeout_ms];
         limits.into_iter().filter(|timeout_ms| *timeout_ms != 0).min().unwrap_or(0)
     }

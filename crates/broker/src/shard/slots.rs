@@ -66,6 +66,12 @@ impl<T> Slots<T> {
         (0..).zip(&self.all).filter_map(move |(at, thing)| Some((slot(at), thing.as_ref()?)))
     }
 
+    /// Everything, by slot, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot<T>, &mut T)> {
+        let slot = |at| Slot { at, kind: PhantomData };
+        (0..).zip(&mut self.all).filter_map(move |(at, thing)| Some((slot(at), thing.as_mut()?)))
+    }
+
     /// The first occupied slot from this position on, and the position to go on from.
     pub(crate) fn next_from(&self, position: u32) -> Option<(Slot<T>, u32)> {
         let offset = self.all.get(position as usize..)?.iter().position(Option::is_some)?;

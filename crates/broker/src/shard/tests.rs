@@ -1,5 +1,6 @@
 //! One behaviour of a shard each, driven step by step over a store in memory.
 
+mod change;
 mod clock;
 mod consuming;
 mod dead_letters;

@@ -44,6 +44,7 @@ impl World {
             owner: None,
             arguments: Table::new(),
             settings: QueueSettings::default(),
+            policies: Default::default(),
         });
         self.topology.add_queue(Arc::clone(&spec));
         spec

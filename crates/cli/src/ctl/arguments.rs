@@ -43,6 +43,8 @@ pub(super) struct Options {
     pub(super) delay: Duration,
     /// Those that only the commands for messages have, as given.
     of_messages: Vec<(&'static str, String)>,
+    pub(super) priority: i64,
+    pub(super) apply_to: Option<String>,
 }
 
 impl Options {
@@ -85,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-const SWITCHES: [Switch; 34] = [
+const SWITCHES: [Switch; 36] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -121,6 +123,8 @@ const SWITCHES: [Switch; 34] = [
     rare("rate", None, true),
     rare("origin", None, true),
     rare("stop", None, false),
+    rare("priority", None, true),
+    rare("apply-to", None, true),
 ];
 
 /// Options of the commands for messages.
@@ -239,6 +243,11 @@ impl Options {
             "if-empty" => self.if_empty = true,
             "if-unused" => self.if_unused = true,
             "offline" => self.offline = true,
+            "priority" => match value.parse() {
+                Ok(priority) => self.priority = priority,
+                Err(_) => is_sound = false,
+            },
+            "apply-to" => self.apply_to = Some(value.to_owned()),
             "global" => self.global = true,
             "limit" => match value.parse() {
                 Ok(limit) => self.limit = limit,

@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, limits, operations, status};
+use super::{Screen, backup, limits, operations, policies, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,6 +69,7 @@ const NODES: &str = "Nodes";
 const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
+const POLICIES: &str = "Policies";
 const OPERATIONS: &str = "Operations";
 
 /// All commands, in the order of the overview.
@@ -225,6 +226,60 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (2, 2),
         options: &[],
         run: Run::Do(close_connection),
+    },
+    Command {
+        name: "clear_operator_policy",
+        section: POLICIES,
+        about: "Clears an operator policy",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(policies::clear_operator_policy),
+    },
+    Command {
+        name: "clear_policy",
+        section: POLICIES,
+        about: "Clears (removes) a policy",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(policies::clear_policy),
+    },
+    Command {
+        name: "list_operator_policies",
+        section: POLICIES,
+        about: "Lists operator policy overrides for a virtual host",
+        usage: "[--vhost <vhost>] [--no-table-headers]",
+        operands: (0, 0),
+        options: &[],
+        run: Run::List(&lists::OPERATOR_POLICIES),
+    },
+    Command {
+        name: "list_policies",
+        section: POLICIES,
+        about: "Lists all policies in a virtual host",
+        usage: "[--vhost <vhost>] [--no-table-headers]",
+        operands: (0, 0),
+        options: &[],
+        run: Run::List(&lists::POLICIES),
+    },
+    Command {
+        name: "set_operator_policy",
+        section: POLICIES,
+        about: "Sets an operator policy that overrides a subset of arguments in user policies",
+        usage: "[--vhost <vhost>] [--priority <priority>] [--apply-to <apply-to>] <name> <pattern> <definition>",
+        operands: (3, 3),
+        options: &["priority", "apply-to"],
+        run: Run::Do(policies::set_operator_policy),
+    },
+    Command {
+        name: "set_policy",
+        section: POLICIES,
+        about: "Sets or updates a policy",
+        usage: "[--vhost <vhost>] [--priority <priority>] [--apply-to <apply-to>] <name> <pattern> <definition>",
+        operands: (3, 3),
+        options: &["priority", "apply-to"],
+        run: Run::Do(policies::set_policy),
     },
     Command {
         name: "delete_queue",

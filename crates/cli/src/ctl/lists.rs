@@ -43,6 +43,8 @@ enum Source {
     Field(&'static str),
     /// The same for every row.
     Always(&'static str),
+    /// The field of the column's own name as JSON text.
+    JsonText,
     /// We have no such number: the cell is empty.
     Nothing,
 }
@@ -66,7 +68,7 @@ const fn nothing(name: &'static str) -> Column {
 impl Column {
     fn field(&self) -> Option<&'static str> {
         match self.source {
-            Source::Same => Some(self.name),
+            Source::Same | Source::JsonText => Some(self.name),
             Source::Field(field) => Some(field),
             Source::Always(_) | Source::Nothing => None,
         }
@@ -75,6 +77,7 @@ impl Column {
     fn value(&self, object: &Value) -> Value {
         match (self.source, self.field()) {
             (Source::Always(text), _) => text.into(),
+            (Source::JsonText, _) => object[self.name].to_string().into(),
             (_, Some(field)) => field.split('.').fold(object, |value, key| &value[key]).clone(),
             (_, None) => Value::Null,
         }
@@ -334,6 +337,36 @@ pub(super) const BINDINGS: List = List {
         same("arguments"),
     ],
     defaults: &["source_name", "source_kind", "destination_name", "destination_kind", "routing_key", "arguments"],
+};
+
+const POLICY_COLUMNS: &[Column] = &[
+    same("vhost"),
+    same("name"),
+    same("pattern"),
+    same("apply-to"),
+    Column { name: "definition", source: Source::JsonText },
+    same("priority"),
+];
+const POLICY_DEFAULTS: &[&str] = &["vhost", "name", "pattern", "apply-to", "definition", "priority"];
+
+pub(super) const POLICIES: List = List {
+    command: "list_policies",
+    resource: "policies",
+    is_in_vhost: true,
+    banner: |options| format!("Listing policies for vhost \"{}\" ...", options.vhost()),
+    timeout: None,
+    columns: POLICY_COLUMNS,
+    defaults: POLICY_DEFAULTS,
+};
+
+pub(super) const OPERATOR_POLICIES: List = List {
+    command: "list_operator_policies",
+    resource: "operator-policies",
+    is_in_vhost: true,
+    banner: |options| format!("Listing operator policy overrides for vhost \"{}\" ...", options.vhost()),
+    timeout: None,
+    columns: POLICY_COLUMNS,
+    defaults: POLICY_DEFAULTS,
 };
 
 pub(super) const VHOSTS: List = List {

@@ -3,7 +3,7 @@
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
-use super::{Api, Shared, queues, values};
+use super::{Api, Shared, policies, queues, values};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -96,7 +96,7 @@ pub(super) fn real_name(name: &str) -> &str {
 }
 
 fn describe(topology: &Topology, exchange: &Exchange) -> Value {
-    json!({
+    let mut described = json!({
         "name": &*exchange.name,
         "vhost": &**topology.vhost_name(exchange.vhost),
         "type": exchange.type_name(),
@@ -104,6 +104,9 @@ fn describe(topology: &Topology, exchange: &Exchange) -> Value {
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,
         "arguments": values::table_to_json(&exchange.arguments),
-        "policy": null,
-    })
+    });
+    if let Value::Object(object) = &mut described {
+        policies::add_to(object, &exchange.policies);
+    }
+    described
 }

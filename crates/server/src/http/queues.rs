@@ -6,7 +6,7 @@ use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
 use super::samples::{Past, queue_sample};
-use super::{Api, Shared, message_stats, values};
+use super::{Api, Shared, message_stats, policies, values};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -200,6 +200,7 @@ fn declared(api: &Api, spec: &QueueSpec) -> Map<String, Value> {
         "pid": format!("<leveret.0.{}>", spec.queue.id.0),
     });
     let Value::Object(mut object) = declared else { return Map::new() };
+    policies::add_to(&mut object, &spec.policies);
     if spec.settings.quorum {
         object.insert("leader".into(), api.node.as_str().into());
         object.insert("members".into(), json!([api.node]));
@@ -223,9 +224,6 @@ fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connection
     let owner = queue.spec.owner.and_then(|owner| connections.get(owner));
     let utilisation = queue.consumer_utilisation.map_or(json!(0), Value::from);
     let statistics = json!({
-        "policy": null,
-        "operator_policy": null,
-        "effective_policy_definition": {},
         "consumers": queue.consumers.len(),
         "consumer_utilisation": utilisation,
         "consumer_capacity": utilisation,

@@ -1,0 +1,37 @@
+//! Policies are set and cleared.
+
+use super::facts::Change;
+use super::{Asker, Progress, Step};
+use crate::command::{Fault, Outcome, ShardInput, VhostId};
+use crate::fact::{policy_fact, policy_key};
+use crate::policy::{Policy, PolicyKind};
+use std::sync::Arc;
+
+impl Step<'_> {
+    pub(super) fn set_policy(&mut self, asker: Asker, policy: Policy) -> Result<Progress, Fault> {
+        policy.check()?;
+        let (key, value) = policy_fact(self.vhost_name(policy.vhost), &policy);
+        self.topology.put_policy(Arc::new(policy));
+        self.tell_shards(asker.vhost);
+        self.answer_after(vec![Change::Put(key, value)], Some(asker.answer(Outcome::Applied)));
+        Ok(Progress::Underway)
+    }
+
+    /// `Missed` if there is none of that name.
+    pub(super) fn clear_policy(&mut self, asker: Asker, kind: PolicyKind, name: &str) -> Progress {
+        if self.topology.remove_policy(kind, asker.vhost, name).is_none() {
+            return Progress::Done(Outcome::Missed);
+        }
+        self.tell_shards(asker.vhost);
+        let key = policy_key(self.vhost_name(asker.vhost), kind, name);
+        self.answer_after(vec![Change::Forget(key)], Some(asker.answer(Outcome::Applied)));
+        Progress::Underway
+    }
+
+    /// Queues that are another than before are so at once.
+    fn tell_shards(&mut self, vhost: VhostId) {
+        for spec in self.topology.refresh_queues(vhost) {
+            self.send(spec.queue.shard, ShardInput::ChangeQueue { spec });
+        }
+    }
+}

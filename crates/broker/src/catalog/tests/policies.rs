@@ -1,0 +1,112 @@
+//! Policies reach what is there and what comes.
+
+use super::*;
+use crate::policy::{AppliesTo, Pattern, Policy, PolicyKind};
+
+fn set(kind: PolicyKind, name: &str, pattern: &str, priority: i64, key: &str, value: impl Into<Value>) -> CatalogAsk {
+    CatalogAsk::SetPolicy(Box::new(Policy {
+        kind,
+        vhost: VhostId(0),
+        name: name.into(),
+        pattern: Pattern::new(pattern).unwrap(),
+        applies_to: AppliesTo::All,
+        priority,
+        definition: [(key, value.into())].into_iter().collect(),
+    }))
+}
+
+fn clear(kind: PolicyKind, name: &str) -> CatalogAsk {
+    CatalogAsk::ClearPolicy { kind, name: name.to_owned() }
+}
+
+impl World {
+    /// What the shards and the topology both say of a queue.
+    fn length_max(&self, name: &str) -> Option<u64> {
+        let spec = self.topology.queue(VhostId(0), name).unwrap();
+        let told = self.shards[usize::from(spec.queue.shard.0)].specs.get(&spec.queue.id);
+        assert_eq!(told.map(|told| &told.settings), Some(&spec.settings), "the shard knows");
+        spec.settings.length_max
+    }
+}
+
+use PolicyKind::{Operator, User};
+
+#[test]
+fn a_policy_holds_for_queues_that_are_there_and_that_come_until_it_is_cleared() {
+    let mut world = World::new(2);
+    world.ok(A, declare_queue("jobs.old"));
+    world.ok(A, declare_queue("others"));
+    world.ok(A, set(User, "p", "^jobs", 0, "max-length", 5));
+    world.ok(A, declare_queue("jobs.new"));
+    assert_eq!(["jobs.old", "jobs.new", "others"].map(|name| world.length_max(name)), [Some(5), Some(5), None]);
+    world.ok(A, set(User, "p", "^others", 0, "max-length", 6));
+    assert_eq!(["jobs.old", "jobs.new", "others"].map(|name| world.length_max(name)), [None, None, Some(6)]);
+    world.ok(A, clear(User, "p"));
+    assert_eq!(world.length_max("others"), None);
+    assert!(matches!(world.ask(A, clear(User, "p")), Outcome::Missed));
+}
+
+#[test]
+fn the_highest_priority_applies_alone_and_an_operators_bounds_it() {
+    let mut world = World::new(1);
+    world.ok(A, declare_queue("q"));
+    world.ok(A, set(User, "low", "", 1, "max-length", 5));
+    world.ok(A, set(User, "high", "", 2, "message-ttl", 7));
+    let settings = |world: &World| world.topology.queue(VhostId(0), "q").unwrap().settings.clone();
+    assert_eq!((settings(&world).length_max, settings(&world).message_ttl_ms), (None, Some(7)));
+    world.ok(A, set(Operator, "low", "", 0, "message-ttl", 3));
+    assert_eq!(settings(&world).message_ttl_ms, Some(3));
+    world.ok(A, clear(User, "high"));
+    assert_eq!((settings(&world).length_max, settings(&world).message_ttl_ms), (Some(5), Some(3)));
+}
+
+#[test]
+fn policies_and_what_they_do_survive_a_restart() {
+    let mut world = World::new(2);
+    world.ok(A, declare_queue("q"));
+    world.ok(A, declare_exchange("x", "fanout"));
+    world.ok(A, set(User, "p", "", 0, "max-length", 5));
+    world.ok(A, set(Operator, "o", "", 0, "max-length", 4));
+    world.ok(A, set(User, "gone", "", 9, "max-length", 1));
+    world.ok(A, clear(User, "gone"));
+    let mut world = world.restarted();
+    assert_eq!(world.length_max("q"), Some(4));
+    assert_eq!(world.topology.policies(User).count(), 1);
+    world.ok(A, clear(Operator, "o"));
+    assert_eq!(world.length_max("q"), Some(5));
+}
+
+#[test]
+fn a_policy_gives_an_alternate_to_exchanges_that_have_none() {
+    let mut world = World::new(1);
+    let own: Table = [("alternate-exchange", "own")].into_iter().collect();
+    world.ok(A, exchange_with("with", "fanout", true, false, own));
+    world.ok(A, declare_exchange("without", "fanout"));
+    world.ok(A, set(User, "p", "^with", 0, "alternate-exchange", "theirs"));
+    world.ok(A, declare_exchange("without-too", "fanout"));
+    let alternates = |world: &World| {
+        ["with", "without", "without-too"]
+            .map(|name| world.topology.exchange(VhostId(0), name).unwrap().alternate.clone())
+    };
+    assert_eq!(alternates(&world), ["own", "theirs", "theirs"].map(|name| Some(name.to_owned())));
+    world.ok(A, clear(User, "p"));
+    assert_eq!(alternates(&world), [Some("own".to_owned()), None, None]);
+}
+
+#[test]
+fn what_a_policy_says_is_not_compared_when_a_queue_is_declared_again() {
+    let mut world = World::new(1);
+    world.ok(A, declare_queue("q"));
+    world.ok(A, set(User, "p", "", 0, "max-length", 5));
+    world.ok(A, declare_queue("q"));
+}
+
+#[test]
+fn a_policy_that_makes_no_sense_changes_nothing() {
+    let mut world = World::new(1);
+    world.ok(A, declare_queue("q"));
+    world.ok(A, set(User, "p", "", 0, "max-length", 5));
+    let (code, text) = world.refusal(A, set(User, "p", "", 0, "max-length", -5));
+    assert_eq!((code, text.as_str()), (406, "-5 is not a valid maximum length"));
+    assert_eq!(world.length_max("q"), Some(5));
+}
