@@ -515,6 +515,38 @@ fn limits_are_set_and_the_status_shows_them_and_the_alarms() {
 }
 
 #[test]
+fn policies_are_set_listed_and_cleared_as_by_rabbitmqctl() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("jobs.1", true, false, Table::new());
+    let setting = "Setting policy \"p\" for pattern \"^jobs\" to \"{\"max-length\":5}\" with priority \"2\" for vhost \"/\" ...\n";
+    assert_eq!(desk.say("set_policy p ^jobs {\"max-length\":5} --priority 2 --apply-to queues"), printed(setting));
+    assert_eq!(
+        desk.say("list_policies"),
+        printed(
+            "Listing policies for vhost \"/\" ...\nvhost\tname\tpattern\tapply-to\tdefinition\tpriority\n\
+             /\tp\t^jobs\tqueues\t{\"max-length\":5}\t2\n"
+        )
+    );
+    assert_eq!(
+        desk.say("-q list_queues name policy operator_policy"),
+        printed("name\tpolicy\toperator_policy\njobs.1\tp\t\n")
+    );
+    assert_eq!(
+        desk.say("set_operator_policy o x {\"dead-letter-exchange\":\"y\"} -q"),
+        failed(
+            69,
+            "",
+            "Error:\nValidation failed\n\n[{<<\"dead-letter-exchange\">>,<<\"y\">>}] are not recognised policy settings\n"
+        )
+    );
+    assert_eq!(desk.say("list_operator_policies"), printed("Listing operator policy overrides for vhost \"/\" ...\n"));
+    assert_eq!(desk.say("clear_policy p"), printed("Clearing policy \"p\" on vhost \"/\" ...\n"));
+    let missing = "Error:\nParameter does not exist\n";
+    assert_eq!(desk.say("clear_operator_policy p -q"), failed(69, "", missing));
+}
+
+#[test]
 fn over_tcp_a_login_is_needed() {
     let desk = Desk::open();
     let address = desk.address("HTTP");

@@ -56,7 +56,7 @@ impl Kind {
             ),
         )?;
         let Ok(definition @ Value::Object(_)) = serde_json::from_str(definition) else {
-            return Err(Failure::error(failure::SOFTWARE, format!("JSON decoding error: {definition}")));
+            return Err(Failure::error(failure::UNAVAILABLE, "JSON decoding error. The definition is no JSON object"));
         };
         let body = json!({
             "pattern": pattern,
@@ -68,7 +68,7 @@ impl Kind {
         match answer.status {
             201 | 204 => done(&api, options, screen),
             404 => Err(Failure::no_vhost(vhost)),
-            _ => Err(Failure::error(failure::SOFTWARE, answer.reason().trim_end())),
+            _ => Err(Failure::error(failure::UNAVAILABLE, answer.reason().trim_end())),
         }
     }
 
@@ -81,7 +81,7 @@ impl Kind {
         let answer = api.send("DELETE", &self.path(line, name), &[])?;
         match answer.status {
             204 => done(&api, options, screen),
-            404 => Err(Failure::error(failure::SOFTWARE, "Parameter does not exist")),
+            404 => Err(Failure::error(failure::UNAVAILABLE, "Parameter does not exist")),
             _ => Err(Failure::error(failure::UNAVAILABLE, answer.reason())),
         }
     }
