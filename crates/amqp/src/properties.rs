@@ -13,7 +13,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::table::Table;
+use crate::table::{Table, Value};
 use crate::wire::{DecodeError, Reader, put_shortstr_octets};
 
 /// The properties, in wire order. The discriminant is the place from the flags' high bit.
@@ -127,6 +127,12 @@ impl<'a> Properties<'a> {
     #[must_use]
     pub fn headers(&self) -> Option<Table> {
         Table::read(&mut self.find(Field::Headers)?).ok()
+    }
+
+    /// The first header of this name; the others are not decoded.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<Value> {
+        Table::find(&mut self.find(Field::Headers)?, name)
     }
 
     /// Whether there is a headers table, be it empty.

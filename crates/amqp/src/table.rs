@@ -150,6 +150,18 @@ impl Table {
         read_entries(Reader::new(reader.longstr()?), DEPTH_MAX)
     }
 
+    /// The first value under `key` of a table that is not built.
+    pub(crate) fn find(reader: &mut Reader<'_>, key: &str) -> Option<Value> {
+        let mut entries = Reader::new(reader.longstr().ok()?);
+        while !entries.is_empty() {
+            if entries.shortstr().ok()? == key {
+                return read_value(&mut entries, DEPTH_MAX).ok();
+            }
+            check_value(&mut entries, DEPTH_MAX).ok()?;
+        }
+        None
+    }
+
     /// Reads past a table and refuses what [`Table::decode`] would, without building it.
     pub(crate) fn check(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         check_entries(Reader::new(reader.longstr()?), DEPTH_MAX)

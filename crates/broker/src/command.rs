@@ -8,6 +8,7 @@ use crate::message::Message;
 use crate::operation::{Answer, Operation};
 use crate::policy::{Applied, Policy, PolicyKind};
 pub use crate::queue::lease::TimeoutAction;
+pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
@@ -768,6 +769,18 @@ pub struct QueueSettings {
     pub delivery_limit: Option<i64>,
     /// `x-delayed-retry-type` and what belongs to it: how long a message waits that came back.
     pub delayed_retry: Option<Retry>,
+    /// `x-group-key`: the header whose value is a message's group.
+    pub group_key: Option<String>,
+    /// `x-group-fair`: groups take turns, whatever the order of their messages.
+    pub group_fair: bool,
+    /// `x-group-max-in-flight`: how many messages of a group may be unacked, all at one consumer; none = 1.
+    pub group_in_flight_max: Option<u32>,
+    /// `x-group-rate-limit`: how fast the messages of each group are delivered.
+    pub group_rate: Option<Rate>,
+    /// `x-rate-limit`: how fast messages are delivered.
+    pub rate: Option<Rate>,
+    /// `x-max-in-flight`: how many messages may be unacked, over all consumers.
+    pub in_flight_max: Option<u32>,
 }
 
 impl QueueSettings {

@@ -9,11 +9,15 @@ mod block;
 pub(crate) mod dead_letter;
 pub(crate) mod delayed;
 pub(crate) mod lease;
+pub(crate) mod groups;
 mod pace;
+mod parked;
+pub(crate) mod rate;
 pub(crate) mod ready;
 pub(crate) mod retry;
 pub(crate) mod rotation;
 pub(crate) mod run;
+mod shaping;
 pub(crate) mod times;
 pub(crate) mod unacked;
 mod utilisation;
@@ -35,6 +39,7 @@ use lease::{Extended, Overdue, TimeoutAction};
 use pace::Pace;
 use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
+use shaping::Shaping;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
@@ -91,6 +96,10 @@ pub(crate) struct Queue {
     pub(crate) is_paused: bool,
     /// Leases that were extended.
     pub(crate) extended: Option<Box<Extended>>,
+    /// Groups and limits, where it has any.
+    pub(crate) shaping: Option<Box<Shaping>>,
+    /// Who becomes the single active consumer when that one has settled what it has.
+    pub(crate) successor: Option<Slot<Holder>>,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -193,7 +202,7 @@ impl Holder {
 
 impl Queue {
     pub(crate) fn new(spec: Arc<QueueSpec>, now: Now) -> Self {
-        Self {
+        let mut queue = Self {
             spec,
             ready: Ready::default(),
             unacked: Unacked::default(),
@@ -221,10 +230,14 @@ impl Queue {
             pace: Pace::default(),
             is_paused: false,
             extended: None,
+            shaping: None,
+            successor: None,
             next_seq: 1,
             arrivals: 0,
             depth: 0,
-        }
+        };
+        queue.reshape();
+        queue
     }
 
     /// Whether this queue keeps such a message across restarts.
@@ -238,7 +251,7 @@ impl Queue {
         self.next_seq += 1;
         let settings = &self.spec.settings;
         let ttl_ms = [terms.expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
-        let priority = self.clamped(terms.priority.unwrap_or(0));
+        let priority = self.level_of(terms.priority);
         // A message begins to live when its delay is over.
         let since_ms = now.unix_ms.saturating_add(terms.delay_ms.unwrap_or(0));
         let expires_at_ms = ttl_ms.map_or(0, |ttl| since_ms.saturating_add(ttl).max(1));
@@ -246,9 +259,14 @@ impl Queue {
         Stamp { seq, expires_at_ms, priority, due_at_ms }
     }
 
-    /// The priority that a message has here.
-    pub(crate) fn clamped(&self, priority: u8) -> u8 {
-        self.spec.settings.priority_max.map_or(0, |max| priority.min(max))
+    /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.
+    pub(crate) fn level_of(&self, priority: Option<u8>) -> u8 {
+        let settings = &self.spec.settings;
+        match settings.priority_max {
+            Some(max) => priority.unwrap_or(0).min(max),
+            None if settings.quorum => priority.unwrap_or(QUORUM_PRIORITY).min(QUORUM_PRIORITY_MAX),
+            None => 0,
+        }
     }
 
     /// What the next message will be.
@@ -329,11 +347,10 @@ impl Queue {
         self.delayed.as_ref().map_or_else(Sums::default, |delayed| delayed.sums())
     }
 
-    /// Takes over all messages that the log has, all of the lowest priority and none with a due time, when there are no
-    /// others.
-    pub(crate) fn adopt(&mut self, far: Backlog) {
+    /// Takes over all messages that the log has, all of this priority and none with a due time, when there are no others.
+    pub(crate) fn adopt(&mut self, far: Backlog, priority: u8) {
         self.depth += far.len() as u64;
-        self.ready.adopt(far);
+        self.ready.adopt(far, priority);
     }
 
     /// Whether a new message had better stay in the log, when all near ones of the shard take that much.
@@ -412,21 +429,29 @@ impl Queue {
     }
 
     /// Takes an unacked message from its holder.
-    pub(crate) fn take_unacked(&mut self, seq: Seq) -> Option<Held> {
+    pub(crate) fn take_unacked(&mut self, seq: Seq, now_ms: u64) -> Option<Held> {
         let slot = self.unacked.holder_of(seq)?;
         if let Some(extended) = &mut self.extended {
             extended.forget(slot, seq);
         }
-        self.unacked.take(seq, &mut self.holders[slot].held)
+        let held = self.unacked.take(seq, &mut self.holders[slot].held);
+        if self.shaping.is_some() {
+            self.note_settled(std::iter::once(seq), now_ms);
+        }
+        held
     }
 
     /// Takes some of the messages from this holder that are in the log only.
-    pub(crate) fn take_far_unacked(&mut self, slot: Slot<Holder>) -> Vec<Run> {
-        let taken = self.unacked.take_far(slot, &mut self.holders[slot].held);
+    pub(crate) fn take_far_unacked(&mut self, slot: Slot<Holder>, now_ms: u64) -> Vec<Run> {
+        let runs = self.unacked.take_far(slot, &mut self.holders[slot].held);
         if let Some(extended) = &mut self.extended {
-            taken.iter().for_each(|run| extended.forget_run(slot, run));
+            runs.iter().for_each(|run| extended.forget_run(slot, run));
         }
-        taken
+        if self.shaping.is_some() {
+            let seqs = runs.iter().flat_map(|run| run.messages()).map(|message| message.seq);
+            self.note_settled(seqs, now_ms);
+        }
+        runs
     }
 
     /// A ready message, taken out of its place and counted no more, comes back as it was.
@@ -476,7 +501,8 @@ impl Queue {
     /// What the index of the others takes.
     pub(crate) fn far_heap_bytes(&self) -> u64 {
         let delayed = self.delayed.as_ref().map_or(0, |delayed| delayed.heap_bytes());
-        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed
+        let groups = self.groups().map_or(0, |groups| groups.heap_bytes());
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups
     }
 
     /// What its messages take in memory that are near.
@@ -493,6 +519,7 @@ impl Queue {
         self.arrivals += 1;
         self.is_exclusively_consumed |= consumer.exclusive;
         let is_active = !self.spec.settings.single_active || self.active.is_none();
+        let takes_over = self.takes_over(&holder);
         holder.turn = Turn::Inactive;
         holder.consumer = Some(Box::new(Consumer { arrival: self.arrivals, ..consumer }));
         let priority = holder.priority;
@@ -500,8 +527,52 @@ impl Queue {
         self.rotation.add_member(priority);
         if is_active {
             self.activate(slot);
+        } else if takes_over {
+            self.successor = Some(slot);
+            self.succeed();
         }
         slot
+    }
+
+    /// Whether a newcomer becomes the single active consumer, as it does in quorum queues if it has a higher priority.
+    fn takes_over(&self, newcomer: &Holder) -> bool {
+        let settings = &self.spec.settings;
+        let next = self.successor.or(self.active).map(|slot| self.holders[slot].priority);
+        settings.quorum && settings.single_active && next.is_some_and(|priority| newcomer.priority > priority)
+    }
+
+    /// After the successor left: another one, or the active consumer goes on.
+    fn find_successor(&mut self) {
+        let Some(active) = self.active else { return };
+        let priority = self.holders[active].priority;
+        self.successor = self.heir().filter(|heir| self.holders[*heir].priority > priority);
+        let holder = &mut self.holders[active];
+        if self.successor.is_none() && holder.turn == Turn::Inactive {
+            holder.turn = Turn::Full;
+            if !self.holders[active].is_full() {
+                self.join_rotation(active);
+            }
+        }
+    }
+
+    /// Whether this consumer gets nothing although it could receive: another one is the single active one, or will be.
+    pub(crate) fn is_waiting_for_its_turn(&self, slot: Slot<Holder>) -> bool {
+        self.active.is_some_and(|active| active != slot || self.successor.is_some())
+    }
+
+    /// The active consumer gets nothing more, and its successor takes its place when it holds nothing.
+    pub(crate) fn succeed(&mut self) {
+        let (Some(successor), Some(active)) = (self.successor, self.active) else { return };
+        let holder = &mut self.holders[active];
+        // One that waits for its channel or connection is told when its turn comes.
+        if matches!(holder.turn, Turn::Ready | Turn::Full) {
+            holder.turn = Turn::Inactive;
+            self.rotation.leave(holder.priority, active);
+        }
+        if self.holders[active].held.len() == 0 {
+            self.successor = None;
+            self.activate(successor);
+        }
     }
 
     /// Ends a consumer. What it holds stays with it: it is to be removed when it holds nothing.
@@ -513,8 +584,12 @@ impl Queue {
         self.rotation.remove_member(priority, slot);
         self.consumers -= 1;
         self.is_exclusively_consumed &= !consumer.exclusive;
+        if self.successor == Some(slot) {
+            self.find_successor();
+        }
         if self.active == Some(slot) {
             self.active = None;
+            self.successor = None;
             if let Some(heir) = self.heir() {
                 self.activate(heir);
             }
@@ -562,5 +637,8 @@ impl Queue {
 /// How many overdue deliveries are dealt with at once.
 pub(crate) const OVERDUE_AT_ONCE: usize = 1024;
 
+/// What messages in quorum queues have that say nothing.
+const QUORUM_PRIORITY: u8 = 4;
+const QUORUM_PRIORITY_MAX: u8 = 31;
 /// What publishers may be ahead of fast consumers before they have to wait for them: about 5,000 short messages.
 const AHEAD_BYTES: u64 = 1 << 20;

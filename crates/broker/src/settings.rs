@@ -1,6 +1,6 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
-use crate::command::{Backoff, DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, Retry, TimeoutAction};
+use crate::command::{Backoff, DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, Rate, Retry, TimeoutAction};
 use amqp::{ReplyCode, Table, Value};
 use std::fmt::Write as _;
 
@@ -20,13 +20,15 @@ enum Rule {
     OneOf(&'static [&'static str], &'static str),
     /// True or false.
     Flag,
+    /// A rate: a positive integer, or a string that [`Rate::parse`] takes.
+    Rate,
     /// Only streams have it.
     StreamOnly,
 }
 
 /// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
 /// alike; what is not here is kept and listed, and otherwise ignored.
-const KNOWN: [(&str, Rule); 31] = [
+const KNOWN: [(&str, Rule); 37] = [
     (QUEUE_TYPE, Rule::QueueType),
     (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
@@ -57,6 +59,12 @@ const KNOWN: [(&str, Rule); 31] = [
     ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX, TOO_LARGE)),
     ("x-max-in-memory-length", Rule::Within(0, i64::MAX, TOO_LARGE)),
     ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (GROUP_KEY, Rule::Text),
+    (GROUP_FAIR, Rule::Flag),
+    (GROUP_IN_FLIGHT_MAX, Rule::Within(1, u32::MAX as i64, TOO_LARGE)),
+    (GROUP_RATE, Rule::Rate),
+    (RATE, Rule::Rate),
+    (IN_FLIGHT_MAX, Rule::Within(1, u32::MAX as i64, TOO_LARGE)),
     ("x-max-age", Rule::StreamOnly),
     ("x-stream-max-segment-size-bytes", Rule::StreamOnly),
     ("x-stream-filter-size-bytes", Rule::StreamOnly),
@@ -85,6 +93,12 @@ impl QueueSettings {
                 "invalid arg '{DEAD_LETTER_KEY}' for {title}: routing_key_but_no_dlx_defined"
             )));
         }
+        let of_groups = [GROUP_FAIR, GROUP_IN_FLIGHT_MAX, GROUP_RATE];
+        if !arguments.contains_key(GROUP_KEY)
+            && let Some(name) = of_groups.iter().find(|name| arguments.contains_key(name))
+        {
+            return Err(refused(format!("invalid arg '{name}' for {title}: group_option_but_no_group_key_defined")));
+        }
         let natural = |name: &str| arguments.get(name).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
         let text = |name: &str| arguments.get(name).and_then(Value::as_str);
         Ok(Self {
@@ -102,6 +116,12 @@ impl QueueSettings {
             timeout_action: text(TIMEOUT_ACTION).and_then(TimeoutAction::named),
             delivery_limit: arguments.get(DELIVERY_LIMIT).and_then(Value::as_i64),
             delayed_retry: delayed_retry(arguments),
+            group_key: text(GROUP_KEY).map(str::to_owned),
+            group_fair: arguments.get(GROUP_FAIR).and_then(Value::as_bool).unwrap_or(false),
+            group_in_flight_max: natural(GROUP_IN_FLIGHT_MAX).and_then(|n| u32::try_from(n).ok()),
+            group_rate: arguments.get(GROUP_RATE).and_then(rate),
+            rate: arguments.get(RATE).and_then(rate),
+            in_flight_max: natural(IN_FLIGHT_MAX).and_then(|n| u32::try_from(n).ok()),
         })
     }
 }
@@ -129,6 +149,19 @@ impl QueueSettings {
             "reject-publish-dlx" => Overflow::RejectPublishDlx,
             _ => Overflow::DropHead,
         }
+    }
+
+    /// Whether deliveries are subject to more than the consumers' limits.
+    pub(crate) fn shapes(&self) -> bool {
+        self.group_key.is_some() || self.rate.is_some() || self.in_flight_max.is_some()
+    }
+}
+
+/// A rate, as a number for each second or as text.
+pub(crate) fn rate(value: &Value) -> Option<Rate> {
+    match value.as_i64() {
+        Some(number) => u64::try_from(number).ok().and_then(Rate::per_second),
+        None => Rate::parse(value.as_str()?),
     }
 }
 
@@ -282,6 +315,12 @@ impl Rule {
                 None => Err(unacceptable()),
             },
             Self::Flag => value.as_bool().map(drop).ok_or_else(unacceptable),
+            Self::Rate if value.as_i64().is_some() => Self::Within(1, Rate::COUNT_MAX.into(), TOO_LARGE).check(value),
+            Self::Rate => match value.as_str() {
+                Some(_) if rate(value).is_some() => Ok(()),
+                Some(text) => Err(Flaw::Value(format!("\"expected N, N/s, N/m or N/h, got {text}\""))),
+                None => Err(unacceptable()),
+            },
             Self::StreamOnly => Err(Flaw::QueueType),
         }
     }
@@ -325,6 +364,13 @@ const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 pub(crate) const TIMEOUT_ACTION: &str = "x-consumer-timeout-action";
 /// How a refusal of another one is worded.
 pub(crate) const INVALID_TIMEOUT_ACTION: &str = "invalid_consumer_timeout_action";
+
+const GROUP_KEY: &str = "x-group-key";
+const GROUP_FAIR: &str = "x-group-fair";
+const GROUP_IN_FLIGHT_MAX: &str = "x-group-max-in-flight";
+const GROUP_RATE: &str = "x-group-rate-limit";
+const RATE: &str = "x-rate-limit";
+const IN_FLIGHT_MAX: &str = "x-max-in-flight";
 
 /// What RabbitMQ says of most numbers beyond their bound.
 const TOO_LARGE: &str = "{value_too_large,~}";

@@ -26,6 +26,7 @@ mod reclaim;
 mod recovery;
 mod serve;
 mod settle;
+mod shaped;
 pub(crate) mod slots;
 mod timers;
 mod view;
@@ -312,10 +313,9 @@ impl<S: Store> Shard<S> {
             Command::Publish(publish) => publish.queues.iter().any(|queue| {
                 let queue = self.queue_slots.get(queue).map(|slot| &self.queues[*slot]);
                 queue.is_some_and(|queue| {
-                    let priority = publish.priority.unwrap_or(0);
                     queue.keeps(publish.persistent)
                         || publish.delay_ms.is_some()
-                        || queue.is_better_far(queue.clamped(priority), &self.settings.near, self.near_bytes)
+                        || queue.is_better_far(queue.level_of(publish.priority), &self.settings.near, self.near_bytes)
                 })
             }),
             Command::Transaction(commands) => commands.iter().any(|command| self.is_for_the_log(command)),

@@ -11,9 +11,12 @@
 
 use super::backlog::Backlog;
 use super::delayed::Lane;
+use super::groups::{Group, Rank};
+use super::parked::Parked;
 use super::run::Run;
 use super::times::{Span, Times};
 use crate::message::Message;
+use crate::shard::slots::Slot;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Lsn, Seq};
 
@@ -261,6 +264,8 @@ struct Level {
     expiries: Option<Box<Times>>,
     /// The latest time at which one expires that came in since then.
     last_expiry_ms: u64,
+    /// Those that wait for others of their group.
+    parked: Option<Box<Parked>>,
 }
 
 impl Ready {
@@ -305,9 +310,78 @@ impl Ready {
         self.sums.expiring > 0
     }
 
-    /// Whether any is far.
+    /// Whether any is far that nobody has looked at.
     pub(crate) fn has_any_far(&self) -> bool {
         self.levels.iter().any(Level::has_far)
+    }
+
+    /// Whether any has to wait for others of its group.
+    pub(crate) fn has_parked(&self) -> bool {
+        self.levels.iter().any(|level| level.parked.as_ref().is_some_and(|parked| !parked.is_empty()))
+    }
+
+    /// What those take in memory that do.
+    pub(crate) fn parked_near_bytes(&self) -> u64 {
+        self.levels.iter().filter_map(|level| level.parked.as_ref()).map(|parked| parked.near_bytes()).sum()
+    }
+
+    /// A message that was taken has to wait for others of its group.
+    pub(crate) fn park(&mut self, entry: Entry, group: Slot<Group>) {
+        self.sums.add(&entry.run());
+        if entry.message().is_some() {
+            self.near_bytes += entry.near_bytes();
+        }
+        let level = self.level(entry.priority);
+        level.expect_again(&entry.run());
+        level.parked.get_or_insert_default().insert(entry, group);
+    }
+
+    /// Whether a parked message is in memory.
+    pub(crate) fn is_parked_near(&self, rank: Rank) -> bool {
+        self.parked(rank).is_some_and(|parked| parked.is_near(rank.seq()))
+    }
+
+    /// A parked message, if it is far.
+    pub(crate) fn parked_far(&self, rank: Rank) -> Option<Run> {
+        let parked = self.parked(rank)?;
+        if parked.is_near(rank.seq()) { None } else { parked.find(rank.seq()) }
+    }
+
+    /// Whether a parked message expired before this time.
+    pub(crate) fn parked_has_expired(&self, rank: Rank, unix_ms: u64) -> bool {
+        let found = || self.parked(rank)?.find(rank.seq());
+        self.can_expire() && found().is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, unix_ms))
+    }
+
+    /// Takes a parked message, whose group knows it.
+    pub(crate) fn take_parked(&mut self, rank: Rank) -> Option<Entry> {
+        let entry = self.levels.get_mut(usize::from(rank.priority()))?.parked.as_mut()?.take(rank.seq())?;
+        Some(self.left(entry))
+    }
+
+    fn parked(&self, rank: Rank) -> Option<&Parked> {
+        self.levels.get(usize::from(rank.priority()))?.parked.as_deref()
+    }
+
+    /// Parked messages that have left, and of which their groups are still to be told.
+    pub(crate) fn take_gone(&mut self) -> Vec<(Rank, Slot<Group>)> {
+        let parked = self.levels.iter_mut().filter_map(|level| level.parked.as_mut());
+        parked.flat_map(|parked| parked.take_gone()).collect()
+    }
+
+    /// Takes the first of the highest priority that has any, parked or not. One that is far and not parked is taken only
+    /// if `takes_far`.
+    pub(crate) fn pop_oldest(&mut self, takes_far: bool) -> Option<Entry> {
+        let has_any =
+            |level: &Level| !level.is_empty() || level.parked.as_ref().is_some_and(|parked| !parked.is_empty());
+        let level = self.levels.iter_mut().rev().find(|level| has_any(level))?;
+        let entry = match level.parked_before_first() {
+            Some(seq) => level.parked.as_mut()?.withdraw(seq)?,
+            None if takes_far => level.pop()?,
+            None if matches!(level.first(), Some(Head::Far(_))) => return None,
+            None => level.pop_near()?,
+        };
+        Some(self.left(entry))
     }
 
     /// Adds a message that is newer than all others and in memory.
@@ -360,11 +434,11 @@ impl Ready {
         self.push_far(run);
     }
 
-    /// Takes over far messages of the lowest priority, when there is nothing else.
-    pub(crate) fn adopt(&mut self, far: Backlog) {
+    /// Takes over far messages of one priority, when there is nothing else.
+    pub(crate) fn adopt(&mut self, far: Backlog, priority: u8) {
         let mut expiries = Vec::new();
         for run in far.range(Seq(0)) {
-            let level = self.level(0);
+            let level = self.level(priority);
             if run.expires_at_ms != 0 {
                 // Like `note_expiry`, but for many at a time.
                 let is_in_order = run.expires_at_ms >= level.last_expiry_ms;
@@ -375,13 +449,13 @@ impl Ready {
             }
             self.sums.add(&run);
             if expiries.len() >= SORTED_AT_ONCE {
-                self.level(0).expiries.get_or_insert_default().extend(&mut expiries);
+                self.level(priority).expiries.get_or_insert_default().extend(&mut expiries);
             }
         }
         if !expiries.is_empty() {
-            self.level(0).expiries.get_or_insert_default().extend(&mut expiries);
+            self.level(priority).expiries.get_or_insert_default().extend(&mut expiries);
         }
-        self.level(0).far = far;
+        self.level(priority).far = far;
     }
 
     /// Puts a message back that was taken.
@@ -454,6 +528,12 @@ impl Ready {
     /// Takes what expired before this time and stands at the head of its level. What is far is taken only if its body is
     /// of no interest.
     pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Option<Expired> {
+        if let Some(level) = self.levels.iter_mut().find(|level| level.parked_has_expired(unix_ms)) {
+            let parked = level.parked.as_mut()?;
+            let seq = parked.first()?.seq;
+            let entry = parked.withdraw(seq)?;
+            return Some(Expired::Near(self.left(entry)));
+        }
         let at = self.expired_level(unix_ms)?;
         let level = &mut self.levels[at];
         match level.first_untimed()? {
@@ -497,7 +577,8 @@ impl Ready {
 
     /// Whether [`Self::pop_expired`] or [`Self::take_expired`] would find something.
     pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
-        self.expired_level(unix_ms).is_some() || self.has_expired_within(unix_ms)
+        let is_parked = || self.can_expire() && self.levels.iter().any(|level| level.parked_has_expired(unix_ms));
+        self.expired_level(unix_ms).is_some() || is_parked() || self.has_expired_within(unix_ms)
     }
 
     fn expired_level(&self, unix_ms: u64) -> Option<usize> {
@@ -518,7 +599,8 @@ impl Ready {
             Head::Far(run) => run.expires_at_ms,
         });
         let within = self.levels.iter().filter_map(Level::next_expiry_within);
-        expiries.filter(|at| *at != 0).chain(within).min()
+        let parked = self.levels.iter().filter_map(|level| Some(level.parked.as_ref()?.first()?.expires_at_ms));
+        expiries.chain(parked).filter(|at| *at != 0).chain(within).min()
     }
 
     /// The far messages that leave first, of all or of one priority: up to that many bytes of memory, at least one.
@@ -551,6 +633,12 @@ impl Ready {
             self.near_bytes += bytes.unwrap_or(0);
             return bytes.is_some();
         }
+        if let Some(parked) = &mut level.parked
+            && let Some(bytes) = parked.bring_near(seq, lsn, message.clone())
+        {
+            self.near_bytes += bytes;
+            return true;
+        }
         let run = match level.far.first() {
             Some(first) if first.seq == seq => (first.lsn == lsn).then(|| level.far.pop_first()).flatten(),
             _ => match level.far.get(seq) {
@@ -577,6 +665,7 @@ impl Ready {
             near.extend(std::mem::take(&mut level.returned).into_values());
             near.extend(std::mem::take(&mut level.fresh));
             near.extend(level.timed.iter_mut().flat_map(|lane| lane.take_near()));
+            near.extend(level.parked.iter_mut().flat_map(|parked| parked.take_near()));
         }
         for entry in near.iter().filter(|entry| entry.expires_at_ms != 0) {
             self.levels[usize::from(entry.priority)].expect_no_more(&entry.run());
@@ -592,6 +681,7 @@ impl Ready {
         for level in &mut self.levels {
             far.push(std::mem::take(&mut level.far));
             far.extend(level.timed.take().map(|lane| lane.into_far()));
+            far.extend(level.parked.take().map(|parked| parked.into_far()));
             if let Some(expiries) = &mut level.expiries {
                 **expiries = Times::default();
             }
@@ -609,7 +699,8 @@ impl Ready {
         });
         let far = self.levels.iter().flat_map(|level| level.far.first_seq().into_iter().chain(level.far.last_seq()));
         let timed = self.levels.iter().flat_map(|level| level.timed.iter().flat_map(|lane| lane.ends()));
-        let all: Vec<Seq> = near.chain(far).chain(timed).collect();
+        let parked = self.levels.iter().filter_map(|level| level.parked.as_ref()).flat_map(|parked| parked.ends());
+        let all: Vec<Seq> = near.chain(far).chain(timed).chain(parked).collect();
         Some((*all.iter().min()?, *all.iter().max()?))
     }
 
@@ -621,7 +712,8 @@ impl Ready {
             let fresh = level.fresh.range(start..).map(Entry::run);
             let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
                 [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
-            untimed.into_iter().chain(level.timed.iter().flat_map(move |lane| lane.sources(from)))
+            let beside = level.timed.iter().flat_map(move |lane| lane.sources(from));
+            untimed.into_iter().chain(beside).chain(level.parked.iter().flat_map(move |parked| parked.sources(from)))
         })
     }
 
@@ -641,7 +733,8 @@ impl Ready {
                 let fresh = level.fresh.range(start..).map(Entry::run);
                 let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
                     [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
-                untimed.into_iter().chain(level.timed.iter().flat_map(move |lane| lane.sources(from)))
+                let timed = level.timed.iter().flat_map(move |lane| lane.sources(from));
+                untimed.into_iter().chain(timed).chain(level.parked.iter().flat_map(move |parked| parked.sources(from)))
             })
             .map(Iterator::peekable)
             .collect();
@@ -660,7 +753,7 @@ impl Ready {
             level.fresh.get(at)
         });
         let timed = || level.timed.as_ref()?.near(seq);
-        entry.or_else(timed).and_then(Entry::message)
+        entry.or_else(timed).or_else(|| level.parked.as_ref()?.near(seq)).and_then(Entry::message)
     }
 
     /// What is known of a message of whatever priority.
@@ -677,7 +770,8 @@ impl Ready {
                 Ok(at) => level.fresh.remove(at)?,
                 Err(_) => {
                     let timed = || level.timed.as_mut()?.take(seq);
-                    level.far.remove(seq).map(Entry::from).or_else(timed)?
+                    let far = level.far.remove(seq).map(Entry::from).or_else(timed);
+                    far.or_else(|| level.parked.as_mut()?.withdraw(seq))?
                 }
             },
         };
@@ -693,7 +787,8 @@ impl Ready {
         if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             return Some(level.fresh[at].run());
         }
-        level.far.get(seq).or_else(|| level.timed.as_ref()?.find(seq))
+        let timed = || level.timed.as_ref()?.find(seq);
+        level.far.get(seq).or_else(timed).or_else(|| level.parked.as_ref()?.find(seq))
     }
 
     /// The message's record is elsewhere now.
@@ -704,9 +799,10 @@ impl Ready {
         } else if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             level.fresh[at].lsn = lsn;
         } else if !level.far.move_to(seq, lsn)
-            && let Some(lane) = &mut level.timed
+            && !level.timed.as_mut().is_some_and(|lane| lane.relocate(seq, lsn))
+            && let Some(parked) = &mut level.parked
         {
-            lane.relocate(seq, lsn);
+            parked.relocate(seq, lsn);
         }
     }
 
@@ -729,7 +825,8 @@ impl Level {
     }
 
     fn far_len(&self) -> usize {
-        self.far.len() + self.timed.as_ref().map_or(0, |lane| lane.far_len())
+        let parked = self.parked.as_ref().map_or(0, |parked| parked.far_len());
+        self.far.len() + self.timed.as_ref().map_or(0, |lane| lane.far_len()) + parked
     }
 
     fn has_far(&self) -> bool {
@@ -738,7 +835,8 @@ impl Level {
 
     fn far_heap_bytes(&self) -> u64 {
         let timed = self.timed.as_ref().map_or(0, |lane| lane.heap_bytes());
-        self.far.heap_bytes() + timed + self.expiries.as_ref().map_or(0, |expiries| expiries.heap_bytes())
+        let parked = self.parked.as_ref().map_or(0, |parked| parked.heap_bytes());
+        self.far.heap_bytes() + timed + parked + self.expiries.as_ref().map_or(0, |expiries| expiries.heap_bytes())
     }
 
     /// A message that expires is back: if the heads alone do not tell, it has to be found.
@@ -778,7 +876,8 @@ impl Level {
                     break;
                 }
                 let timed = self.timed.as_mut().and_then(|lane| lane.take(seq));
-                let Some(entry) = timed.or_else(|| self.returned.remove(&seq)) else { continue };
+                let elsewhere = || self.parked.as_mut()?.withdraw(seq);
+                let Some(entry) = timed.or_else(|| self.returned.remove(&seq)).or_else(elsewhere) else { continue };
                 missing -= 1;
                 match entry.message() {
                     Some(_) => found.near.push(entry),
@@ -837,6 +936,21 @@ impl Level {
             Some(Head::Far(run)) => run.seq,
         };
         timed < untimed
+    }
+
+    /// The first parked message if it comes before all others.
+    fn parked_before_first(&self) -> Option<Seq> {
+        let parked = self.parked.as_ref()?.first()?.seq;
+        let is_first = self.first().is_none_or(|head| match head {
+            Head::Near(entry) => parked < entry.seq,
+            Head::Far(run) => parked < run.seq,
+        });
+        is_first.then_some(parked)
+    }
+
+    fn parked_has_expired(&self, unix_ms: u64) -> bool {
+        let first = self.parked.as_ref().and_then(|parked| parked.first());
+        first.is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, unix_ms))
     }
 
     fn first_near(&self) -> Option<&Entry> {

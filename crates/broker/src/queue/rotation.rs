@@ -55,6 +55,20 @@ impl Rotation {
         self.circles.iter_mut().find_map(|circle| circle.turns.pop_front())
     }
 
+    /// Gives the turn back that was taken by [`Self::next`].
+    pub(crate) fn give_back(&mut self, priority: i64, consumer: Slot<Holder>) {
+        if let Ok(at) = self.find(priority) {
+            self.circles[at].turns.push_front(consumer);
+        }
+    }
+
+    /// The consumer, wherever it stands, takes its turn now.
+    pub(crate) fn leave(&mut self, priority: i64, consumer: Slot<Holder>) {
+        if let Ok(at) = self.find(priority) {
+            self.circles[at].turns.retain(|turn| *turn != consumer);
+        }
+    }
+
     /// Nobody can receive.
     pub(crate) fn is_empty(&self) -> bool {
         self.circles.iter().all(|circle| circle.turns.is_empty())

@@ -53,6 +53,12 @@ fn arguments(settings: &QueueSettings) -> Table {
         ("x-delayed-retry-max", number(settings.delayed_retry.map(|retry| retry.max_ms))),
         ("x-delayed-retry-backoff", settings.delayed_retry.map(|retry| backoff(retry.backoff))),
         ("x-delayed-retry-jitter", number(settings.delayed_retry.map(|retry| retry.jitter_percent.into()))),
+        ("x-group-key", settings.group_key.clone().map(Value::from)),
+        ("x-group-fair", settings.group_fair.then_some(true.into())),
+        ("x-group-max-in-flight", number(settings.group_in_flight_max.map(u64::from))),
+        ("x-group-rate-limit", settings.group_rate.map(|rate| format!("{rate:?}").into())),
+        ("x-rate-limit", settings.rate.map(|rate| format!("{rate:?}").into())),
+        ("x-max-in-flight", number(settings.in_flight_max.map(u64::from))),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
@@ -171,7 +177,7 @@ mod model {
                     }
                     Act::Settle(which) | Act::PutBack(which) if !held.is_empty() => {
                         let (_, seq) = held.remove(which % held.len());
-                        let taken = queue.take_unacked(Seq(seq)).unwrap();
+                        let taken = queue.take_unacked(Seq(seq), 0).unwrap();
                         if matches!(act, Act::Settle(_)) {
                             queue.leave(1);
                         } else {
@@ -182,7 +188,7 @@ mod model {
                     Act::Settle(_) | Act::PutBack(_) => {}
                     Act::PutAllBack(of) => {
                         while let Some(seq) = queue.holders[holders[of]].held.first_near() {
-                            let taken = queue.take_unacked(seq).unwrap();
+                            let taken = queue.take_unacked(seq, 0).unwrap();
                             queue.ready.put_back(taken.entry);
                             ready.push((3 - priorities[&seq.0], seq.0));
                         }

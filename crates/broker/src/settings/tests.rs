@@ -36,6 +36,12 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
             ("x-consumer-timeout", Value::I32(0)),
             ("x-consumer-timeout-action", text("cancel-consumer")),
             ("x-delivery-limit", Value::I32(-1)),
+            ("x-group-key", text("tenant")),
+            ("x-group-fair", Value::Bool(true)),
+            ("x-group-max-in-flight", Value::U8(3)),
+            ("x-group-rate-limit", text("10/m")),
+            ("x-rate-limit", Value::I32(50)),
+            ("x-max-in-flight", Value::I64(9)),
             ("x-of-the-vendor", Value::Void),
         ]),
         TITLE,
@@ -55,6 +61,12 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         timeout_action: Some(TimeoutAction::CancelConsumer),
         delivery_limit: Some(-1),
         delayed_retry: None,
+        group_key: Some("tenant".to_owned()),
+        group_fair: true,
+        group_in_flight_max: Some(3),
+        group_rate: Rate::parse("10/m"),
+        rate: Rate::per_second(50),
+        in_flight_max: Some(9),
     };
     assert_eq!(settings.unwrap(), expected);
     assert_eq!(QueueSettings::parse(&Table::new(), TITLE).unwrap(), QueueSettings::default());
@@ -154,6 +166,26 @@ fn a_dead_letter_key_needs_a_dead_letter_exchange() {
         refusal(&table([("x-dead-letter-routing-key", text("k"))])),
         format!("invalid arg 'x-dead-letter-routing-key' for {TITLE}: routing_key_but_no_dlx_defined")
     );
+}
+
+#[test]
+fn rates_and_groups_are_refused_by_name() {
+    for (name, value, why) in [
+        ("x-rate-limit", Value::I32(0), "{value_zero,0}"),
+        ("x-rate-limit", Value::I32(-5), "{value_negative,-5}"),
+        ("x-rate-limit", Value::I64(2_000_000_000), "{value_too_large,2000000000}"),
+        ("x-rate-limit", text("5/d"), "\"expected N, N/s, N/m or N/h, got 5/d\""),
+        ("x-rate-limit", Value::Bool(true), "{unacceptable_type,bool}"),
+        ("x-max-in-flight", Value::I32(0), "{value_zero,0}"),
+        ("x-max-in-flight", text("5"), "\"expected integer, got longstr\""),
+        ("x-group-key", Value::I32(1), "{unacceptable_type,signedint}"),
+        ("x-group-fair", Value::Bool(true), "group_option_but_no_group_key_defined"),
+        ("x-group-max-in-flight", Value::I32(2), "group_option_but_no_group_key_defined"),
+        ("x-group-rate-limit", text("1/s"), "group_option_but_no_group_key_defined"),
+    ] {
+        let fault = QueueSettings::parse(&table([(name, value)]), TITLE).unwrap_err();
+        assert_eq!(fault.text, format!("invalid arg '{name}' for {TITLE}: {why}"));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::peers::Peer;
 use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec, TimeoutAction};
+use crate::queue::ready::Entry;
 use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
 use crate::settings::{INVALID_TIMEOUT_ACTION, TIMEOUT_ACTION};
@@ -134,26 +135,31 @@ impl<S: Store> Shard<S> {
         let (channel, queue) = from;
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
         self.expire(slot, self.now.unix_ms);
-        let is_paused = self.queues[slot].is_paused;
-        if !is_paused && (!self.queues[slot].getters.is_empty() || self.is_unsure(slot)) {
+        let queue = &self.queues[slot];
+        let may_wait = !queue.is_paused;
+        if may_wait && (!queue.getters.is_empty() || queue.shaping.is_some() || self.is_unsure(slot)) {
             let connection = self.peers[peer].id;
             // So that the channel's end is noticed.
             self.channel(peer, channel);
             return self.keep_waiting(slot, Getter { connection, channel, call, no_ack });
         }
-        let outcome = self.take_from(peer, channel, slot, no_ack);
+        let queue = &mut self.queues[slot];
+        let entry = if refuses_get(queue) || queue.is_paused { None } else { queue.ready.pop_near() };
+        let outcome = self.hand_to_getter(peer, channel, slot, no_ack, entry);
         self.answer(peer, call, outcome);
     }
 
-    pub(super) fn take_from(
+    /// Answers a `basic.get` with what was found for it.
+    pub(super) fn hand_to_getter(
         &mut self,
         peer: Slot<Peer>,
         channel: ChannelId,
         slot: Slot<Queue>,
         no_ack: bool,
+        entry: Option<Entry>,
     ) -> Outcome {
         let queue = &mut self.queues[slot];
-        if queue.spec.settings.quorum && queue.spec.settings.single_active {
+        if refuses_get(queue) {
             let text = format!(
                 "cannot obtain access to locked {}. basic.get operations are not supported by quorum queues with single \
                  active consumer",
@@ -162,8 +168,7 @@ impl<S: Store> Shard<S> {
             return Outcome::Fault(Fault::new(ReplyCode::ResourceLocked, text));
         }
         queue.last_used_ms = self.now.ms;
-        let next = if queue.is_paused { None } else { queue.ready.pop_near() };
-        let Some(entry) = next else {
+        let Some(entry) = entry else {
             queue.counters.get_empty += 1;
             return Outcome::Empty;
         };
@@ -220,8 +225,11 @@ impl<S: Store> Shard<S> {
         for entry in self.queues[slot].ready.take_near() {
             self.retire(slot, &entry);
         }
-        if self.queues[slot].ready.has_any_far() || delayed > 0 {
+        if !self.queues[slot].ready.is_empty() || delayed > 0 {
             self.purge_far(slot);
+        }
+        if let Some((groups, terms)) = self.queues[slot].groups_now(self.now.ms) {
+            groups.forget_all(terms);
         }
         self.count_near(slot);
         self.answer(peer, call, Outcome::Purged { messages });
@@ -264,6 +272,11 @@ impl<S: Store> Shard<S> {
         }
         self.discard(far);
     }
+}
+
+/// Messages cannot be asked for one by one where a single consumer is active and the queue is a quorum queue.
+pub(super) fn refuses_get(queue: &Queue) -> bool {
+    queue.spec.settings.quorum && queue.spec.settings.single_active
 }
 
 /// A consumer argument that has to be an integer.

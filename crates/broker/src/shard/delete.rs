@@ -65,6 +65,9 @@ impl<S: Store> Shard<S> {
         if let Some(delayed) = &mut queue.delayed {
             self.timers.set(&mut delayed.timer_ms, 0, id, Due::Delay);
         }
+        if let Some(shaping) = &mut queue.shaping {
+            self.timers.set(&mut shaping.timer_ms, 0, id, Due::Turn);
+        }
         for (holder_slot, holder) in queue.holders.iter() {
             let mut timer_ms = holder.timer_ms;
             self.timers.set(&mut timer_ms, 0, id, Due::Acknowledgement(holder_slot));

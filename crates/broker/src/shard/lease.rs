@@ -84,7 +84,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn take_back(&mut self, slot: Slot<Queue>, seq: Seq) {
         let queue = &mut self.queues[slot];
         let Some(holder) = queue.unacked.holder_of(seq) else { return };
-        let Some(held) = queue.take_unacked(seq) else { return };
+        let Some(held) = queue.take_unacked(seq, self.now.ms) else { return };
         self.requeue(slot, held.entry);
         self.credit(slot, holder, 1);
     }

@@ -3,12 +3,15 @@
 //! A queue reads ahead of its consumers, one read at a time, and never more than a share of what may be near.
 
 use super::Shard;
+use super::consume::refuses_get;
 use super::dead_letter::{Dead, Unread};
 use super::operate::Scanning;
+use super::shaped::Found;
 use super::slots::Slot;
 use super::view::timestamp;
 use crate::command::{ConnectionEvent, ConnectionId, Outcome};
 use crate::message::Message;
+use crate::queue::groups::Group;
 use crate::queue::ready::{Body, Entry, Head, NEAR_BYTES};
 use crate::queue::run::Run;
 use crate::queue::{Getter, Queue};
@@ -31,6 +34,17 @@ pub(super) enum Reading {
         bytes: u64,
         /// They expired, and are to be dead-lettered.
         are_expired: bool,
+    },
+    /// The next messages of groups.
+    Parked {
+        /// The queue, which may be gone by the time of the answer.
+        queue: QueueId,
+        /// What was asked for, in order.
+        runs: Vec<Run>,
+        /// What that takes in memory, about.
+        bytes: u64,
+        /// The groups that wait for it.
+        groups: Vec<Slot<Group>>,
     },
     /// Messages that died.
     Dead(Unread),
@@ -162,6 +176,12 @@ impl<S: Store> Shard<S> {
                 self.serve_getters(slot);
                 self.touch(slot);
             }
+            Some(Reading::Parked { queue, runs, bytes, groups }) => {
+                self.reading_bytes -= bytes;
+                if let Some(&slot) = self.queue_slots.get(&queue) {
+                    self.hear_parked(slot, &runs, &groups, messages);
+                }
+            }
             Some(Reading::Dead(Unread { queue, run, reason })) => {
                 self.dead_reading_bytes -= run.near_bytes();
                 if let Some(&slot) = self.queue_slots.get(&queue.queue.id) {
@@ -182,7 +202,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    fn bring_near(&mut self, slot: Slot<Queue>, runs: &[Run], messages: Vec<(Lsn, Bytes)>) {
+    pub(super) fn bring_near(&mut self, slot: Slot<Queue>, runs: &[Run], messages: Vec<(Lsn, Bytes)>) {
         let is_last = self.queues[slot].ready.far_len() <= messages.len();
         let mut messages = messages.into_iter().peekable();
         for run in runs {
@@ -221,6 +241,9 @@ impl<S: Store> Shard<S> {
     /// Whether what is first has to be read, or dropped, before it is known what a `basic.get` finds.
     pub(super) fn is_unsure(&mut self, slot: Slot<Queue>) -> bool {
         let unix_ms = self.now.unix_ms;
+        if self.queues[slot].shaping.is_some() {
+            return false;
+        }
         let first = self.queues[slot].ready.first();
         first.is_some_and(|head| head.has_expired(unix_ms) || matches!(head, Head::Far(_)))
     }
@@ -237,7 +260,17 @@ impl<S: Store> Shard<S> {
                 return;
             }
             let Some(&peer) = self.peer_slots.get(&getter.connection) else { continue };
-            let outcome = self.take_from(peer, getter.channel, slot, getter.no_ack);
+            let queue = &mut self.queues[slot];
+            let entry = if queue.shaping.is_none() {
+                if refuses_get(queue) || queue.is_paused { None } else { queue.ready.pop_near() }
+            } else {
+                match self.pick_for_get(peer, slot, &getter) {
+                    Found::Entry(entry) => Some(entry),
+                    Found::Nothing => None,
+                    Found::Unknown => return self.queues[slot].getters.push_front(getter),
+                }
+            };
+            let outcome = self.hand_to_getter(peer, getter.channel, slot, getter.no_ack, entry);
             self.expire(slot, self.now.unix_ms);
             self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome });
         }
@@ -270,7 +303,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn unread(&self) -> impl Iterator<Item = &Unread> {
         let read = self.readings.values().filter_map(|reading| match reading {
             Reading::Dead(dead) => Some(dead),
-            Reading::Ahead { .. } | Reading::Head { .. } | Reading::Scan(_) => None,
+            Reading::Ahead { .. } | Reading::Parked { .. } | Reading::Head { .. } | Reading::Scan(_) => None,
         });
         read.chain(&self.dead_unread)
     }

@@ -247,9 +247,10 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
     let Some(Found { mut places, last, doubted }) = found else { return queue };
-    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == 0 && run.due_at_ms == 0) {
+    let priority = places.first().map_or(0, |first| first.priority);
+    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == priority && run.due_at_ms == 0) {
         places.range(Seq(0)).for_each(|run| log.retain(&run));
-        queue.adopt(places);
+        queue.adopt(places, priority);
         queue.pass(last);
         return queue;
     }

@@ -50,7 +50,11 @@ impl<S: Store> Shard<S> {
         let before = self.queues[slot].ready.sums();
         let is_paused = self.queues[slot].is_paused;
         let mut is_held_up = false;
-        while !is_paused && !self.queues[slot].ready.is_empty() {
+        let is_shaped = self.queues[slot].shaping.is_some();
+        if is_shaped && !is_paused {
+            self.dispatch_shaped(slot);
+        }
+        while !(is_paused || is_shaped || self.queues[slot].ready.is_empty()) {
             if self.queues[slot].rotation.is_empty() {
                 break;
             }
@@ -193,7 +197,11 @@ impl<S: Store> Shard<S> {
             }
             let queue = &mut self.queues[slot];
             let mourns = queue.spec.mourns();
-            let taken = if mourns { queue.ready.pop_near() } else { queue.ready.pop() };
+            let taken = match (queue.ready.has_parked(), mourns) {
+                (true, _) => queue.ready.pop_oldest(!mourns),
+                (false, true) => queue.ready.pop_near(),
+                (false, false) => queue.ready.pop(),
+            };
             let Some(entry) = taken else { return self.read_ahead(slot, None) };
             queue.counters.maxlen += 1;
             self.note_dropped(mourns);
@@ -205,7 +213,7 @@ impl<S: Store> Shard<S> {
         self.droppable = self.droppable.saturating_sub(if is_mourned { MOURNED_COST } else { 1 });
     }
 
-    fn drop_more_later(&mut self, slot: Slot<Queue>) {
+    pub(super) fn drop_more_later(&mut self, slot: Slot<Queue>) {
         if self.dropping.last() != Some(&slot) {
             self.dropping.push(slot);
         }
@@ -222,7 +230,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Whether the consumer, whose turn it is, may get a message; if not, notes what it waits for.
-    fn can_receive(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) -> bool {
+    pub(super) fn can_receive(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) -> bool {
         let holder = &mut self.queues[slot].holders[consumer];
         let channel = &mut self.channels[holder.channel];
         let peer = &mut self.peers[channel.peer];
@@ -240,7 +248,7 @@ impl<S: Store> Shard<S> {
         false
     }
 
-    fn deliver(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>, entry: Entry) {
+    pub(super) fn deliver(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>, entry: Entry) {
         let holder = &self.queues[slot].holders[consumer];
         let (channel, no_ack) = (holder.channel, holder.no_ack);
         let delivery = self.hand_over(slot, consumer, entry);
@@ -274,6 +282,10 @@ impl<S: Store> Shard<S> {
             message: message.expect("what is handed over is near"),
         };
         queue.counters.redeliver += u64::from(entry.redelivered);
+        if queue.shaping.is_some() {
+            queue.note_handed_over(entry.seq, to, delivery.no_ack, self.now.ms);
+        }
+        let holder = &queue.holders[to];
         queue.last_busy_unix_ms = self.now.unix_ms;
         if holder.no_ack {
             self.retire(slot, &entry);
@@ -371,12 +383,19 @@ impl<S: Store> Shard<S> {
         let Some(queue) = self.queues.get_mut(slot) else { return };
         if queue.holders.get(consumer).is_some_and(|holder| holder.turn == from) {
             queue.pace.note_hungry();
+            if queue.is_waiting_for_its_turn(consumer) {
+                queue.holders[consumer].turn = Turn::Inactive;
+                return;
+            }
             queue.join_rotation(consumer);
             self.touch(slot);
         }
     }
 
     fn arm_timers(&mut self, slot: Slot<Queue>) {
+        if self.queues[slot].shaping.is_some() {
+            self.arm_turn_timer(slot);
+        }
         let queue = &mut self.queues[slot];
         let id = queue.spec.queue.id;
         if let Some(unix_ms) = queue.ready.next_expiry() {
@@ -419,6 +438,12 @@ impl<S: Store> Shard<S> {
                 Due::Delay => {
                     if let Some(delayed) = &mut queue.delayed {
                         self.timers.set(&mut delayed.timer_ms, 0, id, due);
+                    }
+                    self.touch(slot);
+                }
+                Due::Turn => {
+                    if let Some(shaping) = &mut queue.shaping {
+                        self.timers.set(&mut shaping.timer_ms, 0, id, due);
                     }
                     self.touch(slot);
                 }

@@ -27,7 +27,7 @@ impl<S: Store> Shard<S> {
         if self.channels[queue.holders[holder].channel].peer != peer {
             return;
         }
-        let Some(held) = queue.take_unacked(seq) else { return };
+        let Some(held) = queue.take_unacked(seq, self.now.ms) else { return };
         let mut entry = held.entry;
         queue.last_busy_unix_ms = self.now.unix_ms;
         match how {
@@ -43,7 +43,7 @@ impl<S: Store> Shard<S> {
             }
             Settlement::Requeue => self.requeue(slot, entry),
             Settlement::Unsent => {
-                queue.ready.put_back(entry);
+                queue.put_back(entry, self.now.ms);
                 self.touch(slot);
             }
         }
@@ -79,7 +79,7 @@ impl<S: Store> Shard<S> {
         }
         match wait {
             Some(_) => queue.delay(entry.run()),
-            None => queue.ready.put_back(entry),
+            None => queue.put_back(entry, self.now.ms),
         }
         self.touch(slot);
     }
@@ -108,7 +108,7 @@ impl<S: Store> Shard<S> {
                     run.due_at_ms = due_at_ms(self.now.unix_ms, wait_ms, run.expires_at_ms);
                     queue.delay(Run { holder: 0, since_ms: 0, ..run });
                 }
-                None => queue.ready.return_far(run),
+                None => queue.put_back_far(run, self.now.ms),
             }
             if !run.kept {
                 continue;
@@ -143,6 +143,12 @@ impl<S: Store> Shard<S> {
         if !channel.waiting.is_empty() {
             self.freed_channels.push(holder.channel);
         }
+        if queue.shaping.is_some() || queue.successor.is_some() {
+            queue.succeed();
+            self.touch(slot);
+        }
+        let queue = &mut self.queues[slot];
+        let holder = &queue.holders[holder_slot];
         match holder.turn {
             Turn::Full if !holder.is_full() => {
                 queue.pace.note_hungry();
@@ -169,12 +175,12 @@ impl<S: Store> Shard<S> {
     fn requeue_all(&mut self, slot: Slot<Queue>, holder: Slot<Holder>) {
         // The last of a cancelled consumer's messages takes the holder with it.
         while let Some(seq) = self.queues[slot].holders.get(holder).and_then(|holder| holder.held.first_near()) {
-            let Some(held) = self.queues[slot].take_unacked(seq) else { return };
+            let Some(held) = self.queues[slot].take_unacked(seq, self.now.ms) else { return };
             self.requeue(slot, held.entry);
             self.credit(slot, holder, 1);
         }
         while self.queues[slot].holders.get(holder).is_some_and(|holder| holder.held.has_far()) {
-            let runs = self.queues[slot].take_far_unacked(holder);
+            let runs = self.queues[slot].take_far_unacked(holder, self.now.ms);
             let count = runs.iter().map(|run| run.count).sum();
             self.requeue_runs(slot, runs);
             self.credit(slot, holder, count);

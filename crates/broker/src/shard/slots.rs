@@ -18,7 +18,7 @@ impl<T> Slot<T> {
     }
 
     /// The slot with that number, which came from [`Self::index`].
-    pub(crate) fn from_index(at: u32) -> Self {
+    pub(crate) const fn from_index(at: u32) -> Self {
         Self { at, kind: PhantomData }
     }
 }
@@ -58,6 +58,11 @@ impl<T> Slots<T> {
     /// What the slot holds, if anything.
     pub(crate) fn get_mut(&mut self, slot: Slot<T>) -> Option<&mut T> {
         self.all.get_mut(slot.at as usize)?.as_mut()
+    }
+
+    /// How many there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.all.capacity()
     }
 
     /// Everything, by slot.

@@ -6,6 +6,7 @@ mod consuming;
 mod dead_letters;
 mod far;
 mod leases;
+mod groups;
 mod limits;
 mod operations;
 mod recovery;

@@ -14,6 +14,8 @@ pub(crate) enum Due {
     Delay,
     /// The queue may have been unused for too long.
     Idle,
+    /// A rate lets something go.
+    Turn,
     /// The oldest delivery of this holder may be overdue.
     Acknowledgement(Slot<Holder>),
 }
