@@ -11,7 +11,7 @@ mod outputs;
 mod queues;
 mod restarts;
 
-pub use content::{Confirm, Content, Deaths, Draft, Message, REPLY_TO, Receipt, Sight, Target};
+pub use content::{Confirm, Content, Deaths, Draft, GROUP_KEY, Message, REPLY_TO, Receipt, Sight, Target};
 
 use crate::trace;
 use amqp::{ChannelId, Properties};

@@ -1,6 +1,7 @@
 //! What a run is made of: how many of everything, which queues, what clients like to do, what goes wrong how often.
 //! All of it follows from the seed.
 
+use crate::ledger::GROUP_KEY;
 use crate::random::Random;
 use amqp::{Table, Value};
 use broker::shard::Near;
@@ -313,6 +314,21 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
     while queues.len() as u64 > kept {
         let at = random.index(queues.len());
         queues.remove(at);
+    }
+    // Drawn aside, so that seeds from before there were groups have the other queues that they had.
+    let mut aside = random.clone();
+    if aside.one_in(3) {
+        let key = ("x-group-key", Value::from(GROUP_KEY));
+        let arguments = match aside.below(4) {
+            0 => table(&[key]),
+            1 => table(&[key, ("x-group-fair", Value::Bool(true))]),
+            2 => table(&[key, ("x-max-in-flight", number(3))]),
+            _ => table(&[("x-max-in-flight", number(2)), ("x-rate-limit", number(100))]),
+        };
+        let name = "shaped".to_owned();
+        let (durable, in_fanout) = (aside.one_in(2), aside.one_in(2));
+        let (auto_delete, exclusive, is_volatile) = (false, false, false);
+        queues.push(QueuePlan { name, durable, auto_delete, exclusive, is_volatile, in_fanout, arguments });
     }
     let missing: Vec<QueuePlan> = ["graves", "work", "retry"]
         .into_iter()

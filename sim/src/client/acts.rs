@@ -384,7 +384,7 @@ impl Client {
                 priority: around.random.one_in(3).then(|| u8::try_from(around.random.below(7)).expect("small")),
                 delay_ms: aside.one_in(10).then(|| aside.scaled(3_000) + 1),
                 mandatory: around.random.one_in(6),
-                has_headers: around.random.one_in(10),
+                has_headers: around.random.one_in(3),
                 wants_reply: false,
                 body_bytes: usize::try_from(around.random.scaled(body_bytes)).expect("small"),
                 is_named: !is_alike,

@@ -7,6 +7,11 @@ use broker::message::hold_back;
 use bytes::BytesMut;
 use std::collections::BTreeSet;
 
+/// The header that names a message's group, …
+pub const GROUP_KEY: &str = "of";
+/// … and how many there are.
+const GROUPS: u64 = 3;
+
 /// What is to be published.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each is the property or flag of that name")]
@@ -73,6 +78,8 @@ pub struct Message {
     pub(super) delay_ms: Option<u64>,
     body_bytes: usize,
     is_named: bool,
+    /// What queues with groups know it by.
+    pub(super) group: Option<u8>,
     pub(super) copies: Vec<Copy>,
     pub(super) told: Option<Confirm>,
     pub(super) is_returned: bool,
@@ -85,7 +92,7 @@ pub struct Message {
 
 impl Message {
     pub(super) fn new(number: u64, draft: Draft, (client, channel): (u64, u64)) -> Self {
-        let of = draft.has_headers.then_some(("of", Value::I64(1)));
+        let of = draft.has_headers.then_some((GROUP_KEY, Value::I64((number % GROUPS).cast_signed())));
         let delay = draft.delay_ms.map(|ms| ("x-delay", Value::I64(i64::try_from(ms).expect("small"))));
         let headers = of.into_iter().chain(delay).collect();
         let list = PropertyList {
@@ -111,6 +118,7 @@ impl Message {
             delay_ms: draft.delay_ms,
             body_bytes: if draft.is_named { draft.body_bytes } else { draft.body_bytes.max(size_of::<u64>()) },
             is_named: draft.is_named,
+            group: draft.has_headers.then_some(u8::try_from(number % GROUPS).expect("few")),
             copies: Vec::new(),
             told: None,
             is_returned: false,

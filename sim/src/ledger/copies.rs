@@ -81,11 +81,18 @@ impl Ledger {
         assert_eq!(message.delay_ms, publish.delay_ms, "the delay of m{number}");
         let (unix_ms, is_timed) = (self.unix_ms, message.delay_ms.is_some());
         let since_ms = unix_ms + message.delay_ms.unwrap_or(0);
+        let group = message.group;
         for &root in publish.queues.iter() {
             let Some(queue) = self.queues.get_mut(&root).filter(|queue| queue.is_there()) else { continue };
             assert_eq!(queue.spec.queue.shard, shard, "a publish went to the wrong shard");
             let settings = &queue.spec.settings;
-            let level = settings.priority_max.map_or(0, |max| publish.priority.unwrap_or(0).min(max));
+            let level = match (settings.priority_max, &settings.group_key) {
+                // Each group is in order, and so is what belongs to none.
+                (_, Some(_)) => group.map_or(0, |group| group + 1),
+                (Some(max), _) => publish.priority.unwrap_or(0).min(max),
+                (None, _) if settings.quorum => publish.priority.unwrap_or(4).min(31),
+                (None, _) => 0,
+            };
             let order = (u8::MAX - level, queue.next_order);
             queue.next_order += 1;
             let is_logged = queue.spec.durable && (persistent || settings.quorum);

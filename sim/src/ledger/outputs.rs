@@ -133,6 +133,7 @@ impl Ledger {
         let has_expired = copy.expires_at_ms != 0 && copy.expires_at_ms < unix_ms;
         assert!(!has_expired, "{what} at {unix_ms}: it had expired ({copy:?})");
         assert_eq!(delivery.redelivered, copy.is_redelivered, "{what}: redelivered");
+        self.check_shares(delivery, place, what);
         let (root, order) = (copy.root, copy.order);
         let queue = self.queues.get_mut(&root).expect("roots are known");
         let shown = if queue.spec.settings.shows_attempts() { copy.attempts } else { 0 };
@@ -145,6 +146,26 @@ impl Ledger {
             let Some(connection) = connection else { return };
             let received = self.step.received.insert((connection, root, order.0), order.1);
             assert!(received.is_none_or(|before| before < order.1), "{what}: a later one came first");
+        }
+    }
+
+    /// A group is in flight one by one, and a queue's limit holds.
+    fn check_shares(&self, delivery: &Delivery, place: Place, what: &str) {
+        let queue = delivery.queue.id;
+        let settings = &self.queues[&queue].spec.settings;
+        // What needs no acknowledgement may have gone before what another connection got in this step.
+        if delivery.no_ack || settings.group_key.is_none() && settings.in_flight_max.is_none() {
+            return;
+        }
+        let held = || self.held.range((queue, Seq(0))..=(queue, Seq(u64::MAX))).map(|(_, other)| *other);
+        if let Some(max) = settings.in_flight_max {
+            let count = held().count();
+            assert!(count < max as usize, "{what}: {count} are in flight");
+        }
+        let group = self.messages[place.message].group;
+        if settings.group_key.is_some() && group.is_some() {
+            let other = held().find(|other| self.messages[other.message].group == group);
+            assert!(other.is_none(), "{what}: {other:?} of its group is in flight");
         }
     }
 

@@ -352,6 +352,7 @@ impl Groups {
     }
 
     /// How many groups there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }
