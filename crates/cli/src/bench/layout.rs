@@ -32,6 +32,9 @@ pub(super) struct Flags {
     /// An argument of the queues, as x-queue-type=quorum or x-max-length=1000 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) argument: Vec<Argument>,
+    /// Messages carry a header `group`, with so many values in turn (for --argument x-group-key=group)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) groups: Option<u32>,
     /// Publish by an exchange of this type, which all queues are bound to
     #[arg(long, value_name = "TYPE", default_value = "default")]
     pub(super) exchange: ExchangeKind,
@@ -85,6 +88,7 @@ impl Default for Flags {
             queues: 1,
             durable: false,
             argument: Vec::new(),
+            groups: None,
             exchange: ExchangeKind::Default,
             keys: None,
             bindings: 0,
@@ -166,7 +170,17 @@ impl Layout {
         let kind = match flags.exchange {
             ExchangeKind::Default => {
                 ensure!(flags.keys.is_none() && flags.bindings == 0, "--keys and --bindings need an --exchange");
-                self.routes = self.queues.iter().map(|queue| Route::to_queue(queue)).collect();
+                let Some(groups) = flags.groups else {
+                    self.routes = self.queues.iter().map(|queue| Route::to_queue(queue)).collect();
+                    return Ok(());
+                };
+                ensure!(groups.is_multiple_of(queues), "--groups {groups} is no multiple of --queues {queues}");
+                let to_queue = |(queue, number): (&String, u32)| {
+                    let mut headers = Table::new();
+                    headers.insert("group", header(number));
+                    Route { headers: Some(headers), ..Route::to_queue(queue) }
+                };
+                self.routes = self.queues.iter().cycle().zip(0..groups).map(to_queue).collect();
                 return Ok(());
             }
             ExchangeKind::Direct => "direct",
@@ -174,6 +188,7 @@ impl Layout {
             ExchangeKind::Topic => "topic",
             ExchangeKind::Headers => "headers",
         };
+        ensure!(flags.groups.is_none(), "--groups needs the default exchange");
         let is_fanout = flags.exchange == ExchangeKind::Fanout;
         let keys = flags.keys.unwrap_or(if is_fanout { 1 } else { queues });
         ensure!(keys <= queues, "--keys {keys} with --queues {queues}: some messages would reach no queue");
