@@ -316,7 +316,6 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
         queues.remove(at);
     }
     // Drawn aside, so that seeds from before there were groups have the other queues that they had.
-    let mut aside = random.clone();
     if aside.one_in(3) {
         let key = ("x-group-key", Value::from(GROUP_KEY));
         let arguments = match aside.below(4) {

@@ -9,6 +9,10 @@ mod delay;
 mod leases;
 #[path = "wire/operations.rs"]
 mod operations;
+#[path = "wire/groups.rs"]
+mod groups;
+#[path = "wire/rates.rs"]
+mod rates;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 #[path = "wire/real_client.rs"]

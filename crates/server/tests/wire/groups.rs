@@ -1,7 +1,9 @@
 //! Message groups as a client sees them.
 
 use super::*;
-use crate::real_client::{body, consume, declare, get, next, open, open_confirming, publish, start_on_remains_of, table, text};
+use crate::real_client::{
+    body, consume, declare, get, next, open, open_confirming, publish, start_on_remains_of, table, text,
+};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -174,7 +176,10 @@ async fn what_makes_no_sense_is_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _address) = start(directory.path()).await;
     for (arguments, why) in [
-        (vec![("x-group-key", AMQPValue::LongInt(1))], "invalid arg 'x-group-key' for queue 'jobs' in vhost '/': {unacceptable_type,signedint}"),
+        (
+            vec![("x-group-key", AMQPValue::LongInt(1))],
+            "invalid arg 'x-group-key' for queue 'jobs' in vhost '/': {unacceptable_type,signedint}",
+        ),
         (
             vec![("x-group-fair", AMQPValue::Boolean(true))],
             "invalid arg 'x-group-fair' for queue 'jobs' in vhost '/': group_option_but_no_group_key_defined",

@@ -96,7 +96,8 @@ async fn what_is_no_rate_is_refused_in_words() {
     ] {
         let channel = open(&server).await;
         let arguments = table(&[("x-rate-limit", value)]);
-        let refused = channel.queue_declare("jobs".into(), QueueDeclareOptions::default(), arguments).await.unwrap_err();
+        let refused =
+            channel.queue_declare("jobs".into(), QueueDeclareOptions::default(), arguments).await.unwrap_err();
         let text = refused.to_string();
         let expected = format!("PRECONDITION_FAILED - invalid arg 'x-rate-limit' for queue 'jobs' in vhost '/': {why}");
         assert!(text.contains(&expected), "{text}");
