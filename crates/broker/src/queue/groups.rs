@@ -344,6 +344,10 @@ impl Groups {
                 }
             }
         }
+        let is_empty = self.by_key.is_empty() && self.keyless.is_none() && !self.is_reading;
+        if is_empty && self.all.capacity() > KEPT_GROUPS {
+            *self = Self { ticket: self.ticket, ..Self::default() };
+        }
     }
 
     /// When [`Self::catch_up`] has something to do (ms).
@@ -574,6 +578,8 @@ const SEQ_BITS: u32 = 56;
 const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
 /// Below all groups.
 const FIRST_GROUP: Slot<Group> = Slot::from_index(0);
+/// With no group left, room for so many is kept.
+const KEPT_GROUPS: usize = 1024;
 /// Room that an emptied list keeps.
 const KEPT_STRETCHES: usize = 16;
 

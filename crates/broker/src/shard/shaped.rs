@@ -227,8 +227,12 @@ impl<S: Store> Shard<S> {
 
     /// Has the first messages of groups read whose turn it was, and some that follow.
     fn read_parked(&mut self, slot: Slot<Queue>) {
-        let mut bytes_left = self.settings.near.queue_bytes / 4;
+        let near_bytes = self.settings.near.queue_bytes;
+        let mut bytes_left = near_bytes / 4;
         let queue = &mut self.queues[slot];
+        // Of very many groups there is room for the first of each that is wanted, and no more.
+        let is_short = queue.ready.parked_near_bytes() >= near_bytes / 2;
+        let most = if is_short { 1 } else { READ_OF_GROUP };
         let id = queue.spec.queue.id;
         let ready = &queue.ready;
         let terms = Terms::new(&queue.spec.settings, self.now.ms);
@@ -239,7 +243,7 @@ impl<S: Store> Shard<S> {
         let (mut runs, mut read): (Vec<Run>, Vec<Slot<Group>>) = (Vec::new(), Vec::new());
         while (bytes_left > 0 || runs.is_empty())
             && runs.len() < RUNS_MAX
-            && let Some((group, ranks)) = groups.next_unread(READ_OF_GROUP)
+            && let Some((group, ranks)) = groups.next_unread(most)
         {
             let first = runs.len();
             for run in ranks.into_iter().filter_map(|rank| ready.parked_far(rank)) {

@@ -11,13 +11,22 @@ fn grouped() -> QueueSettings {
 }
 
 fn of_key(key: Option<u64>, body: &str, priority: Option<u8>, persistent: bool) -> Command {
+    keyed(key, body, priority, persistent, None)
+}
+
+fn of_key_with_ttl(key: Option<u64>, priority: Option<u8>, persistent: bool, ttl_ms: Option<u64>) -> Command {
+    keyed(key, "x", priority, persistent, ttl_ms)
+}
+
+fn keyed(key: Option<u64>, body: &str, priority: Option<u8>, persistent: bool, ttl_ms: Option<u64>) -> Command {
+    let expiration = ttl_ms.map(|ms| ms.to_string().into_bytes());
     let mut headers = Table::new();
     headers.insert("first", "x");
     if let Some(key) = key {
         headers.insert("tenant", Value::I64(key as i64));
     }
     let delivery_mode = persistent.then_some(2);
-    let list = PropertyList { headers: Some(headers), priority, delivery_mode, ..PropertyList::default() };
+    let list = PropertyList { headers: Some(headers), priority, delivery_mode, expiration, ..PropertyList::default() };
     Command::Publish(publication(&[1], body, &list))
 }
 
@@ -324,7 +333,7 @@ fn a_quorum_queue_has_32_priorities_and_4_for_those_that_say_nothing() {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Publish { key: Option<u64>, priority: u8, persistent: bool },
+    Publish { key: Option<u64>, priority: u8, persistent: bool, ttl_ms: Option<u64> },
     Consume { prefetch: u32, no_ack: bool },
     Cancel(usize),
     CloseChannel(usize),
@@ -343,8 +352,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Settlement::Unsent),
     ];
     prop_oneof![
-        20 => (key, prop_oneof![4 => Just(0u8), 1 => 0..3u8], any::<bool>())
-            .prop_map(|(key, priority, persistent)| Act::Publish { key, priority, persistent }),
+        20 => (key, prop_oneof![4 => Just(0u8), 1 => 0..3u8], any::<bool>(), prop_oneof![4 => Just(None), 1 => (1..900u64).prop_map(Some)])
+            .prop_map(|(key, priority, persistent, ttl_ms)| Act::Publish { key, priority, persistent, ttl_ms }),
         4 => (0..4u32, prop::bool::weighted(0.1)).prop_map(|(prefetch, no_ack)| Act::Consume { prefetch, no_ack }),
         1 => any::<usize>().prop_map(Act::Cancel),
         1 => any::<usize>().prop_map(Act::CloseChannel),
@@ -386,6 +395,8 @@ struct Job {
     key: Option<u64>,
     priority: u8,
     state: State,
+    /// Unix milliseconds.
+    expires_at_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -486,6 +497,15 @@ impl Model {
         }
     }
 
+    /// What is ready and over goes; what came back at its last moment, too.
+    fn expire(&mut self, unix_ms: u64) {
+        for job in self.jobs.iter_mut().filter(|job| job.state == State::Ready) {
+            if job.expires_at_ms.is_some_and(|at_ms| at_ms <= unix_ms) {
+                job.state = State::Gone;
+            }
+        }
+    }
+
     fn release(&mut self, by: u32) {
         for at in 0..self.jobs.len() {
             if self.jobs[at].state == State::Held(by) {
@@ -540,10 +560,11 @@ proptest! {
                 (!live.is_empty()).then(|| live[which % live.len()])
             };
             match act {
-                Act::Publish { key, priority, persistent } => {
+                Act::Publish { key, priority, persistent, ttl_ms } => {
                     let level = if model.settings.priority_max.is_some() { priority } else { 0 };
-                    model.jobs.push(Job { key, priority: level, state: State::Ready });
-                    world.command(1, of_key(key, "x", Some(priority), persistent));
+                    let expires_at_ms = ttl_ms.map(|ttl_ms| world.now.unix_ms + ttl_ms);
+                    model.jobs.push(Job { key, priority: level, state: State::Ready, expires_at_ms });
+                    world.command(1, of_key_with_ttl(key, Some(priority), persistent, ttl_ms));
                 }
                 Act::Consume { prefetch, no_ack } => {
                     let number = next_worker;
@@ -599,9 +620,15 @@ proptest! {
                     model.jobs.iter_mut().filter(|job| job.state == State::Ready).for_each(|job| job.state = State::Gone);
                     world.ask(1, |call| Command::Purge { call, queue: Q });
                 }
-                Act::Pass(ms) => world.pass(ms),
+                Act::Pass(ms) => {
+                    // So that nothing that is due by then can have been delivered before.
+                    model.expire(world.now.unix_ms + ms);
+                    world.pass(ms);
+                }
             }
+            // Expired heads may be looked at again, by a timer.
             world.settle_down();
+            model.expire(world.now.unix_ms);
             for got in world.deliveries() {
                 model.deliver(got.seq, got.consumer, world.now.ms);
             }
