@@ -33,7 +33,7 @@ enum Command {
     /// Run the server (as `leveret` alone does)
     Serve(serve::Flags),
     /// Load any AMQP 0-9-1 broker and measure it
-    Bench(bench::Flags),
+    Bench(Box<bench::Flags>),
     /// Look into a data directory while no server runs on it
     Store(store::Flags),
     /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)

@@ -469,6 +469,7 @@ enum Ranks {
     #[default]
     None,
     One(u64),
+    #[expect(clippy::box_collection, reason = "most groups have none, and a deque in place would be twice as large")]
     Many(Box<VecDeque<Stretch>>),
 }
 
