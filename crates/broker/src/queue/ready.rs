@@ -486,6 +486,7 @@ impl Ready {
         &mut self.levels[at]
     }
 
+    #[inline(always)]
     fn left(&mut self, entry: Entry) -> Entry {
         if entry.expires_at_ms != 0 {
             self.levels[usize::from(entry.priority)].expect_no_more(&entry.run());
@@ -511,6 +512,7 @@ impl Ready {
     }
 
     /// Takes the message that leaves next if it is near.
+    #[inline(always)]
     pub(crate) fn pop_near(&mut self) -> Option<Entry> {
         self.find_top();
         let level = self.levels.get_mut(self.top)?;
@@ -989,6 +991,7 @@ impl Level {
         }
     }
 
+    #[inline(always)]
     fn pop_near(&mut self) -> Option<Entry> {
         if !self.returned.is_empty() {
             let first = self.returned.first_entry()?;

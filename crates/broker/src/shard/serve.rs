@@ -230,6 +230,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Whether the consumer, whose turn it is, may get a message; if not, notes what it waits for.
+    #[inline(always)]
     pub(super) fn can_receive(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) -> bool {
         let holder = &mut self.queues[slot].holders[consumer];
         let channel = &mut self.channels[holder.channel];
@@ -248,6 +249,8 @@ impl<S: Store> Shard<S> {
         false
     }
 
+    // Plain queues deliver as if there were no other callers.
+    #[inline(always)]
     pub(super) fn deliver(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>, entry: Entry) {
         let holder = &self.queues[slot].holders[consumer];
         let (channel, no_ack) = (holder.channel, holder.no_ack);
