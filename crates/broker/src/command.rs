@@ -591,10 +591,11 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
-    /// From the catalog: a queue is like this from now on. Only what policies can change differs.
-    ChangeQueue {
-        /// The queue.
-        spec: Arc<QueueSpec>,
+    /// From the catalog: queues are like this from now on. Only what policies can change differs. At a start it comes
+    /// before anything else, all queues in one, so that none is served as if there were no policies.
+    ChangeQueues {
+        /// The queues.
+        specs: Vec<Arc<QueueSpec>>,
     },
     /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
     DeleteQueue {

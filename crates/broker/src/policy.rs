@@ -4,8 +4,8 @@
 //! policies one more. They are never merged with others of their kind. What an object is like follows from its own
 //! arguments, that policy and that operator policy: see [`effective`].
 
-use crate::command::{Fault, QueueSettings, QueueSpec, TimeoutAction, VhostId};
-use crate::settings::{delayed_retry, term};
+use crate::command::{Fault, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
+use crate::settings::{delayed_retry, rate, term};
 use amqp::{ReplyCode, Table, Value};
 use fancy_regex::{Regex, RegexBuilder};
 use std::fmt;
@@ -226,6 +226,16 @@ impl Applied {
         said.chain(own).min()
     }
 
+    fn fewest(&self, own: Option<u32>, key: &str) -> Option<u32> {
+        self.least(own.map(u64::from), key).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// The lowest rate that any of them has, and the object's own.
+    fn slowest(&self, own: Option<Rate>, key: &str) -> Option<Rate> {
+        let said = self.each().filter_map(|policy| policy.definition.get(key)).filter_map(rate);
+        said.chain(own).min_by(Rate::compare)
+    }
+
     /// What the operator's has, or else the user's.
     fn first<'a>(&'a self, key: &str) -> Option<&'a str> {
         self.each().find_map(|policy| policy.text(key))
@@ -286,6 +296,10 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
             .timeout_action
             .or_else(|| applied.first("consumer-timeout-action").and_then(TimeoutAction::named)),
         delayed_retry: delayed_retry(&retry_arguments(arguments, applied)),
+        rate: applied.slowest(own.rate, "rate-limit"),
+        group_rate: applied.slowest(own.group_rate, "group-rate-limit"),
+        in_flight_max: applied.fewest(own.in_flight_max, "max-in-flight"),
+        group_in_flight_max: applied.fewest(own.group_in_flight_max, "group-max-in-flight"),
         ..own
     }
 }
@@ -334,6 +348,8 @@ enum Values {
     Text,
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// As `x-rate-limit`.
+    Rate,
     /// Anything: it means nothing here.
     Anything,
 }
@@ -345,6 +361,7 @@ impl Values {
             Self::Integer => value.as_i64().is_some(),
             Self::Text => value.as_str().is_some(),
             Self::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
+            Self::Rate => rate(value).is_some(),
             Self::Anything => true,
         }
     }
@@ -417,6 +434,10 @@ const KEYS: &[Key] = &[
         false,
     ),
     key("delayed-retry-jitter", "delayed retry jitter", Values::From(0, 100), Merge::Least, false),
+    key("rate-limit", "rate limit", Values::Rate, Merge::Operators, false),
+    key("group-rate-limit", "group rate limit", Values::Rate, Merge::Operators, false),
+    key("max-in-flight", "maximum in flight", Values::From(1, u32::MAX as i64), Merge::Least, false),
+    key("group-max-in-flight", "maximum in flight of a group", Values::From(1, u32::MAX as i64), Merge::Least, false),
     key(
         "consumer-timeout-action",
         "consumer timeout action",

@@ -334,7 +334,7 @@ impl<S: Store> Shard<S> {
                     self.when_durable(lsn, Waiter::Ticket(ticket));
                 }
             }
-            ShardInput::ChangeQueue { spec } => self.change_queue(spec),
+            ShardInput::ChangeQueues { specs } => specs.into_iter().for_each(|spec| self.change_queue(spec)),
             ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket } => {
                 self.serve_queue(queue, topology);
                 self.delete_on_request(queue, if_unused, if_empty, ticket);

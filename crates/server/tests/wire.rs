@@ -5,12 +5,12 @@
 mod alarms;
 #[path = "wire/delay.rs"]
 mod delay;
+#[path = "wire/groups.rs"]
+mod groups;
 #[path = "wire/leases.rs"]
 mod leases;
 #[path = "wire/operations.rs"]
 mod operations;
-#[path = "wire/groups.rs"]
-mod groups;
 #[path = "wire/rates.rs"]
 mod rates;
 #[path = "wire/raw_client.rs"]

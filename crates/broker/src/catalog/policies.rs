@@ -2,9 +2,10 @@
 
 use super::facts::Change;
 use super::{Asker, Progress, Step};
-use crate::command::{Fault, Outcome, ShardInput, VhostId};
+use crate::command::{Fault, Outcome, QueueSpec, ShardId, ShardInput, VhostId};
 use crate::fact::{policy_fact, policy_key};
 use crate::policy::{Policy, PolicyKind};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Step<'_> {
@@ -30,8 +31,16 @@ impl Step<'_> {
 
     /// Queues that are another than before are so at once.
     fn tell_shards(&mut self, vhost: VhostId) {
-        for spec in self.topology.refresh_queues(vhost) {
-            self.send(spec.queue.shard, ShardInput::ChangeQueue { spec });
-        }
+        let changed = self.topology.refresh_queues(vhost);
+        self.out.shards.extend(by_shard(changed));
     }
+}
+
+/// One input for each shard that has any of them.
+pub(super) fn by_shard(changed: Vec<Arc<QueueSpec>>) -> impl Iterator<Item = (ShardId, ShardInput)> {
+    let mut shards: BTreeMap<ShardId, Vec<Arc<QueueSpec>>> = BTreeMap::new();
+    for spec in changed {
+        shards.entry(spec.queue.shard).or_default().push(spec);
+    }
+    shards.into_iter().map(|(shard, specs)| (shard, ShardInput::ChangeQueues { specs }))
 }

@@ -1,6 +1,7 @@
 //! The catalog and the topology of a server that starts, from the facts that its shards kept.
 
 use super::facts::FACTS;
+use super::policies::by_shard;
 use super::{Catalog, CatalogOutbox};
 use crate::command::{QueueSpec, ShardId, ShardInput};
 use crate::fact::{CatalogFact, CorruptFact};
@@ -67,11 +68,9 @@ impl Catalog {
             }
         }
         // The shards have read their queues' facts, and know of no policies yet.
-        for vhost in topology.vhosts().map(|(id, _)| id).collect::<Vec<_>>() {
-            for spec in topology.refresh_queues(vhost) {
-                out.shards.push((spec.queue.shard, ShardInput::ChangeQueue { spec }));
-            }
-        }
+        let vhosts: Vec<_> = topology.vhosts().map(|(id, _)| id).collect();
+        let changed = vhosts.into_iter().flat_map(|vhost| topology.refresh_queues(vhost)).collect();
+        out.shards.splice(0..0, by_shard(changed));
         Ok((catalog, topology))
     }
 }

@@ -181,8 +181,8 @@ impl FakeShard {
                     self.put(key, Some(value), ticket);
                 }
             }
-            ShardInput::ChangeQueue { spec } => {
-                self.specs.insert(spec.queue.id, spec);
+            ShardInput::ChangeQueues { specs } => {
+                self.specs.extend(specs.into_iter().map(|spec| (spec.queue.id, spec)));
             }
             ShardInput::DeleteQueue { queue, ticket, .. } => {
                 let outcome = match self.queues.get(&queue) {

@@ -147,3 +147,14 @@ fn retries_can_come_from_a_policy() {
     let operator = [("delayed-retry-min", long(200))];
     assert_eq!(settings(&[], &user, &operator).delayed_retry.map(|retry| retry.min_ms), Some(200));
 }
+
+#[test]
+fn the_slowest_rate_and_the_fewest_in_flight_hold() {
+    let user = [("rate-limit", Value::from("60/m")), ("max-in-flight", long(5))];
+    let found = settings(&[("x-rate-limit", long(2)), ("x-max-in-flight", long(9))], &user, &[]);
+    assert_eq!((found.rate, found.in_flight_max), (Rate::parse("60/m"), Some(5)));
+    let found = settings(&[("x-rate-limit", Value::from("59/m"))], &user, &[]);
+    assert_eq!(found.rate, Rate::parse("59/m"));
+    let refused = policy(PolicyKind::User, &[("rate-limit", Value::from("5/d"))]).check().unwrap_err();
+    assert_eq!(refused.text, "<<\"5/d\">> is not a valid rate limit");
+}

@@ -3,6 +3,7 @@
 //! A [`Bucket`] is one number: the time by which all that left would have left at an even pace. It may run ahead of the
 //! clock by [`BURST_MS`], which makes up for timers that are late, and is all the burst there is.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// So many deliveries in such a time.
@@ -50,6 +51,12 @@ impl Rate {
         // `parse` alone would take a sign.
         let is_number = count.bytes().all(|byte| byte.is_ascii_digit());
         Self::new(count.parse().ok().filter(|_| is_number)?, unit)
+    }
+
+    /// Which of two lets less through.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        let scaled = |one: &Self, by: &Self| u128::from(one.count) * u128::from(by.unit.nanoseconds());
+        scaled(self, other).cmp(&scaled(other, self))
     }
 
     fn new(count: u64, unit: Unit) -> Option<Self> {

@@ -15,6 +15,7 @@ impl<S: Store> Shard<S> {
         let id = spec.queue.id;
         let queue = &mut self.queues[slot];
         queue.spec = spec;
+        queue.reshape();
         // It runs for the new time, if for any.
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
         let timeout_ms = self.timeout_of(&self.queues[slot]);

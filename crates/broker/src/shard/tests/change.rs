@@ -4,7 +4,7 @@ use super::*;
 
 fn change(world: &mut World, queue: u64, settings: QueueSettings) {
     let spec = QueueSpec { durable: false, ..spec(queue, settings) };
-    world.step(vec![ShardInput::ChangeQueue { spec: Arc::new(spec) }]);
+    world.step(vec![ShardInput::ChangeQueues { specs: vec![Arc::new(spec)] }]);
 }
 
 #[test]
@@ -70,4 +70,18 @@ fn what_no_queue_has_any_more_changes_nothing() {
     let mut world = World::new();
     change(&mut world, 1, QueueSettings { length_max: Some(0), ..QueueSettings::default() });
     assert!(world.shard.queue_slots.is_empty());
+}
+
+#[test]
+fn a_rate_holds_from_the_moment_when_it_is_set() {
+    let mut world = World::new();
+    world.queue(1, QueueSettings::default());
+    change(&mut world, 1, QueueSettings { rate: crate::command::Rate::per_second(1), ..QueueSettings::default() });
+    world.consume(1, 1, 1, 0);
+    world.commands(9, ["a", "b", "c"].map(|body| publish(&[1], body)).into());
+    assert_eq!(world.bodies(), ["a"]);
+    world.pass(1_000);
+    assert_eq!(world.bodies(), ["b"]);
+    change(&mut world, 1, QueueSettings::default());
+    assert_eq!(world.bodies(), ["c"]);
 }
