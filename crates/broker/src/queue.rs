@@ -246,16 +246,16 @@ impl Queue {
     }
 
     /// Gives a message its place. It is to be pushed next.
+    #[inline]
     pub(crate) fn stamp(&mut self, terms: &Terms, now: Now) -> Stamp {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
-        let settings = &self.spec.settings;
-        let ttl_ms = [terms.expiration_ms, settings.message_ttl_ms].into_iter().flatten().min();
         let priority = self.level_of(terms.priority);
-        // A message begins to live when its delay is over.
-        let since_ms = now.unix_ms.saturating_add(terms.delay_ms.unwrap_or(0));
-        let expires_at_ms = ttl_ms.map_or(0, |ttl| since_ms.saturating_add(ttl).max(1));
-        let due_at_ms = terms.delay_ms.map_or(0, |_| since_ms);
+        let is_timed = terms.expiration_ms.is_some() || terms.delay_ms.is_some();
+        let (expires_at_ms, due_at_ms) = match self.spec.settings.message_ttl_ms {
+            None if !is_timed => (0, 0),
+            ttl_ms => times(terms, ttl_ms, now),
+        };
         Stamp { seq, expires_at_ms, priority, due_at_ms }
     }
 
@@ -280,6 +280,7 @@ impl Queue {
     }
 
     /// Adds a new message.
+    #[inline]
     pub(crate) fn push(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
         self.depth += 1;
         let entry = stamp.entry(message, lsn, is_kept);
@@ -636,6 +637,16 @@ impl Queue {
 
 /// How many overdue deliveries are dealt with at once.
 pub(crate) const OVERDUE_AT_ONCE: usize = 1024;
+
+/// When a message expires and when it is due, in a queue of this time to live; 0 = never and at once.
+#[cold]
+fn times(terms: &Terms, ttl_ms: Option<u64>, now: Now) -> (u64, u64) {
+    let ttl_ms = [terms.expiration_ms, ttl_ms].into_iter().flatten().min();
+    // A message begins to live when its delay is over.
+    let since_ms = now.unix_ms.saturating_add(terms.delay_ms.unwrap_or(0));
+    let expires_at_ms = ttl_ms.map_or(0, |ttl| since_ms.saturating_add(ttl).max(1));
+    (expires_at_ms, terms.delay_ms.map_or(0, |_| since_ms))
+}
 
 /// What messages in quorum queues have that say nothing.
 const QUORUM_PRIORITY: u8 = 4;
