@@ -5,6 +5,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod fanout;
+pub(crate) mod hash;
 pub(crate) mod headers;
 pub(crate) mod topic;
 
@@ -23,11 +24,16 @@ pub enum ExchangeKind {
     Topic,
     /// The binding's arguments are criteria for the message's headers.
     Headers,
+    /// A hash of the routing key, a header or a property chooses one binding; the binding key is its weight.
+    ConsistentHash,
+    /// A hash of the routing key, modulo their number, chooses one binding.
+    ModulusHash,
 }
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash, Self::ModulusHash];
 
     /// The type's name in exchange.declare.
     #[must_use]
@@ -37,6 +43,8 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
+            Self::ModulusHash => "x-modulus-hash",
         }
     }
 
@@ -69,6 +77,8 @@ pub(crate) struct Link<'a> {
     pub(crate) key: &'a str,
     pub(crate) arguments: &'a Table,
     pub(crate) destination: Destination,
+    /// The destination's name.
+    pub(crate) name: &'a str,
 }
 
 /// A message as routers see it. The headers are decoded when the first of them asks.
@@ -95,6 +105,8 @@ impl<'a> Routable<'a> {
 pub struct Routes {
     /// Sorted by shard, then id; each once.
     pub queues: Vec<QueueRef>,
+    /// Another message of the same keys and headers could go elsewhere.
+    pub(crate) by_properties: bool,
     /// Exchanges still to be asked.
     pub(crate) pending: Vec<ExchangeId>,
     /// Exchanges that were asked.
@@ -164,6 +176,8 @@ pub(crate) enum Router {
     Fanout(fanout::Fanout),
     Topic(topic::Topic),
     Headers(headers::Headers),
+    ConsistentHash(hash::Consistent),
+    ModulusHash(hash::Modulus),
 }
 
 impl Router {
@@ -173,6 +187,15 @@ impl Router {
             ExchangeKind::Fanout => Self::Fanout(fanout::Fanout::default()),
             ExchangeKind::Topic => Self::Topic(topic::Topic::default()),
             ExchangeKind::Headers => Self::Headers(headers::Headers::default()),
+            ExchangeKind::ConsistentHash => Self::ConsistentHash(hash::Consistent::default()),
+            ExchangeKind::ModulusHash => Self::ModulusHash(hash::Modulus::default()),
+        }
+    }
+
+    /// Takes the exchange's own arguments in, which were checked.
+    pub(crate) fn configure(&mut self, arguments: &Table) {
+        if let Self::ConsistentHash(hash) = self {
+            hash.configure(arguments);
         }
     }
 
@@ -186,6 +209,8 @@ impl Router {
             Self::Fanout(fanout) => fanout.add(link.destination),
             Self::Topic(topic) => topic.add(link.key, link.destination),
             Self::Headers(headers) => headers.add(link.id, link.arguments, link.destination)?,
+            Self::ConsistentHash(hash) => hash.add(&link)?,
+            Self::ModulusHash(hash) => hash.add(&link),
         }
         Ok(())
     }
@@ -197,6 +222,8 @@ impl Router {
             Self::Fanout(fanout) => fanout.remove(link.destination),
             Self::Topic(topic) => topic.remove(link.key, link.destination),
             Self::Headers(headers) => headers.remove(link.id),
+            Self::ConsistentHash(hash) => hash.remove(&link),
+            Self::ModulusHash(hash) => hash.remove(&link),
         }
     }
 
@@ -207,6 +234,8 @@ impl Router {
             Self::Fanout(fanout) => fanout.route(into),
             Self::Topic(topic) => message.keys.iter().for_each(|key| topic.route(key, into)),
             Self::Headers(headers) => headers.route(message.headers(), into),
+            Self::ConsistentHash(hash) => hash.route(message, into),
+            Self::ModulusHash(hash) => hash.route(message, into),
         }
     }
 }

@@ -217,6 +217,7 @@ impl Topology {
         into: &mut Routes,
     ) -> Result<(), NoSuchExchange> {
         into.queues.clear();
+        into.by_properties = false;
         let vhost = self.vhost_at(vhost);
         if exchange.is_empty() {
             vhost.emit_named(keys, into);
@@ -378,7 +379,7 @@ impl Topology {
         };
         let Some(id) = self.bindings.vacancy(&binding) else { return Ok(false) };
         let source = self.exchanges.get_mut(&ends.source).expect("the ends exist");
-        source.router.add(binding.link(id))?;
+        source.router.add(binding.link(id, &spec.destination))?;
         self.bindings.insert(id, binding);
         self.generation += 1;
         Ok(true)
@@ -408,8 +409,6 @@ impl Topology {
     pub(crate) fn remove_binding(&mut self, id: BindingId) -> Option<RemovedBinding> {
         let binding = self.bindings.remove(id)?;
         self.generation += 1;
-        let source = self.exchanges.get_mut(&binding.source).expect("an exchange outlives its bindings");
-        source.router.remove(binding.link(id));
         let view = self.view(&binding);
         let spec = BindingSpec {
             source: view.source.to_owned(),
@@ -418,6 +417,8 @@ impl Topology {
             key: view.key.to_owned(),
             arguments: view.arguments.clone(),
         };
+        let source = self.exchanges.get_mut(&binding.source).expect("an exchange outlives its bindings");
+        source.router.remove(binding.link(id, &spec.destination));
         let durable = self.exchanges[&binding.source].durable
             && match binding.destination {
                 Destination::Queue(queue) => self.queues[&queue.id].durable,
@@ -465,6 +466,7 @@ impl Exchange {
 
     /// The same with these arguments.
     pub(crate) fn with_arguments(mut self, arguments: Table) -> Self {
+        self.router.configure(&arguments);
         self.arguments = arguments;
         self.alternate = self.own_alternate().map(str::to_owned);
         self
@@ -476,8 +478,8 @@ impl Exchange {
 }
 
 impl Binding {
-    fn link(&self, id: BindingId) -> Link<'_> {
-        Link { id, key: &self.key, arguments: &self.arguments, destination: self.destination }
+    fn link<'a>(&'a self, id: BindingId, name: &'a str) -> Link<'a> {
+        Link { id, key: &self.key, arguments: &self.arguments, destination: self.destination, name }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Asker, Progress, RESERVED, Step, access_refused, precondition_failed
 use crate::command::{Fault, Outcome};
 use crate::fact::{exchange_fact, exchange_key};
 use crate::resource::{exchange_title, no_exchange};
-use crate::route::{Destination, ExchangeId};
+use crate::route::{Destination, ExchangeId, hash};
 use crate::settings::{check_same, check_same_argument};
 use crate::topology::{ALTERNATE, DELAYED_MESSAGE, DELAYED_TYPE, Exchange, ExchangeKind};
 use amqp::{Table, Value};
@@ -47,6 +47,9 @@ impl Step<'_> {
             return Ok(Progress::Underway);
         }
         wanted.check_new(&title)?;
+        if kind == ExchangeKind::ConsistentHash {
+            hash::check_arguments(&wanted.arguments)?;
+        }
         let exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
         let Wanted { durable, auto_delete, internal, .. } = wanted;
         let exchange = Exchange { durable, auto_delete, internal, is_delaying, ..exchange };

@@ -386,7 +386,7 @@ impl Connection {
                 let found = find_targets(envelope, &assembly.more_keys, &message, topology, vhost, &mut self.routes);
                 let found = found.map_err(|()| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
                 // Reply addresses come and go without a change of the topology's generation.
-                if !assembly.has_headers && !envelope.is_reply() {
+                if !assembly.has_headers && !envelope.is_reply() && !self.routes.by_properties {
                     channel.route_cache.put(&message, found.clone(), topology);
                 }
                 found

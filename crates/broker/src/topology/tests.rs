@@ -8,6 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod hash;
+
 const VHOST: VhostId = VhostId(0);
 
 /// A topology of names: queues are `q…`, everything else is an exchange.
@@ -310,7 +312,7 @@ fn a_hundred_thousand_queues_of_one_exchange_come_and_go() {
     let queue = |id| Destination::Queue(QueueRef { id: QueueId(id), shard: ShardId(0) });
     let source = world.topology.exchanges.get_mut(&exchange).unwrap();
     let arguments = Table::new();
-    let link = |id| Link { id: BindingId(id), key: "same", arguments: &arguments, destination: queue(id) };
+    let link = |id| Link { id: BindingId(id), key: "same", arguments: &arguments, destination: queue(id), name: "q" };
     for id in 0..made {
         source.router.add(link(id)).unwrap();
     }

@@ -76,7 +76,11 @@ pub(super) async fn cluster_name(State(api): Shared) -> Json<Value> {
 
 pub(super) fn exchange_types() -> Value {
     let describe = |kind: &ExchangeKind| {
-        let description = format!("AMQP {} exchange, as per the AMQP specification", kind.name());
+        let description = match kind {
+            ExchangeKind::ConsistentHash => "Consistent Hashing Exchange".to_owned(),
+            ExchangeKind::ModulusHash => "Modulus Hashing Exchange".to_owned(),
+            _ => format!("AMQP {} exchange, as per the AMQP specification", kind.name()),
+        };
         json!({"name": kind.name(), "description": description, "enabled": true})
     };
     let delayed = json!({"name": DELAYED_MESSAGE, "description": "Delayed Message Exchange.", "enabled": true});
