@@ -337,6 +337,7 @@ impl Connection {
         entropy: [u8; 32],
         now: Now,
     ) -> Self {
+        let names = Names::new(entropy);
         Self {
             id,
             users,
@@ -354,8 +355,8 @@ impl Connection {
             next_serial: 0,
             consumers: FxHashMap::default(),
             next_consumer: 0,
-            names: Names::new(entropy),
-            routes: Routes::default(),
+            routes: Routes::seeded(names.chance()),
+            names,
             waiting: None,
             next_call: 0,
             touched: vec![false; usize::from(shards)],

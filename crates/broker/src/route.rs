@@ -7,6 +7,7 @@ pub(crate) mod direct;
 pub(crate) mod fanout;
 pub(crate) mod hash;
 pub(crate) mod headers;
+pub(crate) mod random;
 pub(crate) mod topic;
 
 use crate::command::{Fault, QueueRef};
@@ -28,12 +29,24 @@ pub enum ExchangeKind {
     ConsistentHash,
     /// A hash of the routing key, modulo their number, chooses one binding.
     ModulusHash,
+    /// Chance chooses one binding.
+    Random,
+    /// Chance chooses one binding to a queue; keys are not permitted.
+    LocalRandom,
 }
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash, Self::ModulusHash];
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Fanout,
+        Self::Topic,
+        Self::Headers,
+        Self::ConsistentHash,
+        Self::ModulusHash,
+        Self::Random,
+        Self::LocalRandom,
+    ];
 
     /// The type's name in exchange.declare.
     #[must_use]
@@ -45,6 +58,8 @@ impl ExchangeKind {
             Self::Headers => "headers",
             Self::ConsistentHash => "x-consistent-hash",
             Self::ModulusHash => "x-modulus-hash",
+            Self::Random => "x-random",
+            Self::LocalRandom => "x-local-random",
         }
     }
 
@@ -105,16 +120,43 @@ impl<'a> Routable<'a> {
 pub struct Routes {
     /// Sorted by shard, then id; each once.
     pub queues: Vec<QueueRef>,
-    /// Another message of the same keys and headers could go elsewhere.
-    pub(crate) by_properties: bool,
+    /// Which other messages go the same way, while the topology does not change.
+    pub(crate) reuse: Reuse,
     /// Exchanges still to be asked.
     pub(crate) pending: Vec<ExchangeId>,
     /// Exchanges that were asked.
     pub(crate) visited: FxHashSet<ExchangeId>,
     walk: topic::Walk,
+    /// What chance has come to.
+    chance: u64,
+}
+
+/// Which other messages a route holds for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Those of the same exchange, keys and headers.
+    #[default]
+    SameNames,
+    /// Those whose other properties are the same, too.
+    SameProperties,
+    /// None.
+    Never,
 }
 
 impl Routes {
+    /// With chances of its own: two of the same seed make the same choices in random exchanges.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self { chance: seed, ..Self::default() }
+    }
+
+    /// A number below `end`, which is not 0 (the `SplitMix64` generator).
+    pub(crate) fn draw(&mut self, end: usize) -> usize {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        // Far fewer ends than 2^64: what the remainder favours some by cannot be seen.
+        usize::try_from(hash::mix(self.chance) % end as u64).expect("less than a usize")
+    }
+
     /// How much was found so far, duplicates included.
     pub(crate) fn found(&self) -> usize {
         self.queues.len() + self.pending.len()
@@ -178,6 +220,8 @@ pub(crate) enum Router {
     Headers(headers::Headers),
     ConsistentHash(hash::Consistent),
     ModulusHash(hash::Modulus),
+    Random(random::Random),
+    LocalRandom(random::Random),
 }
 
 impl Router {
@@ -189,6 +233,8 @@ impl Router {
             ExchangeKind::Headers => Self::Headers(headers::Headers::default()),
             ExchangeKind::ConsistentHash => Self::ConsistentHash(hash::Consistent::default()),
             ExchangeKind::ModulusHash => Self::ModulusHash(hash::Modulus::default()),
+            ExchangeKind::Random => Self::Random(random::Random::default()),
+            ExchangeKind::LocalRandom => Self::LocalRandom(random::Random::default()),
         }
     }
 
@@ -211,6 +257,11 @@ impl Router {
             Self::Headers(headers) => headers.add(link.id, link.arguments, link.destination)?,
             Self::ConsistentHash(hash) => hash.add(&link)?,
             Self::ModulusHash(hash) => hash.add(&link),
+            Self::Random(random) => random.add(link.destination),
+            Self::LocalRandom(random) => {
+                random::check_local(&link)?;
+                random.add(link.destination);
+            }
         }
         Ok(())
     }
@@ -224,6 +275,7 @@ impl Router {
             Self::Headers(headers) => headers.remove(link.id),
             Self::ConsistentHash(hash) => hash.remove(&link),
             Self::ModulusHash(hash) => hash.remove(&link),
+            Self::Random(random) | Self::LocalRandom(random) => random.remove(link.destination),
         }
     }
 
@@ -236,6 +288,7 @@ impl Router {
             Self::Headers(headers) => headers.route(message.headers(), into),
             Self::ConsistentHash(hash) => hash.route(message, into),
             Self::ModulusHash(hash) => hash.route(message, into),
+            Self::Random(random) | Self::LocalRandom(random) => random.route(into),
         }
     }
 }

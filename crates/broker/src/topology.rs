@@ -12,7 +12,7 @@ pub(crate) use bindings::{RemovedBinding, canonical};
 use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
 use crate::policy::Applied;
 use crate::resource::{no_exchange, no_queue};
-use crate::route::{BindingId, Destination, ExchangeId, Link, Routable, Router, place};
+use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, place};
 pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
@@ -217,7 +217,7 @@ impl Topology {
         into: &mut Routes,
     ) -> Result<(), NoSuchExchange> {
         into.queues.clear();
-        into.by_properties = false;
+        into.reuse = Reuse::SameNames;
         let vhost = self.vhost_at(vhost);
         if exchange.is_empty() {
             vhost.emit_named(keys, into);

@@ -7,6 +7,8 @@ mod alarms;
 mod delay;
 #[path = "wire/groups.rs"]
 mod groups;
+#[path = "wire/exchanges.rs"]
+mod exchanges;
 #[path = "wire/leases.rs"]
 mod leases;
 #[path = "wire/operations.rs"]

@@ -9,6 +9,7 @@ use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId,
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
+use crate::route::Reuse;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::frame;
 use amqp::method::basic;
@@ -380,13 +381,14 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let envelope = &assembly.envelope;
         let cached = channel.route_cache.get(&message, topology).filter(|_| !assembly.has_headers);
+        let mut holds = true;
         let targets = match cached {
             Some(targets) => targets,
             None => {
                 let found = find_targets(envelope, &assembly.more_keys, &message, topology, vhost, &mut self.routes);
                 let found = found.map_err(|()| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
-                // Reply addresses come and go without a change of the topology's generation.
-                if !assembly.has_headers && !envelope.is_reply() && !self.routes.by_properties {
+                holds = self.routes.reuse != Reuse::Never;
+                if !assembly.has_headers && self.routes.reuse == Reuse::SameNames {
                     channel.route_cache.put(&message, found.clone(), topology);
                 }
                 found
@@ -413,7 +415,7 @@ impl Connection {
         }
         if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
             channel.pattern = None;
-        } else if let Some(repeated) = routed.repeated() {
+        } else if holds && let Some(repeated) = routed.repeated() {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -529,6 +531,8 @@ fn find_targets(
     routes: &mut Routes,
 ) -> Result<Targets, ()> {
     if envelope.is_reply() {
+        // Reply addresses come and go without a change of the topology's generation.
+        routes.reuse = Reuse::Never;
         let to = topology.reply_consumer(&envelope.routing_key);
         return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
     }

@@ -22,6 +22,11 @@ impl Names {
         prefix.to_owned() + &characters(join(mix(self.seed[1] ^ low), low))
     }
 
+    /// A seed for choices that need not be hard to guess. It gives no name away.
+    pub(crate) fn chance(&self) -> u64 {
+        mix(self.seed[0] ^ self.seed[1])
+    }
+
     /// What only those who were told it know; the names made do not give it away.
     pub(crate) fn secret(&self) -> String {
         characters(self.secret)

@@ -3,7 +3,7 @@
 //! Ends are hashed by kind and name, and with a hash written down here: the same message goes to the same end whatever the
 //! order of bindings, and after a restart.
 
-use super::{Destination, Link, Routable, Routes};
+use super::{Destination, Link, Reuse, Routable, Routes};
 use crate::command::Fault;
 use crate::settings::term;
 use amqp::{ReplyCode, Table, Value};
@@ -108,7 +108,9 @@ impl Consistent {
                 None => hash(0, &[]),
             },
             By::Property(name) => {
-                into.by_properties = true;
+                if into.reuse == Reuse::SameNames {
+                    into.reuse = Reuse::SameProperties;
+                }
                 let properties = message.properties;
                 match name.as_str() {
                     "message_id" => hash(0, properties.message_id().unwrap_or_default().as_bytes()),
@@ -171,7 +173,7 @@ fn hash(seed: u64, octets: &[u8]) -> u64 {
 }
 
 /// The finaliser of `SplitMix64`: each bit depends on each.
-const fn mix(mut bits: u64) -> u64 {
+pub(crate) const fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

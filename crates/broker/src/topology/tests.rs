@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod hash;
+mod random;
 
 const VHOST: VhostId = VhostId(0);
 

@@ -166,7 +166,7 @@ fn prepare(
     let unreadable = |_| Fault::new(ReplyCode::InternalError, "the properties cannot be read back");
     let properties = Properties::parse(&raw).map_err(unreadable)?;
     let keys: Vec<&str> = std::iter::once(routing_key).chain(draft.more_keys.iter().map(String::as_str)).collect();
-    let mut routes = Routes::default();
+    let mut routes = Routes::seeded(getrandom::u64().unwrap_or_default());
     let routed = topology.route(vhost, name, &keys, &properties, &mut routes);
     routed.map_err(|_| resource::no_exchange(name, vhost_name))?;
     let parts = MessageParts { exchange: name, routing_key, properties: &raw, died_here: false };

@@ -79,6 +79,8 @@ pub(super) fn exchange_types() -> Value {
         let description = match kind {
             ExchangeKind::ConsistentHash => "Consistent Hashing Exchange".to_owned(),
             ExchangeKind::ModulusHash => "Modulus Hashing Exchange".to_owned(),
+            ExchangeKind::Random => "Randomly picks a binding (queue) to route via (to).".to_owned(),
+            ExchangeKind::LocalRandom => "Picks one random local binding (queue) to route via (to).".to_owned(),
             _ => format!("AMQP {} exchange, as per the AMQP specification", kind.name()),
         };
         json!({"name": kind.name(), "description": description, "enabled": true})

@@ -1,6 +1,7 @@
 //! Exchanges whose bindings are chosen by a hash.
 
 use super::*;
+use crate::route::Reuse;
 use crate::route::hash::check_arguments;
 
 fn hashing(arguments: &[(&str, &str)], ends: &[(&str, &str)]) -> World {
@@ -72,9 +73,9 @@ fn a_property_is_hashed_in_place_of_the_key_and_such_a_route_is_not_cached() {
     }
     assert_eq!(ends.len(), 2, "the message-id decides");
     let mut routes = Routes::default();
-    for (exchange, expected) in [("x", true), ("amq.direct", false)] {
+    for (exchange, expected) in [("x", Reuse::SameProperties), ("amq.direct", Reuse::SameNames)] {
         world.topology.route(VHOST, exchange, &["a"], &Properties::parse(&[0, 0]).unwrap(), &mut routes).unwrap();
-        assert_eq!(routes.by_properties, expected);
+        assert_eq!(routes.reuse, expected);
     }
 }
 
