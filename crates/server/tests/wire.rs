@@ -5,10 +5,10 @@
 mod alarms;
 #[path = "wire/delay.rs"]
 mod delay;
-#[path = "wire/groups.rs"]
-mod groups;
 #[path = "wire/exchanges.rs"]
 mod exchanges;
+#[path = "wire/groups.rs"]
+mod groups;
 #[path = "wire/leases.rs"]
 mod leases;
 #[path = "wire/operations.rs"]
