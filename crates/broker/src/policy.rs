@@ -216,6 +216,21 @@ impl PartialEq for Policy {
 }
 
 impl Applied {
+    /// The one of this kind.
+    pub(crate) fn of(&self, kind: PolicyKind) -> Option<&Arc<Policy>> {
+        match kind {
+            PolicyKind::User => self.user.as_ref(),
+            PolicyKind::Operator => self.operator.as_ref(),
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, kind: PolicyKind) -> &mut Option<Arc<Policy>> {
+        match kind {
+            PolicyKind::User => &mut self.user,
+            PolicyKind::Operator => &mut self.operator,
+        }
+    }
+
     fn each(&self) -> impl Iterator<Item = &Policy> {
         self.operator.iter().chain(&self.user).map(|policy| &**policy)
     }
@@ -469,8 +484,9 @@ fn invalid(text: String) -> Fault {
 /// RabbitMQ's bound for times.
 const TEN_YEARS_MS: i64 = 315_360_000_000;
 
-/// A pattern that takes more steps than this on a name of at most 255 bytes is made to hold others up.
-const BACKTRACKS_MAX: usize = 10_000;
+/// A pattern that takes more steps than this on a name of at most 255 bytes is made to hold others up: ten thousand queues
+/// are matched while nobody can route.
+const BACKTRACKS_MAX: usize = 500;
 
 #[cfg(test)]
 mod tests;

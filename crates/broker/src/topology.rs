@@ -17,6 +17,7 @@ pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
 use policies::Policies;
+pub(crate) use policies::PolicyChange;
 use reply_consumers::ReplyConsumers;
 pub use reply_consumers::{REPLY_TO, is_reply_address};
 use rustc_hash::FxHashMap;

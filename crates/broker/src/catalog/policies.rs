@@ -2,9 +2,10 @@
 
 use super::facts::Change;
 use super::{Asker, Progress, Step};
-use crate::command::{Fault, Outcome, QueueSpec, ShardId, ShardInput, VhostId};
+use crate::command::{Fault, Outcome, QueueSpec, ShardId, ShardInput};
 use crate::fact::{policy_fact, policy_key};
 use crate::policy::{Policy, PolicyKind};
+use crate::topology::PolicyChange;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,26 +13,26 @@ impl Step<'_> {
     pub(super) fn set_policy(&mut self, asker: Asker, policy: Policy) -> Result<Progress, Fault> {
         policy.check()?;
         let (key, value) = policy_fact(self.vhost_name(policy.vhost), &policy);
-        self.topology.put_policy(Arc::new(policy));
-        self.tell_shards(asker.vhost);
+        let change = self.topology.put_policy(Arc::new(policy));
+        self.tell_shards(&change);
         self.answer_after(vec![Change::Put(key, value)], Some(asker.answer(Outcome::Applied)));
         Ok(Progress::Underway)
     }
 
     /// `Missed` if there is none of that name.
     pub(super) fn clear_policy(&mut self, asker: Asker, kind: PolicyKind, name: &str) -> Progress {
-        if self.topology.remove_policy(kind, asker.vhost, name).is_none() {
+        let Some(change) = self.topology.remove_policy(kind, asker.vhost, name) else {
             return Progress::Done(Outcome::Missed);
-        }
-        self.tell_shards(asker.vhost);
+        };
+        self.tell_shards(&change);
         let key = policy_key(self.vhost_name(asker.vhost), kind, name);
         self.answer_after(vec![Change::Forget(key)], Some(asker.answer(Outcome::Applied)));
         Progress::Underway
     }
 
     /// Queues that are another than before are so at once.
-    fn tell_shards(&mut self, vhost: VhostId) {
-        let changed = self.topology.refresh_queues(vhost);
+    fn tell_shards(&mut self, change: &PolicyChange) {
+        let changed = self.topology.refresh_queues(change);
         self.out.shards.extend(by_shard(changed));
     }
 }

@@ -38,7 +38,9 @@ impl Catalog {
                     });
                 }
                 CatalogFact::Exchange(exchange) => topology.add_exchange(exchange),
-                CatalogFact::Policy(policy) => topology.put_policy(Arc::new(policy)),
+                CatalogFact::Policy(policy) => {
+                    topology.put_policy(Arc::new(policy));
+                }
                 CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),
             }
         }
@@ -68,8 +70,7 @@ impl Catalog {
             }
         }
         // The shards have read their queues' facts, and know of no policies yet.
-        let vhosts: Vec<_> = topology.vhosts().map(|(id, _)| id).collect();
-        let changed = vhosts.into_iter().flat_map(|vhost| topology.refresh_queues(vhost)).collect();
+        let changed = topology.apply_policies_to_queues();
         out.shards.splice(0..0, by_shard(changed));
         Ok((catalog, topology))
     }

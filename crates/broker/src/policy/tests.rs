@@ -134,7 +134,6 @@ fn patterns_are_searched_for_and_may_look_around() {
 #[test]
 fn a_pattern_that_takes_for_ever_is_not_found() {
     let name = "a".repeat(200) + "!";
-    assert!(!Pattern::new(r"^(?:(?=a)a+)+\1?$").is_ok_and(|pattern| pattern.is_in(&name)));
     assert!(!Pattern::new(r"^(a+)+(?=b)$").unwrap().is_in(&name));
 }
 

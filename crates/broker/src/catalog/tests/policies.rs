@@ -110,3 +110,28 @@ fn a_policy_that_makes_no_sense_changes_nothing() {
     assert_eq!((code, text.as_str()), (406, "-5 is not a valid maximum length"));
     assert_eq!(world.length_max("q"), Some(5));
 }
+
+proptest::proptest! {
+    #[test]
+    fn after_any_changes_each_queue_has_the_policies_that_a_search_finds(
+        changes in proptest::collection::vec((0..4u8, 0..3usize, 0..3i64, proptest::bool::ANY, proptest::bool::ANY), 1..20)
+    ) {
+        let mut world = World::new(1);
+        for name in ["a", "b", "ab"] {
+            world.ok(A, declare_queue(name));
+        }
+        for (name, pattern, priority, is_operators, is_set) in changes {
+            let kind = if is_operators { Operator } else { User };
+            let name = format!("p{name}");
+            let ask = if is_set {
+                set(kind, &name, ["a", "^b", ""][pattern], priority, "max-length", 5)
+            } else {
+                clear(kind, &name)
+            };
+            world.ask(A, ask);
+            for queue in world.topology.queues() {
+                proptest::prop_assert_eq!(&queue.policies, &world.topology.policies_of_queue(queue));
+            }
+        }
+    }
+}
