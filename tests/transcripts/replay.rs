@@ -42,6 +42,18 @@ const ALLOWED: &[Allowed] = &[
         ours: "cannot bind or unbind to a volatile (direct reply-to) queue",
         why: "RabbitMQ 4 refuses such bindings by name",
     },
+    Allowed {
+        session: "pika-expiry",
+        theirs: "DeclareOk { queue: \"aging\", message_count: 4",
+        ours: "DeclareOk { queue: \"aging\", message_count: 3",
+        why: "a message expires on time behind others, too",
+    },
+    Allowed {
+        session: "pika-expiry",
+        theirs: "message_count: 3 }) delivery_mode None priority None timestamp None expiration \"60000\" body of 4: long",
+        ours: "message_count: 2 }) delivery_mode None priority None timestamp None expiration \"60000\" body of 4: long",
+        why: "the same: one less is left behind it",
+    },
 ];
 
 #[test]
