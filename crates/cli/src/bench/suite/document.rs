@@ -29,8 +29,8 @@ fn text(stem: &str, data: &Value, charts: &[Chart]) -> String {
     put(
         &mut text,
         format_args!(
-            "Written by `leveret bench suite`. Each row is the command that stands with it, run {} for {} s against each \
-         broker in turn; the median is shown. The processor time is the broker's, user and system, with all its processes, \
+            "Written by `leveret bench suite`. Each row is the command that stands with it, run against each \
+         broker in turn (rounds: {}, of {} s); the median is shown. The processor time is the broker's, user and system, with all its processes, \
          over the run, divided by the messages that passed it (the larger of published and consumed). The load generator \
          runs on the same machine. Raw data: [{stem}.json]({stem}.json).\n\n",
             data["rounds"], data["seconds"]
