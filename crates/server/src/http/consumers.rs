@@ -23,6 +23,20 @@ impl Connections {
     pub(super) fn get(&self, id: ConnectionId) -> Option<&ConnectionView> {
         self.0.get(&id)
     }
+
+    /// The `channel_details` of a channel of that connection. Empty if that is gone since, or the API's own.
+    pub(super) fn channel_details(&self, api: &Api, connection: ConnectionId, channel: u16) -> Value {
+        let Some(connection) = self.get(connection) else { return json!([]) };
+        json!({
+            "name": channel_name(&connection.name, channel),
+            "number": channel,
+            "connection_name": connection.name,
+            "node": api.node,
+            "peer_host": connection.peer_host,
+            "peer_port": connection.peer_port,
+            "user": connection.user,
+        })
+    }
 }
 
 /// `GET /api/consumers`
@@ -53,20 +67,7 @@ async fn answer(api: &Api, vhost: Option<VhostId>, listing: &Listing) -> Result<
 
 /// A consumer of this queue.
 pub(super) fn describe(api: &Api, queue: &QueueView, consumer: &ConsumerView, connections: &Connections) -> Value {
-    let channel = consumer.channel.0;
-    let channel_details = match connections.get(consumer.connection) {
-        Some(connection) => json!({
-            "name": channel_name(&connection.name, channel),
-            "number": channel,
-            "connection_name": connection.name,
-            "node": api.node,
-            "peer_host": connection.peer_host,
-            "peer_port": connection.peer_port,
-            "user": connection.user,
-        }),
-        // The connection went between the two looks.
-        None => json!([]),
-    };
+    let channel_details = connections.channel_details(api, consumer.connection, consumer.channel.0);
     let is_waiting = !consumer.active;
     json!({
         "consumer_tag": consumer.tag,

@@ -1,7 +1,7 @@
 //! `/api/leases`, which RabbitMQ does not have: unacked deliveries, who holds them, since when and for how long.
 
 use super::access::Caller;
-use super::consumers::{Connections, channel_name};
+use super::consumers::Connections;
 use super::operations::{ask, own, piece, these};
 use super::refusal::Refusal;
 use super::request::Document;
@@ -111,20 +111,7 @@ pub(super) async fn take_back(
 
 /// An unacked message of this queue, and who has it.
 pub(super) fn describe(api: &Api, spec: &QueueSpec, lease: &Lease, connections: &Connections) -> Value {
-    let number = lease.channel.0;
-    let channel_details = match connections.get(lease.connection) {
-        Some(connection) => json!({
-            "name": channel_name(&connection.name, number),
-            "number": number,
-            "connection_name": connection.name,
-            "node": api.node,
-            "peer_host": connection.peer_host,
-            "peer_port": connection.peer_port,
-            "user": connection.user,
-        }),
-        // It is gone, or the API's own.
-        None => json!([]),
-    };
+    let channel_details = connections.channel_details(api, lease.connection, lease.channel.0);
     json!({
         "queue": {"name": &*spec.name, "vhost": &*spec.vhost_name},
         "seq": lease.seq.0,
