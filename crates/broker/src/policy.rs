@@ -342,15 +342,14 @@ pub(crate) fn alternate(applied: &Applied) -> Option<String> {
     applied.first("alternate-exchange").map(str::to_owned)
 }
 
-/// Puts the policies that apply to a queue in place, and what follows from them; false if nothing changes by that.
-pub(crate) fn apply(spec: &mut QueueSpec, applied: Applied) -> bool {
+/// Puts the policies that apply to a queue in place, and what follows from them.
+pub(crate) fn apply(spec: &mut QueueSpec, applied: Applied) {
     if spec.policies == applied {
-        return false;
+        return;
     }
     let own = QueueSettings::parse(&spec.arguments, "").unwrap_or_default();
     spec.settings = effective(&spec.arguments, own, &applied);
     spec.policies = applied;
-    true
 }
 
 /// What a key's value can be.

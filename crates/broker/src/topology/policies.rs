@@ -60,8 +60,7 @@ impl Policies {
 
 /// Whether one is asked before the other.
 fn outranks(one: &Policy, other: &Policy) -> bool {
-    let order = |policy: &Policy| (std::cmp::Reverse(policy.priority), policy.name.clone());
-    order(one) < order(other)
+    other.priority.cmp(&one.priority).then_with(|| one.name.cmp(&other.name)).is_lt()
 }
 
 /// A policy that is another than before, is new, or is gone.
@@ -154,8 +153,10 @@ impl Topology {
             .queues
             .values()
             .filter_map(|queue| {
+                let applied = after(self, queue).filter(|applied| *applied != queue.policies)?;
                 let mut spec = QueueSpec::clone(queue);
-                policy::apply(&mut spec, after(self, queue)?).then(|| Arc::new(spec))
+                policy::apply(&mut spec, applied);
+                Some(Arc::new(spec))
             })
             .collect();
         for spec in &changed {
