@@ -3,6 +3,7 @@
 //! RabbitMQ 4.3 has this for quorum queues, and waits longer each time by the same time (`linear`). Doubling
 //! (`exponential`) and jitter are ours.
 
+use crate::route::hash::mix;
 use store::{QueueId, Seq};
 
 /// See the module.
@@ -44,17 +45,10 @@ impl Retry {
             return wait_ms;
         }
         let most = u128::from(wait_ms) * u128::from(self.jitter_percent) / 100;
-        let share = scattered(queue.0 ^ seq.0.rotate_left(20) ^ u64::from(attempts).rotate_left(52));
+        let place = queue.0 ^ seq.0.rotate_left(20) ^ u64::from(attempts).rotate_left(52);
+        let share = mix(place.wrapping_add(0x9e37_79b9_7f4a_7c15));
         wait_ms - (((most + 1) * u128::from(share)) >> 64) as u64
     }
-}
-
-/// A number that looks like any other (the finaliser of `SplitMix64`).
-fn scattered(mut number: u64) -> u64 {
-    number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ number >> 31
 }
 
 #[cfg(test)]
