@@ -2,6 +2,7 @@
 
 use crate::command::{CallId, CatalogTicket, ConnectionId, Outcome, ShardId};
 use crate::operation::Answer;
+use crate::queue::ready::Entry;
 use crate::queue::run::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -89,6 +90,17 @@ impl<S: Store> Log<S> {
         payload: &[u8],
     ) -> Lsn {
         self.append(Record::Message { places, moved_from, kept: is_kept, payload })
+    }
+
+    /// A message that has to be out of memory gets a record if it has none; a restart does not bring it back.
+    pub(crate) fn spill(&mut self, queue: QueueId, entry: &mut Entry) {
+        if !entry.is_logged()
+            && let Some(message) = entry.message()
+        {
+            let Entry { seq, expires_at_ms, priority, due_at_ms, .. } = *entry;
+            let place = Place { queue, seq, expires_at_ms, priority, due_at_ms };
+            entry.lsn = self.append_message(&[place], None, false, message.bytes());
+        }
     }
 
     /// One place of each of these messages' records is empty; that was, or will be before the next flush, said in the

@@ -9,7 +9,7 @@ use crate::queue::ready::{Entry, Expired, Head};
 use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
-use store::{Place, QueueId, Store};
+use store::{QueueId, Store};
 
 impl<S: Store> Shard<S> {
     /// Serves all queues that were touched, and those that this touches.
@@ -319,16 +319,8 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let bytes_max = if self.near_bytes > near.bytes { near.queue_bytes / 64 } else { near.queue_bytes };
         while let Some(held) = queue.unacked.excess(near.queue_unacked, bytes_max) {
-            let entry = &mut held.entry;
-            let seq = entry.seq;
-            if !entry.is_logged()
-                && let Some(message) = entry.message()
-            {
-                let Entry { expires_at_ms, priority, due_at_ms, .. } = *entry;
-                let place = Place { queue: queue.spec.queue.id, seq, expires_at_ms, priority, due_at_ms };
-                let lsn = self.log.append_message(&[place], None, false, message.bytes());
-                entry.lsn = lsn;
-            }
+            let seq = held.entry.seq;
+            self.log.spill(queue.spec.queue.id, &mut held.entry);
             queue.send_unacked_far(seq);
         }
     }

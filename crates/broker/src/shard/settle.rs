@@ -11,7 +11,7 @@ use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
 use amqp::ChannelId;
-use store::{Place, Seq, SeqRange, Store};
+use store::{Seq, SeqRange, Store};
 
 impl<S: Store> Shard<S> {
     /// What is settled of a queue that is gone, or not held by this connection, is ignored.
@@ -64,14 +64,8 @@ impl<S: Store> Shard<S> {
         let wait = queue.spec.settings.delayed_retry.map(|retry| retry.wait_ms(entry.attempts, id, entry.seq));
         if let Some(wait_ms) = wait {
             entry.due_at_ms = due_at_ms(self.now.unix_ms, wait_ms, entry.expires_at_ms);
-            if !entry.is_logged()
-                && let Some(message) = entry.message()
-            {
-                // It waits there and not in memory.
-                let Entry { seq, expires_at_ms, priority, due_at_ms, .. } = entry;
-                let place = Place { queue: id, seq, expires_at_ms, priority, due_at_ms };
-                entry.lsn = self.log.append_message(&[place], None, false, message.bytes());
-            }
+            // It waits there and not in memory.
+            self.log.spill(id, &mut entry);
         }
         if entry.is_kept {
             let place = SeqRange { first: entry.seq, last: entry.seq };

@@ -17,7 +17,7 @@ use crate::queue::ready::{Entry, Head, NEAR_BYTES};
 use crate::queue::run::Run;
 use crate::queue::{Getter, Holder, Queue, Turn};
 use bytes::Bytes;
-use store::{Lsn, LsnRange, Place, Store};
+use store::{Lsn, LsnRange, Store};
 
 impl<S: Store> Shard<S> {
     /// Delivers what may go.
@@ -213,13 +213,7 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let is_soon = before < NEAR_OF_GROUP;
         if !is_soon || queue.ready.parked_near_bytes() >= self.settings.near.queue_bytes / 2 {
-            if !entry.is_logged()
-                && let Some(message) = entry.message()
-            {
-                let Entry { seq, expires_at_ms, priority, due_at_ms, .. } = entry;
-                let place = Place { queue: queue.spec.queue.id, seq, expires_at_ms, priority, due_at_ms };
-                entry.lsn = self.log.append_message(&[place], None, false, message.bytes());
-            }
+            self.log.spill(queue.spec.queue.id, &mut entry);
             entry.send_away();
         }
         queue.ready.park(entry, group);
