@@ -597,6 +597,12 @@ pub enum ShardInput {
         /// The queues.
         specs: Vec<Arc<QueueSpec>>,
     },
+    /// From the catalog: a queue was declared with other arguments, and is like this from now on. A durable one's fact is
+    /// logged anew; a [`Self::Count`] that follows is answered when that is durable.
+    RedeclareQueue {
+        /// The queue.
+        spec: Arc<QueueSpec>,
+    },
     /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
     DeleteQueue {
         /// The queue.

@@ -251,6 +251,11 @@ impl Applied {
         said.chain(own).min_by(Rate::compare)
     }
 
+    /// Whether a queue may be declared with other arguments, to have them from then on.
+    pub(crate) fn lets_redeclare(&self) -> bool {
+        self.first("redeclare") == Some(UPDATE)
+    }
+
     /// What the operator's has, or else the user's.
     fn first<'a>(&'a self, key: &str) -> Option<&'a str> {
         self.each().find_map(|policy| policy.text(key))
@@ -429,6 +434,7 @@ const KEYS: &[Key] = &[
         Merge::Operators,
         true,
     ),
+    key("redeclare", "redeclare", Values::OneOf(&[REFUSE, UPDATE]), Merge::Operators, true),
     key("delivery-limit", "delivery limit", Values::Integer, Merge::LeastLimit, true),
     key("consumer-timeout", "consumer timeout", Values::From(0, i64::MAX), Merge::Least, false),
     key(
@@ -479,6 +485,10 @@ const KEYS: &[Key] = &[
 fn invalid(text: String) -> Fault {
     Fault::new(ReplyCode::PreconditionFailed, text)
 }
+
+/// What `redeclare` may say.
+const REFUSE: &str = "refuse";
+const UPDATE: &str = "update";
 
 /// RabbitMQ's bound for times.
 const TEN_YEARS_MS: i64 = 315_360_000_000;

@@ -175,14 +175,36 @@ pub(crate) fn is_quorum(arguments: &Table) -> bool {
 /// # Errors
 /// 406 naming the first property or argument that differs. Arguments without a meaning are not compared.
 pub(crate) fn check_equivalent(queue: &QueueSpec, wanted: &DeclareQueue) -> Result<(), Fault> {
+    check_properties(queue, wanted)?;
+    check_arguments(queue, wanted, |_| true)
+}
+
+/// The settings of a queue that is declared once more, where its policies let it have other arguments than before;
+/// `None` if they say the same.
+///
+/// # Errors
+/// 406 for what is no argument, and for a difference in what is decided when a queue is made.
+pub(crate) fn redeclared(queue: &QueueSpec, wanted: &DeclareQueue) -> Result<Option<QueueSettings>, Fault> {
+    check_properties(queue, wanted)?;
+    let settings = QueueSettings::parse(&wanted.arguments, &queue.title())?;
+    check_arguments(queue, wanted, |name| FIXED.contains(&name))?;
+    let is_same = check_arguments(queue, wanted, |_| true).is_ok();
+    Ok((!is_same).then_some(settings))
+}
+
+fn check_properties(queue: &QueueSpec, wanted: &DeclareQueue) -> Result<(), Fault> {
     let title = queue.title();
     // An exclusive queue is never durable, whatever the client says.
     let durable = wanted.durable && !wanted.exclusive;
     check_same("durable", &title, &durable, &queue.durable)?;
     check_same("auto_delete", &title, &wanted.auto_delete, &queue.auto_delete)?;
-    check_same(QUEUE_TYPE, &title, &queue_type(&wanted.arguments), &queue_type(&queue.arguments))?;
+    check_same(QUEUE_TYPE, &title, &queue_type(&wanted.arguments), &queue_type(&queue.arguments))
+}
+
+fn check_arguments(queue: &QueueSpec, wanted: &DeclareQueue, matters: impl Fn(&str) -> bool) -> Result<(), Fault> {
+    let title = queue.title();
     for (name, rule) in &KNOWN {
-        if !matches!(rule, Rule::QueueType) {
+        if !matches!(rule, Rule::QueueType) && matters(name) {
             check_same_argument(name, &title, &wanted.arguments, &queue.arguments)?;
         }
     }
@@ -371,6 +393,9 @@ const GROUP_IN_FLIGHT_MAX: &str = "x-group-max-in-flight";
 const GROUP_RATE: &str = "x-group-rate-limit";
 const RATE: &str = "x-rate-limit";
 const IN_FLIGHT_MAX: &str = "x-max-in-flight";
+
+/// What a queue is made with, for good: how its messages are kept follows from it.
+const FIXED: [&str; 4] = [PRIORITY_MAX, SINGLE_ACTIVE, GROUP_KEY, GROUP_FAIR];
 
 /// What RabbitMQ says of most numbers beyond their bound.
 const TOO_LARGE: &str = "{value_too_large,~}";

@@ -335,6 +335,7 @@ impl<S: Store> Shard<S> {
                 }
             }
             ShardInput::ChangeQueues { specs } => specs.into_iter().for_each(|spec| self.change_queue(spec)),
+            ShardInput::RedeclareQueue { spec } => self.redeclare_queue(spec),
             ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket } => {
                 self.serve_queue(queue, topology);
                 self.delete_on_request(queue, if_unused, if_empty, ticket);

@@ -7,8 +7,9 @@ use crate::command::{
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
-use crate::settings::{check_equivalent, is_quorum, type_module};
+use crate::settings::{check_equivalent, is_quorum, redeclared, type_module};
 use crate::topology::{REPLY_TO, is_reply_address};
+use amqp::Table;
 use std::sync::Arc;
 
 /// When queue.delete is to be refused.
@@ -38,12 +39,33 @@ impl Step<'_> {
             if queue.owner != wanted.exclusive.then_some(asker.connection) {
                 return Err(queue.locked());
             }
-            check_equivalent(queue, &wanted)?;
+            if queue.policies.lets_redeclare() {
+                if let Some(settings) = redeclared(queue, &wanted)? {
+                    let queue = Arc::clone(queue);
+                    self.redeclare_queue(&queue, wanted.arguments, settings);
+                    return Ok(self.count_queue(asker, queue.queue));
+                }
+            } else {
+                check_equivalent(queue, &wanted)?;
+            }
         }
-        let QueueRef { id: queue, shard } = queue.queue;
+        let queue = queue.queue;
+        Ok(self.count_queue(asker, queue))
+    }
+
+    /// Gives a queue that is there other arguments. What is counted next is so no sooner than they are durable.
+    fn redeclare_queue(&mut self, queue: &QueueSpec, arguments: Table, own: QueueSettings) {
+        let settings = policy::effective(&arguments, own, &queue.policies);
+        let spec = Arc::new(QueueSpec { arguments, settings, ..queue.clone() });
+        self.topology.replace_queue(&spec);
+        self.send(spec.queue.shard, ShardInput::RedeclareQueue { spec });
+    }
+
+    fn count_queue(&mut self, asker: Asker, queue: QueueRef) -> Progress {
+        let QueueRef { id: queue, shard } = queue;
         let (connection, call) = (asker.connection, asker.call);
         self.send(shard, ShardInput::Count { queue, connection, call });
-        Ok(Progress::Underway)
+        Progress::Underway
     }
 
     fn create_queue(&mut self, asker: Asker, wanted: DeclareQueue) -> Result<Progress, Fault> {

@@ -184,6 +184,11 @@ impl FakeShard {
             ShardInput::ChangeQueues { specs } => {
                 self.specs.extend(specs.into_iter().map(|spec| (spec.queue.id, spec)));
             }
+            ShardInput::RedeclareQueue { spec } => {
+                let (key, value) = spec.fact();
+                self.specs.insert(spec.queue.id, spec);
+                self.put(key, Some(value), None);
+            }
             ShardInput::DeleteQueue { queue, ticket, .. } => {
                 let outcome = match self.queues.get(&queue) {
                     None => Outcome::Missed,

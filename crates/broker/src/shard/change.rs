@@ -8,6 +8,17 @@ use std::sync::Arc;
 use store::Store;
 
 impl<S: Store> Shard<S> {
+    /// The same for one that was declared with other arguments, which it has after a restart as well.
+    pub(super) fn redeclare_queue(&mut self, spec: Arc<QueueSpec>) {
+        let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
+        if spec.durable {
+            let queue = &mut self.queues[slot];
+            let (key, value) = spec.fact_with(queue.is_paused);
+            queue.created = self.log.put_fact(key, value);
+        }
+        self.change_queue(spec);
+    }
+
     /// Takes the queue's new settings over. What they forbid goes when the queue is served next, in this step; a time to
     /// live is for messages that come from now on, as in RabbitMQ, and what happens when a timeout is over for consumers.
     pub(super) fn change_queue(&mut self, spec: Arc<QueueSpec>) {

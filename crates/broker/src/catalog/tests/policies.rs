@@ -135,3 +135,52 @@ proptest::proptest! {
         }
     }
 }
+
+fn declare_with(name: &str, arguments: &[(&str, i64)]) -> CatalogAsk {
+    let CatalogAsk::DeclareQueue(wanted) = declare_queue(name) else { unreachable!("a declare") };
+    let arguments = arguments.iter().map(|(name, value)| (*name, *value)).collect();
+    CatalogAsk::DeclareQueue(DeclareQueue { arguments, ..wanted })
+}
+
+#[test]
+fn where_a_policy_says_so_another_declare_changes_what_a_queue_is_like_for_good() {
+    let mut world = World::new(2);
+    world.ok(A, declare_with("q", &[("x-max-length", 5)]));
+    let refused = world.ask(A, declare_with("q", &[("x-max-length", 6)]));
+    assert!(matches!(refused, Outcome::Fault(fault) if fault.text.contains("received '6' but current is '5'")));
+    world.ok(A, set(User, "p", "", 0, "redeclare", "update"));
+    world.ok(A, declare_with("q", &[("x-max-length", 6), ("x-message-ttl", 9)]));
+    assert_eq!(world.length_max("q"), Some(6));
+    let mut world = world.restarted();
+    assert_eq!(world.length_max("q"), Some(6));
+    let settings = |world: &World| world.topology.queue(VhostId(0), "q").unwrap().settings.clone();
+    assert_eq!(settings(&world).message_ttl_ms, Some(9));
+    world.ok(A, declare_with("q", &[]));
+    assert_eq!((world.length_max("q"), settings(&world).message_ttl_ms), (None, None));
+    world.ok(A, clear(User, "p"));
+    assert!(matches!(world.ask(A, declare_with("q", &[("x-max-length", 6)])), Outcome::Fault(_)));
+}
+
+#[test]
+fn another_declare_is_bounded_by_an_operator_and_changes_nothing_that_a_queue_is_made_of() {
+    let mut world = World::new(1);
+    world.ok(A, declare_with("q", &[("x-max-priority", 3)]));
+    world.ok(A, set(User, "p", "", 0, "redeclare", "update"));
+    world.ok(A, set(Operator, "o", "", 0, "max-length", 4));
+    world.ok(A, declare_with("q", &[("x-max-priority", 3), ("x-max-length", 9)]));
+    assert_eq!(world.length_max("q"), Some(4));
+    for other in [&[("x-max-priority", 4)][..], &[], &[("x-max-priority", 3), ("x-expires", 0)]] {
+        assert!(matches!(world.ask(A, declare_with("q", other)), Outcome::Fault(_)));
+        assert_eq!(world.length_max("q"), Some(4));
+    }
+    let Outcome::Fault(fault) = world.ask(A, declare_with("q", &[("x-max-priority", 4)])) else { panic!("refused") };
+    assert_eq!(
+        fault.text,
+        "inequivalent arg 'x-max-priority' for queue 'q' in vhost '/': received '4' but current is '3'"
+    );
+    world.ok(A, set(Operator, "o", "", 0, "redeclare", "refuse"));
+    assert!(
+        matches!(world.ask(A, declare_with("q", &[("x-max-priority", 3)])), Outcome::Fault(_)),
+        "as it was declared last"
+    );
+}

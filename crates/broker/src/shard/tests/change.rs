@@ -1,6 +1,7 @@
 //! Settings that change while a queue is used.
 
 use super::*;
+use crate::operation::Operation;
 
 fn change(world: &mut World, queue: u64, settings: QueueSettings) {
     let spec = QueueSpec { durable: false, ..spec(queue, settings) };
@@ -84,4 +85,22 @@ fn a_rate_holds_from_the_moment_when_it_is_set() {
     assert_eq!(world.bodies(), ["b"]);
     change(&mut world, 1, QueueSettings::default());
     assert_eq!(world.bodies(), ["c"]);
+}
+
+#[test]
+fn a_queue_that_is_declared_with_other_arguments_stays_paused_over_a_restart() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings::default());
+    world.publish(1, "a");
+    world.publish(1, "b");
+    world.operate(1, Operation::Pause);
+    let arguments: Table = [("x-max-length", 1)].into_iter().collect();
+    let settings = QueueSettings { length_max: Some(1), ..QueueSettings::default() };
+    let spec = QueueSpec { arguments, ..spec(1, settings) };
+    world.step(vec![ShardInput::RedeclareQueue { spec: Arc::new(spec) }]);
+    assert_eq!(world.view(1).counters.maxlen, 1, "at once");
+    let mut world = world.restart();
+    let queue = world.view(1);
+    assert!(queue.is_paused);
+    assert_eq!(queue.spec.settings.length_max, Some(1));
 }

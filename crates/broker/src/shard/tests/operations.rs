@@ -5,7 +5,7 @@ use crate::operation::*;
 use amqp::Value;
 
 impl World {
-    fn operate(&mut self, queue: u64, operation: Operation) -> Answer {
+    pub(super) fn operate(&mut self, queue: u64, operation: Operation) -> Answer {
         self.calls += 1;
         let ticket = self.calls;
         self.step(vec![ShardInput::Operate { ticket, queue: QueueId(queue), operation }]);
