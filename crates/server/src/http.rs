@@ -135,6 +135,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/queues/{vhost}/{name}/messages", get(operations::list))
         .route("/queues/{vhost}/{name}/messages/delete", post(operations::delete))
         .route("/queues/{vhost}/{name}/messages/move", post(operations::relocate))
+        .route("/queues/{vhost}/{name}/messages/release", post(operations::release))
         .route("/queues/{vhost}/{name}/messages/requeue", post(operations::requeue))
         .route("/queues/{vhost}/{name}/messages/{seq}", get(operations::show).delete(operations::delete_one))
         .route("/queues/{vhost}/{name}/redrive", get(redrives::show).post(redrives::begin).delete(redrives::stop))

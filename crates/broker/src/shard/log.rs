@@ -145,6 +145,11 @@ impl<S: Store> Log<S> {
         self.append(Record::Returned { queue, range, attempts, due_at_ms });
     }
 
+    /// Messages are due at another time from now on.
+    pub(crate) fn append_released(&mut self, queue: QueueId, range: SeqRange, due_at_ms: u64) {
+        self.append(Record::Released { queue, range, due_at_ms });
+    }
+
     /// Every message whose record comes before may have been delivered.
     pub(crate) fn append_doubt(&mut self) {
         let (queue, seq) = EVERY_PLACE;

@@ -293,10 +293,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "delete_messages",
         section: QUEUES,
-        about: "Deletes ready messages, one or many",
-        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
+        about: "Deletes ready or delayed messages, one or many",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed]",
         operands: (1, 1),
-        options: &["seq", "where", "all", "count"],
+        options: &["seq", "where", "all", "count", "delayed"],
         run: Run::Do(operations::delete_messages),
     },
     Command {
@@ -311,10 +311,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "move_messages",
         section: QUEUES,
-        about: "Moves ready messages to another queue or exchange",
-        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]",
+        about: "Moves ready or delayed messages to another queue or exchange",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed] --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]",
         operands: (1, 1),
-        options: &["seq", "where", "all", "count", "to-queue", "to-exchange", "routing-key"],
+        options: &["seq", "where", "all", "count", "delayed", "to-queue", "to-exchange", "routing-key"],
         run: Run::Do(operations::move_messages),
     },
     Command {
@@ -330,9 +330,9 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "peek_messages",
         section: QUEUES,
         about: "Shows messages and leaves them as they are",
-        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--unacked]",
+        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--delayed | --unacked]",
         operands: (1, 1),
-        options: &["count", "offset", "where", "unacked"],
+        options: &["count", "offset", "where", "delayed", "unacked"],
         run: Run::Do(operations::peek_messages),
     },
     Command {
@@ -354,12 +354,21 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Do(operations::redrive_queue),
     },
     Command {
-        name: "requeue_messages",
+        name: "release_messages",
         section: QUEUES,
-        about: "Puts ready messages at the end of their queue, and unacked ones back to their place",
+        about: "Makes delayed messages ready before their time",
         usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
         operands: (1, 1),
         options: &["seq", "where", "all", "count"],
+        run: Run::Do(operations::release_messages),
+    },
+    Command {
+        name: "requeue_messages",
+        section: QUEUES,
+        about: "Puts ready or delayed messages at the end of their queue, and unacked ones back to their place",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed]",
+        operands: (1, 1),
+        options: &["seq", "where", "all", "count", "delayed"],
         run: Run::Do(operations::requeue_messages),
     },
     Command {

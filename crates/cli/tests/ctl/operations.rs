@@ -11,6 +11,17 @@ impl Client {
         amqp::content::encode_content(CHANNEL, &[0x10, 0, 2], body, FRAME_MAX as usize, &mut frames);
         self.socket.write_all(&frames).unwrap();
     }
+
+    fn publish_delayed(&mut self, queue: &str, body: &[u8], delay_ms: i32) {
+        let mut frames = BytesMut::new();
+        let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
+        let mut properties = BytesMut::new();
+        let headers = [("x-delay", Value::from(delay_ms))].into_iter().collect();
+        amqp::PropertyList { headers: Some(headers), ..Default::default() }.encode(&mut properties);
+        amqp::content::encode_content(CHANNEL, &properties, body, FRAME_MAX as usize, &mut frames);
+        self.socket.write_all(&frames).unwrap();
+    }
 }
 
 #[test]
@@ -51,6 +62,31 @@ fn messages_are_shown_deleted_moved_and_requeued() {
     let nowhere = desk.say("-q move_messages a --all --to-exchange amq.direct");
     assert_eq!(nowhere, failed(65, "0 messages were moved\n", "Error:\n1 messages have nowhere to go, and stay\n"));
     assert_eq!(desk.say("-q move_messages a --all --to-queue nope").code, 65);
+}
+
+#[test]
+fn delayed_messages_are_shown_by_due_time_released_and_cancelled() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    for (body, delay_ms) in [("two", 2_000_000), ("one", 1_000_000), ("three", 3_000_000)] {
+        client.publish_delayed("q", body.as_bytes(), delay_ms);
+    }
+    client.declare("q", true, false, Table::new());
+    let peeked = desk.say("-s peek_messages q --delayed");
+    let bodies: Vec<_> = peeked.out.lines().map(|line| line.rsplit('\t').next().unwrap()).collect();
+    assert_eq!(bodies, ["one", "two", "three"], "{peeked:?}");
+    assert!(desk.say("-q peek_messages q --delayed").out.starts_with("seq\tstate\tdue_at\t"));
+    assert_eq!(desk.say("-q release_messages q --seq 1 --seq 9"), printed("1 messages were released\n"));
+    assert_eq!(desk.say("-q delete_messages q --where body=e"), printed("0 messages were deleted\n"), "ready ones");
+    assert_eq!(desk.say("-q delete_messages q --where body=three --delayed"), printed("1 messages were deleted\n"));
+    assert_eq!(desk.say("-q release_messages q --all"), printed("1 messages were released\n"));
+    assert_eq!(
+        desk.say("-q list_queues name messages_ready messages"),
+        printed("name\tmessages_ready\tmessages\nq\t2\t2\n")
+    );
+    let both = "Error:\n--delayed and --unacked exclude each other\n";
+    assert_eq!(desk.say("-q peek_messages q --delayed --unacked"), failed(64, "", both));
 }
 
 #[test]
