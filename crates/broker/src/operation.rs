@@ -5,6 +5,7 @@
 
 use crate::command::{ConnectionId, Seq};
 use crate::message::Message;
+use crate::schedule::Firing;
 use amqp::{ChannelId, Properties, PropertyList, Value};
 
 /// What is asked of a queue.
@@ -251,6 +252,8 @@ pub enum Answer {
     NotHeld,
     /// A piece of a scan.
     Page(Page),
+    /// An occurrence of a schedule was fired, now or before: this is what is known of it.
+    Fired(Firing),
     /// Unacked messages.
     Leases {
         /// By seq.

@@ -29,6 +29,7 @@ mod redrives;
 mod refusal;
 mod request;
 mod samples;
+mod schedules;
 mod serving;
 mod values;
 mod vhosts;
@@ -142,6 +143,12 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/queues/{vhost}/{name}/leases", get(leases::list_of))
         .route("/queues/{vhost}/{name}/leases/{seq}", put(leases::extend).delete(leases::take_back))
         .route("/leases", get(leases::list))
+        .route("/schedules", get(schedules::list))
+        .route("/schedules/{vhost}", get(schedules::list_in))
+        .route("/schedules/{vhost}/{name}", get(schedules::show).put(schedules::set).delete(schedules::delete))
+        .route("/schedules/{vhost}/{name}/fire", post(schedules::fire))
+        .route("/schedules/{vhost}/{name}/pause", put(schedules::pause))
+        .route("/schedules/{vhost}/{name}/resume", put(schedules::resume))
         .route("/queues/{vhost}/{name}/bindings", get(bindings::list_to_queue))
         .route("/bindings", get(bindings::list))
         .route("/bindings/{vhost}", get(bindings::list_in))

@@ -175,6 +175,11 @@ impl<S: Store> Log<S> {
         self.facts.insert(key, value);
     }
 
+    /// The fact of this key, if it holds.
+    pub(crate) fn fact(&self, key: &Bytes) -> Option<&Bytes> {
+        self.facts.get(key)
+    }
+
     /// All facts that hold.
     pub(crate) fn facts(&self) -> Vec<(Bytes, Bytes)> {
         self.facts.iter().map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, limits, operations, policies, status};
+use super::{Screen, backup, limits, operations, policies, schedules, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +70,7 @@ const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
 const POLICIES: &str = "Policies";
+const SCHEDULES: &str = "Schedules";
 const OPERATIONS: &str = "Operations";
 
 /// All commands, in the order of the overview.
@@ -280,6 +281,60 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (3, 3),
         options: &["priority", "apply-to"],
         run: Run::Do(policies::set_policy),
+    },
+    Command {
+        name: "delete_schedule",
+        section: SCHEDULES,
+        about: "Deletes a schedule",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::delete_schedule),
+    },
+    Command {
+        name: "fire_schedule",
+        section: SCHEDULES,
+        about: "Publishes a schedule's message now; when it is due next stays as it is",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::fire_schedule),
+    },
+    Command {
+        name: "list_schedules",
+        section: SCHEDULES,
+        about: "Lists schedules: messages that are published again and again",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::SCHEDULES),
+    },
+    Command {
+        name: "pause_schedule",
+        section: SCHEDULES,
+        about: "Stops a schedule until it is resumed",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::pause_schedule),
+    },
+    Command {
+        name: "resume_schedule",
+        section: SCHEDULES,
+        about: "Lets a schedule go on; what came while it was paused is not made up for",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::resume_schedule),
+    },
+    Command {
+        name: "set_schedule",
+        section: SCHEDULES,
+        about: "Sets or updates a schedule",
+        usage: "[--vhost <vhost>] <name> <definition>",
+        operands: (2, 2),
+        options: &[],
+        run: Run::Do(schedules::set_schedule),
     },
     Command {
         name: "delete_queue",

@@ -90,6 +90,32 @@ fn delayed_messages_are_shown_by_due_time_released_and_cancelled() {
 }
 
 #[test]
+fn a_schedule_is_set_listed_fired_paused_and_deleted() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    let definition = r#"{"cron":"0 3 * * *","time_zone":"Europe/Berlin","routing_key":"q","payload":"report"}"#;
+    assert_eq!(desk.ctl(&["-q", "set_schedule", "nightly", definition]), printed(""));
+    let listed = desk.say("-q list_schedules name state cron time_zone fired missed last_error");
+    let head = "name\tstate\tcron\ttime_zone\tfired\tmissed\tlast_error\n";
+    assert_eq!(listed, printed(&format!("{head}nightly\trunning\t0 3 * * *\tEurope/Berlin\t0\t0\t\n")));
+    assert_eq!(desk.say("-q fire_schedule nightly"), printed("1 message was published\n"));
+    assert_eq!(desk.say("-q list_queues"), printed("name\tmessages\nq\t1\n"));
+    assert_eq!(desk.say("-q pause_schedule nightly"), printed(""));
+    assert_eq!(desk.say("-q list_schedules name state"), printed("name\tstate\nnightly\tpaused\n"));
+    assert_eq!(desk.say("-q resume_schedule nightly"), printed(""));
+    assert_eq!(desk.say("-q delete_schedule nightly"), printed(""));
+    let missing = "Error:\nthere is no schedule 'nightly'\n";
+    for command in ["delete", "pause", "resume", "fire"] {
+        assert_eq!(desk.say(&format!("-q {command}_schedule nightly")), failed(65, "", missing));
+    }
+    let wrong = desk.ctl(&["-q", "set_schedule", "nightly", r#"{"cron":"61 * * * *"}"#]);
+    assert_eq!(wrong, failed(64, "", "Error:\ncron: minute: \"61\" is no number from 0 to 59\n"));
+    let wrong = desk.ctl(&["-q", "set_schedule", "nightly", "daily"]);
+    assert_eq!(wrong, failed(64, "", "Error:\nthe definition of a schedule is a JSON object\n"));
+}
+
+#[test]
 fn a_redrive_tells_what_it_did() {
     let desk = Desk::open();
     let mut client = desk.client();
