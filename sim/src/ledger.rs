@@ -231,6 +231,13 @@ impl Ledger {
                 let doubtful: Vec<Place> = may_be_there.copied().collect();
                 doubtful.into_iter().for_each(|place| self.copy(place).can_vanish = true);
             }
+            ShardInput::Operate { queue, operation: Operation::Scan(Scan { act: Act::Release, .. }), .. } => {
+                let may_be_there = self.alive.iter().filter(|place| self.may_be_ready(**place, *queue));
+                for place in may_be_there.copied().collect::<Vec<Place>>() {
+                    let copy = self.copy(place);
+                    (copy.due_ms, copy.least_due_ms) = (0, 0);
+                }
+            }
             ShardInput::Close => {
                 self.release_all(shard);
                 self.step.closes = true;

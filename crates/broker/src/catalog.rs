@@ -10,6 +10,7 @@ mod facts;
 mod policies;
 mod queues;
 mod recovery;
+mod schedules;
 
 use crate::command::{
     CallId, CatalogAsk, CatalogInput, CatalogRequest, CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId,
@@ -179,6 +180,8 @@ impl Step<'_> {
             }
             CatalogAsk::SetPolicy(policy) => self.set_policy(asker, *policy),
             CatalogAsk::ClearPolicy { kind, name } => Ok(self.clear_policy(asker, kind, &name)),
+            CatalogAsk::SetSchedule(schedule) => Ok(self.set_schedule(asker, *schedule)),
+            CatalogAsk::DeleteSchedule { name } => Ok(self.delete_schedule(asker, &name)),
             CatalogAsk::CloseConnection => Ok(self.close_connection(asker)),
         }
     }

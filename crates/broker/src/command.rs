@@ -10,6 +10,7 @@ use crate::policy::{Applied, Policy, PolicyKind};
 pub use crate::queue::lease::TimeoutAction;
 pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
+use crate::schedule::{Fire, Schedule};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -529,6 +530,13 @@ pub enum CatalogAsk {
         /// Its name.
         name: String,
     },
+    /// A schedule holds from now on, in the place of the one of its name. → [`Outcome::Applied`]
+    SetSchedule(Box<Schedule>),
+    /// The schedule goes. → [`Outcome::Applied`], or [`Outcome::Missed`] if there is none.
+    DeleteSchedule {
+        /// Its name.
+        name: String,
+    },
     /// The connection ends: its exclusive queues and reply consumers go. → [`Outcome::ConnectionClosed`]
     CloseConnection,
 }
@@ -670,6 +678,8 @@ pub enum ShardInput {
         /// What is asked of it.
         operation: Operation,
     },
+    /// From the host: an occurrence of a schedule. Answered in [`Outbox::answers`] when it is durable.
+    Fire(Box<Fire>),
     /// From the host: describe all queues (or this one) in [`Outbox::views`].
     Inspect {
         /// Repeated in the answer.

@@ -4,6 +4,8 @@
 //! q/ID                              a queue, in its shard's log; ID in decimal
 //! x/LENGTH/VHOST/NAME               an exchange, in shard 0's log; LENGTH of VHOST in bytes, so that no two collide
 //! p/LENGTH/VHOST/NAME               a policy, in shard 0's log; o/… an operator policy
+//! s/LENGTH/VHOST/NAME               a schedule, in shard 0's log
+//! f/ID                              the last firing of a schedule, in the log of each shard that got it
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
@@ -12,10 +14,16 @@
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.
 
+mod schedules;
+
+pub use schedules::firing_key;
+pub(crate) use schedules::{schedule_fact, schedule_key};
+
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
 use crate::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
+use crate::schedule::Schedule;
 use crate::topology::{DELAYED_MESSAGE, DELAYED_TYPE, Exchange, canonical};
 use amqp::{Table, Value};
 use bytes::{Bytes, BytesMut};
@@ -157,6 +165,7 @@ pub(crate) fn policy_fact(vhost: &str, policy: &Policy) -> (Bytes, Bytes) {
 pub(crate) enum CatalogFact {
     Exchange(Exchange),
     Policy(Policy),
+    Schedule(Schedule),
     Binding { vhost: VhostId, spec: BindingSpec, queue: Option<QueueId> },
 }
 
@@ -188,6 +197,8 @@ impl CatalogFact {
                 priority,
                 definition: fact.table_in("definition")?,
             }))
+        } else if schedules::is_schedule(key) {
+            Ok(Self::Schedule(schedules::read_schedule(&fact)?))
         } else if key.starts_with(BINDING.as_bytes()) {
             let spec = BindingSpec {
                 source: fact.text("source")?.to_owned(),

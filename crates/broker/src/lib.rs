@@ -20,6 +20,7 @@ pub mod policy;
 mod queue;
 pub mod resource;
 mod route;
+pub mod schedule;
 mod settings;
 pub mod shard;
 pub mod topology;

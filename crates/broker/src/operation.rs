@@ -5,6 +5,7 @@
 
 use crate::command::{ConnectionId, Seq};
 use crate::message::Message;
+use crate::schedule::Firing;
 use amqp::{ChannelId, Properties, PropertyList, Value};
 
 /// What is asked of a queue.
@@ -61,7 +62,14 @@ pub enum Which {
         /// Where to begin.
         from: Seq,
     },
-    /// These, in this order, where they are ready, or unacked if the act can be done to those.
+    /// Those that wait for a time, by due time, and none with this seq or a higher one.
+    Delayed {
+        /// Where to begin.
+        from: Time,
+        /// Where to end.
+        until: Option<Seq>,
+    },
+    /// These, in this order, where they are ready or delayed, or unacked if the act can be done to those.
     These(Vec<Seq>),
 }
 
@@ -81,18 +89,35 @@ impl Cursor {
     pub const HEAD: Self = Self { priority: u8::MAX, seq: Seq(0), skip: 0 };
 }
 
+/// A place among delayed messages: what is due from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// Unix milliseconds.
+    pub due_at_ms: u64,
+    /// Of those that are due then: from this seq on.
+    pub seq: Seq,
+}
+
+impl Time {
+    /// What is due first.
+    pub const FIRST: Self = Self { due_at_ms: 0, seq: Seq(0) };
+}
+
 /// What is done to each message of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// It is shown, and nothing is changed.
     Show,
-    /// It is dropped, and not dead-lettered. Ready ones only.
+    /// It is dropped, and not dead-lettered. Not unacked ones.
     Delete,
-    /// It goes elsewhere, and leaves its queue when it is as safe there. Ready ones only.
+    /// It goes elsewhere, and leaves its queue when it is as safe there. Not unacked ones. A delayed one has the same due
+    /// time there.
     Move(Target),
-    /// A ready one goes to the end of its queue, as if it were published anew; an unacked one is taken from who holds it,
-    /// back to its place, as a failed attempt.
+    /// A ready or delayed one goes to the end of its queue, as if it were published anew and without a delay; an unacked
+    /// one is taken from who holds it, back to its place, as a failed attempt.
     Requeue,
+    /// A delayed one is due now. Delayed ones only.
+    Release,
     /// A dead letter goes to the queue where it died. Ready ones only.
     Redrive(Origin),
 }
@@ -227,6 +252,8 @@ pub enum Answer {
     NotHeld,
     /// A piece of a scan.
     Page(Page),
+    /// An occurrence of a schedule was fired, now or before: this is what is known of it.
+    Fired(Firing),
     /// Unacked messages.
     Leases {
         /// By seq.
@@ -241,7 +268,7 @@ pub enum Answer {
 pub struct Page {
     /// What was to be shown.
     pub shown: Vec<Shown>,
-    /// How many were deleted, moved or requeued; that is durable.
+    /// How many were deleted, moved, requeued or released; that is durable.
     pub done: u64,
     /// How many the filter left out.
     pub passed: u64,
@@ -270,6 +297,8 @@ pub enum Next {
     Ready(Cursor),
     /// Among the unacked ones.
     Unacked(Seq),
+    /// Among the delayed ones.
+    Delayed(Time),
     /// With the so-manieth of those named.
     These(usize),
 }
@@ -287,6 +316,8 @@ pub struct Shown {
     pub attempts: u32,
     /// Unix milliseconds; 0 = never.
     pub expires_at_ms: u64,
+    /// Until when it waits, in Unix milliseconds, if it is delayed.
+    pub due_at_ms: Option<u64>,
     /// Its priority in the queue.
     pub priority: u8,
     /// Who has it, if it is unacked.

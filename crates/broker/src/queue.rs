@@ -455,10 +455,28 @@ impl Queue {
         runs
     }
 
-    /// A ready message, taken out of its place and counted no more, comes back as it was.
-    pub(crate) fn come_back(&mut self, entry: Entry) {
+    /// A ready or delayed message, taken out of its place and counted no more, comes back as it was.
+    pub(crate) fn come_back(&mut self, entry: Entry, unix_ms: u64) {
         self.depth += 1;
+        if entry.message().is_none() && entry.due_at_ms > unix_ms {
+            return self.delay(entry.run());
+        }
         self.ready.put_back(entry);
+    }
+
+    /// Takes a message that nobody has out of its place, which it is counted in still.
+    pub(crate) fn take_waiting(&mut self, priority: u8, seq: Seq) -> Option<Entry> {
+        let ready = self.ready.take((priority, seq));
+        ready.or_else(|| self.delayed.as_mut()?.take(seq))
+    }
+
+    /// A delayed message is due now: tells what it is from now on.
+    pub(crate) fn release_early(&mut self, seq: Seq, unix_ms: u64) -> Option<Run> {
+        let entry = self.delayed.as_mut()?.take(seq)?;
+        // A clock that was put back must not let it wait longer.
+        let run = Run { due_at_ms: entry.due_at_ms.min(unix_ms.max(1)), ..entry.run() };
+        self.ready.push_due(run);
+        Some(run)
     }
 
     /// When the lease of an unacked message ends; `None` = never.

@@ -16,6 +16,7 @@ mod consume;
 mod dead_letter;
 mod delete;
 mod discard;
+mod fire;
 mod lease;
 mod log;
 mod operate;
@@ -372,6 +373,7 @@ impl<S: Store> Shard<S> {
                 self.operate(ticket, queue, operation, topology);
                 self.bury(topology);
             }
+            ShardInput::Fire(fire) => self.fire(*fire, topology),
             ShardInput::Inspect { ticket, queue } => {
                 self.serve(topology);
                 self.inspect(ticket, queue);

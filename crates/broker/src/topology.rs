@@ -6,6 +6,7 @@
 mod bindings;
 mod policies;
 mod reply_consumers;
+mod schedules;
 
 pub(crate) use bindings::{RemovedBinding, canonical};
 
@@ -21,6 +22,7 @@ pub(crate) use policies::PolicyChange;
 use reply_consumers::ReplyConsumers;
 pub use reply_consumers::{REPLY_TO, is_reply_address};
 use rustc_hash::FxHashMap;
+use schedules::Schedules;
 use std::sync::Arc;
 
 /// Everything that was declared.
@@ -33,6 +35,7 @@ pub struct Topology {
     queues: FxHashMap<QueueId, Arc<QueueSpec>>,
     bindings: Bindings,
     policies: Policies,
+    schedules: Schedules,
     reply_consumers: ReplyConsumers,
     /// The arguments of implicit bindings.
     no_arguments: Table,
@@ -117,6 +120,7 @@ impl Topology {
             queues: FxHashMap::default(),
             bindings: Bindings::default(),
             policies: Policies::default(),
+            schedules: Schedules::default(),
             reply_consumers: ReplyConsumers::default(),
             no_arguments: Table::new(),
         };

@@ -17,6 +17,7 @@ mod limits;
 mod lists;
 mod operations;
 mod policies;
+mod schedules;
 mod status;
 
 use arguments::{Line, Options};

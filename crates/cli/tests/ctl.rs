@@ -4,6 +4,8 @@
 
 #[path = "ctl/operations.rs"]
 mod operations;
+#[path = "ctl/schedules.rs"]
+mod schedules;
 
 use amqp::method::{basic, channel, connection, queue};
 use amqp::{ChannelId, Method, Table, Value};

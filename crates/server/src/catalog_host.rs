@@ -17,14 +17,19 @@ pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailb
     let mut answers: Vec<(ConnectionId, Vec<ConnectionEvent>)> = Vec::new();
     while mailbox.recv_many(&mut mail, MAIL_AT_ONCE).await > 0 {
         let now = board.clock().now();
-        {
+        let has_new_schedules = {
             let mut topology = board.topology_mut();
+            let before = topology.schedule_changes();
             for input in mail.drain(..) {
                 catalog.step(now, input, &mut topology, &mut out);
             }
             for (shard, input) in out.shards.drain(..) {
                 board.post(shard, ShardMail::Input(input));
             }
+            topology.schedule_changes() != before
+        };
+        if has_new_schedules {
+            board.scheduler().wake();
         }
         answers.extend(out.connections.drain(..).map(|(connection, event)| (connection, vec![event])));
         board.deliver(answers.drain(..));

@@ -29,6 +29,7 @@ mod redrives;
 mod refusal;
 mod request;
 mod samples;
+mod schedules;
 mod serving;
 mod values;
 mod vhosts;
@@ -135,12 +136,19 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/queues/{vhost}/{name}/messages", get(operations::list))
         .route("/queues/{vhost}/{name}/messages/delete", post(operations::delete))
         .route("/queues/{vhost}/{name}/messages/move", post(operations::relocate))
+        .route("/queues/{vhost}/{name}/messages/release", post(operations::release))
         .route("/queues/{vhost}/{name}/messages/requeue", post(operations::requeue))
         .route("/queues/{vhost}/{name}/messages/{seq}", get(operations::show).delete(operations::delete_one))
         .route("/queues/{vhost}/{name}/redrive", get(redrives::show).post(redrives::begin).delete(redrives::stop))
         .route("/queues/{vhost}/{name}/leases", get(leases::list_of))
         .route("/queues/{vhost}/{name}/leases/{seq}", put(leases::extend).delete(leases::take_back))
         .route("/leases", get(leases::list))
+        .route("/schedules", get(schedules::list))
+        .route("/schedules/{vhost}", get(schedules::list_in))
+        .route("/schedules/{vhost}/{name}", get(schedules::show).put(schedules::set).delete(schedules::delete))
+        .route("/schedules/{vhost}/{name}/fire", post(schedules::fire))
+        .route("/schedules/{vhost}/{name}/pause", put(schedules::pause))
+        .route("/schedules/{vhost}/{name}/resume", put(schedules::resume))
         .route("/queues/{vhost}/{name}/bindings", get(bindings::list_to_queue))
         .route("/bindings", get(bindings::list))
         .route("/bindings/{vhost}", get(bindings::list_in))

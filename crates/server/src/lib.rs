@@ -18,6 +18,7 @@ mod connection_host;
 mod footprint;
 mod http;
 mod listener;
+mod schedules;
 mod shard_host;
 mod storage;
 
@@ -168,6 +169,7 @@ impl Server {
         let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
         http::serve(&board, backup, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
+        listeners.spawn(schedules::run(Arc::clone(&board)));
         let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
             listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max));

@@ -189,8 +189,12 @@ impl Desk {
                         continue;
                     }
                 }
-                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) if at > 0 => break,
-                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) => {}
+                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) | ShardMail::Fire(..)
+                    if at > 0 =>
+                {
+                    break;
+                }
+                ShardMail::Input(_) | ShardMail::Inspect(..) | ShardMail::Operate(..) | ShardMail::Fire(..) => {}
             }
             let Some(piece) = self.waiting.remove(at) else { break };
             let (first, rest) = split(piece, room - taken);
@@ -226,6 +230,12 @@ impl Desk {
                 self.last_ticket += 1;
                 self.operations.insert(self.last_ticket, asker);
                 ShardInput::Operate { ticket: self.last_ticket, queue, operation }
+            }
+            ShardMail::Fire(mut fire, asker) => {
+                self.last_ticket += 1;
+                self.operations.insert(self.last_ticket, asker);
+                fire.ticket = self.last_ticket;
+                ShardInput::Fire(fire)
             }
         };
         self.inbox.push(input);

@@ -13,6 +13,7 @@ use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::operator::Operator;
+use crate::schedules::Scheduler;
 use broker::access::Users;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
@@ -21,6 +22,7 @@ use broker::command::{
 use broker::connection::ConnectionSettings;
 use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
 use broker::operation::{Answer, Operation};
+use broker::schedule::{Fire, Firing};
 use broker::topology::Topology;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -53,6 +55,7 @@ pub struct Switchboard {
     /// What connections did that have ended.
     past: Mutex<PastConnections>,
     alarms: Alarms,
+    scheduler: Scheduler,
     addresses: Addresses,
 }
 
@@ -108,6 +111,8 @@ pub(crate) enum ShardMail {
     Inspect(Option<broker::command::QueueId>, oneshot::Sender<Vec<QueueView>>),
     /// An operator asks something of this queue.
     Operate(broker::command::QueueId, Operation, oneshot::Sender<Answer>),
+    /// An occurrence of a schedule.
+    Fire(Box<Fire>, oneshot::Sender<Answer>),
 }
 
 /// What reaches a connection's host.
@@ -190,6 +195,7 @@ impl Switchboard {
         }
         let board = Self {
             alarms: Alarms::new(&parts.config),
+            scheduler: Scheduler::default(),
             config: parts.config,
             clock: parts.clock,
             users: parts.users,
@@ -303,6 +309,28 @@ impl Switchboard {
         let (answer, answered) = oneshot::channel();
         self.post(queue.shard, ShardMail::Operate(queue.id, operation, answer));
         timeout_at(Instant::now() + OPERATE, answered).await.map_err(|_| Unanswered)?.map_err(|_| Unanswered)
+    }
+
+    /// Fires an occurrence of a schedule into a shard, and waits until that is durable there.
+    ///
+    /// # Errors
+    /// [`Unanswered`]: it may be done, or not; it can be asked for again.
+    pub(crate) fn fire(&self, shard: ShardId, fire: Fire) -> impl Future<Output = Result<Firing, Unanswered>> + use<> {
+        let (answer, answered) = oneshot::channel();
+        self.post(shard, ShardMail::Fire(Box::new(fire), answer));
+        let deadline = Instant::now() + OPERATE;
+        async move {
+            match timeout_at(deadline, answered).await {
+                Ok(Ok(Answer::Fired(firing))) => Ok(firing),
+                _ => Err(Unanswered),
+            }
+        }
+    }
+
+    /// When schedules are due, and what became of them.
+    #[must_use]
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// Describes all client connections, by id. One that does not answer in time is left out.

@@ -7,6 +7,8 @@ mod browser;
 mod operations;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
+#[path = "http/schedules.rs"]
+mod schedules;
 
 use amqp::method::{basic, channel, confirm, connection, queue};
 use amqp::{ChannelId, Method, Table};

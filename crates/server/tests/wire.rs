@@ -21,6 +21,8 @@ mod raw_client;
 mod real_client;
 #[path = "wire/retry.rs"]
 mod retry;
+#[path = "wire/schedules.rs"]
+mod schedules;
 #[path = "wire/ttl.rs"]
 mod ttl;
 

@@ -180,6 +180,15 @@ pub enum Record<'a> {
         /// When they are due from now on, as in [`Place`].
         due_at_ms: u64,
     },
+    /// These messages are due at another time from now on; nothing else about them is another.
+    Released {
+        /// The queue.
+        queue: QueueId,
+        /// The positions in it; those that are empty stay so.
+        range: SeqRange,
+        /// When they are due, as in [`Place`].
+        due_at_ms: u64,
+    },
     /// A named durable fact (topology). It replaces an earlier fact of the same key.
     Fact {
         /// What the fact is about, in the owner's own encoding.

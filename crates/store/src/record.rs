@@ -35,6 +35,7 @@ const TRANSIENT: u8 = 21;
 const RETURNED: u8 = 22;
 const QUEUE: u8 = 23;
 const WAITING: u8 = 24;
+const RELEASED: u8 = 37;
 
 const WITH_NEXT: u8 = 1;
 const MOVED: u8 = 2;
@@ -106,6 +107,7 @@ pub(crate) fn encoded_bytes_max(record: &Record<'_>) -> usize {
             }
             Record::Settled { ranges, .. } => VARINT_MAX * 2 + ranges.len() * VARINT_MAX * 2,
             Record::Returned { .. } => VARINT_MAX * 5,
+            Record::Released { .. } => VARINT_MAX * 4,
             Record::Fact { key, value } => VARINT_MAX + key.len() + value.len(),
             Record::Forget { key } => key.len(),
             Record::Queue { .. } => VARINT_MAX * 2,
@@ -162,6 +164,13 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
                 put(out, due_at_ms);
             }
             RETURNED
+        }
+        Record::Released { queue, range, due_at_ms } => {
+            put(out, queue.0);
+            put(out, range.first.0);
+            put(out, range.last.0 - range.first.0);
+            put(out, due_at_ms);
+            RELEASED
         }
         Record::Fact { key, value } => {
             put(out, key.len() as u64);
@@ -320,6 +329,13 @@ impl Head {
                 let due_at_ms = if self.has_due() { rest.varint()? } else { 0 };
                 rest.end()?;
                 Record::Returned { queue, range, attempts, due_at_ms }
+            }
+            RELEASED => {
+                let (queue, first) = rest.position()?;
+                let last = Seq(first.0.checked_add(rest.varint()?).ok_or(TOO_LARGE)?);
+                let due_at_ms = rest.varint()?;
+                rest.end()?;
+                Record::Released { queue, range: SeqRange { first, last }, due_at_ms }
             }
             FACT => {
                 let key_bytes = usize::try_from(rest.varint()?).map_err(|_| TOO_LARGE)?;

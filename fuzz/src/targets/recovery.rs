@@ -168,6 +168,10 @@ fn append(log: &mut SegmentLog, random: &mut Random) {
             }
         }
         5 => Record::Forget { key: b"q/1" },
+        6 => {
+            let last = Seq(seq.0.saturating_add(random.below(4) as u64));
+            Record::Released { queue, range: SeqRange { first: seq, last }, due_at_ms: due(random) }
+        }
         _ => {
             let (key, value) = fact(random);
             log.append(Record::Fact { key: &key, value: &value }, link);

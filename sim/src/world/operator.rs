@@ -1,9 +1,9 @@
-//! An operator who pauses queues, looks into them and deletes messages: nothing of that may be noticed but that
-//! deliveries wait, and that some messages are gone.
+//! An operator who pauses queues, looks into them, deletes messages and releases delayed ones: nothing of that may be
+//! noticed but that deliveries wait, that some messages are gone, and that some come before their time.
 
 use super::World;
 use broker::command::{QueueId, Seq, ShardInput};
-use broker::operation::{Act, Cursor, Filter, Operation, Scan, Which};
+use broker::operation::{Act, Cursor, Filter, Operation, Scan, Time, Which};
 
 impl World {
     /// Does something to some queue.
@@ -17,12 +17,16 @@ impl World {
         let scan = |which, count, act| Operation::Scan(Scan { which, filter: Filter::default(), count, act });
         let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
         let from = Cursor { skip, ..Cursor::HEAD };
-        let operation = match self.random.below(8) {
+        let delayed = Which::Delayed { from: Time::FIRST, until: None };
+        let operation = match self.random.below(11) {
             0 => Operation::Pause,
             1..=3 => Operation::Resume,
             4 => scan(Which::Ready { from, until: None }, count, Act::Show),
             5 => scan(Which::Ready { from, until: None }, count / 4, Act::Delete),
             6 => scan(Which::Unacked { from: Seq(skip) }, count, Act::Show),
+            7 => scan(delayed, count, Act::Show),
+            8 => scan(delayed, count / 4, Act::Delete),
+            9 => scan(delayed, count, Act::Release),
             _ => Operation::Leases { from: Seq(skip), count },
         };
         self.ask_shard(at, queue, operation);

@@ -4,8 +4,9 @@ use super::facts::FACTS;
 use super::policies::by_shard;
 use super::{Catalog, CatalogOutbox};
 use crate::command::{QueueSpec, ShardId, ShardInput};
-use crate::fact::{CatalogFact, CorruptFact};
+use crate::fact::{CatalogFact, CorruptFact, firing_key};
 use crate::route::Destination;
+use crate::schedule::Firing;
 use crate::topology::Topology;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -23,11 +24,15 @@ impl Catalog {
         facts: impl IntoIterator<Item = (ShardId, Bytes, Bytes)>,
         out: &mut CatalogOutbox,
     ) -> Result<(Self, Topology), CorruptFact> {
-        let (mut queues, mut bindings) = (Vec::new(), Vec::new());
+        let (mut queues, mut bindings, mut firings) = (Vec::new(), Vec::new(), Vec::new());
         let mut topology = Topology::new();
         for (shard, key, value) in facts {
             if let Some(queue) = QueueSpec::from_fact(shard, &key, &value)? {
                 queues.push(queue);
+                continue;
+            }
+            if let Some(firing) = Firing::from_fact(shard, &key, &value)? {
+                firings.push((shard, firing));
                 continue;
             }
             match CatalogFact::read(&key, &value)? {
@@ -41,6 +46,7 @@ impl Catalog {
                 CatalogFact::Policy(policy) => {
                     topology.put_policy(Arc::new(policy));
                 }
+                CatalogFact::Schedule(schedule) => topology.put_schedule(Arc::new(schedule)),
                 CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),
             }
         }
@@ -67,6 +73,14 @@ impl Catalog {
                     bound.map_err(|fault| CorruptFact { key: lossy(&key), why: fault.text })?;
                 }
                 None => out.shards.push((FACTS, ShardInput::ForgetFact { key, ticket: None })),
+            }
+        }
+        for (shard, firing) in firings {
+            if topology.has_schedule(firing.schedule) {
+                topology.remember_firing(shard, firing);
+            } else {
+                let forget = ShardInput::ForgetFact { key: firing_key(firing.schedule), ticket: None };
+                out.shards.push((shard, forget));
             }
         }
         // The shards have read their queues' facts, and know of no policies yet.

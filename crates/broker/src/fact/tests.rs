@@ -159,3 +159,47 @@ proptest! {
         let _ = CatalogFact::read(&key, &value);
     }
 }
+
+#[test]
+fn a_schedule_and_its_firings_come_back() {
+    use crate::fact::schedule_fact;
+    use crate::schedule::{Firing, Missed, ScheduleId, Timing};
+    let schedule = Schedule {
+        id: ScheduleId(u64::MAX),
+        vhost: VhostId(0),
+        name: "nächtlich".into(),
+        timing: Timing::Cron { expression: "0 3 * * *".to_owned(), zone: "Europe/Berlin".to_owned() },
+        exchange: "x".to_owned(),
+        routing_key: "k".to_owned(),
+        properties: Bytes::from_static(&[0x10, 0, 2]),
+        body: Bytes::from_static(b"\0\xff"),
+        missed: Missed::All,
+        is_enabled: false,
+        start_ms: Some(1),
+        end_ms: Some(u64::MAX),
+        since_ms: 1_700_000_000_000,
+    };
+    let every = Schedule { timing: Timing::Every { ms: 100 }, start_ms: None, end_ms: None, ..schedule.clone() };
+    for schedule in [schedule, every] {
+        let (key, value) = schedule_fact("/", &schedule);
+        assert_eq!(key, "s/1///nächtlich");
+        let Ok(CatalogFact::Schedule(read)) = CatalogFact::read(&key, &value) else { panic!("not a schedule") };
+        assert_eq!(read, schedule);
+    }
+    for (shards, error) in [(vec![ShardId(3)], ""), (vec![ShardId(3), ShardId(9)], "full")] {
+        let firing = Firing {
+            schedule: ScheduleId(12),
+            at_ms: 1,
+            fired_ms: u64::MAX,
+            fired: 3,
+            missed: 4,
+            failed: 5,
+            error: error.to_owned(),
+            shards,
+        };
+        let (key, value) = firing.fact();
+        assert_eq!(key, "f/12");
+        assert_eq!(Firing::from_fact(ShardId(3), &key, &value), Ok(Some(firing)));
+    }
+    assert_eq!(Firing::from_fact(ShardId(0), b"q/1", b""), Ok(None));
+}

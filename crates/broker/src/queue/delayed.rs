@@ -79,6 +79,18 @@ impl Delayed {
         self.lane.find(seq)
     }
 
+    /// Takes a message out before it is due.
+    pub(crate) fn take(&mut self, seq: Seq) -> Option<Entry> {
+        let entry = self.lane.take(seq)?;
+        self.sums.subtract(&entry.run());
+        Some(entry)
+    }
+
+    /// Those that are due at this time from this seq on, and all that are due later, in order of due time.
+    pub(crate) fn by_time(&self, due_at_ms: u64, from: Seq) -> impl Iterator<Item = Run> {
+        self.lane.runs_of(self.lane.times.iter_from(due_at_ms, from))
+    }
+
     /// The message's record is elsewhere now.
     pub(crate) fn relocate(&mut self, seq: Seq, lsn: Lsn) -> bool {
         self.lane.relocate(seq, lsn)
@@ -191,7 +203,12 @@ impl Lane {
 
     /// The far ones, first what leaves first.
     pub(crate) fn far_in_order(&self) -> impl Iterator<Item = Run> {
-        self.times.iter().flat_map(|span| {
+        self.runs_of(self.times.iter())
+    }
+
+    /// The far ones among these.
+    fn runs_of(&self, spans: impl Iterator<Item = Span>) -> impl Iterator<Item = Run> {
+        spans.flat_map(|span| {
             let last = span.range().last;
             self.far.range(span.seq).take_while(move |run| run.seq <= last).map(move |mut run| {
                 if run.last_seq() > last {

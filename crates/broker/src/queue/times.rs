@@ -100,6 +100,20 @@ impl<const SPANS: usize> Times<SPANS> {
         self.chunks.values().flat_map(|chunk| chunk.spans())
     }
 
+    /// Those of this time from this position on, and all later ones.
+    pub(crate) fn iter_from(&self, at_ms: u64, from: Seq) -> impl Iterator<Item = Span> {
+        let first = self.find((at_ms, from)).unwrap_or((at_ms, from));
+        let spans = self.chunks.range(first..).flat_map(|(_, chunk)| chunk.spans());
+        spans.filter_map(move |span| match span.at_ms.cmp(&at_ms) {
+            std::cmp::Ordering::Less => None,
+            std::cmp::Ordering::Equal if span.end() <= from.0 => None,
+            std::cmp::Ordering::Equal if span.seq < from => {
+                Some(Span { seq: from, count: (span.end() - from.0) as u32, ..span })
+            }
+            _ => Some(span),
+        })
+    }
+
     /// Adds positions of which none is here yet at that time.
     pub(crate) fn insert(&mut self, span: Span) {
         self.len += u64::from(span.count);
@@ -472,6 +486,21 @@ mod tests {
                 apply(&mut times, &mut model, step);
                 check(&times, &model);
             }
+        }
+    }
+
+    #[test]
+    fn a_walk_begins_anywhere_even_within_a_span() {
+        let mut times = Times::<4>::default();
+        (0..200u64).for_each(|at| times.insert(span(at / 2 * 10, at * 10, 5)));
+        let all: Vec<(u64, u64)> =
+            times.iter().flat_map(|span| (span.seq.0..span.end()).map(move |seq| (span.at_ms, seq))).collect();
+        for from in all.iter().copied().chain([(0, 7), (15, 0), (990, 1995), (991, 0), (5000, 0)]) {
+            let found = times.iter_from(from.0, Seq(from.1));
+            let found: Vec<_> =
+                found.flat_map(|span| (span.seq.0..span.end()).map(move |seq| (span.at_ms, seq))).collect();
+            let wanted: Vec<_> = all.iter().copied().filter(|one| *one >= from).collect();
+            assert_eq!(found, wanted, "from {from:?}");
         }
     }
 

@@ -145,6 +145,11 @@ impl<S: Store> Log<S> {
         self.append(Record::Returned { queue, range, attempts, due_at_ms });
     }
 
+    /// Messages are due at another time from now on.
+    pub(crate) fn append_released(&mut self, queue: QueueId, range: SeqRange, due_at_ms: u64) {
+        self.append(Record::Released { queue, range, due_at_ms });
+    }
+
     /// Every message whose record comes before may have been delivered.
     pub(crate) fn append_doubt(&mut self) {
         let (queue, seq) = EVERY_PLACE;
@@ -168,6 +173,11 @@ impl<S: Store> Log<S> {
     /// A fact that holds was found by a restart.
     pub(crate) fn recover_fact(&mut self, key: Bytes, value: Bytes) {
         self.facts.insert(key, value);
+    }
+
+    /// The fact of this key, if it holds.
+    pub(crate) fn fact(&self, key: &Bytes) -> Option<&Bytes> {
+        self.facts.get(key)
     }
 
     /// All facts that hold.

@@ -1,4 +1,4 @@
-//! What operators ask of a queue: pause, and walks over its messages that show, delete, move or requeue them.
+//! What operators ask of a queue: pause, and walks over its messages that show, delete, move, requeue or release them.
 //!
 //! A walk goes a piece at a time ([`Scan`]). What of a piece is far is read; by the time it is here some of it may have
 //! left, and that is passed over. A message that is moved within this shard leaves its queue and enters the other in one
@@ -13,7 +13,7 @@ use super::read::{Reading, ranges};
 use super::slots::Slot;
 use crate::command::{Publish, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
-use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Which};
+use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
 use crate::queue::dead_letter::origin;
 use crate::queue::ready::{Body, Entry};
@@ -50,6 +50,15 @@ struct Found {
 pub(super) struct Pending {
     page: Page,
     left: usize,
+}
+
+/// How long a delayed message waits where it is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Until the time that it has.
+    AsBefore,
+    /// It is due there at once.
+    Not,
 }
 
 /// What became of a message that is to be moved.
@@ -203,8 +212,9 @@ impl<S: Store> Shard<S> {
             }
             (Act::Requeue, Some(message)) => {
                 let own = Arc::from([self.queues[slot].spec.queue.id]);
-                self.move_one(ticket, slot, run, message, vec![(self.id, own)])
+                self.move_one(ticket, slot, run, message, vec![(self.id, own)], Wait::Not)
             }
+            (Act::Release, _) => self.release_one(slot, run),
             (Act::Move(target), Some(message)) => self.move_to(ticket, slot, run, message, target, topology),
             (Act::Redrive(from), Some(message)) => {
                 let Some(whence) = origin(&message, &self.queues[slot].spec.name, *from) else {
@@ -239,17 +249,30 @@ impl<S: Store> Shard<S> {
 
     fn show(&self, slot: Slot<Queue>, run: &Run, message: Message) -> Option<Shown> {
         let queue = &self.queues[slot];
-        let (run, lease) = match queue.ready.find((run.priority, run.seq)) {
-            Some(run) => (run, None),
-            None => (queue.unacked.find(run.seq)?, Some(self.lease(slot, run.seq)?)),
+        let delayed = |seq| queue.delayed.as_ref()?.find(seq);
+        let (run, due_at_ms, lease) = match queue.ready.find((run.priority, run.seq)) {
+            Some(run) => (run, None, None),
+            None => match delayed(run.seq) {
+                Some(run) => (run, Some(run.due_at_ms), None),
+                None => (queue.unacked.find(run.seq)?, None, Some(self.lease(slot, run.seq)?)),
+            },
         };
         let Run { seq, redelivered, attempts, expires_at_ms, priority, .. } = run;
-        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, priority, lease })
+        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease })
+    }
+
+    fn release_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
+        let queue = &mut self.queues[slot];
+        let Some(run) = queue.release_early(run.seq, self.now.unix_ms) else { return Moved::Gone };
+        if run.kept {
+            self.log.append_released(queue.spec.queue.id, run.range(), run.due_at_ms);
+        }
+        Moved::Done
     }
 
     fn delete_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
         let queue = &mut self.queues[slot];
-        let Some(entry) = queue.ready.take((run.priority, run.seq)) else { return Moved::Gone };
+        let Some(entry) = queue.take_waiting(run.priority, run.seq) else { return Moved::Gone };
         queue.counters.purged += 1;
         self.retire(slot, &entry);
         Moved::Done
@@ -284,7 +307,7 @@ impl<S: Store> Shard<S> {
                 (message, targets)
             }
         };
-        self.move_one(ticket, slot, run, message, targets)
+        self.move_one(ticket, slot, run, message, targets, Wait::AsBefore)
     }
 
     fn move_one(
@@ -294,13 +317,18 @@ impl<S: Store> Shard<S> {
         run: &Run,
         message: Message,
         targets: Vec<(ShardId, Arc<[QueueId]>)>,
+        wait: Wait,
     ) -> Moved {
         if targets.is_empty() {
             return Moved::Unroutable;
         }
         let id = self.queues[slot].spec.queue.id;
-        let Some(mut entry) = self.queues[slot].ready.take((run.priority, run.seq)) else { return Moved::Gone };
-        self.queues[slot].leave(1);
+        let queue = &mut self.queues[slot];
+        let is_delayed = queue.ready.find((run.priority, run.seq)).is_none();
+        let Some(mut entry) = queue.take_waiting(run.priority, run.seq) else { return Moved::Gone };
+        queue.leave(1);
+        let left_ms = entry.due_at_ms.saturating_sub(self.now.unix_ms);
+        let delay_ms = (is_delayed && wait == Wait::AsBefore).then_some(left_ms);
         // Bytes that were read lie among others', which they must not keep in memory.
         let message = if entry.message().is_some() { message } else { alone(&message) };
         let (persistent, expiration_ms, priority) = terms(&message);
@@ -311,7 +339,7 @@ impl<S: Store> Shard<S> {
         let (mut left, mut is_taken, mut moved_by) = (0, false, Lsn::ZERO);
         for (shard, queues) in targets {
             let (message, more) = (message.clone(), Vec::new());
-            let (delay_ms, confirm) = (None, true);
+            let confirm = true;
             let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
             if shard == self.id {
                 let stored = self.publish(&publish.queues, publish.message.clone(), Terms::from(&publish), moved_from);
@@ -347,7 +375,7 @@ impl<S: Store> Shard<S> {
     /// A message that was to be moved keeps its place.
     pub(super) fn stay(&mut self, queue: QueueId, entry: Entry) {
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.settle_place(queue, &entry) };
-        self.queues[slot].come_back(entry);
+        self.queues[slot].come_back(entry, self.now.unix_ms);
         self.count_near(slot);
         self.touch(slot);
     }
@@ -358,7 +386,7 @@ impl Scan {
     fn needs_bytes(&self) -> bool {
         match self.act {
             _ if !self.filter.terms.is_empty() => true,
-            Act::Delete => false,
+            Act::Delete | Act::Release => false,
             Act::Requeue => !matches!(self.which, Which::Unacked { .. }),
             Act::Show | Act::Move(_) | Act::Redrive(_) => true,
         }
@@ -380,10 +408,16 @@ fn find(queue: &Queue, scan: &Scan) -> (Vec<(Run, Next)>, Option<Next>) {
             let is_full = piece.found.len() >= most;
             (piece.found, next.map(|run| Next::Unacked(run.seq)).or(end.filter(|_| is_full)))
         }
+        Which::Delayed { from, until } => {
+            let next = find_delayed(queue, *from, *until, &mut piece);
+            (piece.found, next.map(Next::Delayed))
+        }
         Which::These(seqs) => {
             for (at, seq) in seqs.iter().enumerate() {
+                let ready = || queue.ready.find_any(*seq).filter(|_| scan.act != Act::Release);
+                let delayed = || queue.delayed.as_ref()?.find(*seq);
                 let unacked = || queue.unacked.find(*seq).filter(|_| matches!(scan.act, Act::Show | Act::Requeue));
-                let Some(run) = queue.ready.find_any(*seq).or_else(unacked) else { continue };
+                let Some(run) = ready().or_else(delayed).or_else(unacked) else { continue };
                 if !piece.take(run, Next::These(at)) {
                     return (piece.found, Some(Next::These(at)));
                 }
@@ -439,6 +473,23 @@ fn find_ready(queue: &Queue, from: Cursor, until: Option<Seq>, piece: &mut Piece
                     return Some(here);
                 }
             }
+        }
+    }
+    None
+}
+
+fn find_delayed(queue: &Queue, from: Time, until: Option<Seq>, piece: &mut Piece) -> Option<Time> {
+    let runs = queue.delayed.as_ref().map(|delayed| delayed.by_time(from.due_at_ms, from.seq));
+    let mut passed = 0;
+    for message in runs.into_iter().flatten().flat_map(|run| run.messages()) {
+        let here = Time { due_at_ms: message.due_at_ms, seq: message.seq };
+        if until.is_some_and(|until| message.seq >= until) {
+            passed += 1;
+            if passed >= RUNS_AT_ONCE {
+                return Some(here);
+            }
+        } else if !piece.take(message, Next::Delayed(here)) {
+            return Some(here);
         }
     }
     None

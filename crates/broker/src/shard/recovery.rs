@@ -111,6 +111,14 @@ impl Recovery {
                     found.places.insert(Run { attempts, redelivered: true, due_at_ms, ..run });
                 }
             }
+            Record::Released { queue, range, due_at_ms } => {
+                let found = self.found(queue);
+                let mut released = Vec::new();
+                found.places.take_range(range, &mut |run| released.push(run));
+                for run in released {
+                    found.places.insert(Run { due_at_ms, ..run });
+                }
+            }
             Record::Fact { key, value } => {
                 self.facts.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             }
@@ -234,7 +242,9 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
             placed.into_iter().find(|(_, seq)| *seq > LAST_PLACE).map(|(queue, _)| queue)
         }
         Record::Settled { queue, ranges } => ranges.iter().any(|range| range.last > LAST_PLACE).then_some(*queue),
-        Record::Returned { queue, range, .. } => (range.last > LAST_PLACE).then_some(*queue),
+        Record::Returned { queue, range, .. } | Record::Released { queue, range, .. } => {
+            (range.last > LAST_PLACE).then_some(*queue)
+        }
         Record::Queue { queue, next } => (*next > LAST_PLACE).then_some(*queue),
         Record::Waiting { queue, runs } => {
             let is_out = |run: &store::Run| run.seq.0.saturating_add(u64::from(run.count)) > LAST_PLACE.0;

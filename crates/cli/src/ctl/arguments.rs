@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-const SWITCHES: [Switch; 36] = [
+const SWITCHES: [Switch; 37] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -117,6 +117,7 @@ const SWITCHES: [Switch; 36] = [
     rare("seq", None, true),
     rare("all", None, false),
     rare("unacked", None, false),
+    rare("delayed", None, false),
     rare("to-queue", None, true),
     rare("to-exchange", None, true),
     rare("routing-key", None, true),
@@ -128,13 +129,14 @@ const SWITCHES: [Switch; 36] = [
 ];
 
 /// Options of the commands for messages.
-const OF_MESSAGES: [&str; 12] = [
+const OF_MESSAGES: [&str; 13] = [
     "count",
     "offset",
     "where",
     "seq",
     "all",
     "unacked",
+    "delayed",
     "to-queue",
     "to-exchange",
     "routing-key",

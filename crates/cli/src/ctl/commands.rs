@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, limits, operations, policies, status};
+use super::{Screen, backup, limits, operations, policies, schedules, status};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +70,7 @@ const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
 const POLICIES: &str = "Policies";
+const SCHEDULES: &str = "Schedules";
 const OPERATIONS: &str = "Operations";
 
 /// All commands, in the order of the overview.
@@ -282,6 +283,60 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Do(policies::set_policy),
     },
     Command {
+        name: "delete_schedule",
+        section: SCHEDULES,
+        about: "Deletes a schedule",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::delete_schedule),
+    },
+    Command {
+        name: "fire_schedule",
+        section: SCHEDULES,
+        about: "Publishes a schedule's message now; when it is due next stays as it is",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::fire_schedule),
+    },
+    Command {
+        name: "list_schedules",
+        section: SCHEDULES,
+        about: "Lists schedules: messages that are published again and again",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::SCHEDULES),
+    },
+    Command {
+        name: "pause_schedule",
+        section: SCHEDULES,
+        about: "Stops a schedule until it is resumed",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::pause_schedule),
+    },
+    Command {
+        name: "resume_schedule",
+        section: SCHEDULES,
+        about: "Lets a schedule go on; what came while it was paused is not made up for",
+        usage: "[--vhost <vhost>] <name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(schedules::resume_schedule),
+    },
+    Command {
+        name: "set_schedule",
+        section: SCHEDULES,
+        about: "Sets or updates a schedule",
+        usage: "[--vhost <vhost>] <name> <definition>",
+        operands: (2, 2),
+        options: &[],
+        run: Run::Do(schedules::set_schedule),
+    },
+    Command {
         name: "delete_queue",
         section: QUEUES,
         about: "Deletes a queue",
@@ -293,10 +348,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "delete_messages",
         section: QUEUES,
-        about: "Deletes ready messages, one or many",
-        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
+        about: "Deletes ready or delayed messages, one or many",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed]",
         operands: (1, 1),
-        options: &["seq", "where", "all", "count"],
+        options: &["seq", "where", "all", "count", "delayed"],
         run: Run::Do(operations::delete_messages),
     },
     Command {
@@ -311,10 +366,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "move_messages",
         section: QUEUES,
-        about: "Moves ready messages to another queue or exchange",
-        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]",
+        about: "Moves ready or delayed messages to another queue or exchange",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed] --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]",
         operands: (1, 1),
-        options: &["seq", "where", "all", "count", "to-queue", "to-exchange", "routing-key"],
+        options: &["seq", "where", "all", "count", "delayed", "to-queue", "to-exchange", "routing-key"],
         run: Run::Do(operations::move_messages),
     },
     Command {
@@ -330,9 +385,9 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "peek_messages",
         section: QUEUES,
         about: "Shows messages and leaves them as they are",
-        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--unacked]",
+        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--delayed | --unacked]",
         operands: (1, 1),
-        options: &["count", "offset", "where", "unacked"],
+        options: &["count", "offset", "where", "delayed", "unacked"],
         run: Run::Do(operations::peek_messages),
     },
     Command {
@@ -354,12 +409,21 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Do(operations::redrive_queue),
     },
     Command {
-        name: "requeue_messages",
+        name: "release_messages",
         section: QUEUES,
-        about: "Puts ready messages at the end of their queue, and unacked ones back to their place",
+        about: "Makes delayed messages ready before their time",
         usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>]",
         operands: (1, 1),
         options: &["seq", "where", "all", "count"],
+        run: Run::Do(operations::release_messages),
+    },
+    Command {
+        name: "requeue_messages",
+        section: QUEUES,
+        about: "Puts ready or delayed messages at the end of their queue, and unacked ones back to their place",
+        usage: "[--vhost <vhost>] <queue> --seq <seq> ... | --where <key>=<value> ... | --all [--count <n>] [--delayed]",
+        operands: (1, 1),
+        options: &["seq", "where", "all", "count", "delayed"],
         run: Run::Do(operations::requeue_messages),
     },
     Command {

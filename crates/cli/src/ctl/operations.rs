@@ -41,11 +41,18 @@ pub(super) fn peek_messages(_program: &str, line: &Line, screen: &mut Screen) ->
         let (key, value) = parted(condition)?;
         query.push_str(&format!("&{}={}", encoded(key), encoded(value)));
     }
-    let mut place = match (options.has("unacked"), options.number("offset")?) {
-        (true, None) => "&state=unacked".to_owned(),
-        (false, offset) => format!("&offset={}", offset.unwrap_or(0)),
-        (true, Some(_)) => return Err(Failure::error(failure::USAGE, "--offset counts ready messages only")),
+    let state = match (options.has("delayed"), options.has("unacked")) {
+        (false, false) => None,
+        (true, false) => Some("delayed"),
+        (false, true) => Some("unacked"),
+        (true, true) => return Err(Failure::error(failure::USAGE, "--delayed and --unacked exclude each other")),
     };
+    let mut place = match (state, options.number("offset")?) {
+        (Some(state), None) => format!("&state={state}"),
+        (None, offset) => format!("&offset={}", offset.unwrap_or(0)),
+        (Some(_), Some(_)) => return Err(Failure::error(failure::USAGE, "--offset counts ready messages only")),
+    };
+    let columns = if state == Some("delayed") { &DELAYED_COLUMNS[..] } else { &COLUMNS };
     let mut rows = Vec::new();
     while wanted > 0 {
         let path = format!("{}/messages?count={wanted}{place}{query}", queue_path(options, queue));
@@ -54,13 +61,13 @@ pub(super) fn peek_messages(_program: &str, line: &Line, screen: &mut Screen) ->
         let answer = answer.json();
         let items = answer["items"].as_array().cloned().unwrap_or_default();
         wanted = wanted.saturating_sub(items.len() as u64);
-        rows.extend(items.iter().map(|item| COLUMNS.iter().map(|column| item[*column].clone()).collect::<Vec<_>>()));
+        rows.extend(items.iter().map(|item| columns.iter().map(|column| item[*column].clone()).collect::<Vec<_>>()));
         match answer["next"].as_str() {
             Some(next) => place = format!("&from={next}"),
             None => break,
         }
     }
-    formats::print_rows(screen, options, &COLUMNS, &rows)
+    formats::print_rows(screen, options, columns, &rows)
 }
 
 pub(super) fn delete_messages(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
@@ -75,6 +82,10 @@ pub(super) fn requeue_messages(_program: &str, line: &Line, screen: &mut Screen)
     act(line, screen, "requeue_messages", "requeue", "requeued")
 }
 
+pub(super) fn release_messages(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    act(line, screen, "release_messages", "release", "released")
+}
+
 /// Does it to the selected messages, in as many requests as it takes.
 fn act(line: &Line, screen: &mut Screen, command: &str, what: &str, word: &str) -> Result<(), Failure> {
     let (options, queue) = (&line.options, &line.operands[0]);
@@ -87,6 +98,9 @@ fn act(line: &Line, screen: &mut Screen, command: &str, what: &str, word: &str) 
         (true, Some(filter), false) => drop(document.insert("filter".into(), filter)),
         (true, None, true) => drop(document.insert("all".into(), true.into())),
         _ => return Err(Failure::error(failure::USAGE, "say which messages: one of --seq, --where, and --all")),
+    }
+    if options.has("delayed") {
+        document.insert("state".into(), "delayed".into());
     }
     let mut left = options.number("count")?;
     let api = Api::new(command, options, None)?;
@@ -263,5 +277,8 @@ fn parted(condition: &str) -> Result<(&str, &str), Failure> {
 
 /// What is shown of each message.
 const COLUMNS: [&str; 7] = ["seq", "state", "redelivered", "delivery_count", "routing_key", "payload_bytes", "payload"];
+/// The same of those that wait for a time.
+const DELAYED_COLUMNS: [&str; 7] =
+    ["seq", "state", "due_at", "delivery_count", "routing_key", "payload_bytes", "payload"];
 const PEEK_COUNT: u64 = 10;
 const POLL: Duration = Duration::from_millis(100);

@@ -105,6 +105,7 @@ impl Names<'_> {
             What::Record(
                 Record::Settled { queue, .. }
                 | Record::Returned { queue, .. }
+                | Record::Released { queue, .. }
                 | Record::Queue { queue, .. }
                 | Record::Waiting { queue, .. },
                 _,
@@ -168,6 +169,9 @@ impl Names<'_> {
             Record::Returned { queue, range: seqs, attempts, due_at_ms } => {
                 let (queue, seqs, due) = (self.queue(queue), range(&seqs), due(due_at_ms));
                 format!("returned {queue} seq {seqs} attempts {attempts}{due}")
+            }
+            Record::Released { queue, range: seqs, due_at_ms } => {
+                format!("released {} seq {}{}", self.queue(queue), range(&seqs), due(due_at_ms))
             }
             Record::Fact { key, value } => format!("fact {} = {}", quoted(key), quoted(value)),
             Record::Forget { key } => format!("forget {}", quoted(key)),

@@ -11,6 +11,17 @@ impl Client {
         amqp::content::encode_content(CHANNEL, &[0x10, 0, 2], body, FRAME_MAX as usize, &mut frames);
         self.socket.write_all(&frames).unwrap();
     }
+
+    fn publish_delayed(&mut self, queue: &str, body: &[u8], delay_ms: i32) {
+        let mut frames = BytesMut::new();
+        let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
+        let mut properties = BytesMut::new();
+        let headers = [("x-delay", Value::from(delay_ms))].into_iter().collect();
+        amqp::PropertyList { headers: Some(headers), ..Default::default() }.encode(&mut properties);
+        amqp::content::encode_content(CHANNEL, &properties, body, FRAME_MAX as usize, &mut frames);
+        self.socket.write_all(&frames).unwrap();
+    }
 }
 
 #[test]
@@ -51,6 +62,57 @@ fn messages_are_shown_deleted_moved_and_requeued() {
     let nowhere = desk.say("-q move_messages a --all --to-exchange amq.direct");
     assert_eq!(nowhere, failed(65, "0 messages were moved\n", "Error:\n1 messages have nowhere to go, and stay\n"));
     assert_eq!(desk.say("-q move_messages a --all --to-queue nope").code, 65);
+}
+
+#[test]
+fn delayed_messages_are_shown_by_due_time_released_and_cancelled() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    for (body, delay_ms) in [("two", 2_000_000), ("one", 1_000_000), ("three", 3_000_000)] {
+        client.publish_delayed("q", body.as_bytes(), delay_ms);
+    }
+    client.declare("q", true, false, Table::new());
+    let peeked = desk.say("-s peek_messages q --delayed");
+    let bodies: Vec<_> = peeked.out.lines().map(|line| line.rsplit('\t').next().unwrap()).collect();
+    assert_eq!(bodies, ["one", "two", "three"], "{peeked:?}");
+    assert!(desk.say("-q peek_messages q --delayed").out.starts_with("seq\tstate\tdue_at\t"));
+    assert_eq!(desk.say("-q release_messages q --seq 1 --seq 9"), printed("1 messages were released\n"));
+    assert_eq!(desk.say("-q delete_messages q --where body=e"), printed("0 messages were deleted\n"), "ready ones");
+    assert_eq!(desk.say("-q delete_messages q --where body=three --delayed"), printed("1 messages were deleted\n"));
+    assert_eq!(desk.say("-q release_messages q --all"), printed("1 messages were released\n"));
+    assert_eq!(
+        desk.say("-q list_queues name messages_ready messages"),
+        printed("name\tmessages_ready\tmessages\nq\t2\t2\n")
+    );
+    let both = "Error:\n--delayed and --unacked exclude each other\n";
+    assert_eq!(desk.say("-q peek_messages q --delayed --unacked"), failed(64, "", both));
+}
+
+#[test]
+fn a_schedule_is_set_listed_fired_paused_and_deleted() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    client.declare("q", true, false, Table::new());
+    let definition = r#"{"cron":"0 3 * * *","time_zone":"Europe/Berlin","routing_key":"q","payload":"report"}"#;
+    assert_eq!(desk.ctl(&["-q", "set_schedule", "nightly", definition]), printed(""));
+    let listed = desk.say("-q list_schedules name state cron time_zone fired missed last_error");
+    let head = "name\tstate\tcron\ttime_zone\tfired\tmissed\tlast_error\n";
+    assert_eq!(listed, printed(&format!("{head}nightly\trunning\t0 3 * * *\tEurope/Berlin\t0\t0\t\n")));
+    assert_eq!(desk.say("-q fire_schedule nightly"), printed("1 message was published\n"));
+    assert_eq!(desk.say("-q list_queues"), printed("name\tmessages\nq\t1\n"));
+    assert_eq!(desk.say("-q pause_schedule nightly"), printed(""));
+    assert_eq!(desk.say("-q list_schedules name state"), printed("name\tstate\nnightly\tpaused\n"));
+    assert_eq!(desk.say("-q resume_schedule nightly"), printed(""));
+    assert_eq!(desk.say("-q delete_schedule nightly"), printed(""));
+    let missing = "Error:\nthere is no schedule 'nightly'\n";
+    for command in ["delete", "pause", "resume", "fire"] {
+        assert_eq!(desk.say(&format!("-q {command}_schedule nightly")), failed(65, "", missing));
+    }
+    let wrong = desk.ctl(&["-q", "set_schedule", "nightly", r#"{"cron":"61 * * * *"}"#]);
+    assert_eq!(wrong, failed(64, "", "Error:\ncron: minute: \"61\" is no number from 0 to 59\n"));
+    let wrong = desk.ctl(&["-q", "set_schedule", "nightly", "daily"]);
+    assert_eq!(wrong, failed(64, "", "Error:\nthe definition of a schedule is a JSON object\n"));
 }
 
 #[test]

@@ -73,16 +73,16 @@ struct Place<'a> {
 
 /// A message's properties as a client of the API gave them.
 #[derive(Debug)]
-struct Draft {
-    properties: PropertyList,
-    user_id: Option<String>,
+pub(super) struct Draft {
+    pub(super) properties: PropertyList,
+    pub(super) user_id: Option<String>,
     /// From the `CC` and `BCC` headers.
-    more_keys: Vec<String>,
-    expiration: Option<String>,
+    pub(super) more_keys: Vec<String>,
+    pub(super) expiration: Option<String>,
 }
 
 impl Draft {
-    fn read(document: &Document) -> Result<Self, Refusal> {
+    pub(super) fn read(document: &Document) -> Result<Self, Refusal> {
         let text = |key: &str| -> Result<Option<Vec<u8>>, Refusal> {
             if document.get(key).is_none() {
                 return Ok(None);
@@ -302,7 +302,7 @@ pub(super) fn describe_message(
     parts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn properties_to_json(raw: &[u8], attempts: u32) -> Value {
+pub(super) fn properties_to_json(raw: &[u8], attempts: u32) -> Value {
     let Ok(properties) = Properties::parse(raw) else { return json!({}) };
     let list = PropertyList::from(&properties);
     let mut object = Map::new();

@@ -1,5 +1,5 @@
-//! What RabbitMQ does not have: a queue is paused, and its messages are looked at, deleted, moved and requeued, one or
-//! many, while it works.
+//! What RabbitMQ does not have: a queue is paused, and its messages are looked at, deleted, moved, requeued and released
+//! before their time, one or many, while it works.
 //!
 //! A request goes through the queue in pieces and ends when it has what was asked for, or after [`TIME_MAX`]; then it says
 //! where the next one goes on (`next`, to be given as `from`).
@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use broker::command::{QueueRef, QueueSpec, Seq};
 use broker::operation::{
-    Act, Answer, Cursor, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Which,
+    Act, Answer, Cursor, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Time, Which,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -130,6 +130,17 @@ pub(super) async fn requeue(
     act(&api, &spec, &document, Act::Requeue, "requeued").await
 }
 
+/// `POST /api/queues/VHOST/NAME/messages/release`
+pub(super) async fn release(
+    State(api): Shared,
+    Extension(caller): Extension<Caller>,
+    Path((vhost, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<Json<Value>, Refusal> {
+    let spec = own(&api, &caller, &vhost, &name)?;
+    act(&api, &spec, &document, Act::Release, "released").await
+}
+
 /// Does it to the messages that the document selects.
 async fn act(api: &Api, spec: &QueueSpec, document: &Document, act: Act, word: &str) -> Result<Json<Value>, Refusal> {
     let count = document.integer("count")?.map_or(Ok(u32::MAX), u32::try_from);
@@ -141,14 +152,19 @@ async fn act(api: &Api, spec: &QueueSpec, document: &Document, act: Act, word: &
         (None, Some(_), false) | (None, None, true) if !from.is_empty() => place(from)?,
         // What this adds to the queue is not meant.
         (None, Some(_), false) | (None, None, true) => match document.text("state")? {
+            "" if act == Act::Release => delayed(Some(end(api, spec.queue).await?)),
             "" | "ready" => Which::Ready { from: Cursor::HEAD, until: Some(end(api, spec.queue).await?) },
             "unacked" => Which::Unacked { from: Seq(0) },
-            _ => return Err(Refusal::bad_request("state must be ready or unacked")),
+            "delayed" => delayed(Some(end(api, spec.queue).await?)),
+            _ => return Err(Refusal::bad_request(STATES)),
         },
         _ => return Err(Refusal::bad_request("say which messages: one of seqs, filter, and all: true")),
     };
     if matches!(which, Which::Unacked { .. }) && act != Act::Requeue {
         return Err(Refusal::bad_request("unacked messages can be requeued only"));
+    }
+    if matches!(which, Which::Ready { .. }) && act == Act::Release {
+        return Err(Refusal::bad_request("only delayed messages can be released"));
     }
     let mut scan = Scan { which, filter: filter.unwrap_or_default(), count, act };
     let mut walk = Walk::begin(&scan);
@@ -245,7 +261,7 @@ impl Walk {
     fn begin(scan: &Scan) -> Self {
         let (seqs, until) = match &scan.which {
             Which::These(seqs) => (seqs.clone(), None),
-            Which::Ready { until, .. } => (Vec::new(), *until),
+            Which::Ready { until, .. } | Which::Delayed { until, .. } => (Vec::new(), *until),
             Which::Unacked { .. } => (Vec::new(), None),
         };
         Self { seqs, until, next: None, deadline: Instant::now() + TIME_MAX, is_begun: false }
@@ -260,6 +276,7 @@ impl Walk {
             scan.which = match next {
                 Next::Ready(from) => Which::Ready { from, until: self.until },
                 Next::Unacked(from) => Which::Unacked { from },
+                Next::Delayed(from) => Which::Delayed { from, until: self.until },
                 Next::These(at) => {
                     self.seqs.drain(..at.min(self.seqs.len()));
                     Which::These(self.seqs.clone())
@@ -280,6 +297,10 @@ impl Walk {
                 Some(format!("ready.{priority}.{}.{skip}.{until}", seq.0))
             }
             Next::Unacked(seq) => Some(format!("unacked.{}", seq.0)),
+            Next::Delayed(Time { due_at_ms, seq }) => {
+                let until = self.until.map_or(0, |until| until.0);
+                Some(format!("delayed.{due_at_ms}.{}.{until}", seq.0))
+            }
             Next::These(_) => None,
         }
     }
@@ -297,8 +318,17 @@ fn place(text: &str) -> Result<Which, Refusal> {
             Ok(Which::Ready { from, until: (*until != 0).then_some(Seq(*until)) })
         }
         (Some("unacked"), Some([seq])) => Ok(Which::Unacked { from: Seq(*seq) }),
+        (Some("delayed"), Some([due_at_ms, seq, until])) => {
+            let from = Time { due_at_ms: *due_at_ms, seq: Seq(*seq) };
+            Ok(Which::Delayed { from, until: (*until != 0).then_some(Seq(*until)) })
+        }
         _ => Err(Refusal::bad_request("from must be what an earlier answer gave as next")),
     }
+}
+
+/// All that wait for a time.
+fn delayed(until: Option<Seq>) -> Which {
+    Which::Delayed { from: Time::FIRST, until }
 }
 
 /// What a look at messages asks for.
@@ -330,7 +360,8 @@ impl View {
                 "state" => match value.as_str() {
                     "ready" => {}
                     "unacked" => view.which = Which::Unacked { from: Seq(0) },
-                    _ => return Err(Refusal::bad_request("state must be ready or unacked")),
+                    "delayed" => view.which = delayed(None),
+                    _ => return Err(Refusal::bad_request(STATES)),
                 },
                 "encoding" => match value.as_str() {
                     "auto" => {}
@@ -396,7 +427,13 @@ fn describe(
     let mut object: Map<String, Value> =
         messages::describe_message(&shown.message, attempts, view.is_base64, view.truncate);
     object.insert("seq".into(), shown.seq.0.into());
-    object.insert("state".into(), if shown.lease.is_some() { "unacked" } else { "ready" }.into());
+    let state = match (&shown.lease, shown.due_at_ms) {
+        (Some(_), _) => "unacked",
+        (None, Some(_)) => "delayed",
+        (None, None) => "ready",
+    };
+    object.insert("state".into(), state.into());
+    object.insert("due_at".into(), shown.due_at_ms.into());
     object.insert("redelivered".into(), shown.redelivered.into());
     object.insert("delivery_count".into(), shown.attempts.into());
     object.insert("queue_priority".into(), shown.priority.into());
@@ -408,6 +445,8 @@ fn describe(
     object.into()
 }
 
+/// What may be asked for.
+const STATES: &str = "state must be ready, delayed or unacked";
 /// How many messages a look shows unless it says otherwise, …
 const COUNT: u32 = 50;
 /// … and how many at most, …

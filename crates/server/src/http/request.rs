@@ -35,6 +35,11 @@ impl Document {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
+    /// A key that is none of these.
+    pub(super) fn unknown(&self, known: &[&str]) -> Option<&str> {
+        self.0.keys().map(String::as_str).find(|key| !known.contains(key))
+    }
+
     /// Refuses a document without these keys.
     pub(super) fn require(&self, keys: &[&str]) -> Result<(), Refusal> {
         let missing: Vec<_> = keys.iter().filter(|key| self.get(key).is_none()).collect();

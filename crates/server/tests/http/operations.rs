@@ -214,3 +214,64 @@ async fn leases_are_listed_extended_and_taken_back() {
         .await;
     assert_eq!(answer.json()["requeued"], 2);
 }
+
+async fn delay(desk: &Desk, name: &str, payload: &str, ms: u64) {
+    let message = json!({
+        "properties": {"headers": {"x-delay": ms}, "delivery_mode": 2}, "routing_key": name, "payload": payload,
+        "payload_encoding": "string",
+    });
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message, 200).await;
+}
+
+#[tokio::test]
+async fn delayed_messages_are_listed_by_due_time_cancelled_and_released() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({})).await;
+    queue(&desk, "other", json!({})).await;
+    for (payload, ms) in [("c", 3_000_000), ("a", 1_000_000), ("d", 4_000_000), ("b", 2_000_000), ("e", 5_000_000)] {
+        delay(&desk, "q", payload, ms).await;
+    }
+    desk.publish("q", "ready").await;
+    let payloads = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| item["payload"].as_str().unwrap().to_owned()).collect()
+    };
+    let page = desk.get("/queues/%2F/q/messages?state=delayed&count=3").await;
+    assert_eq!(payloads(&page), ["a", "b", "c"]);
+    assert!(page["items"].as_array().unwrap().iter().all(|item| item["state"] == "delayed"), "{page}");
+    let due: Vec<u64> = page["items"].as_array().unwrap().iter().map(|item| item["due_at"].as_u64().unwrap()).collect();
+    assert!(due[0] + 900_000 < due[1] && due[1] + 900_000 < due[2], "{due:?}");
+    let next = page["next"].as_str().unwrap();
+    assert_eq!(payloads(&desk.get(&format!("/queues/%2F/q/messages?from={next}")).await), ["d", "e"]);
+    assert_eq!(payloads(&desk.get("/queues/%2F/q/messages?state=delayed&body=d").await), ["d"]);
+    assert_eq!(payloads(&desk.get("/queues/%2F/q/messages").await), ["ready"], "what is delayed is not ready");
+    let one = desk.get("/queues/%2F/q/messages/2").await;
+    assert_eq!((&one["payload"], &one["state"]), (&json!("a"), &json!("delayed")));
+
+    let post = async |what: &str, document: Value| {
+        desk.send("POST", &format!("/queues/%2F/q/messages/{what}"), document, 200).await.json()
+    };
+    assert_eq!(post("delete", json!({"seqs": [1]})).await["deleted"], 1);
+    assert_eq!(post("release", json!({"filter": {"body": "d"}})).await["released"], 1);
+    assert_eq!(post("release", json!({"seqs": [3, 6, 99]})).await["released"], 0, "they are not delayed");
+    assert_eq!(
+        post("move", json!({"filter": {"body": "e"}, "state": "delayed", "to_queue": "other"})).await["moved"],
+        1
+    );
+    let moved = desk.get("/queues/%2F/other/messages?state=delayed").await;
+    assert_eq!(payloads(&moved), ["e"], "it waits there as well");
+    let due_at = moved["items"][0]["due_at"].as_u64().unwrap();
+    assert!(due_at.abs_diff(due[0] + 4_000_000) < 900_000, "{due_at}, {due:?}");
+    assert_eq!(post("requeue", json!({"seqs": [4]})).await["requeued"], 1);
+    // What never had a delay and what has become due leave in the order of whichever came first.
+    let mut ready = payloads(&desk.get("/queues/%2F/q/messages").await);
+    ready.sort();
+    assert_eq!(ready, ["b", "d", "ready"]);
+    assert_eq!(post("release", json!({"all": true})).await["released"], 1);
+    let state = state_of(&desk, "q").await;
+    assert_eq!((&state["messages_ready"], &state["messages_delayed"]), (&json!(4), &json!(0)));
+    let refused =
+        desk.send("POST", "/queues/%2F/q/messages/release", json!({"all": true, "state": "ready"}), 400).await;
+    assert_eq!(refused.json()["reason"], "only delayed messages can be released");
+    let refused = desk.send("POST", "/queues/%2F/q/messages/delete", json!({"all": true, "state": "late"}), 400).await;
+    assert_eq!(refused.json()["reason"], "state must be ready, delayed or unacked");
+}

@@ -129,3 +129,32 @@ async fn a_purge_counts_and_takes_delayed_messages() {
     assert_eq!(purged, 2);
     assert_eq!(places(&server, "tasks").await, (0, 0, 0));
 }
+
+#[tokio::test]
+async fn what_was_released_or_cancelled_is_so_after_a_kill() {
+    use broker::command::Seq;
+    use broker::operation::{Act, Answer, Filter, Operation, Scan, Which};
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "tasks", &[]).await;
+    for number in 1..=4 {
+        publish(&channel, TO_TASKS, &number.to_string(), delayed(AMQPValue::LongInt(1_000_000))).await;
+    }
+    let queue = server.board().topology().queue(VhostId(0), "tasks").unwrap().queue;
+    for (seqs, act) in [(vec![Seq(3), Seq(1)], Act::Release), (vec![Seq(2)], Act::Delete)] {
+        let done = seqs.len() as u64;
+        let scan = Scan { which: Which::These(seqs), filter: Filter::default(), count: 10, act };
+        let answer = server.board().operate(queue, Operation::Scan(scan)).await.unwrap();
+        assert!(matches!(&answer, Answer::Page(page) if page.done == done), "{answer:?}");
+    }
+    assert_eq!(places(&server, "tasks").await, (2, 0, 1));
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    assert_eq!(places(&killed, "tasks").await, (2, 0, 1));
+    for server in [server, killed] {
+        let mut consumer = consume(&open(&server).await, "tasks").await;
+        for expected in ["1", "3"] {
+            assert_eq!(body(&next(&mut consumer).await), expected);
+        }
+    }
+}

@@ -162,7 +162,7 @@ fn publish<B: Bench>(bench: &mut B, queue: u64, count: u64, payload: &[u8]) -> V
 
 fn what_was_flushed_is_replayed_in_order_as_it_was<B: Bench>() {
     let mut bench = B::new();
-    let records = kept::one_of_each();
+    let records = [kept::one_of_each(), kept::due_ones(), kept::later_records()].concat();
     let lsns = kept::append_all(bench.store(), &records);
     assert!(lsns.is_sorted_by(|a, b| a < b) && lsns[0] > Lsn::ZERO);
     assert!(lsns.iter().zip(1..).all(|(lsn, more)| *lsn == Lsn::ZERO.plus(more)));
@@ -622,6 +622,9 @@ impl<B: Bench> Owner<B> {
                         attempts: nth as u32 % 5,
                         due_at_ms: nth as u64 % 2 * 77,
                     });
+                    if nth % 3 == 0 {
+                        self.append(&Kept::Released { queue, range, due_at_ms: nth as u64 });
+                    }
                 }
             }
             Work::Declare { key } => self.append(&kept::fact(&key.to_string(), &self.seq.to_string())),

@@ -193,6 +193,9 @@ impl World {
                         attempts: nth as u32 % 5,
                         due_at_ms: nth as u64 % 2 * 77,
                     });
+                    if nth % 3 == 0 {
+                        self.append(&Kept::Released { queue, range, due_at_ms: nth as u64 });
+                    }
                 }
             }
             Op::Declare { key } => self.append(&kept::fact(&key.to_string(), &self.seq.to_string())),

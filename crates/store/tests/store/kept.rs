@@ -13,6 +13,7 @@ pub(crate) enum Kept {
     Message { places: Vec<Place>, moved_from: Option<(QueueId, Seq)>, kept: bool, payload: Vec<u8> },
     Settled { queue: QueueId, ranges: Vec<SeqRange> },
     Returned { queue: QueueId, range: SeqRange, attempts: u32, due_at_ms: u64 },
+    Released { queue: QueueId, range: SeqRange, due_at_ms: u64 },
     Fact { key: Vec<u8>, value: Vec<u8> },
     Forget { key: Vec<u8> },
     Queue { queue: QueueId, next: Seq },
@@ -29,6 +30,7 @@ impl From<Record<'_>> for Kept {
             Record::Returned { queue, range, attempts, due_at_ms } => {
                 Kept::Returned { queue, range, attempts, due_at_ms }
             }
+            Record::Released { queue, range, due_at_ms } => Kept::Released { queue, range, due_at_ms },
             Record::Fact { key, value } => Kept::Fact { key: key.to_vec(), value: value.to_vec() },
             Record::Forget { key } => Kept::Forget { key: key.to_vec() },
             Record::Queue { queue, next } => Kept::Queue { queue, next },
@@ -46,6 +48,9 @@ impl Kept {
             Kept::Settled { queue, ranges } => Record::Settled { queue: *queue, ranges },
             Kept::Returned { queue, range, attempts, due_at_ms } => {
                 Record::Returned { queue: *queue, range: *range, attempts: *attempts, due_at_ms: *due_at_ms }
+            }
+            Kept::Released { queue, range, due_at_ms } => {
+                Record::Released { queue: *queue, range: *range, due_at_ms: *due_at_ms }
             }
             Kept::Fact { key, value } => Record::Fact { key, value },
             Kept::Forget { key } => Record::Forget { key },
@@ -134,6 +139,13 @@ pub(crate) fn due_ones() -> Vec<Kept> {
         Kept::Returned { queue: QueueId(7), range, attempts: 3, due_at_ms: u64::MAX },
         Kept::Returned { queue: QueueId(8), range, attempts: 0, due_at_ms: 1 },
     ]
+}
+
+/// Records of kinds that came after the fixtures of version 3.
+pub(crate) fn later_records() -> Vec<Kept> {
+    let range = SeqRange { first: Seq(2), last: Seq(4) };
+    let released = |due_at_ms| Kept::Released { queue: QueueId(9), range, due_at_ms };
+    vec![released(0), released(1_700_000_000_000), released(u64::MAX)]
 }
 
 /// The same for pieces of a checkpoint.

@@ -69,6 +69,11 @@ impl Ledger {
                     waiting.place.due_at_ms = *due_at_ms;
                 }
             }
+            Kept::Released { queue, range, due_at_ms } => {
+                for (_, waiting) in self.waiting.range_mut((*queue, range.first)..=(*queue, range.last)) {
+                    waiting.place.due_at_ms = *due_at_ms;
+                }
+            }
             Kept::Fact { key, value } => {
                 self.facts.insert(key.clone(), value.clone());
             }

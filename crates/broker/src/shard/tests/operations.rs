@@ -43,6 +43,7 @@ impl World {
             match page.next.filter(|_| page.refused == 0) {
                 Some(Next::Ready(from)) => scan.which = Which::Ready { from, until: None },
                 Some(Next::Unacked(from)) => scan.which = Which::Unacked { from },
+                Some(Next::Delayed(from)) => scan.which = Which::Delayed { from, until: None },
                 Some(Next::These(_)) | None => return sum,
             }
         }
