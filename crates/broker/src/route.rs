@@ -8,9 +8,12 @@ pub(crate) mod fanout;
 pub(crate) mod hash;
 pub(crate) mod headers;
 pub(crate) mod random;
+pub(crate) mod recent;
+pub(crate) mod sieve;
 pub(crate) mod topic;
 
-use crate::command::{Fault, QueueRef};
+use crate::command::{Fault, QueueRef, ShardId};
+use crate::settings::DEDUPLICATION;
 use amqp::{Properties, Table};
 use rustc_hash::FxHashSet;
 
@@ -33,11 +36,15 @@ pub enum ExchangeKind {
     Random,
     /// Chance chooses one binding to a queue; keys are not permitted.
     LocalRandom,
+    /// Every binding matches, and to each new one the last messages go.
+    RecentHistory,
+    /// Every binding matches what is no duplicate.
+    Deduplication,
 }
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -46,6 +53,8 @@ impl ExchangeKind {
         Self::ModulusHash,
         Self::Random,
         Self::LocalRandom,
+        Self::RecentHistory,
+        Self::Deduplication,
     ];
 
     /// The type's name in exchange.declare.
@@ -60,6 +69,8 @@ impl ExchangeKind {
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
             Self::LocalRandom => "x-local-random",
+            Self::RecentHistory => "x-recent-history",
+            Self::Deduplication => DEDUPLICATION,
         }
     }
 
@@ -73,6 +84,13 @@ impl ExchangeKind {
 /// An exchange within its topology. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ExchangeId(pub(crate) u64);
+
+impl ExchangeId {
+    /// Which of so many shards has the recent messages of this exchange, if it is one that keeps some.
+    pub(crate) fn keeper(self, shards: usize) -> ShardId {
+        ShardId(u16::try_from(self.0 % shards as u64).expect("there are at most so many shards"))
+    }
+}
 
 /// A binding within its topology, in the order in which they were made. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +142,8 @@ pub struct Routes {
     pub(crate) reuse: Reuse,
     /// Exchanges still to be asked.
     pub(crate) pending: Vec<ExchangeId>,
+    /// Exchanges that keep this message for those who bind later. Of a route that holds for others it is empty.
+    pub(crate) keepers: Vec<ExchangeId>,
     /// Exchanges that were asked.
     pub(crate) visited: FxHashSet<ExchangeId>,
     walk: topic::Walk,
@@ -222,6 +242,9 @@ pub(crate) enum Router {
     ModulusHash(hash::Modulus),
     Random(random::Random),
     LocalRandom(random::Random),
+    RecentHistory(recent::RecentHistory),
+    /// That of an exchange that deduplicates: what comes through it is looked at each time.
+    Sifted(Box<Router>),
 }
 
 impl Router {
@@ -235,6 +258,8 @@ impl Router {
             ExchangeKind::ModulusHash => Self::ModulusHash(hash::Modulus::default()),
             ExchangeKind::Random => Self::Random(random::Random::default()),
             ExchangeKind::LocalRandom => Self::LocalRandom(random::Random::default()),
+            ExchangeKind::RecentHistory => Self::RecentHistory(recent::RecentHistory::default()),
+            ExchangeKind::Deduplication => Self::Fanout(fanout::Fanout::default()),
         }
     }
 
@@ -242,6 +267,15 @@ impl Router {
     pub(crate) fn configure(&mut self, arguments: &Table) {
         if let Self::ConsistentHash(hash) = self {
             hash.configure(arguments);
+        }
+    }
+
+    /// Learns whose router it is.
+    pub(crate) fn belong_to(&mut self, exchange: ExchangeId) {
+        match self {
+            Self::RecentHistory(recent) => recent.exchange = exchange,
+            Self::Sifted(router) => router.belong_to(exchange),
+            _ => {}
         }
     }
 
@@ -262,6 +296,8 @@ impl Router {
                 random::check_local(&link)?;
                 random.add(link.destination);
             }
+            Self::RecentHistory(recent) => recent.fanout.add(link.destination),
+            Self::Sifted(router) => router.add(link)?,
         }
         Ok(())
     }
@@ -276,6 +312,8 @@ impl Router {
             Self::ConsistentHash(hash) => hash.remove(&link),
             Self::ModulusHash(hash) => hash.remove(&link),
             Self::Random(random) | Self::LocalRandom(random) => random.remove(link.destination),
+            Self::RecentHistory(recent) => recent.fanout.remove(link.destination),
+            Self::Sifted(router) => router.remove(link),
         }
     }
 
@@ -289,6 +327,12 @@ impl Router {
             Self::ConsistentHash(hash) => hash.route(message, into),
             Self::ModulusHash(hash) => hash.route(message, into),
             Self::Random(random) | Self::LocalRandom(random) => random.route(into),
+            Self::RecentHistory(recent) => recent.route(message, into),
+            Self::Sifted(router) => {
+                into.reuse = Reuse::Never;
+                router.route(message, into);
+                into.reuse = Reuse::Never;
+            }
         }
     }
 }

@@ -533,10 +533,11 @@ pub(crate) fn room_for_bytes(publish_bytes: u64) -> u32 {
 
 /// What the publishes among these weigh.
 pub(crate) fn publish_bytes(commands: &[Command]) -> u64 {
+    let of = |publish: &Publish| publish.messages().map(|message| PUBLISH_BYTES + message.bytes().len() as u64).sum();
     let bytes = |command: &Command| match command {
-        Command::Publish(publish) => {
-            publish.messages().map(|message| PUBLISH_BYTES + message.bytes().len() as u64).sum()
-        }
+        Command::Publish(publish) => of(publish),
+        Command::Sift(sifted) => of(&sifted.publish),
+        Command::Keep(recent) => PUBLISH_BYTES + recent.message.bytes().len() as u64,
         Command::Transaction(commands) => publish_bytes(commands),
         _ => 0,
     };

@@ -200,6 +200,7 @@ fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> St
         shards,
         consumer_timeout_ms: plan.consumer_timeout_ms,
         near: plan.near,
+        hash_secret: [random.below(u64::MAX), random.below(u64::MAX)],
         ..ShardSettings::default()
     };
     let salt = u32::try_from(random.below(1 << 32)).expect("below 2^32");

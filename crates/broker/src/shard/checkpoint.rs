@@ -20,6 +20,15 @@ pub(super) struct Pass {
     /// … and who is in that slot.
     queue: Option<QueueId>,
     seq: Seq,
+    /// Of the keys that the queue remembers: which set comes next, and which of its numbers.
+    keys: (usize, u64),
+}
+
+impl Pass {
+    /// From the beginning.
+    pub(super) fn of(facts: Vec<(Bytes, Bytes)>) -> Self {
+        Self { facts, slot: 0, queue: None, seq: Seq(0), keys: (0, 0) }
+    }
 }
 
 impl<S: Store> Shard<S> {
@@ -74,7 +83,7 @@ impl<S: Store> Shard<S> {
 
     fn begin_checkpoint(&mut self) {
         self.log.store().begin_checkpoint();
-        self.checkpoint = Some(Pass { facts: self.log.facts(), slot: 0, queue: None, seq: Seq(0) });
+        self.checkpoint = Some(Pass::of(self.log.facts()));
     }
 
     /// True when it is complete.
@@ -96,11 +105,15 @@ impl<S: Store> Shard<S> {
             if pass.queue != Some(id) {
                 pass.queue = Some(id);
                 pass.seq = Seq(0);
+                pass.keys = (0, 0);
                 let next = self.queues[slot].next_seq();
                 self.log.store().checkpoint(Record::Queue { queue: id, next });
                 budget = budget.saturating_sub(FACT_COST);
             }
             pass.slot = next - 1;
+            if !self.checkpoint_keys(slot, pass, &mut budget) {
+                return false;
+            }
             loop {
                 let (mut runs, last) = self.piece(slot, pass.seq);
                 budget = budget.saturating_sub(runs.len());
@@ -124,6 +137,24 @@ impl<S: Store> Shard<S> {
             }
         }
         self.log.store().end_checkpoint();
+        true
+    }
+
+    /// The keys that the queue remembers. True when all are written.
+    fn checkpoint_keys(&mut self, slot: Slot<Queue>, pass: &mut Pass, budget: &mut usize) -> bool {
+        let Some(keys) = &self.queues[slot].keys else { return true };
+        let queue = self.queues[slot].spec.queue.id;
+        while let Some((source, found, next)) = keys.kept_from(pass.keys.0, pass.keys.1, PIECE_RUNS) {
+            if *budget == 0 {
+                return false;
+            }
+            *budget = budget.saturating_sub(found.len() + FACT_COST);
+            if !found.is_empty() {
+                let most = keys.most_of(source);
+                self.log.store().checkpoint(Record::Keys { queue, source, most, keys: &found });
+            }
+            pass.keys = next.map_or((pass.keys.0 + 1, 0), |next| (pass.keys.0, next));
+        }
         true
     }
 

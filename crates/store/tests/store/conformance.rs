@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use store::{
-    Caretaker, FileDisk, Link, Lsn, LsnRange, MemoryDisk, MemoryStore, OldMessage, Opened, SegmentLog, Store,
-    StoreEvent, Urgency, Writer,
+    Caretaker, FileDisk, Key, Link, Lsn, LsnRange, MemoryDisk, MemoryStore, OldMessage, Opened, QueueId, Record,
+    SegmentLog, Store, StoreEvent, Urgency, Writer,
 };
 use tempfile::TempDir;
 
@@ -402,6 +402,26 @@ fn checkpoints_replace_what_they_cover<B: Bench>() {
     assert_eq!(replayed, expected);
     let (_, again) = bench.restart();
     assert_eq!(again.len(), expected.len());
+}
+
+fn keys_come_back_from_log_and_checkpoint_in_their_order<B: Bench>() {
+    let mut bench = B::new();
+    let many = (0..40_000).map(|number| Key { hash: number << 100, until: number as u64 }).collect::<Vec<_>>();
+    let keys = kept::keys();
+    kept::append_all(bench.store(), &keys);
+    bench.store().flush(Urgency::Sync);
+    let (mut bench, replayed) = bench.restart();
+    assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), keys);
+    bench.store().begin_checkpoint();
+    bench.store().checkpoint(Record::Keys { queue: QueueId(1), source: 3, most: 9, keys: &many });
+    bench.store().end_checkpoint();
+    bench.settle();
+    let (_, replayed) = bench.restart();
+    let found = replayed.into_iter().flat_map(|(_, kept)| match kept {
+        Kept::Keys { queue: QueueId(1), source: 3, most: 9, keys } => keys,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(found.collect::<Vec<_>>(), many);
 }
 
 fn an_unfinished_checkpoint_does_not_count<B: Bench>() {
