@@ -14,6 +14,7 @@ pub(crate) mod topic;
 
 use crate::command::{Fault, QueueRef, ShardId};
 use crate::settings::DEDUPLICATION;
+use crate::topology::Topology;
 use amqp::{Properties, Table};
 use rustc_hash::FxHashSet;
 
@@ -142,7 +143,7 @@ pub struct Routes {
     pub(crate) reuse: Reuse,
     /// Exchanges still to be asked.
     pub(crate) pending: Vec<ExchangeId>,
-    /// Exchanges that keep this message for those who bind later. Of a route that holds for others it is empty.
+    /// Exchanges that keep this message for those who bind later; of a route by way of a named exchange.
     pub(crate) keepers: Vec<ExchangeId>,
     /// Exchanges that were asked.
     pub(crate) visited: FxHashSet<ExchangeId>,
@@ -175,6 +176,17 @@ impl Routes {
         self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
         // Far fewer ends than 2^64: what the remainder favours some by cannot be seen.
         usize::try_from(hash::mix(self.chance) % end as u64).expect("less than a usize")
+    }
+
+    /// The exchanges that keep the message which was routed last for those who bind later: each one's shard, of so many,
+    /// its number and its length, as [`crate::command::Recent`] has them.
+    #[must_use]
+    pub fn keepers(&self, topology: &Topology, shards: u16) -> Vec<(ShardId, u64, u32)> {
+        let keeper = |id: &ExchangeId| {
+            let exchange = topology.exchange_by_id(*id)?;
+            Some((id.keeper(shards.into()), id.0, recent::length(&exchange.arguments).ok()?))
+        };
+        self.keepers.iter().filter_map(keeper).collect()
     }
 
     /// How much was found so far, duplicates included.
@@ -331,7 +343,6 @@ impl Router {
             Self::Sifted(router) => {
                 into.reuse = Reuse::Never;
                 router.route(message, into);
-                into.reuse = Reuse::Never;
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, 
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
-use crate::route::{ExchangeId, Reuse, recent};
+use crate::route::Reuse;
 use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::frame;
 use amqp::method::basic;
@@ -85,8 +85,8 @@ pub(crate) struct Routed {
 pub(super) struct Through {
     /// The exchange deduplicates.
     sieve: Option<Arc<Sieve>>,
-    /// Exchanges that keep it for those who bind later, and their lengths.
-    keepers: Vec<(ExchangeId, u32)>,
+    /// Exchanges that keep it for those who bind later, as [`Routes::keepers`] has them.
+    keepers: Vec<(ShardId, u64, u32)>,
     /// Of the topology.
     generation: u64,
 }
@@ -205,12 +205,11 @@ impl Routed {
     }
 
     /// For exchanges that keep recent messages.
-    pub(super) fn keep(&self, shards: usize, mut push: impl FnMut(ShardId, Command)) {
+    pub(super) fn keep(&self, mut push: impl FnMut(ShardId, Command)) {
         let Some(through) = &self.through else { return };
-        for (exchange, length) in &through.keepers {
+        for (keeper, exchange, length) in through.keepers.iter().copied() {
             let Self { persistent, expiration_ms, priority, .. } = *self;
             let (message, generation) = (self.message.clone(), through.generation);
-            let (keeper, exchange, length) = (exchange.keeper(shards), exchange.0, *length);
             let recent = Recent { exchange, length, generation, message, persistent, expiration_ms, priority };
             push(keeper, Command::Keep(Box::new(recent)));
         }
@@ -433,7 +432,7 @@ impl Connection {
                 found
             }
         };
-        let through = if holds { None } else { through(&envelope.exchange, topology, vhost, &mut self.routes) };
+        let through = if holds { None } else { through(envelope, topology, vhost, &self.routes, fx.shards.len()) };
         let routed = Routed {
             message,
             targets,
@@ -462,7 +461,7 @@ impl Connection {
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
             }
         }
-        routed.keep(fx.shards.len(), |shard, command| fx.shards[usize::from(shard.0)].push(command));
+        routed.keep(|shard, command| fx.shards[usize::from(shard.0)].push(command));
         let published = channel.confirms.as_mut().map(|confirms| confirms.published(routed.shards()));
         let is_stored = routed.shards() > 0;
         if published.is_some() && !is_stored {
@@ -590,10 +589,18 @@ fn find_targets(
 
 /// What is to be done beside routing, by the exchanges that a message has come through.
 #[cold]
-fn through(exchange: &str, topology: &Topology, vhost: VhostId, routes: &mut Routes) -> Option<Box<Through>> {
-    let sieve = topology.exchange(vhost, exchange).and_then(|exchange| exchange.sieve.clone());
-    let length = |id: ExchangeId| recent::length(&topology.exchange_by_id(id)?.arguments).ok();
-    let keepers: Vec<_> = routes.keepers.drain(..).filter_map(|id| Some((id, length(id)?))).collect();
+fn through(
+    envelope: &Envelope,
+    topology: &Topology,
+    vhost: VhostId,
+    routes: &Routes,
+    shards: usize,
+) -> Option<Box<Through>> {
+    if envelope.is_reply() {
+        return None;
+    }
+    let sieve = topology.exchange(vhost, &envelope.exchange).and_then(|exchange| exchange.sieve.clone());
+    let keepers = routes.keepers(topology, u16::try_from(shards).expect("there are at most so many shards"));
     let is_any = sieve.is_some() || !keepers.is_empty();
     is_any.then(|| Box::new(Through { sieve, keepers, generation: topology.generation() }))
 }

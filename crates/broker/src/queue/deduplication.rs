@@ -294,7 +294,7 @@ const TTL: &str = "x-cache-ttl";
 /// More than any time, and as much as an entry can say.
 const UNTIL_MAX: u64 = u64::MAX >> 2;
 /// So many keys of messages that are gone are not looked for.
-const SWEPT_MIN: usize = 1024;
+const SWEPT_MIN: usize = 64;
 const STRING: u8 = 0;
 const INTEGER: u8 = 1;
 const BOOLEAN: u8 = 2;
