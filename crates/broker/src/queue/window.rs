@@ -254,7 +254,7 @@ mod tests {
             window.first = u64::from(u32::MAX) - 100;
             for (key, act, is_kept) in acts {
                 // Few places, so that many collide.
-                let hash = key << 64 | key % 3;
+                let hash = (key << 64) | (key % 3);
                 match act {
                     0 => {
                         window.retain(|known| known.hash >> 64 != key);
@@ -276,7 +276,7 @@ mod tests {
                 }
                 prop_assert_eq!(window.len(), list.len());
                 for key in 0..40 {
-                    let hash = key << 64 | key % 3;
+                    let hash = (key << 64) | (key % 3);
                     prop_assert_eq!(window.get(hash), list.iter().find(|known| known.hash == hash).copied());
                 }
                 prop_assert!(window.ring.len() <= (2 * list.len()).max(RING_MIN) + 1);

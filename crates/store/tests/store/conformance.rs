@@ -563,6 +563,7 @@ promises!(
     space_is_kept_until_what_replaced_it_is_durable,
     a_message_is_kept_for_each_of_its_places,
     checkpoints_replace_what_they_cover,
+    keys_come_back_from_log_and_checkpoint_in_their_order,
     an_unfinished_checkpoint_does_not_count,
     a_checkpoint_is_wanted_when_much_would_be_replayed,
     a_segment_that_mostly_is_dead_is_offered,
