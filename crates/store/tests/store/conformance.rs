@@ -410,6 +410,7 @@ fn keys_come_back_from_log_and_checkpoint_in_their_order<B: Bench>() {
     let keys = kept::keys();
     kept::append_all(bench.store(), &keys);
     bench.store().flush(Urgency::Sync);
+    bench.settle();
     let (mut bench, replayed) = bench.restart();
     assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), keys);
     bench.store().begin_checkpoint();
