@@ -106,22 +106,25 @@ impl KeySource {
 }
 
 impl Keys {
-    /// A key that a restart found.
-    pub(crate) fn recover(&mut self, source: u64, most: u32, key: store::Key) {
+    /// A key that a restart found, before its message. Of [`Span::Present`] keys some may go whose messages are not there:
+    /// there are so many messages.
+    pub(crate) fn recover(
+        &mut self,
+        (source, most): (u64, u32),
+        key: store::Key,
+        messages: usize,
+        is_there: impl Fn(Seq) -> bool,
+    ) {
         let is_present = source == OWN && most == 0;
         if source == OWN && is_present != self.is_present {
             self.own = Window::default();
             self.is_present = is_present;
         }
-        let known = Known { hash: key.hash, until: key.until, is_kept: true };
-        self.window(source).insert(known, if most == 0 { usize::MAX } else { most as usize });
-    }
-
-    /// Forgets some of what is over: of [`Span::Present`] keys, those of messages that are not there.
-    pub(crate) fn sweep(&mut self, messages: usize, is_there: impl Fn(Seq) -> bool) {
-        if self.is_present && self.own.len() > 2 * messages + SWEPT_MIN {
+        if is_present && self.own.len() > 2 * messages + SWEPT_MIN {
             self.own.retain(|known| is_there(place(known.until).1));
         }
+        let known = Known { hash: key.hash, until: key.until, is_kept: true };
+        self.window(source).insert(known, if most == 0 { usize::MAX } else { most as usize });
     }
 
     /// What it remembers of exchanges that are gone goes.
@@ -134,21 +137,15 @@ impl Keys {
         windows.map(Window::heap_bytes).sum::<u64>() + size_of::<Self>() as u64
     }
 
-    /// What the log has of the set at this position, from this number on: its source, at most so many keys, and the number
-    /// behind them; `None` behind the last set.
-    pub(crate) fn kept_from(
-        &self,
-        set: usize,
-        number: u64,
-        count: usize,
-    ) -> Option<(u64, Vec<store::Key>, Option<u64>)> {
-        let (source, window) = match set.checked_sub(1) {
-            None => (OWN, &self.own),
-            Some(at) => self.others.get(at).map(|(source, window)| (*source, window))?,
-        };
-        let (kept, next) = window.kept_from(number, count);
+    /// What the log has from there on, which is a source and a number within its set: of one source, at most so many keys,
+    /// and where to go on. `None` if there is nothing more.
+    pub(crate) fn kept_from(&self, from: (u64, u64), count: usize) -> Option<(u64, Vec<store::Key>, (u64, u64))> {
+        let others = self.others.iter().map(|(source, window)| (*source, window));
+        let sets = std::iter::once((OWN, &self.own)).chain(others).filter(|(source, _)| *source >= from.0);
+        let (source, window) = sets.min_by_key(|(source, _)| *source)?;
+        let (kept, next) = window.kept_from(if source == from.0 { from.1 } else { 0 }, count);
         let keys = kept.into_iter().map(|Known { hash, until, .. }| store::Key { hash, until }).collect();
-        Some((source, keys, next))
+        Some((source, keys, next.map_or((source + 1, 0), |next| (source, next))))
     }
 
     /// How many keys a set may have, as the log says it: what comes next will have it no greater than the rule.

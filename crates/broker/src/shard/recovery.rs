@@ -116,8 +116,10 @@ impl Recovery {
             Record::Keys { queue, source, most, keys: found_keys } => {
                 let found = self.found(queue);
                 let keys = found.keys.get_or_insert_default();
-                found_keys.iter().for_each(|key| keys.recover(source, most, *key));
-                keys.sweep(found.places.len(), |seq| found.places.get(seq).is_some());
+                let places = &found.places;
+                for key in found_keys {
+                    keys.recover((source, most), *key, places.len(), |seq| places.get(seq).is_some());
+                }
             }
             Record::Fact { key, value } => {
                 self.facts.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));

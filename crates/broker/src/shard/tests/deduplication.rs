@@ -34,6 +34,14 @@ fn through(source: u64, most: u32, queues: &[u64], key: &str, body: &str) -> Com
     Command::Sift(Box::new(Sifted { sieve: Arc::new(Sieve { source, rule }), publish }))
 }
 
+/// Writes a checkpoint, as happens when the log is long.
+fn checkpoint(world: &mut World) {
+    world.shard.log.store().begin_checkpoint();
+    world.shard.checkpoint = Some(crate::shard::checkpoint::Pass::of(world.shard.log.facts()));
+    world.settle_down();
+    assert!(world.shard.checkpoint.is_none(), "it is complete");
+}
+
 /// Makes everything durable.
 fn sync(world: &mut World) {
     world.command(9, Command::Mark { mark: 0 });
@@ -127,10 +135,7 @@ fn a_window_outlives_a_crash_with_what_was_confirmed_and_a_checkpoint() {
     let mut world = world.restart();
     (0..100).for_each(|number| world.command(9, keyed(1, &number.to_string(), "")));
     assert_eq!(world.view(1).counters.deduplicated, 100);
-    // A stop that is long enough since the last checkpoint writes one; here it is begun by hand.
-    world.shard.log.store().begin_checkpoint();
-    world.shard.checkpoint = Some(crate::shard::checkpoint::Pass::of(world.shard.log.facts()));
-    world.settle_down();
+    checkpoint(&mut world);
     world.command(9, keyed(1, "100", ""));
     sync(&mut world);
     let mut world = world.restart();
@@ -319,4 +324,58 @@ fn another_span_begins_with_nothing() {
     change(&mut world, QueueSettings::default());
     world.command(9, keyed(1, "a", "5"));
     assert_eq!(world.drain(1), ["1", "2", "5"]);
+}
+
+#[test]
+fn no_key_of_a_message_that_is_there_is_lost_by_a_crash_however_many_there_are() {
+    for has_checkpoint in [false, true] {
+        let mut world = World::new();
+        world.durable_queue(1, present());
+        // Of each seven one stays.
+        for number in 0..2_000_u32 {
+            world.command(9, keyed(1, &number.to_string(), ""));
+            let delivery = world.get(1, 1).unwrap();
+            if number % 7 != 0 {
+                world.command(1, settle(1, delivery.seq.0, Settlement::Ack));
+            }
+        }
+        if has_checkpoint {
+            checkpoint(&mut world);
+        }
+        world.command(9, keyed(1, "after", ""));
+        sync(&mut world);
+        let mut world = world.restart();
+        for number in 0..2_000_u32 {
+            world.command(9, keyed(1, &number.to_string(), ""));
+        }
+        world.command(9, keyed(1, "after", ""));
+        assert_eq!(world.view(1).counters.deduplicated, 2_000_u64.div_ceil(7) + 1);
+    }
+}
+
+#[test]
+fn a_checkpoint_has_the_keys_of_every_exchange_though_others_go_meanwhile() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings::default());
+    for source in [70, 71, 72] {
+        for number in 0..15_000_u32 {
+            world.command(9, through(source, 20_000, &[1], &number.to_string(), ""));
+        }
+    }
+    // More keys than one step writes.
+    world.shard.log.store().begin_checkpoint();
+    world.shard.checkpoint = Some(crate::shard::checkpoint::Pass::of(world.shard.log.facts()));
+    world.step(vec![]);
+    assert!(world.shard.checkpoint.is_some(), "there is more");
+    world.step(vec![ShardInput::KeepSources { sources: Arc::from([71, 72]) }]);
+    world.settle_down();
+    assert!(world.shard.checkpoint.is_none(), "it is complete");
+    sync(&mut world);
+    let mut world = world.restart();
+    for source in [71, 72] {
+        for number in 0..15_000_u32 {
+            world.command(9, through(source, 20_000, &[1], &number.to_string(), ""));
+        }
+    }
+    assert_eq!(world.view(1).counters.deduplicated, 30_000);
 }
