@@ -166,9 +166,13 @@ fn a_queue_deduplicates_by_its_arguments_or_else_by_a_policy() {
         |own: &[(&str, Value)], user: &[(&str, Value)]| settings(own, user, &[]).deduplication.map(|rule| rule.span);
     let size = |most| ("x-cache-size", long(most));
     assert_eq!(span(&[], &[size(5)]), None);
-    assert_eq!(span(&[], &[is_on.clone()]), Some(Span::Present));
+    assert_eq!(span(&[], std::slice::from_ref(&is_on)), Some(Span::Present));
     assert_eq!(span(&[], &[is_on.clone(), size(5)]), Some(Span::Window { most: 5, ttl_ms: None }));
-    assert_eq!(span(&[is_on.clone()], &[is_on.clone(), size(5)]), Some(Span::Present), "its own come first");
+    assert_eq!(
+        span(std::slice::from_ref(&is_on), &[is_on.clone(), size(5)]),
+        Some(Span::Present),
+        "its own come first"
+    );
     let usual = Span::Window { most: 1_000_000, ttl_ms: Some(7) };
     assert_eq!(span(&[is_on.clone(), ("x-cache-ttl", long(7))], &[]), Some(usual));
     assert_eq!(span(&[("x-message-deduplication", Value::Bool(false)), size(5)], &[]), None);

@@ -30,6 +30,7 @@ impl<S: Store> Shard<S> {
 
     /// Gives the message a place in a queue that remembers keys.
     #[cold]
+    #[inline(never)]
     pub(super) fn accept_once(
         &mut self,
         slot: Slot<Queue>,
@@ -51,7 +52,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Logs the keys of the message whose record comes next.
-    #[inline]
+    #[inline(always)]
     pub(super) fn log_fresh_keys(&mut self) {
         if !self.fresh_keys.is_empty() {
             self.log_keys();
@@ -59,6 +60,7 @@ impl<S: Store> Shard<S> {
     }
 
     #[cold]
+    #[inline(never)]
     fn log_keys(&mut self) {
         let (secret, is_logged) = self.hash_secret;
         if !is_logged {

@@ -198,6 +198,8 @@ impl<S: Store> Shard<S> {
     }
 
     /// Gives the message a place in a queue, unless that is full and refuses it, or it is a duplicate.
+    // Plain queues take messages as if there were no others.
+    #[inline(always)]
     fn accept(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Result<Accepted, Untaken> {
         if self.queues[slot].keys.is_some() {
             return self.accept_once(slot, message, terms);
@@ -206,6 +208,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// The same, duplicate or not.
+    #[inline(always)]
     pub(super) fn accept_any(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
         // What waits for its time counts for no limit yet.
         let is_delayed = terms.delay_ms.is_some();

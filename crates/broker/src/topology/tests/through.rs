@@ -20,8 +20,8 @@ fn routes(world: &World, exchange: &str, headers: Option<Table>) -> Routes {
 fn an_exchange_that_deduplicates_routes_as_its_type_and_looks_at_each_message() {
     let is_on = ("x-message-deduplication", Value::Bool(true));
     for (exchange, key) in [
-        (deduplicating(ExchangeKind::Topic, &[is_on.clone()]), "a.*"),
-        (deduplicating(ExchangeKind::ConsistentHash, &[is_on]), "1"),
+        (deduplicating(ExchangeKind::Topic, std::slice::from_ref(&is_on)), "a.*"),
+        (deduplicating(ExchangeKind::ConsistentHash, std::slice::from_ref(&is_on)), "1"),
         (deduplicating(ExchangeKind::Deduplication, &[]), "any"),
     ] {
         assert_eq!(exchange.sieve.as_ref().map(|sieve| sieve.source), Some(7));
