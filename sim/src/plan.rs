@@ -373,6 +373,22 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
             });
         }
     }
+    // Those that take one message of an id: no two messages have the same one, so that they must take all.
+    let ids = [("x-message-deduplication", Value::Bool(true)), ("x-deduplication-key", "message-id".into())];
+    let window = [("x-cache-size", number(i64::try_from(aside.between(1, 50)).expect("small")))];
+    for (name, arguments) in [("unique", table(&ids)), ("unique-window", table(&[&ids[..], &window].concat()))] {
+        if aside.one_in(3) {
+            queues.push(QueuePlan {
+                name: name.to_owned(),
+                durable: true,
+                auto_delete: false,
+                exclusive: false,
+                is_volatile: false,
+                in_fanout: aside.one_in(2),
+                arguments,
+            });
+        }
+    }
     queues
 }
 

@@ -7,6 +7,7 @@ use crate::inspect::QueueView;
 use crate::message::Message;
 use crate::operation::{Answer, Operation};
 use crate::policy::{Applied, Policy, PolicyKind};
+pub use crate::queue::deduplication::{Deduplication, KeySource, Sieve, Span};
 pub use crate::queue::lease::TimeoutAction;
 pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
@@ -102,6 +103,10 @@ pub struct Batch {
 pub enum Command {
     /// Put a message into queues. No answer of its own: see [`Command::Mark`].
     Publish(Publish),
+    /// A message came to an exchange that keeps recent ones for queues to be bound. Not answered.
+    Keep(Box<Recent>),
+    /// The same through an exchange that deduplicates. No answer of its own, either.
+    Sift(Box<Sifted>),
     /// Asks for [`ConnectionEvent::Stored`] once every [`Command::Publish`] with `confirm` since the last mark of this
     /// connection is as safe as it was promised to be.
     Mark {
@@ -225,6 +230,48 @@ pub struct Publish {
     pub delay_ms: Option<u64>,
     /// Its publisher waits for the [`Command::Mark`] that follows, in the same batch: only such messages count for it.
     pub confirm: bool,
+}
+
+/// A message that was published to an exchange that deduplicates.
+#[derive(Debug)]
+pub struct Sifted {
+    /// What a duplicate is there: one message of a key goes to each queue.
+    pub sieve: Arc<Sieve>,
+    /// The message. It counts for marks as any.
+    pub publish: Publish,
+}
+
+/// A message that an exchange keeps for those who bind to it later.
+#[derive(Clone, Debug)]
+pub struct Recent {
+    /// The exchange, by its number in the topology.
+    pub exchange: u64,
+    /// How many it keeps.
+    pub length: u32,
+    /// Of the topology by which the message was routed: it went to all that were bound then.
+    pub generation: u64,
+    /// The message.
+    pub message: Message,
+    /// As in [`Publish`].
+    pub persistent: bool,
+    /// As in [`Publish`].
+    pub expiration_ms: Option<u64>,
+    /// As in [`Publish`].
+    pub priority: Option<u8>,
+}
+
+/// Where recent messages go.
+#[derive(Clone, Debug)]
+pub enum Recipient {
+    /// A queue that was bound.
+    Queue(QueueRef),
+    /// The queues that an exchange leads to that was bound.
+    Exchange {
+        /// Its vhost.
+        vhost: VhostId,
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 impl Settle {
@@ -611,6 +658,25 @@ pub enum ShardInput {
         /// The queue.
         spec: Arc<QueueSpec>,
     },
+    /// From the catalog: somebody was bound to an exchange that keeps recent messages, and gets them.
+    Recall {
+        /// As in [`Recent::exchange`].
+        exchange: u64,
+        /// Of the topology that has the binding: what was routed by it or a later one went there by itself.
+        generation: u64,
+        /// Who was bound.
+        to: Recipient,
+    },
+    /// From the catalog: an exchange that kept recent messages is gone.
+    ForgetHistory {
+        /// As in [`Recent::exchange`].
+        exchange: u64,
+    },
+    /// From the catalog: of the exchanges that deduplicate, these are left; what queues remember of others goes.
+    KeepSources {
+        /// [`Sieve::source`] of each.
+        sources: Arc<[u64]>,
+    },
     /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
     DeleteQueue {
         /// The queue.
@@ -798,6 +864,8 @@ pub struct QueueSettings {
     pub rate: Option<Rate>,
     /// `x-max-in-flight`: how many messages may be unacked, over all consumers.
     pub in_flight_max: Option<u32>,
+    /// `x-message-deduplication` and what belongs to it: which messages the queue takes one of only.
+    pub deduplication: Option<Deduplication>,
 }
 
 impl QueueSettings {

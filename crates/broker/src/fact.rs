@@ -6,6 +6,7 @@
 //! p/LENGTH/VHOST/NAME               a policy, in shard 0's log; o/… an operator policy
 //! s/LENGTH/VHOST/NAME               a schedule, in shard 0's log
 //! f/ID                              the last firing of a schedule, in the log of each shard that got it
+//! h                                 what keys of messages are hashed with, in each log that has such
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
@@ -107,6 +108,25 @@ pub(crate) fn is_paused(value: &[u8]) -> bool {
     fact.and_then(|(fact, _)| fact.get(PAUSED).and_then(Value::as_bool)).unwrap_or(false)
 }
 
+/// What the keys of messages are hashed with in a log, as a durable fact of that log.
+pub(crate) fn hash_secret_fact(secret: [u64; 2]) -> (Bytes, Bytes) {
+    let octets: Vec<u8> = secret.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut fact = new_fact();
+    fact.insert("secret", Value::Bytes(octets));
+    (Bytes::from_static(HASH_SECRET.as_bytes()), encoded(&fact))
+}
+
+/// Reads it; `None` if it is another kind of fact.
+pub(crate) fn hash_secret(key: &[u8], value: &[u8]) -> Result<Option<[u64; 2]>, CorruptFact> {
+    if key != HASH_SECRET.as_bytes() {
+        return Ok(None);
+    }
+    let fact = Fact::read(key, value)?;
+    let Some(Value::Bytes(octets)) = fact.table.get("secret") else { return Err(fact.lacks("secret")) };
+    let words: Vec<_> = octets.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    words.try_into().map(Some).map_err(|_| fact.lacks("secret"))
+}
+
 /// The key of an exchange's fact.
 pub(crate) fn exchange_key(vhost: &str, name: &str) -> Bytes {
     format!("{EXCHANGE}{}/{vhost}/{name}", vhost.len()).into()
@@ -120,6 +140,9 @@ pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) 
     fact.insert("type", exchange.type_name());
     fact.insert("auto_delete", exchange.auto_delete);
     fact.insert("internal", exchange.internal);
+    if let Some(sieve) = &exchange.sieve {
+        fact.insert("source", sieve.source.cast_signed());
+    }
     fact.insert("arguments", Value::Bytes(encoded(&exchange.arguments).to_vec()));
     (exchange_key(vhost, &exchange.name), encoded(&fact))
 }
@@ -180,6 +203,10 @@ impl CatalogFact {
             let kind = routes_as.and_then(ExchangeKind::named);
             let kind = kind.ok_or_else(|| fact.corrupt("its exchange type is unknown"))?;
             let exchange = Exchange::new(fact.vhost()?.0, fact.text("name")?, kind).with_arguments(arguments);
+            let exchange = match fact.table.get("source").and_then(Value::as_i64) {
+                Some(source) => exchange.with_source(source.cast_unsigned()),
+                None => exchange,
+            };
             let exchange = Exchange { is_delaying, ..exchange };
             let (auto_delete, internal) = (fact.flag("auto_delete")?, fact.flag("internal")?);
             Ok(Self::Exchange(Exchange { durable: true, auto_delete, internal, ..exchange }))
@@ -311,6 +338,7 @@ const QUEUE: &str = "q/";
 const EXCHANGE: &str = "x/";
 const BINDING: &str = "b/";
 const POLICY: &str = "p/";
+const HASH_SECRET: &str = "h";
 const OPERATOR_POLICY: &str = "o/";
 const TO_QUEUE: &str = "queue";
 const TO_EXCHANGE: &str = "exchange";

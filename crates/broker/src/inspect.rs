@@ -89,6 +89,8 @@ pub struct QueueCounters {
     pub delivery_limit: u64,
     /// Messages dropped by a purge, or deleted one by one.
     pub purged: u64,
+    /// Messages not taken because they were duplicates.
+    pub deduplicated: u64,
 }
 
 /// A consumer at one moment.

@@ -5,7 +5,7 @@
 //! arguments, that policy and that operator policy: see [`effective`].
 
 use crate::command::{Fault, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
-use crate::settings::{delayed_retry, rate, term};
+use crate::settings::{DEDUPLICATION_KEYS, deduplication, delayed_retry, rate, term};
 use amqp::{ReplyCode, Table, Value};
 use fancy_regex::{Regex, RegexBuilder};
 use std::fmt;
@@ -320,6 +320,7 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
         group_rate: applied.slowest(own.group_rate, "group-rate-limit"),
         in_flight_max: applied.fewest(own.in_flight_max, "max-in-flight"),
         group_in_flight_max: applied.fewest(own.group_in_flight_max, "group-max-in-flight"),
+        deduplication: own.deduplication.or_else(|| applied.each().find_map(|said| deduplication(&said.definition))),
         ..own
     }
 }
@@ -369,6 +370,8 @@ enum Values {
     OneOf(&'static [&'static str]),
     /// As `x-rate-limit`.
     Rate,
+    /// True or false.
+    Flag,
     /// Anything: it means nothing here.
     Anything,
 }
@@ -381,6 +384,7 @@ impl Values {
             Self::Text => value.as_str().is_some(),
             Self::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
             Self::Rate => rate(value).is_some(),
+            Self::Flag => value.as_bool().is_some(),
             Self::Anything => true,
         }
     }
@@ -465,6 +469,13 @@ const KEYS: &[Key] = &[
         Merge::Operators,
         false,
     ),
+    // Under the names that RabbitMQ's deduplication plugin gives them; the last two are ours.
+    key("x-message-deduplication", "message deduplication flag", Values::Flag, Merge::Operators, false),
+    key("x-cache-size", "cache size", Values::From(1, 100_000_000), Merge::Operators, false),
+    key("x-cache-ttl", "cache TTL", Values::From(1, TEN_YEARS_MS), Merge::Operators, false),
+    key("x-cache-persistence", "cache persistence", Values::OneOf(&["disk", "memory"]), Merge::Operators, false),
+    key("x-deduplication-header", "deduplication header", Values::Text, Merge::Operators, false),
+    key("x-deduplication-key", "deduplication key", Values::OneOf(&DEDUPLICATION_KEYS), Merge::Operators, false),
     key("consumer-disconnected-timeout", "disconnected timeout", Values::From(0, i64::MAX), Merge::Least, false),
     key("max-in-memory-length", "maximum memory in bytes", Values::From(0, i64::MAX), Merge::Least, true),
     key("max-in-memory-bytes", "maximum memory in bytes", Values::From(0, i64::MAX), Merge::Least, true),

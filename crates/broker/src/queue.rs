@@ -7,6 +7,7 @@
 pub(crate) mod backlog;
 mod block;
 pub(crate) mod dead_letter;
+pub(crate) mod deduplication;
 pub(crate) mod delayed;
 pub(crate) mod groups;
 pub(crate) mod lease;
@@ -18,9 +19,11 @@ pub(crate) mod retry;
 pub(crate) mod rotation;
 pub(crate) mod run;
 mod shaping;
+mod siphash;
 pub(crate) mod times;
 pub(crate) mod unacked;
 mod utilisation;
+mod window;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,6 +37,7 @@ use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use crate::shard::{Near, Terms};
 use amqp::{ChannelId, Table};
+use deduplication::Keys;
 use delayed::Delayed;
 use lease::{Extended, Overdue, TimeoutAction};
 use pace::Pace;
@@ -98,6 +102,8 @@ pub(crate) struct Queue {
     pub(crate) extended: Option<Box<Extended>>,
     /// Groups and limits, where it has any.
     pub(crate) shaping: Option<Box<Shaping>>,
+    /// What it takes one of only, where it does so.
+    pub(crate) keys: Option<Box<Keys>>,
     /// Who becomes the single active consumer when that one has settled what it has.
     pub(crate) successor: Option<Slot<Holder>>,
     next_seq: u64,
@@ -231,12 +237,14 @@ impl Queue {
             is_paused: false,
             extended: None,
             shaping: None,
+            keys: None,
             successor: None,
             next_seq: 1,
             arrivals: 0,
             depth: 0,
         };
         queue.reshape();
+        queue.rekey();
         queue
     }
 
@@ -521,7 +529,8 @@ impl Queue {
     pub(crate) fn far_heap_bytes(&self) -> u64 {
         let delayed = self.delayed.as_ref().map_or(0, |delayed| delayed.heap_bytes());
         let groups = self.groups().map_or(0, |groups| groups.heap_bytes());
-        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.heap_bytes());
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys
     }
 
     /// What its messages take in memory that are near.

@@ -8,9 +8,13 @@ pub(crate) mod fanout;
 pub(crate) mod hash;
 pub(crate) mod headers;
 pub(crate) mod random;
+pub(crate) mod recent;
+pub(crate) mod sieve;
 pub(crate) mod topic;
 
-use crate::command::{Fault, QueueRef};
+use crate::command::{Fault, QueueRef, ShardId};
+use crate::settings::DEDUPLICATION;
+use crate::topology::Topology;
 use amqp::{Properties, Table};
 use rustc_hash::FxHashSet;
 
@@ -33,11 +37,15 @@ pub enum ExchangeKind {
     Random,
     /// Chance chooses one binding to a queue; keys are not permitted.
     LocalRandom,
+    /// Every binding matches, and to each new one the last messages go.
+    RecentHistory,
+    /// Every binding matches what is no duplicate.
+    Deduplication,
 }
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -46,6 +54,8 @@ impl ExchangeKind {
         Self::ModulusHash,
         Self::Random,
         Self::LocalRandom,
+        Self::RecentHistory,
+        Self::Deduplication,
     ];
 
     /// The type's name in exchange.declare.
@@ -60,6 +70,8 @@ impl ExchangeKind {
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
             Self::LocalRandom => "x-local-random",
+            Self::RecentHistory => "x-recent-history",
+            Self::Deduplication => DEDUPLICATION,
         }
     }
 
@@ -73,6 +85,13 @@ impl ExchangeKind {
 /// An exchange within its topology. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ExchangeId(pub(crate) u64);
+
+impl ExchangeId {
+    /// Which of so many shards has the recent messages of this exchange, if it is one that keeps some.
+    pub(crate) fn keeper(self, shards: usize) -> ShardId {
+        ShardId(u16::try_from(self.0 % shards as u64).expect("there are at most so many shards"))
+    }
+}
 
 /// A binding within its topology, in the order in which they were made. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +143,8 @@ pub struct Routes {
     pub(crate) reuse: Reuse,
     /// Exchanges still to be asked.
     pub(crate) pending: Vec<ExchangeId>,
+    /// Exchanges that keep this message for those who bind later; of a route by way of a named exchange.
+    pub(crate) keepers: Vec<ExchangeId>,
     /// Exchanges that were asked.
     pub(crate) visited: FxHashSet<ExchangeId>,
     walk: topic::Walk,
@@ -155,6 +176,17 @@ impl Routes {
         self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
         // Far fewer ends than 2^64: what the remainder favours some by cannot be seen.
         usize::try_from(hash::mix(self.chance) % end as u64).expect("less than a usize")
+    }
+
+    /// The exchanges that keep the message which was routed last for those who bind later: each one's shard, of so many,
+    /// its number and its length, as [`crate::command::Recent`] has them.
+    #[must_use]
+    pub fn keepers(&self, topology: &Topology, shards: u16) -> Vec<(ShardId, u64, u32)> {
+        let keeper = |id: &ExchangeId| {
+            let exchange = topology.exchange_by_id(*id)?;
+            Some((id.keeper(shards.into()), id.0, recent::length(&exchange.arguments).ok()?))
+        };
+        self.keepers.iter().filter_map(keeper).collect()
     }
 
     /// How much was found so far, duplicates included.
@@ -222,6 +254,9 @@ pub(crate) enum Router {
     ModulusHash(hash::Modulus),
     Random(random::Random),
     LocalRandom(random::Random),
+    RecentHistory(recent::RecentHistory),
+    /// That of an exchange that deduplicates: what comes through it is looked at each time.
+    Sifted(Box<Router>),
 }
 
 impl Router {
@@ -235,6 +270,8 @@ impl Router {
             ExchangeKind::ModulusHash => Self::ModulusHash(hash::Modulus::default()),
             ExchangeKind::Random => Self::Random(random::Random::default()),
             ExchangeKind::LocalRandom => Self::LocalRandom(random::Random::default()),
+            ExchangeKind::RecentHistory => Self::RecentHistory(recent::RecentHistory::default()),
+            ExchangeKind::Deduplication => Self::Fanout(fanout::Fanout::default()),
         }
     }
 
@@ -242,6 +279,15 @@ impl Router {
     pub(crate) fn configure(&mut self, arguments: &Table) {
         if let Self::ConsistentHash(hash) = self {
             hash.configure(arguments);
+        }
+    }
+
+    /// Learns whose router it is.
+    pub(crate) fn belong_to(&mut self, exchange: ExchangeId) {
+        match self {
+            Self::RecentHistory(recent) => recent.exchange = exchange,
+            Self::Sifted(router) => router.belong_to(exchange),
+            _ => {}
         }
     }
 
@@ -262,6 +308,8 @@ impl Router {
                 random::check_local(&link)?;
                 random.add(link.destination);
             }
+            Self::RecentHistory(recent) => recent.fanout.add(link.destination),
+            Self::Sifted(router) => router.add(link)?,
         }
         Ok(())
     }
@@ -276,6 +324,8 @@ impl Router {
             Self::ConsistentHash(hash) => hash.remove(&link),
             Self::ModulusHash(hash) => hash.remove(&link),
             Self::Random(random) | Self::LocalRandom(random) => random.remove(link.destination),
+            Self::RecentHistory(recent) => recent.fanout.remove(link.destination),
+            Self::Sifted(router) => router.remove(link),
         }
     }
 
@@ -289,6 +339,11 @@ impl Router {
             Self::ConsistentHash(hash) => hash.route(message, into),
             Self::ModulusHash(hash) => hash.route(message, into),
             Self::Random(random) | Self::LocalRandom(random) => random.route(into),
+            Self::RecentHistory(recent) => recent.route(message, into),
+            Self::Sifted(router) => {
+                into.reuse = Reuse::Never;
+                router.route(message, into);
+            }
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
-use crate::command::{Backoff, DeclareQueue, Fault, Overflow, QueueSettings, QueueSpec, Rate, Retry, TimeoutAction};
+use crate::command::{
+    Backoff, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueSettings, QueueSpec, Rate, Retry, Span,
+    TimeoutAction,
+};
+use crate::queue::deduplication::HEADER;
 use amqp::{ReplyCode, Table, Value};
 use std::fmt::Write as _;
 
@@ -28,7 +32,7 @@ enum Rule {
 
 /// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
 /// alike; what is not here is kept and listed, and otherwise ignored.
-const KNOWN: [(&str, Rule); 37] = [
+const KNOWN: [(&str, Rule); 43] = [
     (QUEUE_TYPE, Rule::QueueType),
     (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
@@ -65,6 +69,12 @@ const KNOWN: [(&str, Rule); 37] = [
     (GROUP_RATE, Rule::Rate),
     (RATE, Rule::Rate),
     (IN_FLIGHT_MAX, Rule::Within(1, u32::MAX as i64, TOO_LARGE)),
+    (DEDUPLICATION, Rule::Flag),
+    (CACHE_SIZE, Rule::Within(1, CACHE_SIZE_MAX, TOO_LARGE)),
+    (CACHE_TTL, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
+    ("x-cache-persistence", Rule::OneOf(&["disk", "memory"], "invalid_cache_persistence")),
+    (HEADER, Rule::Text),
+    (DEDUPLICATION_KEY, Rule::OneOf(&DEDUPLICATION_KEYS, "invalid_deduplication_key")),
     ("x-max-age", Rule::StreamOnly),
     ("x-stream-max-segment-size-bytes", Rule::StreamOnly),
     ("x-stream-filter-size-bytes", Rule::StreamOnly),
@@ -122,6 +132,7 @@ impl QueueSettings {
             group_rate: arguments.get(GROUP_RATE).and_then(rate),
             rate: arguments.get(RATE).and_then(rate),
             in_flight_max: natural(IN_FLIGHT_MAX).and_then(|n| u32::try_from(n).ok()),
+            deduplication: deduplication(arguments),
         })
     }
 }
@@ -140,6 +151,33 @@ pub(crate) fn delayed_retry(arguments: &Table) -> Option<Retry> {
     };
     let jitter_percent = natural(RETRY_JITTER).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
     Some(Retry { min_ms, max_ms, backoff, jitter_percent })
+}
+
+/// Which messages are duplicates; `None` = none. Without a size and a time, a key counts as long as its message is there.
+pub(crate) fn deduplication(arguments: &Table) -> Option<Deduplication> {
+    arguments.get(DEDUPLICATION).and_then(Value::as_bool).filter(|is_wanted| *is_wanted)?;
+    let has_window = arguments.contains_key(CACHE_SIZE) || arguments.contains_key(CACHE_TTL);
+    let span = if has_window { window(arguments) } else { Span::Present };
+    Some(Deduplication { key: key_source(arguments), span })
+}
+
+/// The window that the arguments ask for, or else the usual one.
+pub(crate) fn window(arguments: &Table) -> Span {
+    // RabbitMQ's plugin takes numbers as text, too.
+    let number = |name: &str| match arguments.get(name)? {
+        Value::Str(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        value => value.as_i64().and_then(|number| u64::try_from(number).ok()),
+    };
+    let most = number(CACHE_SIZE).unwrap_or(CACHE_SIZE_USUAL).min(CACHE_SIZE_MAX.unsigned_abs());
+    Span::Window { most: u32::try_from(most).unwrap_or(u32::MAX).max(1), ttl_ms: number(CACHE_TTL) }
+}
+
+pub(crate) fn key_source(arguments: &Table) -> KeySource {
+    let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+    match text(DEDUPLICATION_KEY) {
+        Some(key) if key == DEDUPLICATION_KEYS[1] => KeySource::MessageId,
+        _ => KeySource::Header(text(HEADER).unwrap_or(HEADER).to_owned()),
+    }
 }
 
 impl QueueSettings {
@@ -392,6 +430,16 @@ const GROUP_FAIR: &str = "x-group-fair";
 const GROUP_IN_FLIGHT_MAX: &str = "x-group-max-in-flight";
 const GROUP_RATE: &str = "x-group-rate-limit";
 const RATE: &str = "x-rate-limit";
+/// Deduplicates, queues and exchanges: an argument of RabbitMQ's deduplication plugin and of LavinMQ, as the next two.
+pub(crate) const DEDUPLICATION: &str = "x-message-deduplication";
+pub(crate) const CACHE_SIZE: &str = "x-cache-size";
+pub(crate) const CACHE_TTL: &str = "x-cache-ttl";
+/// Where the key is: ours.
+pub(crate) const DEDUPLICATION_KEY: &str = "x-deduplication-key";
+pub(crate) const DEDUPLICATION_KEYS: [&str; 2] = ["header", "message-id"];
+/// A window of a million keys takes some 35 MB, when it is full.
+const CACHE_SIZE_USUAL: u64 = 1_000_000;
+const CACHE_SIZE_MAX: i64 = 100_000_000;
 const IN_FLIGHT_MAX: &str = "x-max-in-flight";
 
 /// What a queue is made with, for good: how its messages are kept follows from it.

@@ -14,9 +14,11 @@ mod change;
 mod checkpoint;
 mod consume;
 mod dead_letter;
+mod deduplicate;
 mod delete;
 mod discard;
 mod fire;
+mod history;
 mod lease;
 mod log;
 mod operate;
@@ -40,14 +42,16 @@ pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
     Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, Settlement,
-    ShardId, ShardInput, ShardReport,
+    ShardId, ShardInput, ShardReport, Sieve,
 };
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
+use crate::queue::deduplication::Fresh;
 use crate::topology::{Routes, Topology};
 use amqp::ChannelId;
 use dead_letter::{Dead, Moving, Unread};
+use history::History;
 use log::{Log, Waiter};
 use operate::Pending;
 use peers::{Channel, Peer};
@@ -71,6 +75,8 @@ pub struct ShardSettings {
     pub quorum_delivery_limit: u32,
     /// What stays in memory.
     pub near: Near,
+    /// Random bits: what keys of messages are hashed with in a log that has no such bits of its own yet.
+    pub hash_secret: [u64; 2],
 }
 
 /// How much of the messages stays in memory; of the others the log has the bytes, and memory an index.
@@ -102,7 +108,13 @@ impl Default for Near {
 
 impl Default for ShardSettings {
     fn default() -> Self {
-        Self { shards: 1, consumer_timeout_ms: 1_800_000, quorum_delivery_limit: 20, near: Near::default() }
+        Self {
+            shards: 1,
+            consumer_timeout_ms: 1_800_000,
+            quorum_delivery_limit: 20,
+            near: Near::default(),
+            hash_secret: [0; 2],
+        }
     }
 }
 
@@ -162,6 +174,12 @@ pub struct Shard<S: Store> {
     addressed: Vec<Slot<Peer>>,
     /// Nothing may be appended to the log any more.
     is_closed: bool,
+    /// What keys are hashed with, and whether the log says so.
+    hash_secret: ([u64; 2], bool),
+    /// The exchange that what is being published comes through, if that deduplicates.
+    sieve: Option<Arc<Sieve>>,
+    /// Recent messages of exchanges that keep them, by exchange.
+    histories: FxHashMap<u64, History>,
     /// The log finds no room on the disk.
     is_stuck: bool,
     /// The log's end is written, too.
@@ -169,6 +187,7 @@ pub struct Shard<S: Store> {
     out: Outbox,
     /// Room to work in, kept for the next time.
     accepted: Vec<publish::Accepted>,
+    fresh_keys: Vec<Fresh>,
     places: Vec<store::Place>,
     spilled_places: Vec<store::Place>,
     routes: Routes,
@@ -182,6 +201,7 @@ impl<S: Store> Shard<S> {
     }
 
     fn new(id: ShardId, settings: ShardSettings, now: Now, log: Log<S>) -> Self {
+        let hash_secret = (settings.hash_secret, false);
         Self {
             id,
             settings,
@@ -218,10 +238,14 @@ impl<S: Store> Shard<S> {
             quiet_since_ms: now.ms,
             addressed: Vec::new(),
             is_closed: false,
+            hash_secret,
+            sieve: None,
+            histories: FxHashMap::default(),
             is_stuck: false,
             log_is_closed: false,
             out: Outbox::default(),
             accepted: Vec::new(),
+            fresh_keys: Vec::new(),
             places: Vec::new(),
             spilled_places: Vec::new(),
             routes: Routes::default(),
@@ -319,6 +343,8 @@ impl<S: Store> Shard<S> {
                         || queue.is_better_far(queue.level_of(publish.priority), &self.settings.near, self.near_bytes)
                 })
             }),
+            // Wherever it is kept, its key is.
+            Command::Sift(sifted) => sifted.publish.persistent,
             Command::Transaction(commands) => commands.iter().any(|command| self.is_for_the_log(command)),
             // A dead letter is a message again, and who gives back the same one for ever writes for ever.
             Command::Settle(settle) => matches!(settle.how, Settlement::Discard | Settlement::Requeue),
@@ -337,6 +363,12 @@ impl<S: Store> Shard<S> {
             }
             ShardInput::ChangeQueues { specs } => specs.into_iter().for_each(|spec| self.change_queue(spec)),
             ShardInput::RedeclareQueue { spec } => self.redeclare_queue(spec),
+            ShardInput::Recall { exchange, generation, to } => {
+                self.recall(exchange, generation, to, topology);
+                self.bury(topology);
+            }
+            ShardInput::ForgetHistory { exchange } => drop(self.histories.remove(&exchange)),
+            ShardInput::KeepSources { sources } => self.keep_sources(&sources),
             ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket } => {
                 self.serve_queue(queue, topology);
                 self.delete_on_request(queue, if_unused, if_empty, ticket);
@@ -404,6 +436,8 @@ impl<S: Store> Shard<S> {
     fn obey(&mut self, peer: Slot<Peer>, command: Command, topology: &Topology) {
         match command {
             Command::Publish(publish) => self.publish_for(peer, publish),
+            Command::Sift(sifted) => self.sift(peer, *sifted),
+            Command::Keep(recent) => self.keep_recent(*recent, topology),
             Command::Mark { mark } => self.mark(peer, mark),
             Command::Transaction(commands) => return self.transact(peer, commands, topology),
             Command::Settle(settle) => self.settle(peer, settle),

@@ -10,10 +10,12 @@ mod schedules;
 
 pub(crate) use bindings::{RemovedBinding, canonical};
 
-use crate::command::{BindingSpec, ChannelKey, DestinationKind, Fault, QueueId, QueueSpec, VhostId};
+use crate::command::{
+    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueSpec, Sieve, VhostId,
+};
 use crate::policy::Applied;
 use crate::resource::{no_exchange, no_queue};
-use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, place};
+use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, place, sieve};
 pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
@@ -72,6 +74,8 @@ pub struct Exchange {
     pub arguments: Table,
     /// `alternate-exchange`, of its own or by a policy: gets the messages that no binding matches.
     pub alternate: Option<String>,
+    /// What it takes one of only, if it deduplicates.
+    pub sieve: Option<Arc<Sieve>>,
     /// The policies that apply to it.
     pub policies: Applied,
     pub(crate) id: ExchangeId,
@@ -241,6 +245,7 @@ impl Topology {
     fn walk(&self, vhost: &Vhost, first: ExchangeId, mut message: Routable<'_>, into: &mut Routes) {
         into.visited.clear();
         into.pending.clear();
+        into.keepers.clear();
         let mut next = Some(first);
         while let Some(id) = next {
             let exchange = &self.exchanges[&id];
@@ -310,6 +315,7 @@ impl Topology {
         self.generation += 1;
         self.exchanges_made += 1;
         exchange.id = ExchangeId(self.exchanges_made);
+        exchange.router.belong_to(exchange.id);
         if !exchange.name.is_empty() {
             self.apply_policies(&mut exchange);
         }
@@ -324,12 +330,12 @@ impl Topology {
     }
 
     /// Removes an exchange that no binding starts at or leads to any more.
-    pub(crate) fn remove_exchange(&mut self, id: ExchangeId) {
+    pub(crate) fn remove_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
         assert!(!self.bindings.start_at(id) && !self.bindings.lead_to(Destination::Exchange(id)), "bindings go first");
-        if let Some(exchange) = self.exchanges.remove(&id) {
-            self.generation += 1;
-            self.vhosts[usize::from(exchange.vhost.0)].exchanges.remove(&exchange.name);
-        }
+        let exchange = self.exchanges.remove(&id)?;
+        self.generation += 1;
+        self.vhosts[usize::from(exchange.vhost.0)].exchanges.remove(&exchange.name);
+        Some(exchange)
     }
 
     pub(crate) fn add_queue(&mut self, queue: Arc<QueueSpec>) {
@@ -457,6 +463,7 @@ impl Exchange {
             internal: false,
             arguments: Table::new(),
             alternate: None,
+            sieve: None,
             policies: Applied::default(),
             id: ExchangeId(0),
             router: Router::new(kind),
@@ -475,6 +482,21 @@ impl Exchange {
         self.arguments = arguments;
         self.alternate = self.own_alternate().map(str::to_owned);
         self
+    }
+
+    /// The same, remembering keys under this name if it is to deduplicate; before it has bindings.
+    pub(crate) fn with_source(mut self, source: u64) -> Self {
+        if let Some(rule) = self.rule() {
+            self.sieve = Some(Arc::new(Sieve { source, rule }));
+            let router = std::mem::replace(&mut self.router, Router::new(ExchangeKind::Fanout));
+            self.router = Router::Sifted(Box::new(router));
+        }
+        self
+    }
+
+    /// What it takes for duplicates, by its type and arguments.
+    pub(crate) fn rule(&self) -> Option<Deduplication> {
+        sieve::rule(self.kind, &self.arguments)
     }
 
     fn own_alternate(&self) -> Option<&str> {

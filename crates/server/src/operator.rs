@@ -5,8 +5,7 @@
 
 use crate::switchboard::{ConnectionMail, Seat, ShardMail, Switchboard, Unanswered};
 use broker::command::{
-    Batch, CallId, CatalogAsk, CatalogRequest, Command, ConnectionEvent, ConnectionId, Outcome, Publish, ShardId,
-    VhostId,
+    Batch, CallId, CatalogAsk, CatalogRequest, Command, ConnectionEvent, ConnectionId, Outcome, ShardId, VhostId,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,9 +72,8 @@ impl Operator {
     ///
     /// # Errors
     /// [`Unanswered`]: it may be stored, or not.
-    pub async fn publish(&mut self, shard: ShardId, publishes: Vec<Publish>) -> Result<Vec<u32>, Unanswered> {
+    pub async fn publish(&mut self, shard: ShardId, mut commands: Vec<Command>) -> Result<Vec<u32>, Unanswered> {
         let asked = self.number();
-        let mut commands: Vec<_> = publishes.into_iter().map(Command::Publish).collect();
         commands.push(Command::Mark { mark: asked });
         // The one thing that operators send in bulk: it waits for its turn as a client's publishes do.
         let permit = self.board.room(shard, &commands).await.ok_or(Unanswered)?;

@@ -128,6 +128,8 @@ fn open_shard(
 ) -> Result<ShardParts, StorageError> {
     let mut salt = [0; 4];
     getrandom::fill(&mut salt).map_err(StorageError::NoEntropy)?;
+    let secret = || getrandom::u64().map_err(StorageError::NoEntropy);
+    let settings = ShardSettings { hash_secret: [secret()?, secret()?], ..settings };
     let options = Options {
         salt: u32::from_ne_bytes(salt),
         progress: Some(Box::new(progress_of(directory.to_owned()))),

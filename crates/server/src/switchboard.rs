@@ -21,6 +21,7 @@ use broker::command::{
 };
 use broker::connection::ConnectionSettings;
 use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
+use broker::message::Message;
 use broker::operation::{Answer, Operation};
 use broker::schedule::{Fire, Firing};
 use broker::topology::Topology;
@@ -561,10 +562,11 @@ pub(crate) fn room_for_bytes(publish_bytes: u64) -> u32 {
 
 /// What the publishes among these weigh.
 pub(crate) fn publish_bytes(commands: &[Command]) -> u64 {
+    let of = |message: &Message| PUBLISH_BYTES + message.bytes().len() as u64;
     let bytes = |command: &Command| match command {
-        Command::Publish(publish) => {
-            publish.messages().map(|message| PUBLISH_BYTES + message.bytes().len() as u64).sum()
-        }
+        Command::Publish(publish) => publish.messages().map(of).sum(),
+        Command::Sift(sifted) => sifted.publish.messages().map(of).sum(),
+        Command::Keep(recent) => of(&recent.message),
         Command::Transaction(commands) => publish_bytes(commands),
         _ => 0,
     };

@@ -3,6 +3,8 @@
 
 #[path = "wire/alarms.rs"]
 mod alarms;
+#[path = "wire/deduplication.rs"]
+mod deduplication;
 #[path = "wire/delay.rs"]
 mod delay;
 #[path = "wire/exchanges.rs"]
@@ -19,6 +21,8 @@ mod rates;
 mod raw_client;
 #[path = "wire/real_client.rs"]
 mod real_client;
+#[path = "wire/recent_history.rs"]
+mod recent_history;
 #[path = "wire/retry.rs"]
 mod retry;
 #[path = "wire/schedules.rs"]

@@ -135,6 +135,15 @@ pub struct Run {
     pub due_at_ms: u64,
 }
 
+/// A key that a queue remembers, so that it takes no other message of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// What the owner makes of the key.
+    pub hash: u128,
+    /// For how long, whatever the owner means by it.
+    pub until: u64,
+}
+
 /// Records that follow one another in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LsnRange {
@@ -214,6 +223,18 @@ pub enum Record<'a> {
         queue: QueueId,
         /// The messages.
         runs: &'a [Run],
+    },
+    /// The queue remembers these keys, each as the newest one. In the log, chained with the message that had the key; in
+    /// checkpoints in the order in which they came.
+    Keys {
+        /// The queue.
+        queue: QueueId,
+        /// Which of the queue's sets of keys: 0 is its own, others are those of exchanges.
+        source: u64,
+        /// The newest so many keys of that set are remembered, or (0) any number.
+        most: u32,
+        /// The keys.
+        keys: &'a [Key],
     },
 }
 

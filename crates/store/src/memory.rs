@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::record::{self, Entry, HEAD_BYTES, Head, Lists, RUNS_MAX};
+use crate::record::{self, Entry, HEAD_BYTES, Head, KEYS_MAX, Lists, RUNS_MAX};
 use crate::space::{Segment, Space};
 use crate::{Link, Lsn, LsnRange, OldMessage, Record, SeqRange, Store, StoreEvent, Urgency};
 
@@ -361,6 +361,9 @@ pub(crate) fn each_piece(piece: Record<'_>, mut each: impl FnMut(Record<'_>)) {
     match piece {
         Record::Waiting { queue, runs } => {
             runs.chunks(RUNS_MAX).for_each(|runs| each(Record::Waiting { queue, runs }));
+        }
+        Record::Keys { queue, source, most, keys } => {
+            keys.chunks(KEYS_MAX).for_each(|keys| each(Record::Keys { queue, source, most, keys }));
         }
         piece => each(piece),
     }

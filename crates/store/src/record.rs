@@ -3,7 +3,7 @@
 //! Decoding takes any bytes and answers with a record or with what is wrong; it never panics and allocates no more
 //! than the bytes at hand can hold.
 
-use crate::{Link, Lsn, Place, QueueId, Record, Run, Seq, SeqRange};
+use crate::{Key, Link, Lsn, Place, QueueId, Record, Run, Seq, SeqRange};
 
 /// Length, checksum, kind and flags.
 pub(crate) const HEAD_BYTES: usize = 10;
@@ -15,6 +15,8 @@ pub(crate) const CLAIM_BYTES: usize = HEAD_BYTES + 8;
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
 /// The most runs that one record may have: what they take in memory is many times what they take on disk.
 pub(crate) const RUNS_MAX: usize = 16 << 10;
+/// The most keys that one record may have.
+pub(crate) const KEYS_MAX: usize = 16 << 10;
 
 const BATCH_BODY: usize = 32;
 /// The most bytes that a number takes.
@@ -35,6 +37,7 @@ const TRANSIENT: u8 = 21;
 const RETURNED: u8 = 22;
 const QUEUE: u8 = 23;
 const WAITING: u8 = 24;
+const KEYS: u8 = 25;
 const RELEASED: u8 = 37;
 
 const WITH_NEXT: u8 = 1;
@@ -96,6 +99,7 @@ pub(crate) struct Lists {
     places: Vec<Place>,
     ranges: Vec<SeqRange>,
     runs: Vec<Run>,
+    keys: Vec<Key>,
 }
 
 /// The most bytes that the record takes when it is encoded.
@@ -112,6 +116,7 @@ pub(crate) fn encoded_bytes_max(record: &Record<'_>) -> usize {
             Record::Forget { key } => key.len(),
             Record::Queue { .. } => VARINT_MAX * 2,
             Record::Waiting { runs, .. } => VARINT_MAX + runs.len() * RUN_BYTES_MAX,
+            Record::Keys { keys, .. } => VARINT_MAX * 3 + keys.len() * (KEY_BYTES_MIN + VARINT_MAX),
         }
 }
 
@@ -196,6 +201,17 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, record: &Record<'_>, link: Li
                 before = *run;
             }
             WAITING
+        }
+        Record::Keys { queue, source, most, keys } => {
+            assert!(keys.len() <= KEYS_MAX, "{} keys in one record", keys.len());
+            put(out, queue.0);
+            put(out, source);
+            put(out, u64::from(most));
+            for key in keys {
+                out.extend_from_slice(&key.hash.to_le_bytes());
+                put(out, key.until);
+            }
+            KEYS
         }
     };
     seal(&mut out[start..], salt, kind, flags);
@@ -349,6 +365,7 @@ impl Head {
                 Record::Queue { queue, next }
             }
             WAITING => rest.waiting(&mut lists.runs)?,
+            KEYS => rest.keys(&mut lists.keys)?,
             _ => return Err("a record is of a kind that this format does not know"),
         };
         Ok(Entry::Record(record, link))
@@ -402,6 +419,23 @@ impl<'a> Fields<'a> {
             runs.push(before);
         }
         Ok(Record::Waiting { queue, runs })
+    }
+
+    fn keys<'l>(&mut self, keys: &'l mut Vec<Key>) -> Result<Record<'l>, &'static str>
+    where
+        'a: 'l,
+    {
+        keys.clear();
+        let (queue, source, most) = (QueueId(self.varint()?), self.varint()?, self.small()?);
+        while let Some((hash, rest)) = self.0.split_first_chunk() {
+            if keys.len() == KEYS_MAX {
+                return Err("a record has more keys than any can have");
+            }
+            self.0 = rest;
+            keys.push(Key { hash: u128::from_le_bytes(*hash), until: self.varint()? });
+        }
+        self.end()?;
+        Ok(Record::Keys { queue, source, most, keys })
     }
 
     fn run(&mut self, before: &Run) -> Result<Run, &'static str> {
@@ -615,6 +649,7 @@ const NEW_DUE: u8 = 128;
 const RUN_BYTES_MAX: usize = 1 + 4 * VARINT_MAX + 4 * 5 + 2;
 
 const PLACE_BYTES_MIN: usize = 4;
+const KEY_BYTES_MIN: usize = size_of::<u128>();
 const RANGE_BYTES_MIN: usize = 2;
 const TOO_SHORT: &str = "a record is shorter than what it says it holds";
 const TOO_LARGE: &str = "a number in a record is too large";

@@ -311,7 +311,7 @@ fn damage_below_checksum(file: &mut Vec<u8>, random: &mut Random) {
     let mut kind_and_flags = [file[range.start + 8], file[range.start + 9]];
     let mut body = file[range.start + RECORD_HEAD..range.end].to_vec();
     match random.below(6) {
-        0 => kind_and_flags[0] = [1, 2, 3, 16, 17, 18, 19, 20, 21, 22][random.below(10)],
+        0 => kind_and_flags[0] = [1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 25][random.below(11)],
         1 => kind_and_flags[1] ^= 1 << random.below(4),
         _ => damage(&mut body, random),
     }

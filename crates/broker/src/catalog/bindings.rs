@@ -3,10 +3,10 @@
 use super::exchanges::check_not_default;
 use super::facts::Change;
 use super::{Asker, Progress, Step, access_refused};
-use crate::command::{BindingSpec, DestinationKind, Fault, Outcome};
+use crate::command::{BindingSpec, DestinationKind, Fault, Outcome, Recipient, ShardInput, VhostId};
 use crate::fact::{binding_fact, binding_key};
 use crate::route::{BindingId, Destination, ExchangeId};
-use crate::topology::is_reply_address;
+use crate::topology::{Ends, ExchangeKind, is_reply_address};
 
 impl Step<'_> {
     pub(super) fn bind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
@@ -14,6 +14,9 @@ impl Step<'_> {
         let ends = self.topology.ends(asker.vhost, &spec)?;
         self.check_owner(asker, ends.destination)?;
         let is_new = self.topology.bind(asker.vhost, ends, &spec)?;
+        if is_new {
+            self.recall(asker.vhost, ends, &spec);
+        }
         if !ends.durable {
             return Ok(Progress::Done(Outcome::Applied));
         }
@@ -28,6 +31,20 @@ impl Step<'_> {
             self.answer_with(&key, asker.answer(Outcome::Applied));
         }
         Ok(Progress::Underway)
+    }
+
+    /// An exchange that keeps recent messages sends them to whoever binds.
+    fn recall(&mut self, vhost: VhostId, ends: Ends, spec: &BindingSpec) {
+        let source = self.topology.exchange_by_id(ends.source);
+        if source.is_none_or(|source| source.kind != ExchangeKind::RecentHistory) {
+            return;
+        }
+        let to = match ends.destination {
+            Destination::Queue(queue) => Recipient::Queue(queue),
+            Destination::Exchange(_) => Recipient::Exchange { vhost, name: spec.destination.as_str().into() },
+        };
+        let (exchange, generation) = (ends.source.0, self.topology.generation());
+        self.send(self.catalog.keeper(ends.source), ShardInput::Recall { exchange, generation, to });
     }
 
     pub(super) fn unbind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {

@@ -1,14 +1,15 @@
 //! exchange.declare and exchange.delete.
 
 use super::facts::Change;
-use super::{Asker, Progress, RESERVED, Step, access_refused, precondition_failed};
-use crate::command::{Fault, Outcome};
+use super::{Asker, Catalog, Progress, RESERVED, Step, access_refused, precondition_failed};
+use crate::command::{Fault, Outcome, ShardId, ShardInput};
 use crate::fact::{exchange_fact, exchange_key};
 use crate::resource::{exchange_title, no_exchange};
-use crate::route::{Destination, ExchangeId, hash};
+use crate::route::{Destination, ExchangeId, hash, recent, sieve};
 use crate::settings::{check_same, check_same_argument};
-use crate::topology::{ALTERNATE, DELAYED_MESSAGE, DELAYED_TYPE, Exchange, ExchangeKind};
+use crate::topology::{ALTERNATE, DELAYED_MESSAGE, DELAYED_TYPE, Exchange, ExchangeKind, Topology};
 use amqp::{Table, Value};
+use std::sync::Arc;
 
 /// exchange.declare's fields.
 pub(super) struct Wanted {
@@ -50,7 +51,15 @@ impl Step<'_> {
         if kind == ExchangeKind::ConsistentHash {
             hash::check_arguments(&wanted.arguments)?;
         }
+        sieve::check_arguments(kind, &wanted.arguments)?;
+        if kind == ExchangeKind::RecentHistory {
+            recent::length(&wanted.arguments)?;
+        }
         let exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
+        let exchange = match exchange.rule() {
+            Some(_) => exchange.with_source(self.catalog.next_id()),
+            None => exchange,
+        };
         let Wanted { durable, auto_delete, internal, .. } = wanted;
         let exchange = Exchange { durable, auto_delete, internal, is_delaying, ..exchange };
         let fact = durable.then(|| exchange_fact(vhost_name, &exchange));
@@ -96,8 +105,39 @@ impl Step<'_> {
             {
                 changes.push(Change::Forget(exchange_key(self.vhost_name(exchange.vhost), &exchange.name)));
             }
-            self.topology.remove_exchange(id);
+            let removed = self.topology.remove_exchange(id);
+            if removed.as_ref().is_some_and(|exchange| exchange.sieve.is_some()) {
+                self.keep_sources();
+            }
+            if removed.is_some_and(|exchange| exchange.kind == ExchangeKind::RecentHistory) {
+                let exchange = id.0;
+                self.send(self.catalog.keeper(id), ShardInput::ForgetHistory { exchange });
+            }
         }
+    }
+}
+
+impl Step<'_> {
+    /// Tells all shards which exchanges deduplicate.
+    fn keep_sources(&mut self) {
+        let input = self.catalog.sources(self.topology);
+        self.out.shards.extend(input);
+    }
+}
+
+impl Catalog {
+    /// What tells each shard which exchanges deduplicate.
+    pub(super) fn sources(&self, topology: &Topology) -> Vec<(ShardId, ShardInput)> {
+        let sources = topology.exchanges().filter_map(|exchange| exchange.sieve.as_ref()).map(|sieve| sieve.source);
+        let sources: Arc<[u64]> = sources.collect();
+        (0..self.shards)
+            .map(|shard| (ShardId(shard), ShardInput::KeepSources { sources: Arc::clone(&sources) }))
+            .collect()
+    }
+
+    /// The shard that has the recent messages of an exchange.
+    pub(super) fn keeper(&self, exchange: ExchangeId) -> ShardId {
+        exchange.keeper(self.shards.into())
     }
 }
 

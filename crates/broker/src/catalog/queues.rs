@@ -1,6 +1,6 @@
 //! queue.declare and queue.delete, queues that go by themselves, and the exclusive queues of connections that end.
 
-use super::{Answer, Asker, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
+use super::{Answer, Asker, Catalog, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
 use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, ShardInput,
 };
@@ -206,8 +206,15 @@ impl Step<'_> {
         let catalog = &mut *self.catalog;
         let shard = ShardId(catalog.next_shard);
         catalog.next_shard = (catalog.next_shard + 1) % catalog.shards;
-        catalog.last_queue += 1;
-        QueueRef { id: QueueId(catalog.last_queue), shard }
+        QueueRef { id: QueueId(catalog.next_id()), shard }
+    }
+}
+
+impl Catalog {
+    /// A number that no queue has or had, nor any exchange that deduplicates.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_queue += 1;
+        self.last_queue
     }
 }
 

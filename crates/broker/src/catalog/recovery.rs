@@ -85,7 +85,8 @@ impl Catalog {
         }
         // The shards have read their queues' facts, and know of no policies yet.
         let changed = topology.apply_policies_to_queues();
-        out.shards.splice(0..0, by_shard(changed));
+        let sources = catalog.sources(&topology);
+        out.shards.splice(0..0, by_shard(changed).chain(sources));
         Ok((catalog, topology))
     }
 }

@@ -208,6 +208,7 @@ impl FakeShard {
                 return Some((connection, call, outcome));
             }
             ShardInput::PutFact { key, value, ticket } => self.put(key, Some(value), ticket),
+            ShardInput::KeepSources { .. } | ShardInput::Recall { .. } | ShardInput::ForgetHistory { .. } => {}
             ShardInput::ForgetFact { key, ticket } => self.put(key, None, ticket),
             other => panic!("not from a catalog: {other:?}"),
         }

@@ -5,7 +5,7 @@ use super::consume::encode_content;
 use super::lease::LEASE;
 use super::pattern::Pattern;
 use super::{Channel, ChannelState};
-use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, ShardId, VhostId};
+use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
@@ -77,6 +77,18 @@ pub(crate) struct Routed {
     delay_ms: Option<u64>,
     mandatory: bool,
     original: Option<Bytes>,
+    through: Option<Box<Through>>,
+}
+
+/// What exchanges do with a message beside routing it.
+#[derive(Debug)]
+pub(super) struct Through {
+    /// The exchange deduplicates.
+    sieve: Option<Arc<Sieve>>,
+    /// Exchanges that keep it for those who bind later, as [`Routes::keepers`] has them.
+    keepers: Vec<(ShardId, u64, u32)>,
+    /// Of the topology.
+    generation: u64,
 }
 
 /// Where a message goes.
@@ -144,7 +156,17 @@ impl Routed {
     /// A message whose targets are known, and that asks for nothing else.
     pub(super) fn to(message: Message, targets: Targets, mandatory: bool, original: Option<Bytes>) -> Self {
         let (expiration_ms, priority, delay_ms) = (None, None, None);
-        Self { message, targets, persistent: false, expiration_ms, priority, delay_ms, mandatory, original }
+        Self {
+            message,
+            targets,
+            persistent: false,
+            expiration_ms,
+            priority,
+            delay_ms,
+            mandatory,
+            original,
+            through: None,
+        }
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
@@ -160,11 +182,16 @@ impl Routed {
 
     /// Sends it to its shards.
     pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
-        let Self { targets, message, persistent, expiration_ms, priority, delay_ms, .. } = self;
+        let Self { targets, message, persistent, expiration_ms, priority, delay_ms, through, .. } = self;
+        let sieve = through.and_then(|through| through.sieve);
         let publish = |queues: &Arc<[QueueId]>, message| {
             let queues = Arc::clone(queues);
             let more = Vec::new();
-            Command::Publish(Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm })
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
+            match &sieve {
+                None => Command::Publish(publish),
+                Some(sieve) => Command::Sift(Box::new(Sifted { sieve: Arc::clone(sieve), publish })),
+            }
         };
         match targets {
             Targets::Queues(targets) => {
@@ -174,6 +201,17 @@ impl Routed {
                 }
             }
             Targets::Reply(to) => push(ShardId(0), Command::Reply { to, message }),
+        }
+    }
+
+    /// For exchanges that keep recent messages.
+    pub(super) fn keep(&self, mut push: impl FnMut(ShardId, Command)) {
+        let Some(through) = &self.through else { return };
+        for (keeper, exchange, length) in through.keepers.iter().copied() {
+            let Self { persistent, expiration_ms, priority, .. } = *self;
+            let (message, generation) = (self.message.clone(), through.generation);
+            let recent = Recent { exchange, length, generation, message, persistent, expiration_ms, priority };
+            push(keeper, Command::Keep(Box::new(recent)));
         }
     }
 
@@ -394,9 +432,11 @@ impl Connection {
                 found
             }
         };
+        let through = if holds { None } else { through(envelope, topology, vhost, &self.routes, fx.shards.len()) };
         let routed = Routed {
             message,
             targets,
+            through,
             persistent: assembly.persistent,
             expiration_ms: assembly.expiration_ms,
             priority: assembly.priority,
@@ -421,6 +461,7 @@ impl Connection {
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
             }
         }
+        routed.keep(|shard, command| fx.shards[usize::from(shard.0)].push(command));
         let published = channel.confirms.as_mut().map(|confirms| confirms.published(routed.shards()));
         let is_stored = routed.shards() > 0;
         if published.is_some() && !is_stored {
@@ -544,6 +585,24 @@ fn find_targets(
     Ok(Targets::Queues(
         by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect(),
     ))
+}
+
+/// What is to be done beside routing, by the exchanges that a message has come through.
+#[cold]
+fn through(
+    envelope: &Envelope,
+    topology: &Topology,
+    vhost: VhostId,
+    routes: &Routes,
+    shards: usize,
+) -> Option<Box<Through>> {
+    if envelope.is_reply() {
+        return None;
+    }
+    let sieve = topology.exchange(vhost, &envelope.exchange).and_then(|exchange| exchange.sieve.clone());
+    let keepers = routes.keepers(topology, u16::try_from(shards).expect("there are at most so many shards"));
+    let is_any = sieve.is_some() || !keepers.is_empty();
+    is_any.then(|| Box::new(Through { sieve, keepers, generation: topology.generation() }))
 }
 
 /// Nothing takes this message: it goes back to its publisher if that asked for it.

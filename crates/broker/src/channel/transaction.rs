@@ -51,6 +51,7 @@ impl Connection {
         }
         let mut by_shard: Vec<Vec<Command>> = fx.shards.iter().map(|_| Vec::new()).collect();
         for routed in transaction.publishes {
+            routed.keep(|shard, command| by_shard[usize::from(shard.0)].push(command));
             routed.send(true, |shard, command| by_shard[usize::from(shard.0)].push(command));
         }
         for (Unacked { queue, seq, .. }, how) in transaction.settlements {

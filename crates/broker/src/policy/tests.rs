@@ -157,3 +157,26 @@ fn the_slowest_rate_and_the_fewest_in_flight_hold() {
     let refused = policy(PolicyKind::User, &[("rate-limit", Value::from("5/d"))]).check().unwrap_err();
     assert_eq!(refused.text, "<<\"5/d\">> is not a valid rate limit");
 }
+
+#[test]
+fn a_queue_deduplicates_by_its_arguments_or_else_by_a_policy() {
+    use crate::command::Span;
+    let is_on = ("x-message-deduplication", Value::Bool(true));
+    let span =
+        |own: &[(&str, Value)], user: &[(&str, Value)]| settings(own, user, &[]).deduplication.map(|rule| rule.span);
+    let size = |most| ("x-cache-size", long(most));
+    assert_eq!(span(&[], &[size(5)]), None);
+    assert_eq!(span(&[], std::slice::from_ref(&is_on)), Some(Span::Present));
+    assert_eq!(span(&[], &[is_on.clone(), size(5)]), Some(Span::Window { most: 5, ttl_ms: None }));
+    assert_eq!(
+        span(std::slice::from_ref(&is_on), &[is_on.clone(), size(5)]),
+        Some(Span::Present),
+        "its own come first"
+    );
+    let usual = Span::Window { most: 1_000_000, ttl_ms: Some(7) };
+    assert_eq!(span(&[is_on.clone(), ("x-cache-ttl", long(7))], &[]), Some(usual));
+    assert_eq!(span(&[("x-message-deduplication", Value::Bool(false)), size(5)], &[]), None);
+    let text = |definition: &[(&str, Value)]| policy(PolicyKind::User, definition).check().unwrap_err().text;
+    assert_eq!(text(&[size(0)]), "0 is not a valid cache size");
+    assert_eq!(text(&[("x-message-deduplication", long(1))]), "1 is not a valid message deduplication flag");
+}

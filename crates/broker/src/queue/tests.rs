@@ -1,6 +1,8 @@
 //! A queue against a plain list, and queues for other tests.
 
-use crate::command::{Backoff, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, TimeoutAction, VhostId};
+use crate::command::{
+    Backoff, KeySource, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, Span, TimeoutAction, VhostId,
+};
 use amqp::{Table, Value};
 
 /// A durable queue with this id, called `q1` and so on.
@@ -31,6 +33,11 @@ fn arguments(settings: &QueueSettings) -> Table {
         Overflow::RejectPublish => "reject-publish",
         Overflow::RejectPublishDlx => "reject-publish-dlx",
     };
+    let rule = settings.deduplication.as_ref();
+    let window = rule.and_then(|rule| match rule.span {
+        Span::Window { most, ttl_ms } => Some((most, ttl_ms)),
+        Span::Present => None,
+    });
     let all = [
         ("x-queue-type", Some(if settings.quorum { "quorum" } else { "classic" }.into())),
         ("x-message-ttl", number(settings.message_ttl_ms)),
@@ -59,6 +66,14 @@ fn arguments(settings: &QueueSettings) -> Table {
         ("x-group-rate-limit", settings.group_rate.map(|rate| format!("{rate:?}").into())),
         ("x-rate-limit", settings.rate.map(|rate| format!("{rate:?}").into())),
         ("x-max-in-flight", number(settings.in_flight_max.map(u64::from))),
+        ("x-message-deduplication", rule.map(|_| true.into())),
+        ("x-cache-size", window.and_then(|(most, _)| number(Some(u64::from(most))))),
+        ("x-cache-ttl", window.and_then(|(_, ttl_ms)| number(ttl_ms))),
+        (
+            "x-deduplication-key",
+            rule.map(|rule| matches!(rule.key, KeySource::MessageId))
+                .map(|is_id| if is_id { "message-id" } else { "header" }.into()),
+        ),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
@@ -79,7 +94,7 @@ mod model {
     use store::{Lsn, Seq};
 
     fn terms(priority: u8) -> Terms {
-        Terms { persistent: false, expiration_ms: None, priority: Some(priority), delay_ms: None }
+        Terms { is_new: true, persistent: false, expiration_ms: None, priority: Some(priority), delay_ms: None }
     }
 
     #[derive(Clone, Debug)]

@@ -67,6 +67,7 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         group_rate: Rate::parse("10/m"),
         rate: Rate::per_second(50),
         in_flight_max: Some(9),
+        deduplication: None,
     };
     assert_eq!(settings.unwrap(), expected);
     assert_eq!(QueueSettings::parse(&Table::new(), TITLE).unwrap(), QueueSettings::default());

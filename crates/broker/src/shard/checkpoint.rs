@@ -6,6 +6,7 @@
 use super::Shard;
 use super::slots::Slot;
 use crate::queue::Queue;
+use crate::queue::deduplication::OWN;
 use crate::queue::run::Run;
 use bytes::Bytes;
 use store::{QueueId, Record, Seq, Store};
@@ -20,6 +21,15 @@ pub(super) struct Pass {
     /// … and who is in that slot.
     queue: Option<QueueId>,
     seq: Seq,
+    /// Where to go on with the keys that the queue remembers; `None` before all that waits in it is written.
+    keys: Option<(u64, u64)>,
+}
+
+impl Pass {
+    /// From the beginning.
+    pub(super) fn of(facts: Vec<(Bytes, Bytes)>) -> Self {
+        Self { facts, slot: 0, queue: None, seq: Seq(0), keys: None }
+    }
 }
 
 impl<S: Store> Shard<S> {
@@ -74,7 +84,7 @@ impl<S: Store> Shard<S> {
 
     fn begin_checkpoint(&mut self) {
         self.log.store().begin_checkpoint();
-        self.checkpoint = Some(Pass { facts: self.log.facts(), slot: 0, queue: None, seq: Seq(0) });
+        self.checkpoint = Some(Pass::of(self.log.facts()));
     }
 
     /// True when it is complete.
@@ -96,12 +106,13 @@ impl<S: Store> Shard<S> {
             if pass.queue != Some(id) {
                 pass.queue = Some(id);
                 pass.seq = Seq(0);
+                pass.keys = None;
                 let next = self.queues[slot].next_seq();
                 self.log.store().checkpoint(Record::Queue { queue: id, next });
                 budget = budget.saturating_sub(FACT_COST);
             }
             pass.slot = next - 1;
-            loop {
+            while pass.keys.is_none() {
                 let (mut runs, last) = self.piece(slot, pass.seq);
                 budget = budget.saturating_sub(runs.len());
                 join(&mut runs);
@@ -111,11 +122,15 @@ impl<S: Store> Shard<S> {
                 }
                 match last {
                     Some(last) => pass.seq = Seq(last.0 + 1),
-                    None => break,
+                    None => pass.keys = Some((0, 0)),
                 }
-                if budget == 0 {
+                if budget == 0 && pass.keys.is_none() {
                     return false;
                 }
+            }
+            // Behind what waits: keys of messages that are not there may be dropped.
+            if !self.checkpoint_keys(slot, pass, &mut budget) {
+                return false;
             }
             pass.slot = next;
             pass.queue = None;
@@ -124,6 +139,26 @@ impl<S: Store> Shard<S> {
             }
         }
         self.log.store().end_checkpoint();
+        true
+    }
+
+    /// The keys that the queue remembers. True when all are written.
+    fn checkpoint_keys(&mut self, slot: Slot<Queue>, pass: &mut Pass, budget: &mut usize) -> bool {
+        let queue = &self.queues[slot];
+        let (Some(keys), Some(mut from)) = (&queue.keys, pass.keys) else { return true };
+        let (id, has_own) = (queue.spec.queue.id, queue.spec.settings.deduplication.is_some());
+        while let Some((source, found, next)) = keys.kept_from(from, PIECE_RUNS) {
+            if *budget == 0 {
+                return false;
+            }
+            *budget = budget.saturating_sub(found.len() + FACT_COST);
+            if !found.is_empty() && (source != OWN || has_own) {
+                let most = keys.most_of(source);
+                self.log.store().checkpoint(Record::Keys { queue: id, source, most, keys: &found });
+            }
+            from = next;
+            pass.keys = Some(from);
+        }
         true
     }
 

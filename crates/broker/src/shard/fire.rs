@@ -7,7 +7,7 @@ use crate::fact::firing_key;
 use crate::operation::Answer;
 use crate::schedule::{FULL, Fire, Firing};
 use crate::topology::Topology;
-use store::Store;
+use store::{Lsn, Store};
 
 impl<S: Store> Shard<S> {
     /// Fires an occurrence that is later than the last one, and answers when that is durable.
@@ -26,9 +26,11 @@ impl<S: Store> Shard<S> {
             let terms = Terms::from(&publish);
             self.publish(&publish.queues, publish.message, terms, None)
         });
-        let is_taken = stored.is_some_and(|stored| stored.is_taken);
-        *(if is_taken { &mut firing.fired } else { &mut firing.failed }) += 1;
-        if stored.is_some() && !is_taken {
+        // A duplicate is as good as taken: its queue has what the occurrence stands for.
+        let is_done =
+            stored.is_some_and(|stored| stored.is_taken || (!stored.is_refused && stored.logged != Lsn::ZERO));
+        *(if is_done { &mut firing.fired } else { &mut firing.failed }) += 1;
+        if stored.is_some_and(|stored| stored.is_refused && !stored.is_taken) {
             firing.error = FULL.to_owned();
         }
         let (key, value) = firing.fact();
@@ -39,7 +41,7 @@ impl<S: Store> Shard<S> {
         self.answer_firing(ticket, end, firing);
     }
 
-    fn answer_firing(&mut self, ticket: u64, lsn: store::Lsn, firing: Firing) {
+    fn answer_firing(&mut self, ticket: u64, lsn: Lsn, firing: Firing) {
         self.when_durable(lsn, Waiter::Operation { ticket, answer: Box::new(Answer::Fired(firing)) });
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::command::{CallId, CatalogTicket, ConnectionId, Outcome, ShardId};
 use crate::operation::Answer;
+use crate::queue::deduplication::Fresh;
 use crate::queue::ready::Entry;
 use crate::queue::run::Run;
 use bytes::Bytes;
@@ -135,6 +136,13 @@ impl<S: Store> Log<S> {
         }
         self.release(run);
         lsn
+    }
+
+    /// A key, of the message whose record is appended next: both take effect, or neither.
+    pub(crate) fn append_key(&mut self, fresh: Fresh) {
+        let Fresh { queue, source, most, key } = fresh;
+        self.last = self.store.append(Record::Keys { queue, source, most, keys: &[key] }, Link::WithNext);
+        self.is_dirty = true;
     }
 
     pub(crate) fn append_settled(&mut self, queue: QueueId, ranges: &[SeqRange]) {

@@ -16,10 +16,19 @@ use store::{Lsn, QueueId, Seq, Store};
 #[derive(Debug)]
 pub(super) struct Accepted {
     queue: Slot<Queue>,
-    stamp: Stamp,
-    is_kept: bool,
+    pub(super) stamp: Stamp,
+    pub(super) is_kept: bool,
     /// Stays in the log until somebody wants it.
     is_far: bool,
+}
+
+/// Why a queue does not take a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Untaken {
+    /// It is full, and refuses it.
+    Full,
+    /// It has taken one of the same key.
+    Duplicate,
 }
 
 /// What became of a message.
@@ -41,6 +50,8 @@ impl Stored {
 /// What a publisher asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
+    /// A client publishes it: it may be a duplicate. What is moved, or died elsewhere, is none.
+    pub(crate) is_new: bool,
     pub(crate) persistent: bool,
     pub(crate) expiration_ms: Option<u64>,
     pub(crate) priority: Option<u8>,
@@ -50,14 +61,14 @@ pub(crate) struct Terms {
 impl From<&Publish> for Terms {
     fn from(publish: &Publish) -> Self {
         let Publish { persistent, expiration_ms, priority, delay_ms, .. } = *publish;
-        Self { persistent, expiration_ms, priority, delay_ms }
+        Self { is_new: false, persistent, expiration_ms, priority, delay_ms }
     }
 }
 
 impl<S: Store> Shard<S> {
     /// A connection publishes.
     pub(super) fn publish_for(&mut self, peer: Slot<Peer>, publish: Publish) {
-        let terms = Terms::from(&publish);
+        let terms = Terms { is_new: true, ..Terms::from(&publish) };
         let Publish { queues, message, more, confirm, .. } = publish;
         let messages = std::iter::once(message).chain(more);
         if let [queue] = queues[..] {
@@ -119,13 +130,20 @@ impl<S: Store> Shard<S> {
         terms: Terms,
         moved_from: Option<(QueueId, Seq)>,
     ) -> Stored {
-        let mut is_refused = false;
+        let (mut is_refused, mut first) = (false, Lsn::ZERO);
         let mut accepted = std::mem::take(&mut self.accepted);
         for id in queues {
             let Some(&slot) = self.queue_slots.get(id) else { continue };
-            let Some(one) = self.accept(slot, &message, terms) else {
-                is_refused = true;
-                continue;
+            let one = match self.accept(slot, &message, terms) {
+                Ok(one) => one,
+                Err(Untaken::Full) => {
+                    is_refused = true;
+                    continue;
+                }
+                Err(Untaken::Duplicate) => {
+                    first = self.log.last();
+                    continue;
+                }
             };
             let place = one.stamp.place(*id);
             if one.is_kept {
@@ -135,6 +153,7 @@ impl<S: Store> Shard<S> {
             }
             accepted.push(one);
         }
+        self.log_fresh_keys();
         let logged = match &self.places[..] {
             [] => Lsn::ZERO,
             places => self.log.append_message(places, moved_from, true, message.bytes()),
@@ -157,14 +176,18 @@ impl<S: Store> Shard<S> {
             self.place(&one, copy, lsn);
         }
         self.accepted = accepted;
-        Stored { logged, is_refused, is_taken }
+        Stored { logged: logged.max(first), is_refused, is_taken }
     }
 
     /// The same for one queue.
     fn publish_to_one(&mut self, id: QueueId, slot: Slot<Queue>, message: Message, terms: Terms) -> Stored {
-        let Some(one) = self.accept(slot, &message, terms) else {
-            return Stored { is_refused: true, ..Stored::NOWHERE };
+        let one = match self.accept(slot, &message, terms) {
+            Ok(one) => one,
+            Err(Untaken::Full) => return Stored { is_refused: true, ..Stored::NOWHERE },
+            // Its confirm waits for the first one's record, wherever that is.
+            Err(Untaken::Duplicate) => return Stored { logged: self.log.last(), ..Stored::NOWHERE },
         };
+        self.log_fresh_keys();
         let lsn = if one.is_kept || one.is_far {
             self.log.append_message(&[one.stamp.place(id)], None, one.is_kept, message.bytes())
         } else {
@@ -174,8 +197,19 @@ impl<S: Store> Shard<S> {
         Stored { logged: if one.is_kept { lsn } else { Lsn::ZERO }, is_refused: false, is_taken: true }
     }
 
-    /// Gives the message a place in a queue, unless that is full and refuses it.
-    fn accept(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
+    /// Gives the message a place in a queue, unless that is full and refuses it, or it is a duplicate.
+    // Plain queues take messages as if there were no others.
+    #[inline(always)]
+    fn accept(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Result<Accepted, Untaken> {
+        if self.queues[slot].keys.is_some() {
+            return self.accept_once(slot, message, terms);
+        }
+        self.accept_any(slot, message, terms).ok_or(Untaken::Full)
+    }
+
+    /// The same, duplicate or not.
+    #[inline(always)]
+    pub(super) fn accept_any(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
         // What waits for its time counts for no limit yet.
         let is_delayed = terms.delay_ms.is_some();
         if self.queues[slot].rejects_when_full() && !is_delayed && self.refuses(slot, message) {

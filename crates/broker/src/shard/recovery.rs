@@ -5,10 +5,11 @@ mod roll;
 use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
-use crate::fact::{CorruptFact, is_paused};
+use crate::fact::{CorruptFact, hash_secret, is_paused};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
+use crate::queue::deduplication::Keys;
 use crate::queue::run::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -40,6 +41,7 @@ struct Found {
     last: Seq,
     /// All up to here may have been delivered.
     doubted: Seq,
+    keys: Option<Box<Keys>>,
 }
 
 /// A record that is whole and means nothing.
@@ -119,6 +121,14 @@ impl Recovery {
                     found.places.insert(Run { due_at_ms, ..run });
                 }
             }
+            Record::Keys { queue, source, most, keys: found_keys } => {
+                let found = self.found(queue);
+                let keys = found.keys.get_or_insert_default();
+                let places = &found.places;
+                for key in found_keys {
+                    keys.recover((source, most), *key, places.len(), |seq| places.get(seq).is_some());
+                }
+            }
             Record::Fact { key, value } => {
                 self.facts.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             }
@@ -193,7 +203,7 @@ impl Recovery {
     }
 
     fn found(&mut self, queue: QueueId) -> &mut Found {
-        let nothing = || Found { places: Backlog::default(), last: Seq(0), doubted: Seq(0) };
+        let nothing = || Found { places: Backlog::default(), last: Seq(0), doubted: Seq(0), keys: None };
         self.queues.entry(queue).or_insert_with(nothing)
     }
 
@@ -212,7 +222,13 @@ impl Recovery {
         }
         let mut facts = Vec::with_capacity(self.facts.len());
         let mut queues = Vec::new();
+        let mut secret = None;
         for (key, value) in self.facts {
+            if let Some(found) = hash_secret(&key, &value).map_err(RecoveryError::Fact)? {
+                secret = Some((found, true));
+                log.recover_fact(key, value);
+                continue;
+            }
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
                 let found = self.queues.remove(&spec.queue.id);
                 let mut queue = recovered(spec, found, self.now, &mut log);
@@ -227,6 +243,7 @@ impl Recovery {
             log.append_doubt();
         }
         let mut shard = Shard::new(self.id, self.settings, self.now, log);
+        shard.hash_secret = secret.unwrap_or(shard.hash_secret);
         for queue in queues {
             shard.adopt(queue.spec.queue.id, queue);
         }
@@ -250,13 +267,16 @@ fn out_of_place(record: &Record<'_>) -> Option<QueueId> {
             let is_out = |run: &store::Run| run.seq.0.saturating_add(u64::from(run.count)) > LAST_PLACE.0;
             runs.iter().any(is_out).then_some(*queue)
         }
-        Record::Fact { .. } | Record::Forget { .. } => None,
+        Record::Fact { .. } | Record::Forget { .. } | Record::Keys { .. } => None,
     }
 }
 
 fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mut Log<S>) -> Queue {
     let mut queue = Queue::new(Arc::new(spec), now);
-    let Some(Found { mut places, last, doubted }) = found else { return queue };
+    let Some(Found { mut places, last, doubted, keys }) = found else { return queue };
+    if keys.is_some() {
+        queue.keys = keys;
+    }
     let priority = places.first().map_or(0, |first| first.priority);
     if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == priority && run.due_at_ms == 0) {
         places.range(Seq(0)).for_each(|run| log.retain(&run));

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod hash;
 mod random;
+mod through;
 
 const VHOST: VhostId = VhostId(0);
 

@@ -179,6 +179,7 @@ pub(super) const QUEUES: List = List {
         same("message_bytes_unacknowledged"),
         same("message_bytes_ram"),
         same("message_bytes_persistent"),
+        same("messages_deduplicated"),
         same("head_message_timestamp"),
         nothing("disk_reads"),
         nothing("disk_writes"),

@@ -107,7 +107,8 @@ impl Names<'_> {
                 | Record::Returned { queue, .. }
                 | Record::Released { queue, .. }
                 | Record::Queue { queue, .. }
-                | Record::Waiting { queue, .. },
+                | Record::Waiting { queue, .. }
+                | Record::Keys { queue, .. },
                 _,
             ) => is_meant(queue),
             What::Record(Record::Fact { key, value }, _) => QueueSpec::from_fact(self.shard, key, value)
@@ -176,6 +177,10 @@ impl Names<'_> {
             Record::Fact { key, value } => format!("fact {} = {}", quoted(key), quoted(value)),
             Record::Forget { key } => format!("forget {}", quoted(key)),
             Record::Queue { queue, next } => format!("queue {} next seq {}", self.queue(queue), next.0),
+            Record::Keys { queue, source, most, keys } => {
+                let hashes: Vec<_> = keys.iter().map(|key| format!("{:032x} until {}", key.hash, key.until)).collect();
+                format!("keys {} of {source}, at most {most}: {}", self.queue(queue), hashes.join(", "))
+            }
             Record::Waiting { queue, runs } => {
                 let mut line = format!("waiting {}", self.queue(queue));
                 for run in runs {

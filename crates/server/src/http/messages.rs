@@ -11,12 +11,16 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use broker::command::{Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Settle, Settlement, VhostId};
+use broker::command::{
+    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sieve,
+    Sifted, VhostId,
+};
 use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::resource;
 use broker::topology::Routes;
 use bytes::BytesMut;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// `POST /api/exchanges/VHOST/NAME/publish`
 pub(super) async fn publish(
@@ -48,7 +52,8 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
     PropertyList::default().encode(&mut properties);
     let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &properties, died_here: false };
     let message = Message::new(parts, body);
-    let ready = Ready { message, persistent: false, expiration_ms: None, priority: None, delay_ms: None };
+    let (expiration_ms, priority, delay_ms) = (None, None, None);
+    let ready = Ready { message, persistent: false, expiration_ms, priority, delay_ms, sieve: None, kept: Vec::new() };
     send(operator, &ready, &[queue.queue]).await
 }
 
@@ -60,6 +65,10 @@ struct Ready {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
+    /// The exchange deduplicates.
+    sieve: Option<Arc<Sieve>>,
+    /// Exchanges keep it for those who bind later.
+    kept: Vec<(ShardId, Recent)>,
 }
 
 /// Where a message is published.
@@ -170,18 +179,24 @@ fn prepare(
     let routed = topology.route(vhost, name, &keys, &properties, &mut routes);
     routed.map_err(|_| resource::no_exchange(name, vhost_name))?;
     let parts = MessageParts { exchange: name, routing_key, properties: &raw, died_here: false };
-    let ready = Ready {
-        message: Message::new(parts, body),
-        persistent: properties.delivery_mode() == Some(2),
-        expiration_ms,
-        priority: properties.priority(),
-        delay_ms,
+    let message = Message::new(parts, body);
+    let (persistent, priority) = (properties.delivery_mode() == Some(2), properties.priority());
+    let kept = routes.keepers(&topology, api.board.shards());
+    let recent = |(shard, exchange, length)| {
+        let (message, generation) = (message.clone(), topology.generation());
+        (shard, Recent { exchange, length, generation, message, persistent, expiration_ms, priority })
     };
+    let kept = kept.into_iter().map(recent).collect();
+    let sieve = exchange.sieve.clone();
+    let ready = Ready { message, persistent, expiration_ms, priority, delay_ms, sieve, kept };
     Ok((ready, routes.queues))
 }
 
 /// Sends a message to its queues, which are sorted by shard, and waits until it is stored.
 async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> Result<(), Refusal> {
+    for (shard, recent) in &ready.kept {
+        operator.send(*shard, vec![Command::Keep(Box::new(recent.clone()))]);
+    }
     for targets in targets.chunk_by(|one, other| one.shard == other.shard) {
         let publish = Publish {
             queues: targets.iter().map(|queue| queue.id).collect(),
@@ -193,7 +208,11 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
             delay_ms: ready.delay_ms,
             confirm: true,
         };
-        operator.publish(targets[0].shard, vec![publish]).await?;
+        let command = match &ready.sieve {
+            None => Command::Publish(publish),
+            Some(sieve) => Command::Sift(Box::new(Sifted { sieve: Arc::clone(sieve), publish })),
+        };
+        operator.publish(targets[0].shard, vec![command]).await?;
     }
     Ok(())
 }

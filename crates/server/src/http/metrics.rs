@@ -181,7 +181,7 @@ impl Look {
             ("queue_consumers", "Consumers on a queue", |queue| queue.consumers.len() as u64),
             ("queue_process_memory_bytes", "Memory in bytes used by the queue", |queue| queue.memory),
         ];
-        let counters: [Metric<QueueView>; 12] = [
+        let counters: [Metric<QueueView>; 13] = [
             ("queue_messages_published_total", "Messages published to a queue", |queue| queue.counters.publish),
             ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| {
                 queue.counters.deliver
@@ -200,6 +200,9 @@ impl Look {
             ("queue_messages_maxlen_total", "Messages that a full queue dropped", |queue| queue.counters.maxlen),
             ("queue_messages_delivery_limit_total", "Messages that failed too often", |queue| {
                 queue.counters.delivery_limit
+            }),
+            ("queue_messages_deduplicated_total", "Messages not taken as duplicates", |queue| {
+                queue.counters.deduplicated
             }),
         ];
         for (kind, families) in [("gauge", &gauges[..]), ("counter", &counters[..])] {

@@ -81,6 +81,8 @@ pub(super) fn exchange_types() -> Value {
             ExchangeKind::ModulusHash => "Modulus Hashing Exchange".to_owned(),
             ExchangeKind::Random => "Randomly picks a binding (queue) to route via (to).".to_owned(),
             ExchangeKind::LocalRandom => "Picks one random local binding (queue) to route via (to).".to_owned(),
+            ExchangeKind::RecentHistory => "Recent History Exchange.".to_owned(),
+            ExchangeKind::Deduplication => "Message Deduplication Exchange.".to_owned(),
             _ => format!("AMQP {} exchange, as per the AMQP specification", kind.name()),
         };
         json!({"name": kind.name(), "description": description, "enabled": true})

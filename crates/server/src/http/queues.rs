@@ -243,6 +243,7 @@ fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connection
         "message_bytes_delayed": queue.delayed_bytes,
         "message_bytes_ram": bytes,
         "message_bytes_persistent": queue.persistent_bytes,
+        "messages_deduplicated": queue.counters.deduplicated,
         "head_message_timestamp": queue.head_timestamp,
         "oldest_unacked_age_ms": queue.oldest_unacked_ms,
         "slave_nodes": [],

@@ -228,6 +228,7 @@ pub(super) fn add_queue(sum: &mut QueueCounters, part: &QueueCounters) {
     sum.maxlen += part.maxlen;
     sum.delivery_limit += part.delivery_limit;
     sum.purged += part.purged;
+    sum.deduplicated += part.deduplicated;
 }
 
 pub(super) fn queue_sample(queue: &QueueView) -> QueueSample {

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use broker::command::{CatalogAsk, Outcome, VhostId};
+use broker::command::{CatalogAsk, Command, Outcome, VhostId};
 use broker::message::parse_expiration;
 use broker::schedule::{BODY_MAX, Missed, Schedule, ScheduleId, Timing};
 use broker::topology::Topology;
@@ -147,7 +147,7 @@ pub(super) async fn fire(
     };
     let (mut operator, mut is_refused) = (api.operator(), false);
     for (shard, publish) in publishes {
-        is_refused |= !operator.publish(shard, vec![publish]).await?.is_empty();
+        is_refused |= !operator.publish(shard, vec![Command::Publish(publish)]).await?.is_empty();
     }
     let reason = is_refused.then_some("a queue that it is routed to is full");
     Ok(Json(json!({"routed": true, "reason": reason})))

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use store::{
-    Caretaker, FileDisk, Link, Lsn, LsnRange, MemoryDisk, MemoryStore, OldMessage, Opened, SegmentLog, Store,
-    StoreEvent, Urgency, Writer,
+    Caretaker, FileDisk, Key, Link, Lsn, LsnRange, MemoryDisk, MemoryStore, OldMessage, Opened, QueueId, Record,
+    SegmentLog, Store, StoreEvent, Urgency, Writer,
 };
 use tempfile::TempDir;
 
@@ -404,6 +404,27 @@ fn checkpoints_replace_what_they_cover<B: Bench>() {
     assert_eq!(again.len(), expected.len());
 }
 
+fn keys_come_back_from_log_and_checkpoint_in_their_order<B: Bench>() {
+    let mut bench = B::new();
+    let many = (0..40_000).map(|number| Key { hash: number << 100, until: number as u64 }).collect::<Vec<_>>();
+    let keys = kept::keys();
+    kept::append_all(bench.store(), &keys);
+    bench.store().flush(Urgency::Sync);
+    bench.settle();
+    let (mut bench, replayed) = bench.restart();
+    assert_eq!(replayed.into_iter().map(|(_, kept)| kept).collect::<Vec<_>>(), keys);
+    bench.store().begin_checkpoint();
+    bench.store().checkpoint(Record::Keys { queue: QueueId(1), source: 3, most: 9, keys: &many });
+    bench.store().end_checkpoint();
+    bench.settle();
+    let (_, replayed) = bench.restart();
+    let found = replayed.into_iter().flat_map(|(_, kept)| match kept {
+        Kept::Keys { queue: QueueId(1), source: 3, most: 9, keys } => keys,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(found.collect::<Vec<_>>(), many);
+}
+
 fn an_unfinished_checkpoint_does_not_count<B: Bench>() {
     let mut bench = B::new();
     let records = kept::one_of_each();
@@ -543,6 +564,7 @@ promises!(
     space_is_kept_until_what_replaced_it_is_durable,
     a_message_is_kept_for_each_of_its_places,
     checkpoints_replace_what_they_cover,
+    keys_come_back_from_log_and_checkpoint_in_their_order,
     an_unfinished_checkpoint_does_not_count,
     a_checkpoint_is_wanted_when_much_would_be_replayed,
     a_segment_that_mostly_is_dead_is_offered,

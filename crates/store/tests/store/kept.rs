@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use store::{
-    Caretaker, Disk, Link, Lsn, LsnRange, OpenError, OpenReport, Opened, Options, Place, QueueId, Record, Run, Seq,
-    SeqRange, Step, Store, StoreEvent, Urgency, Writer,
+    Caretaker, Disk, Key, Link, Lsn, LsnRange, OpenError, OpenReport, Opened, Options, Place, QueueId, Record, Run,
+    Seq, SeqRange, Step, Store, StoreEvent, Urgency, Writer,
 };
 
 /// A record that owns its bytes.
@@ -18,6 +18,7 @@ pub(crate) enum Kept {
     Forget { key: Vec<u8> },
     Queue { queue: QueueId, next: Seq },
     Waiting { queue: QueueId, runs: Vec<Run> },
+    Keys { queue: QueueId, source: u64, most: u32, keys: Vec<Key> },
 }
 
 impl From<Record<'_>> for Kept {
@@ -35,6 +36,7 @@ impl From<Record<'_>> for Kept {
             Record::Forget { key } => Kept::Forget { key: key.to_vec() },
             Record::Queue { queue, next } => Kept::Queue { queue, next },
             Record::Waiting { queue, runs } => Kept::Waiting { queue, runs: runs.to_vec() },
+            Record::Keys { queue, source, most, keys } => Kept::Keys { queue, source, most, keys: keys.to_vec() },
         }
     }
 }
@@ -56,6 +58,9 @@ impl Kept {
             Kept::Forget { key } => Record::Forget { key },
             Kept::Queue { queue, next } => Record::Queue { queue: *queue, next: *next },
             Kept::Waiting { queue, runs } => Record::Waiting { queue: *queue, runs },
+            Kept::Keys { queue, source, most, keys } => {
+                Record::Keys { queue: *queue, source: *source, most: *most, keys }
+            }
         }
     }
 
@@ -289,4 +294,17 @@ pub(crate) fn events<S: Store>(store: &mut S) -> Vec<StoreEvent> {
     let mut events = Vec::new();
     store.poll(&mut events);
     events
+}
+
+/// Keys that queues remember.
+pub(crate) fn keys() -> Vec<Kept> {
+    vec![
+        Kept::Keys { queue: QueueId(7), source: 0, most: 0, keys: vec![Key { hash: 1 << 127, until: u64::MAX }] },
+        Kept::Keys {
+            queue: QueueId(u64::MAX),
+            source: u64::MAX,
+            most: u32::MAX,
+            keys: vec![Key { hash: u128::MAX, until: 0 }, Key { hash: 0, until: 300 }],
+        },
+    ]
 }

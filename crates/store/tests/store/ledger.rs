@@ -46,6 +46,7 @@ impl Ledger {
     /// Takes a record in and gives every reference that it makes obsolete to `release`.
     pub(crate) fn apply(&mut self, lsn: Lsn, kept: &Kept, release: &mut dyn FnMut(Lsn, u32)) {
         match kept {
+            Kept::Keys { .. } => {}
             Kept::Message { places, moved_from, kept, payload } => {
                 if let Some(from) = moved_from {
                     self.settle(*from, release);

@@ -2,6 +2,7 @@
 
 use super::{Facts, Found, LAST_PLACE, Recovery, RecoveryError};
 use crate::command::QueueSpec;
+use crate::fact::hash_secret;
 use crate::message::Message;
 use rustc_hash::FxHashMap;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
@@ -39,6 +40,10 @@ impl Recovery {
         }
         let mut roll = Roll { queues: FxHashMap::default(), messages: 0, facts: Facts::new() };
         for (key, value) in self.facts {
+            // A log's own, and nothing that a catalog knows.
+            if hash_secret(&key, &value).map_err(RecoveryError::Fact)?.is_some() {
+                continue;
+            }
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
                 let found = self.queues.remove(&spec.queue.id);
                 roll.messages += found.as_ref().map_or(0, Found::messages);
