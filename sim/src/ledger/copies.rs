@@ -90,12 +90,12 @@ impl Ledger {
                 // Each group is in order, and so is what belongs to none.
                 (_, Some(_)) => group.map_or(0, |group| group + 1),
                 (Some(max), _) => publish.priority.unwrap_or(0).min(max),
-                (None, _) if settings.quorum => publish.priority.unwrap_or(4).min(31),
+                (None, _) if settings.is_quorum() => publish.priority.unwrap_or(4).min(31),
                 (None, _) => 0,
             };
             let order = (u8::MAX - level, queue.next_order);
             queue.next_order += 1;
-            let is_logged = queue.spec.durable && (persistent || settings.quorum);
+            let is_logged = queue.spec.durable && (persistent || settings.keeps_all());
             let ttl_ms = settings.message_ttl_ms.into_iter().chain(expiration_ms).min();
             let drops = queue.drops() || expiration_ms.is_some();
             let is_doomed = !queue.deletions.is_empty();

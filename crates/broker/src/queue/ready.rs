@@ -415,6 +415,22 @@ impl Ready {
         }
     }
 
+    /// The first messages of the lowest priority, as far as they are alike and far.
+    pub(crate) fn first_run(&self) -> Option<Run> {
+        self.levels.first()?.far.first()
+    }
+
+    /// Takes some of them, `max` at most.
+    pub(crate) fn pop_far(&mut self, max: u32) -> Option<Run> {
+        let level = self.levels.first_mut()?;
+        let first = level.far.first()?;
+        let run = Run { count: first.count.min(max), ..first };
+        level.far.take_range(run.range(), &mut |_| {});
+        level.expect_no_more(&run);
+        self.sums.subtract(&run);
+        Some(run)
+    }
+
     /// Adds messages that the log has, and whose time has come.
     pub(crate) fn push_due(&mut self, run: Run) {
         self.sums.add(&run);

@@ -14,6 +14,7 @@ mod limits;
 mod operations;
 mod recovery;
 mod settling;
+mod streams;
 mod time;
 
 use super::{Near, Recovery, Shard, ShardSettings};
