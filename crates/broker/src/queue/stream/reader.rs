@@ -132,8 +132,9 @@ impl Filter {
     }
 }
 
-/// A million readers of a stream, …
-pub(super) const ID_BITS: u32 = 20;
-/// … and as many deliveries to each, before their numbers begin anew, as take months at a million a second.
-const NUMBER_BITS: u32 = u64::BITS - ID_BITS;
+/// Half a million readers of a stream, …
+pub(super) const ID_BITS: u32 = 19;
+/// … and as many deliveries to each, before their numbers begin anew, as take months at a million a second. What stands
+/// for one is below half of what a `Seq` can be, so that one can be added to it.
+const NUMBER_BITS: u32 = u64::BITS - 1 - ID_BITS;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
