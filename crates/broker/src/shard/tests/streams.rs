@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::operation::{Act as Deed, Filter, Operation, Scan, Which};
+use crate::shard::read::Reading;
 use amqp::{ReplyCode, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -46,6 +47,16 @@ fn publish_all(world: &mut World, bodies: impl IntoIterator<Item = impl ToString
 
 fn worlds() -> [World; 2] {
     [World::new(), World::without_room()]
+}
+
+impl World {
+    /// An operator deletes one message.
+    fn delete(&mut self, offset: u64) {
+        let which = Which::These(vec![Seq(offset + 1)]);
+        let scan = Scan { which, filter: Filter::default(), act: Deed::Delete, count: 1 };
+        self.step(vec![ShardInput::Operate { ticket: 1, queue: Q, operation: Operation::Scan(scan) }]);
+        self.out.answers.clear();
+    }
 }
 
 #[test]
@@ -359,6 +370,63 @@ fn a_stream_that_is_read_and_deleted_leaves_nothing() {
 }
 
 #[test]
+fn what_went_is_not_delivered_from_memory_either() {
+    let mut world = World::new();
+    world.durable_queue(1, stream());
+    world.consume_as(1, reading(1, 100, "next"));
+    publish_all(&mut world, 0..20);
+    assert_eq!(bodies_of(&mut world, 1).len(), 20);
+    let mut spec = QueueSpec::clone(&world.shard.queues.iter().next().unwrap().1.spec);
+    spec.settings.bytes_max = Some(20);
+    world.step(vec![ShardInput::ChangeQueues { specs: vec![Arc::new(spec)] }]);
+    world.consume_as(2, reading(2, 100, Value::I32(3)));
+    assert_eq!(bodies_of(&mut world, 2), (10..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    world.delete(15);
+    world.consume_as(3, reading(3, 100, Value::I32(3)));
+    assert_eq!(bodies_of(&mut world, 3), ["10", "11", "12", "13", "14", "16", "17", "18", "19"]);
+}
+
+#[test]
+fn a_message_that_was_written_elsewhere_while_it_was_read_is_not_passed_over() {
+    let mut world = World::without_room();
+    world.durable_queue(1, stream());
+    publish_all(&mut world, 0..3);
+    let call = CallId(90);
+    let consume = Command::Consume(Box::new(Consume { call, ..reading(1, 10, "first") }));
+    let batch = Batch { connection: ConnectionId(1), commands: vec![consume] };
+    world.shard.step(world.now, &mut vec![ShardInput::Batch(batch)], &world.topology, &mut world.out);
+    let tickets: Vec<u64> = world.shard.readings.keys().copied().collect();
+    let Some(Reading::Stream { queue, reader, bytes, .. }) = world.shard.readings.remove(&tickets[0]) else { panic!() };
+    world.shard.reading_bytes -= bytes;
+    // The first one's record is gone by the time of the answer, and the second one's is not.
+    let slot = world.shard.queue_slots[&Q];
+    let runs: Vec<_> = world.shard.queues[slot].ready.runs();
+    let second = runs.iter().find_map(|run| run.message(Seq(2))).unwrap();
+    let Command::Publish(Publish { message, .. }) = publish(&[1], "1") else { panic!() };
+    world.shard.hear_stream(queue, reader, &runs, vec![(second.lsn, message.bytes().clone())]);
+    assert_eq!(bodies_of(&mut world, 1), ["0", "1", "2"]);
+}
+
+#[test]
+fn a_clock_that_goes_back_leaves_times_in_order() {
+    let mut world = World::new();
+    world.durable_queue(1, stream());
+    for (number, unix_ms) in [5_000_000, 3_000_000, 5_001_000, 4_000_000, 6_000_000].into_iter().enumerate() {
+        world.now.unix_ms = unix_ms;
+        publish_all(&mut world, [number]);
+    }
+    world.settle_down();
+    let mut world = world.restart();
+    world.now.unix_ms = 2_000_000;
+    publish_all(&mut world, [5]);
+    for (consumer, seconds, first) in [(1, 5000, 0), (2, 5001, 2), (3, 5500, 4), (4, 6000, 4), (5, 6001, 6)] {
+        world.consume_as(1, reading(consumer, 100, Value::Timestamp(seconds)));
+        let expected: Vec<String> = (first..6).map(|number: i32| number.to_string()).collect();
+        assert_eq!(bodies_of(&mut world, consumer), expected, "from {seconds}");
+    }
+}
+
+#[test]
 fn a_million_messages_take_little_memory() {
     let mut world = World::over(MemoryStore::with_segments_of(1 << 20), ShardSettings::default());
     world.durable_queue(1, stream());
@@ -488,14 +556,7 @@ impl Model {
                 let which = self.messages.keys().nth(usize::from(which)).copied();
                 if let Some(offset) = which {
                     self.messages.remove(&offset);
-                    let scan = Scan {
-                        which: Which::These(vec![Seq(offset + 1)]),
-                        filter: Filter::default(),
-                        act: Deed::Delete,
-                        count: 1,
-                    };
-                    world.step(vec![ShardInput::Operate { ticket: 1, queue: Q, operation: Operation::Scan(scan) }]);
-                    world.out.answers.clear();
+                    world.delete(offset);
                 }
             }
             Act::Restart => {
