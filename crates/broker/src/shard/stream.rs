@@ -242,7 +242,7 @@ impl<S: Store> Shard<S> {
     fn read_for(&mut self, slot: Slot<Queue>, consumer: Slot<Holder>) {
         let near = self.settings.near;
         let is_short = self.near_bytes + self.reading_bytes >= near.bytes;
-        let most = near.queue_bytes / if is_short { SHORT } else { 8 };
+        let most = near.queue_bytes / if is_short { SHORT } else { 16 };
         let queue = &mut self.queues[slot];
         let Some(stream) = &mut queue.stream else { return };
         let until = stream.unread_until();

@@ -21,6 +21,11 @@ fn reading(consumer: u32, prefetch: u32, offset: impl Into<Value>) -> Consume {
 
 fn reads(world: &mut World) -> Vec<Read> {
     world.settle_down();
+    taken(world)
+}
+
+/// What was delivered so far.
+fn taken(world: &mut World) -> Vec<Read> {
     let mut all = Vec::new();
     for (_, events) in &mut world.out.connections {
         for event in events.extract_if(.., |event| matches!(event, ConnectionEvent::Deliver(_))) {
@@ -456,6 +461,7 @@ enum Act {
     Pass(u16),
     Delete(u8),
     Restart,
+    Crash(u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -467,13 +473,19 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0_u16..5000).prop_map(Act::Pass),
         1 => any::<u8>().prop_map(Act::Delete),
         1 => Just(Act::Restart),
+        2 => (0_u8..20).prop_map(Act::Crash),
     ]
 }
 
 /// Messages by offset with their bodies, and what readers got, beside the shard.
 struct Model {
     messages: BTreeMap<u64, String>,
+    /// The same, and what was dropped.
+    ever: BTreeMap<u64, String>,
     end: u64,
+    /// No offset that was delivered is this or higher.
+    seen: u64,
+    crashes: u32,
     readers: BTreeMap<u32, Reader>,
     last_reader: u32,
 }
@@ -493,7 +505,8 @@ impl Model {
         for (consumer, offset, body, handle) in reads(world) {
             let reader = self.readers.get_mut(&consumer).expect("it reads");
             assert!(offset >= reader.next, "offset {offset} again");
-            assert!(body.starts_with(&format!("{offset} ")), "offset {offset} is {body}");
+            assert_eq!(self.ever.get(&offset), Some(&body), "offset {offset}");
+            self.seen = self.seen.max(offset + 1);
             assert!(self.messages.range(reader.next..offset).next().is_none(), "passed over before {offset}");
             reader.next = offset + 1;
             reader.held.push(handle);
@@ -511,16 +524,19 @@ impl Model {
         }
     }
 
+    fn publish(&mut self, world: &mut World, count: u8) {
+        // After a crash other messages may have the offsets of those that were lost.
+        let body = |offset: u64| format!("{offset} {} {}", self.crashes, "x".repeat(offset as usize % 7));
+        let new: Vec<_> = (self.end..self.end + u64::from(count)).map(|offset| (offset, body(offset))).collect();
+        world.commands(9, new.iter().map(|(_, body)| publish(&[1], body)).collect());
+        self.end += u64::from(count);
+        self.ever.extend(new.clone());
+        self.messages.extend(new);
+    }
+
     fn apply(&mut self, act: Act, mut world: World) -> World {
         match act {
-            Act::Publish(count) => {
-                let body = |offset: u64| format!("{offset} {}", "x".repeat(offset as usize % 7));
-                let new: Vec<_> =
-                    (self.end..self.end + u64::from(count)).map(|offset| (offset, body(offset))).collect();
-                world.commands(9, new.iter().map(|(_, body)| publish(&[1], body)).collect());
-                self.end += u64::from(count);
-                self.messages.extend(new);
-            }
+            Act::Publish(count) => self.publish(&mut world, count),
             Act::Consume { offset, prefetch } => {
                 self.last_reader += 1;
                 let (offset, next) = match offset {
@@ -567,8 +583,41 @@ impl Model {
                 world.now = now;
                 world.settle_down();
             }
+            Act::Crash(count) => {
+                self.publish(&mut world, count);
+                for (_, offset, body, _) in taken(&mut world) {
+                    assert_eq!(self.ever.get(&offset), Some(&body), "offset {offset}");
+                    self.seen = self.seen.max(offset + 1);
+                }
+                world = self.crash(world);
+            }
         }
         self.check(&mut world);
+        world
+    }
+
+    /// What was not durable yet is gone, as if it never was.
+    fn crash(&mut self, world: World) -> World {
+        let now = world.now;
+        let mut world = world.restart();
+        world.now = now;
+        self.crashes += 1;
+        self.readers.clear();
+        self.end = world.shard.queues[world.shard.queue_slots[&Q]].next_seq().0 - 1;
+        assert!(self.end >= self.seen, "what was delivered is there, or was dropped");
+        self.messages.retain(|offset, _| *offset < self.end);
+        self.ever.retain(|offset, _| *offset < self.end);
+        world.consume_as(1, reading(u32::MAX, 10_000, "first"));
+        let found: BTreeMap<u64, String> = reads(&mut world).into_iter().map(|read| (read.1, read.2)).collect();
+        for (offset, body) in &found {
+            assert_eq!(self.ever.get(offset), Some(body), "offset {offset} after a crash");
+        }
+        let lost = self.messages.keys().find(|offset| !found.contains_key(offset));
+        // By its age or length.
+        assert!(lost.is_none() || found.first_key_value().is_none_or(|(first, _)| lost < Some(first)), "{lost:?}");
+        self.messages = found;
+        let number = ConsumerNumber(u32::MAX);
+        world.ask(1, |call| Command::Cancel { call, queue: Q, consumer: number });
         world
     }
 }
@@ -585,7 +634,16 @@ proptest! {
     ) {
         let mut world = if is_short { World::without_room() } else { World::new() };
         world.durable_queue(1, QueueSettings { bytes_max, max_age_ms, ..stream() });
-        let mut model = Model { messages: BTreeMap::new(), end: 0, readers: BTreeMap::new(), last_reader: 0 };
+        world.settle_down();
+        let mut model = Model {
+            messages: BTreeMap::new(),
+            ever: BTreeMap::new(),
+            end: 0,
+            seen: 0,
+            crashes: 0,
+            readers: BTreeMap::new(),
+            last_reader: 0,
+        };
         for act in acts {
             world = model.apply(act, world);
         }
