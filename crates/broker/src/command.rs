@@ -14,6 +14,7 @@ pub use crate::queue::retry::{Backoff, Retry};
 use crate::schedule::{Fire, Schedule};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 pub use store::{QueueId, Seq};
 
@@ -426,8 +427,9 @@ pub struct Delivery {
     pub redelivered: bool,
     /// Failed deliveries so far, where the queue shows them ([`QueueSettings::shows_attempts`]), else 0.
     pub attempts: u32,
-    /// Its place in a stream, which is what the consumer is told; the `seq` of such a delivery stands for the delivery.
-    pub offset: Option<u64>,
+    /// Its place in a stream, one more than the offset that the consumer is told; the `seq` of such a delivery stands for
+    /// the delivery.
+    pub place: Option<NonZeroU64>,
     /// Settled as it is sent.
     pub no_ack: bool,
     /// The message.
@@ -435,6 +437,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Its offset, if it is from a stream.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.place.map(|place| place.get() - 1)
+    }
+
     /// What it takes of the connection's window (see [`Command::Drained`]).
     #[must_use]
     pub fn window_bytes(&self) -> u64 {

@@ -550,10 +550,9 @@ impl Queue {
         self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys
     }
 
-    /// What its messages take in memory that are near.
+    /// What its messages take in memory that are near, but for what a stream has.
     pub(crate) fn near_bytes(&self) -> u64 {
-        let of_stream = self.stream.as_ref().map_or(0, |stream| stream.near_bytes());
-        self.ready.near_bytes() + self.unacked.near_bytes() + of_stream
+        self.ready.near_bytes() + self.unacked.near_bytes()
     }
 
     /// Takes a consumer in. It gets its first turn after those who wait.

@@ -52,6 +52,8 @@ pub(crate) struct Stream {
     /// … and what they and those that were read ahead do take.
     near_bytes: u64,
     tail_bytes: u64,
+    /// What the shard's budget counts of that.
+    pub(crate) counted_bytes: u64,
     /// It was too long, and is being made shorter.
     pub(crate) is_shrinking: bool,
     /// Room to work in.

@@ -210,13 +210,14 @@ impl<S: Store> Shard<S> {
     /// The same, duplicate or not.
     #[inline(always)]
     pub(super) fn accept_any(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
-        if self.queues[slot].stream.is_some() {
-            let stamp = self.queues[slot].stamp_in_stream(self.now);
+        let queue = &mut self.queues[slot];
+        if queue.stream.is_some() {
+            let stamp = queue.stamp_in_stream(self.now);
             return Some(Accepted { queue: slot, stamp, is_kept: true, is_far: true });
         }
         // What waits for its time counts for no limit yet.
         let is_delayed = terms.delay_ms.is_some();
-        if self.queues[slot].rejects_when_full() && !is_delayed && self.refuses(slot, message) {
+        if queue.rejects_when_full() && !is_delayed && self.refuses(slot, message) {
             return None;
         }
         let queue = &mut self.queues[slot];

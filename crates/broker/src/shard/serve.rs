@@ -284,7 +284,7 @@ impl<S: Store> Shard<S> {
             seq: entry.seq,
             redelivered: entry.redelivered,
             attempts: if queue.spec.settings.shows_attempts() { entry.attempts } else { 0 },
-            offset: None,
+            place: None,
             no_ack: holder.no_ack,
             message: message.expect("what is handed over is near"),
         };

@@ -18,6 +18,7 @@ use crate::queue::stream::{Filter, Next, Offset, Reader, second_is_over_ms};
 use crate::queue::{Holder, Queue, Turn};
 use amqp::ReplyCode;
 use bytes::Bytes;
+use std::num::NonZeroU64;
 use store::{Lsn, QueueId, Seq, Store};
 
 /// What a new consumer of a stream asked for.
@@ -51,7 +52,7 @@ impl<S: Store> Shard<S> {
         if !self.queues[slot].is_paused {
             self.serve_readers(slot);
         }
-        self.count_near(slot);
+        self.count_stream(slot);
         let queue = &mut self.queues[slot];
         if queue.consumers > 0 {
             queue.utilisation.note(!queue.rotation.is_empty(), self.now.ms);
@@ -201,7 +202,7 @@ impl<S: Store> Shard<S> {
             seq: reader.deliver(),
             redelivered: false,
             attempts: 0,
-            offset: Some(seq.0 - 1),
+            place: NonZeroU64::new(seq.0),
             no_ack: false,
             message,
         };
@@ -293,8 +294,16 @@ impl<S: Store> Shard<S> {
                 stream.add_ahead(holder, wanted.seq, message);
             }
         }
-        self.count_near(slot);
         self.touch(slot);
+    }
+
+    /// Notes what its messages take in memory.
+    fn count_stream(&mut self, slot: Slot<Queue>) {
+        if let Some(stream) = &mut self.queues[slot].stream {
+            let now = stream.near_bytes();
+            self.near_bytes = self.near_bytes + now - stream.counted_bytes;
+            stream.counted_bytes = now;
+        }
     }
 
     // --- retention ------------------------------------------------------------------------------------------------

@@ -80,7 +80,10 @@ impl<S: Store> Shard<S> {
             consumers,
             consumer_utilisation: utilisation,
             counters: queue.counters,
-            memory: queue.near_bytes() + queue.far_heap_bytes() + size_of::<Queue>() as u64,
+            memory: queue.stream.as_ref().map_or(0, |stream| stream.near_bytes())
+                + queue.near_bytes()
+                + queue.far_heap_bytes()
+                + size_of::<Queue>() as u64,
         }
     }
 

@@ -29,13 +29,10 @@ fn taken(world: &mut World) -> Vec<Read> {
     let mut all = Vec::new();
     for (_, events) in &mut world.out.connections {
         for event in events.extract_if(.., |event| matches!(event, ConnectionEvent::Deliver(_))) {
-            let ConnectionEvent::Deliver(Delivery { consumer, offset, message, seq, redelivered, no_ack, .. }) = event
-            else {
-                continue;
-            };
-            assert!(!redelivered && !no_ack);
-            let body = String::from_utf8(message.body().to_vec()).unwrap();
-            all.push((consumer.0, offset.unwrap(), body, seq.0));
+            let ConnectionEvent::Deliver(delivery) = event else { continue };
+            assert!(!delivery.redelivered && !delivery.no_ack);
+            let body = String::from_utf8(delivery.message.body().to_vec()).unwrap();
+            all.push((delivery.consumer.0, delivery.offset().unwrap(), body, delivery.seq.0));
         }
     }
     all
