@@ -86,6 +86,10 @@ impl Ledger {
             let Some(queue) = self.queues.get_mut(&root).filter(|queue| queue.is_there()) else { continue };
             assert_eq!(queue.spec.queue.shard, shard, "a publish went to the wrong shard");
             let settings = &queue.spec.settings;
+            if settings.is_stream() {
+                self.append(root, index(number));
+                continue;
+            }
             let level = match (settings.priority_max, &settings.group_key) {
                 // Each group is in order, and so is what belongs to none.
                 (_, Some(_)) => group.map_or(0, |group| group + 1),
