@@ -159,21 +159,21 @@ impl Stream {
         self.near_bytes
     }
 
-    /// Takes a consumer in, which reads from there on; false if there are too many.
-    pub(crate) fn add_reader(&mut self, holder: Slot<Holder>, from: Seq, filter: Option<Filter>) -> bool {
-        let ids = 1..=READERS_MAX;
+    /// Whether there is room for one more consumer.
+    pub(crate) fn has_room(&self) -> bool {
+        self.readers.len() < READERS_MAX as usize
+    }
+
+    /// Takes a consumer in, for which there is room, and which reads from there on.
+    pub(crate) fn add_reader(&mut self, holder: Slot<Holder>, from: Seq, filter: Option<Filter>) {
         let next = |id: u32| if id >= READERS_MAX { 1 } else { id + 1 };
         let mut id = next(self.last_id);
-        if self.by_id.len() as u32 >= *ids.end() {
-            return false;
-        }
         while self.by_id.contains_key(&id) {
             id = next(id);
         }
         self.last_id = id;
         self.by_id.insert(id, holder);
         self.readers.insert(holder, Reader::new(id, from, filter));
-        true
     }
 
     /// A consumer is gone.

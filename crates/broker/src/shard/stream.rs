@@ -86,20 +86,17 @@ impl<S: Store> Shard<S> {
         if channel.is_some_and(|channel| self.channels[*channel].limit > 0) {
             return Err(unsupported(format!("{title} does not support global qos")));
         }
+        if queue.stream.as_ref().is_none_or(|stream| !stream.has_room()) {
+            return Err(Fault::new(ReplyCode::ResourceError, format!("{title} has too many consumers")));
+        }
         let from = offset.find(&queue.ready, queue.next_seq());
         Ok(Wish { from, filter: Filter::parse(&consume.arguments) })
     }
 
     /// The consumer may read.
     pub(super) fn add_reader(&mut self, slot: Slot<Queue>, holder: Slot<Holder>, wish: Wish) {
-        let is_added =
-            |queue: &mut Queue| queue.stream.as_mut()?.add_reader(holder, wish.from, wish.filter).then_some(());
-        if is_added(&mut self.queues[slot]).is_none() {
-            // There is no id left: it gets nothing, as if it had no room.
-            let queue = &mut self.queues[slot];
-            let priority = queue.holders[holder].priority;
-            queue.rotation.leave(priority, holder);
-            queue.holders[holder].turn = Turn::Full;
+        if let Some(stream) = &mut self.queues[slot].stream {
+            stream.add_reader(holder, wish.from, wish.filter);
         }
     }
 
@@ -312,7 +309,7 @@ impl<S: Store> Shard<S> {
     /// steps.
     fn shorten(&mut self, slot: Slot<Queue>) {
         let mut is_any = false;
-        while let Some(count) = self.outdated(slot) {
+        while let Some((count, is_old)) = self.outdated(slot) {
             if self.droppable == 0 {
                 self.drop_more_later(slot);
                 break;
@@ -320,6 +317,8 @@ impl<S: Store> Shard<S> {
             self.droppable -= 1;
             let queue = &mut self.queues[slot];
             let Some(run) = queue.ready.pop_far(count) else { break };
+            let counter = if is_old { &mut queue.counters.expired } else { &mut queue.counters.maxlen };
+            *counter += u64::from(run.count);
             queue.leave(u64::from(run.count));
             self.vacate_run(slot, &run);
             is_any = true;
@@ -331,15 +330,14 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// How many of the first messages have to go, as far as they are alike.
-    fn outdated(&mut self, slot: Slot<Queue>) -> Option<u32> {
+    /// How many of the first messages have to go, as far as they are alike, and whether that is for their age.
+    fn outdated(&mut self, slot: Slot<Queue>) -> Option<(u32, bool)> {
         let queue = &mut self.queues[slot];
         let settings = &queue.spec.settings;
         let (first, body_bytes) = (queue.ready.first_run()?, queue.ready.body_bytes());
         let is_old = |max_age_ms: u64| second_is_over_ms(&first).saturating_add(max_age_ms) <= self.now.unix_ms;
         if settings.max_age_ms.is_some_and(is_old) {
-            queue.counters.expired += u64::from(first.count);
-            return Some(first.count);
+            return Some((first.count, true));
         }
         let max = settings.bytes_max?;
         let piece = settings.segment_bytes.unwrap_or(u64::MAX).min(max / PIECES);
@@ -351,8 +349,7 @@ impl<S: Store> Shard<S> {
         }
         let each = u64::from(first.payload_bytes - first.header_bytes).max(1);
         let count = (body_bytes - (max - piece)).div_ceil(each).min(u64::from(first.count));
-        queue.counters.maxlen += count;
-        u32::try_from(count).ok()
+        Some((u32::try_from(count).unwrap_or(u32::MAX), false))
     }
 
     fn arm_age_timer(&mut self, slot: Slot<Queue>) {
