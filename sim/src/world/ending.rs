@@ -88,6 +88,8 @@ impl World {
         self.node.ring(Shortage::default());
         self.come_to_rest();
         self.check_connections();
+        // A shard whose disk failed just then has not heard it before.
+        self.resume_all();
         let drainer = self.drain();
         let views = self.all_views();
         self.ledger.inspect(&views);
