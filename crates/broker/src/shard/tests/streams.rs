@@ -3,7 +3,7 @@
 mod model;
 
 use super::*;
-use crate::operation::{Act as Deed, Filter, Operation, Scan, Which};
+use crate::operation::{Act as Deed, Filter, Operation, Scan, Target, Which};
 use crate::shard::read::Reading;
 use amqp::{ReplyCode, Value};
 
@@ -425,6 +425,35 @@ fn a_clock_that_goes_back_leaves_times_in_order() {
         world.consume_as(1, reading(consumer, 100, Value::Timestamp(seconds)));
         let expected: Vec<String> = (first..6).map(|number: i32| number.to_string()).collect();
         assert_eq!(bodies_of(&mut world, consumer), expected, "from {seconds}");
+    }
+}
+
+#[test]
+fn an_operator_may_pause_a_stream_and_move_messages_out_and_in() {
+    for mut world in worlds() {
+        world.durable_queue(1, stream());
+        world.durable_queue(2, QueueSettings::default());
+        publish_all(&mut world, 0..5);
+        world.command(9, persistent(&[2], "other"));
+        let moved = |which, queue: &str| {
+            let (filter, act) = (Filter::default(), Deed::Move(Target::Queue(queue.to_owned())));
+            Operation::Scan(Scan { which, filter, act, count: 5 })
+        };
+        let out = moved(Which::These(vec![Seq(2), Seq(4)]), "q2");
+        world.step(vec![ShardInput::Operate { ticket: 1, queue: Q, operation: out }]);
+        world.settle_down();
+        let into = moved(Which::These(vec![Seq(1)]), "q1");
+        world.step(vec![ShardInput::Operate { ticket: 2, queue: QueueId(2), operation: into }]);
+        world.step(vec![ShardInput::Operate { ticket: 3, queue: Q, operation: Operation::Pause }]);
+        world.consume_as(1, reading(1, 100, "first"));
+        assert_eq!(reads(&mut world), [], "it is paused");
+        world.step(vec![ShardInput::Operate { ticket: 4, queue: Q, operation: Operation::Resume }]);
+        let found: Vec<_> = reads(&mut world).into_iter().map(|read| (read.1, read.2)).collect();
+        let expected = [(0, "0"), (2, "2"), (4, "4"), (5, "other")].map(|(offset, body)| (offset, body.to_owned()));
+        assert_eq!(found, expected);
+        assert_eq!(world.drain(2), ["1", "3"]);
+        world.settle_down();
+        assert_eq!(world.restart().depths(1), (4, 0));
     }
 }
 
