@@ -319,6 +319,22 @@ def _(stage):
     equal(stage.get("newcomer", auto_ack=True)[2], b"hello")
 
 
+@then("Streams")
+def _(stage):
+    equal(stage.depth("events"), (1, 0, 0), "it stays")
+    stage.channel.basic_publish("", "events", b"sent")
+    for reader in (stage.channel, stage.connection.channel()):
+        reader.basic_qos(prefetch_count=1)
+        found = []
+        for method, properties, body in reader.consume("events", arguments={"x-stream-offset": "first"}):
+            found.append((properties.headers["x-stream-offset"], body))
+            reader.basic_ack(method.delivery_tag)
+            if len(found) == 2:
+                break
+        reader.cancel()
+        equal(found, [(0, b"paid"), (1, b"sent")])
+
+
 def scene(title, examples):
     def body():
         stage = Stage()
