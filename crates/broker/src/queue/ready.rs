@@ -379,6 +379,7 @@ impl Ready {
             Some(seq) => level.parked.as_mut()?.withdraw(seq)?,
             None if takes_far => level.pop()?,
             None if matches!(level.first(), Some(Head::Far(_))) => return None,
+            None if level.pops_timed() => level.timed.as_mut()?.pop(true)?,
             None => level.pop_near()?,
         };
         Some(self.left(entry))

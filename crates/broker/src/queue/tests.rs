@@ -98,7 +98,14 @@ mod model {
     use store::{Lsn, Seq};
 
     fn terms(priority: u8) -> Terms {
-        Terms { is_new: true, persistent: false, expiration_ms: None, priority: Some(priority), delay_ms: None }
+        Terms {
+            is_new: true,
+            stays: false,
+            persistent: false,
+            expiration_ms: None,
+            priority: Some(priority),
+            delay_ms: None,
+        }
     }
 
     #[derive(Clone, Debug)]

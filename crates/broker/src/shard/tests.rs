@@ -5,6 +5,7 @@ mod clock;
 mod consuming;
 mod dead_letters;
 mod deduplication;
+mod everything;
 mod far;
 mod firing;
 mod groups;

@@ -42,7 +42,7 @@ impl World {
     }
 
     /// With everything so far on disk, and at this time: others begin at the same moment each time.
-    fn restart_now(mut self) -> Self {
+    pub(super) fn restart_now(mut self) -> Self {
         self.calls += 1;
         let spec = Arc::new(spec(1_000 + self.calls, QueueSettings::default()));
         self.step(vec![ShardInput::CreateQueue { spec, ticket: Some(CatalogTicket(7)) }]);
