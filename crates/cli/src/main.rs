@@ -7,6 +7,7 @@
 mod bench;
 mod config;
 mod ctl;
+mod notify;
 mod serve;
 mod store;
 

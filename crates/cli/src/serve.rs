@@ -1,5 +1,6 @@
 //! `leveret serve`: the server as a process. Flags, logs, signals, limits, the line that says it is ready, exit codes.
 
+use crate::notify;
 use clap::Args;
 use server::Server;
 use server::config::{Config, ConfigError, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
@@ -150,6 +151,7 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
         }
     });
     writeln!(io::stdout(), "{}", ready_line(&server, &data_dir.display()))?;
+    notify::tell(notify::READY);
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
@@ -157,6 +159,7 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
         }
         () = either(&mut terminate, &mut interrupt) => {
             reloader.abort();
+            notify::tell(notify::STOPPING);
             tracing::info!("stopping: closing connections and making everything durable");
             tokio::select! {
                 stopped = server.stop() => {
