@@ -656,6 +656,12 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
+    /// From the server: how long deliveries may stay unacked for consumers to come, unless they or their queue say
+    /// otherwise; 0 = for ever.
+    ConsumerTimeout {
+        /// In milliseconds.
+        timeout_ms: u64,
+    },
     /// From the catalog: queues are like this from now on. Only what policies can change differs. At a start it comes
     /// before anything else, all queues in one, so that none is served as if there were no policies.
     ChangeQueues {

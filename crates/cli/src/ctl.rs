@@ -17,6 +17,7 @@ mod limits;
 mod lists;
 mod operations;
 mod policies;
+mod reload;
 mod schedules;
 mod status;
 

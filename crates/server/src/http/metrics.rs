@@ -77,7 +77,8 @@ impl Look {
         page.family("rabbitmq_build_info", "untyped", "What runs").add(&build, 1);
         let uptime_s = api.board.clock().uptime_ms() / 1000;
         page.gauge("rabbitmq_erlang_uptime_seconds", "How long the node runs").add(&[], uptime_s);
-        let data_dir = &api.board.config().data_dir;
+        let config = api.board.config();
+        let data_dir = &config.data_dir;
         let alarms = api.board.alarms().view();
         for (name, help, number) in [
             ("process_open_fds", "Open file descriptors", footprint::open_files()),
