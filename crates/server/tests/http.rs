@@ -9,6 +9,8 @@ mod operations;
 mod raw_client;
 #[path = "http/schedules.rs"]
 mod schedules;
+#[path = "http/surface.rs"]
+mod surface;
 
 use amqp::method::{basic, channel, confirm, connection, queue};
 use amqp::{ChannelId, Method, Table};

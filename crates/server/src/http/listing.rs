@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 
-/// The query strings that every list takes. Ages and increments of rates are taken and ignored: rates are over the
-/// last seconds only.
+/// The query strings that every list takes. Rates are over the last seconds whatever is asked for; with the ages and
+/// increments that RabbitMQ knows, `/api/overview` tells how the counters stood before.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Listing {
     columns: Option<String>,
@@ -22,6 +22,10 @@ pub(super) struct Listing {
     use_regex: Option<String>,
     disable_stats: Option<String>,
     enable_queue_totals: Option<String>,
+    msg_rates_age: Option<String>,
+    msg_rates_incr: Option<String>,
+    lengths_age: Option<String>,
+    lengths_incr: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Listing {
@@ -42,6 +46,16 @@ impl Listing {
     /// Message counts are asked for nevertheless.
     pub(super) fn enables_queue_totals(&self) -> bool {
         is_true(self.enable_queue_totals.as_deref())
+    }
+
+    /// How far back message counters are to be told, and in which steps, in milliseconds.
+    pub(super) fn message_rates(&self) -> Option<(u64, u64)> {
+        history(&self.msg_rates_age, &self.msg_rates_incr)
+    }
+
+    /// The same of the lengths of queues.
+    pub(super) fn lengths(&self) -> Option<(u64, u64)> {
+        history(&self.lengths_age, &self.lengths_incr)
     }
 
     /// The answer for one object.
@@ -125,6 +139,12 @@ impl Listing {
         let columns = self.columns.as_deref()?;
         Some(columns.split(',').filter(|column| !column.is_empty()).map(|column| column.split('.').collect()).collect())
     }
+}
+
+/// From seconds; nothing where they are no numbers.
+fn history(age: &Option<String>, step: &Option<String>) -> Option<(u64, u64)> {
+    let ms = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok().map(|seconds| u64::from(seconds) * 1000);
+    Some((ms(age)?, ms(step)?))
 }
 
 fn is_true(value: Option<&str>) -> bool {

@@ -1,6 +1,6 @@
 //! Counters as RabbitMQ shows them: each beside `NAME_details` with its rate.
 
-use super::samples::Past;
+use super::samples::{Instant, Past};
 use broker::inspect::{ChannelCounters, QueueCounters};
 use serde_json::{Map, Value, json};
 
@@ -57,4 +57,20 @@ pub(super) fn object(now: &Named, then: &Named, past: &Past) -> Value {
 pub(super) fn put(object: &mut Map<String, Value>, name: &str, now: u64, then: u64, past: &Past) {
     object.insert(name.to_owned(), now.into());
     object.insert(format!("{name}_details"), json!({"rate": past.rate(now, then)}));
+}
+
+/// Adds to the details of these numbers how they stood before, the latest first, as RabbitMQ does where a query string
+/// asks for ages. All lists name the same numbers in the same order.
+pub(super) fn put_history(object: &mut Map<String, Value>, history: &[(Instant, Named)]) {
+    let Some(((newest, last), (oldest, first))) = history.first().zip(history.last()) else { return };
+    let seconds = newest.ms.saturating_sub(oldest.ms) as f64 / 1000.0;
+    for (at, (name, _)) in first.iter().enumerate() {
+        let Some(Value::Object(details)) = object.get_mut(&format!("{name}_details")) else { continue };
+        let samples = history.iter().map(|(then, named)| json!({"sample": named[at].1, "timestamp": then.unix_ms}));
+        details.insert("samples".into(), samples.collect());
+        let sum: u64 = history.iter().map(|(_, named)| named[at].1).sum();
+        details.insert("avg".into(), (sum as f64 / history.len() as f64).into());
+        let change = last[at].1 as f64 - first[at].1 as f64;
+        details.insert("avg_rate".into(), (if seconds > 0.0 { change / seconds } else { 0.0 }).into());
+    }
 }

@@ -3,11 +3,11 @@
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::routes::{Methods, get};
 use super::{Api, Shared, values};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{MethodRouter, get};
 use broker::command::{CatalogAsk, Fault, Outcome, VhostId};
 use broker::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
 use broker::topology::Topology;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The resource of one kind: its path below `/api`, and what is there.
-pub(super) fn routes(kind: PolicyKind) -> [(String, MethodRouter<Arc<Api>>); 3] {
+pub(super) fn routes(kind: PolicyKind) -> [(String, Methods); 3] {
     let root = match kind {
         PolicyKind::User => "/policies",
         PolicyKind::Operator => "/operator-policies",

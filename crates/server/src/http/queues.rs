@@ -153,6 +153,20 @@ pub(super) async fn purge(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `POST /api/queues/VHOST/NAME/actions`, `{"action": "sync"}`: what mirrored queues once needed. Nothing needs it here.
+pub(super) async fn act(
+    State(api): Shared,
+    Path((vhost, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<StatusCode, Refusal> {
+    find(&api, &vhost, &name)?;
+    document.require(&["action"])?;
+    match document.text("action")? {
+        "sync" | "cancel_sync" => Ok(StatusCode::NO_CONTENT),
+        other => Err(Refusal::bad_request(json!(["unknown", other]))),
+    }
+}
+
 /// The queue of a path.
 pub(super) fn find(api: &Api, vhost: &str, name: &str) -> Result<Arc<QueueSpec>, Refusal> {
     let topology = api.board.topology();
