@@ -67,6 +67,7 @@ pub(crate) struct Api {
     node: String,
     cluster_name: RwLock<String>,
     attempts: cluster::Attempts,
+    dead_letters: metrics::DeadLetters,
 }
 
 /// How a resource's functions get it.
@@ -92,6 +93,7 @@ pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, task
         redrives: Redrives::default(),
         cluster_name: RwLock::new(footprint::node_name()),
         attempts: cluster::Attempts::default(),
+        dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
     });
     let (routes, metrics) = (router(&api), metrics::router(&api));

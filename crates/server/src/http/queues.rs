@@ -259,7 +259,9 @@ fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connection
         "message_bytes_persistent": queue.persistent_bytes,
         "messages_deduplicated": queue.counters.deduplicated,
         "head_message_timestamp": queue.head_timestamp,
+        "oldest_ready_age_ms": queue.oldest_ready_ms,
         "oldest_unacked_age_ms": queue.oldest_unacked_ms,
+        "late_leases": queue.late_leases,
         "slave_nodes": [],
     });
     if let Value::Object(statistics) = statistics {
