@@ -33,6 +33,29 @@ pub(super) async fn rename(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `GET /api/config/effective`: what the server runs by. Nothing in it is a secret.
+pub(super) async fn config(State(api): Shared) -> Json<Value> {
+    let (config, alarms) = (api.board.config(), api.board.alarms().view());
+    let addresses = api.board.addresses();
+    let shown = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Json(json!({
+        "data_dir": config.data_dir.to_string_lossy(),
+        "amqp": shown(&addresses.amqp),
+        "http": shown(&addresses.http),
+        "metrics": shown(&addresses.metrics),
+        "log": format!("{:?}", config.log).to_lowercase(),
+        "consumer_timeout_ms": config.consumer_timeout_ms,
+        "max_message_bytes": config.max_message_bytes,
+        "heartbeat_s": config.heartbeat_s,
+        "frame_max": config.frame_max,
+        "channel_max": config.channel_max,
+        "shards": api.board.shards(),
+        "handshake_timeout_ms": config.handshake_timeout_ms,
+        "memory_limit": alarms.memory_limit.to_string(),
+        "disk_free_limit": alarms.disk_free_limit,
+    }))
+}
+
 /// `GET /api/extensions`: those of the user interface, of which there are none.
 pub(super) async fn extensions() -> Json<Value> {
     Json(json!([]))

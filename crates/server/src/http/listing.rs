@@ -1,9 +1,12 @@
 //! What a query string makes of an answer: which objects, in which order, which page of them, and which fields.
 
 use super::refusal::Refusal;
+use super::rows::Row;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
+use axum::http::header;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use regex_lite::RegexBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -84,11 +87,7 @@ impl Listing {
             return Ok(Json(self.cut_all(objects)));
         };
         let filtered = objects.len();
-        let from = (page - 1).saturating_mul(page_size);
-        if from > filtered {
-            let reason = format!("Page out of range, page: {page} page size: {page_size}, len: {filtered}");
-            return Err(Refusal::bad("page_out_of_range", reason));
-        }
+        let from = first_of(page, page_size, filtered)?;
         let items: Vec<_> = objects.into_iter().skip(from).take(page_size).collect();
         Ok(Json(json!({
             "filtered_count": filtered,
@@ -99,6 +98,65 @@ impl Listing {
             "page_size": page_size,
             "total_count": total,
         })))
+    }
+
+    /// The same for things that are in order already, of which only those are described that are asked for.
+    pub(super) fn rows<T>(
+        &self,
+        mut things: Vec<T>,
+        name: impl Fn(&T) -> &str,
+        describe: impl Fn(&T) -> Row,
+    ) -> Result<Response, Refusal> {
+        if self.sort.is_some() {
+            let objects = things.iter().map(|thing| describe(thing).into_value()).collect();
+            return self.all(objects, &[]).map(IntoResponse::into_response);
+        }
+        let page = self.page()?;
+        let total = things.len();
+        if page.is_some()
+            && let Some(is_wanted) = self.name_filter()?
+        {
+            things.retain(|thing| is_wanted(name(thing)));
+        }
+        if is_true(self.sort_reverse.as_deref()) {
+            things.reverse();
+        }
+        let filtered = things.len();
+        let (from, size) = match page {
+            Some((page, page_size)) => (first_of(page, page_size, filtered)?, page_size),
+            None => (0, filtered),
+        };
+        let columns = self.columns();
+        let described = things.iter().skip(from).take(size).map(|thing| match &columns {
+            Some(columns) => describe(thing).cut(columns),
+            None => describe(thing),
+        });
+        let mut text = Vec::new();
+        let mut count = 0;
+        let write = || -> serde_json::Result<()> {
+            text.push(b'[');
+            for row in described {
+                if count > 0 {
+                    text.push(b',');
+                }
+                count += 1;
+                serde_json::to_writer(&mut text, &row)?;
+            }
+            text.push(b']');
+            Ok(())
+        };
+        // Nothing in a row can fail to be written to memory.
+        write().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        if let Some((page, page_size)) = page {
+            let mut paged = format!(r#"{{"filtered_count":{filtered},"item_count":{count},"items":"#).into_bytes();
+            paged.append(&mut text);
+            let pages = filtered.div_ceil(page_size);
+            let rest =
+                format!(r#","page":{page},"page_count":{pages},"page_size":{page_size},"total_count":{total}}}"#);
+            paged.extend_from_slice(rest.as_bytes());
+            text = paged;
+        }
+        Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
     }
 
     /// The page and its size, when pages are asked for.
@@ -116,16 +174,21 @@ impl Listing {
 
     /// Keeps what the query names: by a part of the name, or a regular expression, in any case.
     fn keep_named(&self, objects: &mut Vec<Value>) -> Result<(), Refusal> {
-        let Some(wanted) = self.name.as_deref().filter(|name| !name.is_empty()) else { return Ok(()) };
+        if let Some(is_wanted) = self.name_filter()? {
+            objects.retain(|object| is_wanted(name_of(object)));
+        }
+        Ok(())
+    }
+
+    fn name_filter(&self) -> Result<Option<Box<dyn Fn(&str) -> bool>>, Refusal> {
+        let Some(wanted) = self.name.as_deref().filter(|name| !name.is_empty()) else { return Ok(None) };
         if is_true(self.use_regex.as_deref()) {
             let pattern = RegexBuilder::new(wanted).case_insensitive(true).build();
             let pattern = pattern.map_err(|_| Refusal::bad_request("Pagination parameters are invalid"))?;
-            objects.retain(|object| pattern.is_match(name_of(object)));
-        } else {
-            let wanted = wanted.to_lowercase();
-            objects.retain(|object| name_of(object).to_lowercase().contains(&wanted));
+            return Ok(Some(Box::new(move |name| pattern.is_match(name))));
         }
-        Ok(())
+        let wanted = wanted.to_lowercase();
+        Ok(Some(Box::new(move |name| name.to_lowercase().contains(&wanted))))
     }
 
     fn cut_all(&self, objects: Vec<Value>) -> Value {
@@ -147,6 +210,16 @@ fn history(age: &Option<String>, step: &Option<String>) -> Option<(u64, u64)> {
     Some((ms(age)?, ms(step)?))
 }
 
+/// Where a page begins in a list of that length.
+fn first_of(page: usize, page_size: usize, length: usize) -> Result<usize, Refusal> {
+    let from = (page - 1).saturating_mul(page_size);
+    if from > length {
+        let reason = format!("Page out of range, page: {page} page size: {page_size}, len: {length}");
+        return Err(Refusal::bad("page_out_of_range", reason));
+    }
+    Ok(from)
+}
+
 fn is_true(value: Option<&str>) -> bool {
     value == Some("true")
 }
@@ -156,7 +229,7 @@ fn name_of(object: &Value) -> &str {
 }
 
 /// The fields of an object, and of objects within, that are columns.
-fn cut<C: AsRef<[S]>, S: AsRef<str>>(value: Value, columns: &[C]) -> Value {
+pub(super) fn cut<C: AsRef<[S]>, S: AsRef<str>>(value: Value, columns: &[C]) -> Value {
     match value {
         Value::Array(list) => list.into_iter().map(|item| cut(item, columns)).collect(),
         Value::Object(object) => {
