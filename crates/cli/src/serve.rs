@@ -2,7 +2,7 @@
 
 use clap::Args;
 use server::Server;
-use server::config::{Config, LogLevel, Settings, parse_address};
+use server::config::{Config, LogFormat, LogLevel, Settings, parse_address};
 use server::limits::{MemoryLimit, parse_bytes};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -37,6 +37,9 @@ pub(crate) struct Flags {
     /// What to log to stderr: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEVERET_LOG")]
     log: Option<LogLevel>,
+    /// How to write it: text, or json for an object a line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "LEVERET_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     /// How long a delivery may stay unacknowledged, in ms; 0 = for ever [default: 1800000]
     #[arg(long, value_name = "MS", env = "LEVERET_CONSUMER_TIMEOUT_MS", help_heading = LIMITS)]
     consumer_timeout_ms: Option<u64>,
@@ -83,7 +86,7 @@ fn configure(flags: Flags) -> anyhow::Result<Config> {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    log_to_stderr(config.log);
+    log_to_stderr(config.log, config.log_format);
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(run_server(config));
@@ -160,7 +163,7 @@ fn complain(sentence: &dyn Display) {
     let _closed = writeln!(io::stderr(), "leveret: {sentence}");
 }
 
-fn log_to_stderr(level: LogLevel) {
+fn log_to_stderr(level: LogLevel, format: LogFormat) {
     let level = match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -172,12 +175,17 @@ fn log_to_stderr(level: LogLevel) {
     // What libraries say below a warning is of no use to an operator.
     let targets =
         Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets([("server", level), ("leveret", level)]);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_filter(targets);
-    tracing_subscriber::registry().with(lines).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(targets);
+            tracing_subscriber::registry().with(lines).init();
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+        }
+    }
 }
 
 /// Each client takes a file descriptor, and most systems give a process 1,024 unless it asks for more.
@@ -199,6 +207,7 @@ impl Flags {
             http: self.http,
             metrics: self.metrics,
             log: self.log,
+            log_format: self.log_format,
             consumer_timeout_ms: self.consumer_timeout_ms,
             max_message_bytes: self.max_message_bytes,
             heartbeat_s: self.heartbeat_s,

@@ -21,6 +21,8 @@ pub struct Config {
     pub metrics: Listen,
     /// The least severe messages that are logged.
     pub log: LogLevel,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// How long a delivery may stay unacknowledged, in milliseconds; 0 = for ever.
     pub consumer_timeout_ms: u64,
     /// The largest message body, in bytes.
@@ -63,6 +65,17 @@ pub enum LogLevel {
     Trace,
 }
 
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
 /// What one source (the flags, the environment, a file) says; `None` = nothing. The keys are [`Config`]'s.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +89,7 @@ pub struct Settings {
     #[serde(deserialize_with = "one_or_more", default)]
     pub metrics: Option<Vec<SocketAddr>>,
     pub log: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
     pub consumer_timeout_ms: Option<u64>,
     pub max_message_bytes: Option<u64>,
     pub heartbeat_s: Option<u16>,
@@ -142,6 +156,7 @@ impl Settings {
             http: self.http.or_else(|| other.http.clone()),
             metrics: self.metrics.or_else(|| other.metrics.clone()),
             log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
             consumer_timeout_ms: self.consumer_timeout_ms.or(other.consumer_timeout_ms),
             max_message_bytes: self.max_message_bytes.or(other.max_message_bytes),
             heartbeat_s: self.heartbeat_s.or(other.heartbeat_s),
@@ -168,6 +183,7 @@ impl Config {
             http: Listen::or_loopback(said.http, 15672),
             metrics: Listen::or_loopback(said.metrics, 15692),
             log: said.log.unwrap_or(LogLevel::Info),
+            log_format: said.log_format.unwrap_or_default(),
             consumer_timeout_ms: said.consumer_timeout_ms.unwrap_or(30 * 60 * 1000),
             max_message_bytes: said.max_message_bytes.unwrap_or(128 << 20),
             heartbeat_s: said.heartbeat_s.unwrap_or(60),
@@ -219,6 +235,16 @@ impl std::str::FromStr for LogLevel {
         let known = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
         let found = known.into_iter().find(|level| format!("{level:?}").eq_ignore_ascii_case(text));
         found.ok_or_else(|| "must be off, error, warn, info, debug or trace".to_owned())
+    }
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Text, Self::Json];
+        let found = known.into_iter().find(|format| format!("{format:?}").eq_ignore_ascii_case(text));
+        found.ok_or_else(|| "must be text or json".to_owned())
     }
 }
 
@@ -354,5 +380,7 @@ mod tests {
     fn log_levels_are_read_in_any_case() {
         assert_eq!("DEBUG".parse(), Ok(LogLevel::Debug));
         assert!("verbose".parse::<LogLevel>().is_err());
+        assert_eq!("JSON".parse(), Ok(LogFormat::Json));
+        assert_eq!(file("log_format = 'json'").unwrap().log_format, Some(LogFormat::Json));
     }
 }
