@@ -31,6 +31,7 @@ mod redrives;
 mod refusal;
 mod request;
 mod routes;
+mod rows;
 mod samples;
 mod schedules;
 mod serving;
@@ -128,6 +129,7 @@ fn routes() -> Routes {
         .route("/overview", get(overview::show))
         .route("/version", get(overview::version))
         .route("/cluster-name", get(cluster::name).put(cluster::rename))
+        .route("/config/effective", get(cluster::config))
         .route("/extensions", get(cluster::extensions))
         .route("/feature-flags", get(cluster::feature_flags))
         .route("/feature-flags/{name}/enable", put(cluster::enable_feature_flag))
