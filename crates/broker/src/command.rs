@@ -912,7 +912,8 @@ impl QueueKind {
     }
 
     /// In the words of RabbitMQ's errors.
-    pub(crate) fn module(self) -> &'static str {
+    #[must_use]
+    pub fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
             Self::Quorum => "rabbit_quorum_queue",

@@ -30,6 +30,11 @@ pub struct QueueView {
     /// How long its oldest unacked message has been so, in milliseconds; with very many of them, half a second more or
     /// less, or what that was of one that is settled by now.
     pub oldest_unacked_ms: Option<u64>,
+    /// How long ago its oldest ready message came, in milliseconds: a second too much at most, or a thirtieth of the
+    /// time that its backlog took to come. Of what came before the server was started, since when that was.
+    pub oldest_ready_ms: Option<u64>,
+    /// Deliveries that are unacked for longer than half their timeout.
+    pub late_leases: u64,
     /// The `timestamp` property of the first ready message, in seconds.
     pub head_timestamp: Option<u64>,
     /// When it last had consumers or traffic (unix ms); `None` while in use.

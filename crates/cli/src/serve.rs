@@ -3,7 +3,7 @@
 use crate::notify;
 use clap::Args;
 use server::Server;
-use server::config::{Config, ConfigError, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
+use server::config::{Config, ConfigError, LogFormat, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
 use server::limits::{MemoryLimit, parse_bytes};
 use server::reload::Reload;
 use std::fmt::Display;
@@ -66,6 +66,9 @@ pub(crate) struct Flags {
     /// Every AMQP connection begins with a PROXY header, version 1 or 2, from a load balancer [default: false]
     #[arg(long, value_name = "BOOL", env = "LEVERET_PROXY_PROTOCOL", help_heading = TLS)]
     proxy_protocol: Option<bool>,
+    /// How to write it: text, or json for an object a line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "LEVERET_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     /// How long a delivery may stay unacknowledged, in ms; 0 = for ever [default: 1800000]
     #[arg(long, value_name = "MS", env = "LEVERET_CONSUMER_TIMEOUT_MS", help_heading = LIMITS)]
     consumer_timeout_ms: Option<u64>,
@@ -121,7 +124,7 @@ fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let (config, warnings) = configure(&flags)?;
-    let log = log_to_stderr(config.log);
+    let log = log_to_stderr(config.log, config.log_format);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let reload = Reload { read: Box::new(move || configure(&flags)), log };
     raise_open_files();
@@ -220,14 +223,19 @@ fn complain(sentence: &dyn Display) {
 }
 
 /// Starts the log; what is returned changes its level.
-fn log_to_stderr(level: LogLevel) -> Box<dyn Fn(LogLevel) + Send + Sync> {
+fn log_to_stderr(level: LogLevel, format: LogFormat) -> Box<dyn Fn(LogLevel) + Send + Sync> {
     let (filter, handle) = reload::Layer::<_, Registry>::new(targets(level));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_filter(filter);
-    tracing_subscriber::registry().with(lines).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(filter);
+            tracing_subscriber::registry().with(lines).init();
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+        }
+    }
     Box::new(move |level| {
         // It fails when there is no log any more.
         let _gone = handle.reload(targets(level));
@@ -268,6 +276,7 @@ impl Flags {
             https: self.https,
             metrics: self.metrics,
             log: self.log,
+            log_format: self.log_format,
             consumer_timeout_ms: self.consumer_timeout_ms,
             max_message_bytes: self.max_message_bytes,
             heartbeat_s: self.heartbeat_s,

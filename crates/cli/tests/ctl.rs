@@ -6,6 +6,8 @@
 mod operations;
 #[path = "ctl/schedules.rs"]
 mod schedules;
+#[path = "ctl/surface.rs"]
+mod surface;
 
 use amqp::method::{basic, channel, connection, queue};
 use amqp::{ChannelId, Method, Table, Value};

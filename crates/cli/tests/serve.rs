@@ -195,3 +195,20 @@ fn a_client_that_is_connected_at_the_stop_is_told() {
     client.read_to_end(&mut rest).unwrap();
     assert_eq!(running.end().1, Some(0));
 }
+
+#[test]
+fn logs_are_objects_where_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = leveret(directory.path());
+    command.args(["--log", "info", "--log-format", "json"]);
+    let mut running = Running::start(command);
+    let mut stderr = running.child.stderr.take().unwrap();
+    running.signal(rustix::process::Signal::TERM);
+    let mut lines = String::new();
+    stderr.read_to_string(&mut lines).unwrap();
+    assert_eq!(running.end().1, Some(0));
+    let logged: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stopping = logged.last().unwrap();
+    assert_eq!(stopping["level"], "INFO", "{lines}");
+    assert!(stopping["message"].as_str().unwrap().starts_with("stopping: ") && stopping["timestamp"].is_string());
+}

@@ -29,6 +29,8 @@ pub struct Config {
     pub metrics: Listen,
     /// The least severe messages that are logged.
     pub log: LogLevel,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// How long a delivery may stay unacknowledged, in milliseconds; 0 = for ever.
     pub consumer_timeout_ms: u64,
     /// The largest message body, in bytes.
@@ -228,6 +230,17 @@ pub enum LogLevel {
     Trace,
 }
 
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
 /// What one source (the flags, the environment, a file) says; `None` = nothing. The keys are [`Config`'s](Config).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -245,6 +258,7 @@ pub struct Settings {
     #[serde(deserialize_with = "one_or_more")]
     pub metrics: Option<Vec<SocketAddr>>,
     pub log: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
     pub consumer_timeout_ms: Option<u64>,
     pub max_message_bytes: Option<u64>,
     pub heartbeat_s: Option<u16>,
@@ -425,7 +439,7 @@ impl Settings {
             ($($key:ident)*) => { Self { $($key: self.$key.or_else(|| other.$key.clone()),)* } };
         }
         each_or! {
-            data_dir amqp amqps http https metrics log consumer_timeout_ms max_message_bytes heartbeat_s frame_max
+            data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
             https_verify https_fail_if_no_peer_cert auth_mechanisms proxy_protocol default_user default_pass
@@ -481,6 +495,7 @@ impl Config {
             http: Listen::or_loopback(said.http, 15672),
             metrics: Listen::or_loopback(said.metrics, 15692),
             log: said.log.unwrap_or(LogLevel::Info),
+            log_format: said.log_format.unwrap_or_default(),
             consumer_timeout_ms: said.consumer_timeout_ms.unwrap_or(30 * 60 * 1000),
             max_message_bytes: said.max_message_bytes.unwrap_or(128 << 20),
             heartbeat_s: said.heartbeat_s.unwrap_or(60),
@@ -550,6 +565,7 @@ impl Config {
             https: Some(config.https.addresses),
             metrics: Some(config.metrics.addresses),
             log: Some(config.log),
+            log_format: Some(config.log_format),
             consumer_timeout_ms: Some(config.consumer_timeout_ms),
             max_message_bytes: Some(config.max_message_bytes),
             heartbeat_s: Some(config.heartbeat_s),
@@ -671,6 +687,16 @@ impl std::str::FromStr for LogLevel {
         let known = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
         let found = known.into_iter().find(|level| format!("{level:?}").eq_ignore_ascii_case(text));
         found.ok_or_else(|| "must be off, error, warn, info, debug or trace".to_owned())
+    }
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Text, Self::Json];
+        let found = known.into_iter().find(|format| format!("{format:?}").eq_ignore_ascii_case(text));
+        found.ok_or_else(|| "must be text or json".to_owned())
     }
 }
 
@@ -875,5 +901,7 @@ mod tests {
     fn log_levels_are_read_in_any_case() {
         assert_eq!("DEBUG".parse(), Ok(LogLevel::Debug));
         assert!("verbose".parse::<LogLevel>().is_err());
+        assert_eq!("JSON".parse(), Ok(LogFormat::Json));
+        assert_eq!(file("log_format = 'json'").unwrap().log_format, Some(LogFormat::Json));
     }
 }

@@ -16,6 +16,7 @@ pub mod switchboard;
 mod backup;
 mod catalog_host;
 mod connection_host;
+mod disk_times;
 mod footprint;
 mod http;
 mod listener;
@@ -41,6 +42,7 @@ use broker::connection::ConnectionSettings;
 use broker::shard::{Near, ShardSettings};
 use clock::Clock;
 use config::Listen;
+use disk_times::SyncTimes;
 use http::{Doors, LocalSocket};
 use listener::Bound;
 use shard_host::ShardHost;
@@ -137,8 +139,11 @@ impl Server {
             near: Near { bytes: memory_bytes / NEAR_SHARE, ..Near::default() },
             ..ShardSettings::default()
         };
+        let sync_times = Arc::new(SyncTimes::default());
+        let times = Arc::clone(&sync_times);
         let (data_dir, shards_min) = (config.data_dir.clone(), config.shards);
-        let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock));
+        let opened =
+            tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock, &times));
         let opened = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let local = LocalSocket::bind(&config.data_dir)?;
         let sources = opened.shards.iter().map(|shard| shard.backup.clone()).collect();
@@ -160,6 +165,7 @@ impl Server {
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
             addresses,
+            sync_times,
         });
         for (shard, input) in opened.first.shards {
             board.post(shard, switchboard::ShardMail::Input(input));

@@ -12,6 +12,7 @@
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::disk_times::{LogSize, SyncTimes};
 use crate::operator::Operator;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
@@ -63,6 +64,7 @@ pub struct Switchboard {
     alarms: Alarms,
     scheduler: Scheduler,
     addresses: Addresses,
+    sync_times: Arc<SyncTimes>,
 }
 
 /// Where the server really listens.
@@ -154,6 +156,7 @@ pub(crate) struct Parts {
     pub(crate) topology: Topology,
     pub(crate) shards: u16,
     pub(crate) addresses: Addresses,
+    pub(crate) sync_times: Arc<SyncTimes>,
 }
 
 #[derive(Debug)]
@@ -164,6 +167,7 @@ struct ShardLine {
     light_room: Arc<Semaphore>,
     /// For what settles deliveries and does nothing else: that does not wait behind publishes.
     settling_room: Arc<Semaphore>,
+    log: LogSize,
 }
 
 impl ShardLine {
@@ -202,7 +206,13 @@ impl Switchboard {
             let (mail, mailbox) = unbounded_channel();
             let room = || Arc::new(Semaphore::new(ROOM as usize));
             mailboxes.push(mailbox);
-            lines.push(ShardLine { mail, room: room(), light_room: room(), settling_room: room() });
+            lines.push(ShardLine {
+                mail,
+                room: room(),
+                light_room: room(),
+                settling_room: room(),
+                log: LogSize::default(),
+            });
         }
         let tls = Tls::default();
         tls.use_from_now_on(parts.tls);
@@ -228,6 +238,7 @@ impl Switchboard {
             queues_deleted: AtomicU64::new(0),
             past: Mutex::default(),
             addresses: parts.addresses,
+            sync_times: parts.sync_times,
         };
         (Arc::new(board), Mailboxes { shards: mailboxes, catalog: catalog_mailbox })
     }
@@ -265,6 +276,21 @@ impl Switchboard {
     #[must_use]
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// How long the disk took to make things durable.
+    #[must_use]
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
+    }
+
+    /// The sizes of the shards' logs.
+    pub fn logs(&self) -> impl Iterator<Item = &LogSize> {
+        self.shards.iter().map(|shard| &shard.log)
+    }
+
+    pub(crate) fn log(&self, shard: ShardId) -> &LogSize {
+        &self.shards[usize::from(shard.0)].log
     }
 
     /// How many shards there are.

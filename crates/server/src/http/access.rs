@@ -34,6 +34,7 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
             let Some(header) = header else { return challenge(().into_response()) };
             let login = credentials(header)
                 .map(|(user, password)| api.board.users().login_basic(&user, &password, peer.ip().is_loopback()));
+            api.attempts.count(matches!(login, Some(Ok(_))));
             match login {
                 Some(Ok(user)) => Caller { user, is_local: false },
                 Some(Err(refusal)) => {

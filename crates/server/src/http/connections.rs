@@ -31,6 +31,10 @@ pub(super) async fn list_in(
 async fn answer(api: &Api, vhost: Option<&str>, listing: &Listing) -> Result<Json<Value>, Refusal> {
     let mut connections = api.board.inspect_connections().await;
     connections.retain(|connection| vhost.is_none_or(|vhost| connection.vhost == vhost));
+    describe_all(api, &connections, listing)
+}
+
+fn describe_all(api: &Api, connections: &[ConnectionView], listing: &Listing) -> Result<Json<Value>, Refusal> {
     let past = api.samples.past(api.board.clock().now().ms);
     let objects = connections.iter().map(|connection| describe(api, connection, &past)).collect();
     listing.all(objects, &["vhost", "name"])
@@ -54,18 +58,48 @@ pub(super) async fn close(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let connection = find(&api, &name).await?;
+    tell_to_close(&api, &connection, &headers);
+    await_close(&api, &connection).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/connections/username/USER`
+pub(super) async fn list_of(
+    State(api): Shared,
+    Path(user): Path<String>,
+    listing: Listing,
+) -> Result<Json<Value>, Refusal> {
+    let mut connections = api.board.inspect_connections().await;
+    connections.retain(|connection| connection.user == user);
+    describe_all(&api, &connections, &listing)
+}
+
+/// `DELETE /api/connections/username/USER`; the header `X-Reason` is told to the clients.
+pub(super) async fn close_of(State(api): Shared, Path(user): Path<String>, headers: HeaderMap) -> StatusCode {
+    let mut connections = api.board.inspect_connections().await;
+    connections.retain(|connection| connection.user == user);
+    connections.iter().for_each(|connection| tell_to_close(&api, connection, &headers));
+    for connection in &connections {
+        await_close(&api, connection).await;
+    }
+    StatusCode::NO_CONTENT
+}
+
+fn tell_to_close(api: &Api, connection: &ConnectionView, headers: &HeaderMap) {
     let reason = headers.get("x-reason").map(|reason| String::from_utf8_lossy(reason.as_bytes()));
     let reason = reason.as_deref().unwrap_or("Closed via management plugin");
     api.board.close_connection(connection.id, Fault::new(ReplyCode::ConnectionForced, reason));
+}
+
+async fn await_close(api: &Api, connection: &ConnectionView) {
     // Answered when the client has been told, so that it is gone for whoever looks next; one that reads nothing is
     // not waited for.
     for _look in 0..LOOKS_MAX {
-        match find(&api, &connection.name).await {
+        match find(api, &connection.name).await {
             Ok(still) if still.state != "closing" || still.unsent_bytes > 0 => tokio::task::yield_now().await,
             _ => break,
         }
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// How often a connection that is to close is looked at before it is left to itself.
