@@ -39,6 +39,10 @@ pub struct Config {
     pub memory_limit: MemoryLimit,
     /// How much of the data directory's disk must be free, or else publishers are blocked, in bytes, to begin with.
     pub disk_free_limit: u64,
+    /// Users who can log in from this machine only.
+    pub loopback_users: Vec<String>,
+    /// A file of definitions that is imported at each start.
+    pub load_definitions: Option<PathBuf>,
 }
 
 /// Addresses to listen on.
@@ -87,6 +91,8 @@ pub struct Settings {
     pub memory_limit: Option<MemoryLimit>,
     #[serde(deserialize_with = "limits::bytes_from_file", default)]
     pub disk_free_limit: Option<u64>,
+    pub loopback_users: Option<Vec<String>>,
+    pub load_definitions: Option<PathBuf>,
 }
 
 /// Why there is no configuration. Its text is one sentence for the operator.
@@ -151,6 +157,8 @@ impl Settings {
             handshake_timeout_ms: self.handshake_timeout_ms.or(other.handshake_timeout_ms),
             memory_limit: self.memory_limit.or(other.memory_limit),
             disk_free_limit: self.disk_free_limit.or(other.disk_free_limit),
+            loopback_users: self.loopback_users.or_else(|| other.loopback_users.clone()),
+            load_definitions: self.load_definitions.or_else(|| other.load_definitions.clone()),
         }
     }
 }
@@ -177,6 +185,8 @@ impl Config {
             handshake_timeout_ms: said.handshake_timeout_ms.unwrap_or(10_000),
             memory_limit: said.memory_limit.unwrap_or(MemoryLimit::DEFAULT),
             disk_free_limit: said.disk_free_limit.unwrap_or(DISK_FREE_LIMIT),
+            loopback_users: said.loopback_users.unwrap_or_else(|| vec!["guest".to_owned()]),
+            load_definitions: said.load_definitions,
         };
         config.check()
     }

@@ -12,13 +12,15 @@
 //! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
 //! the task is woken once for whatever comes first.
 
+use crate::logins::Presence;
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
+use broker::access::{Refusal, User};
 use broker::command::{Command, ConnectionEvent, Now, ShardId};
-use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
+use broker::connection::{CloseSocket, Connection, Effects, HostQuestion, NoticeLevel, Peer};
 use bytes::{BufMut as _, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -54,10 +56,16 @@ pub(crate) struct ConnectionHost {
     /// When a blocked client's socket, of which nothing is read, is next asked for its errors, in [`Now::ms`].
     next_look_ms: u64,
     name: Box<str>,
+    peer: IpAddr,
+    /// Finds out whether the client is who it says.
+    login: Option<LoginWait>,
+    /// What it counts for in the limits of its vhost and user.
+    presence: Presence,
     seat: Seat,
     board: Arc<Switchboard>,
 }
 
+type LoginWait = Pin<Box<dyn Future<Output = Result<User, Refusal>> + Send>>;
 type RoomWait = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 /// How far the socket's end has come.
@@ -99,8 +107,8 @@ impl ConnectionHost {
             return None;
         }
         let now = board.clock().now();
-        let (settings, users) = (Arc::clone(board.settings()), Arc::clone(board.users()));
-        let mut machine = Connection::new(seat.id, settings, users, Peer { peer, local }, board.shards(), entropy, now);
+        let settings = Arc::clone(board.settings());
+        let mut machine = Connection::new(seat.id, settings, Peer { peer, local }, board.shards(), entropy, now);
         // Its mailbox is open already: what changes from now on is told there, after this.
         let mut fx = Effects::new(board.shards());
         machine.apply(now, ConnectionEvent::Shortage(board.alarms().shortage()), &mut fx);
@@ -117,6 +125,9 @@ impl ConnectionHost {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_ms: u64::MAX,
             next_look_ms: 0,
+            peer: peer.ip(),
+            login: None,
+            presence: Presence::default(),
             seat,
             board,
         })
@@ -129,6 +140,7 @@ impl ConnectionHost {
             let mut moved = self.take_mail(cx, now);
             moved |= self.take_time(cx, now);
             moved |= self.read(cx, now);
+            moved |= self.answer(cx, now);
             moved |= self.send_commands(cx);
             moved |= self.write(cx);
             moved |= self.end_socket(cx, now);
@@ -150,12 +162,44 @@ impl ConnectionHost {
             moved = true;
             match mail {
                 ConnectionMail::Events(events) => self.machine.apply_all(now, events, &mut self.fx),
+                ConnectionMail::Deleted => {
+                    self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+                }
                 ConnectionMail::Inspect(answer) => {
                     let _gave_up = answer.send(self.machine.view(&self.fx));
                 }
             }
         }
         moved
+    }
+
+    /// Answers what the machine asks of its host, and tells what it counts for.
+    fn answer(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        if self.machine.is_finished() {
+            self.board.leave(&mut self.presence);
+        } else {
+            self.board.count_channels(&mut self.presence, self.machine.open_channels());
+        }
+        if let Some(login) = &mut self.login {
+            let Poll::Ready(judged) = login.as_mut().poll(cx) else { return false };
+            self.login = None;
+            self.machine.apply(now, ConnectionEvent::LoggedIn(judged), &mut self.fx);
+            return true;
+        }
+        match self.fx.question.take() {
+            None => return false,
+            Some(HostQuestion::LogIn(login)) => {
+                let (board, peer) = (Arc::clone(&self.board), self.peer);
+                self.login = Some(Box::pin(async move { board.log_in(login, peer).await }));
+            }
+            Some(question) => {
+                let admission = self.board.admit(&question, &mut self.presence);
+                self.machine.apply(now, ConnectionEvent::Admitted(admission), &mut self.fx);
+                // A deletion that nobody told it of, since it was not there yet.
+                self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+            }
+        }
+        true
     }
 
     fn take_time(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
@@ -365,6 +409,12 @@ impl ConnectionHost {
                 NoticeLevel::Error => tracing::error!("connection {name}: {text}"),
             }
         }
+    }
+}
+
+impl Drop for ConnectionHost {
+    fn drop(&mut self) {
+        self.board.leave(&mut self.presence);
     }
 }
 

@@ -12,9 +12,11 @@ mod bindings;
 mod channels;
 mod connections;
 mod consumers;
+mod definitions;
 mod exchanges;
 mod health;
 mod leases;
+mod limits;
 mod listing;
 mod local;
 mod message_stats;
@@ -23,17 +25,22 @@ mod metrics;
 mod nodes;
 mod operations;
 mod overview;
+mod parameters;
+mod permissions;
 mod policies;
 mod queues;
 mod redrives;
 mod refusal;
 mod request;
+mod rights;
 mod samples;
 mod schedules;
 mod serving;
+mod users;
 mod values;
 mod vhosts;
 
+pub(crate) use definitions::load as load_definitions;
 pub(crate) use local::LocalSocket;
 pub use local::{LocalError, SOCKET_NAME};
 
@@ -78,15 +85,19 @@ pub(crate) struct Doors {
     pub(crate) local: LocalSocket,
 }
 
-/// Serves the API and the metrics in `tasks`, until they are shut down.
-pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, tasks: &mut JoinSet<()>) {
-    let api = Arc::new(Api {
+/// What requests are served from.
+pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
+    Arc::new(Api {
         board: Arc::clone(board),
         samples: Samples::default(),
         backup: Arc::new(backup),
         redrives: Redrives::default(),
         node: footprint::node_name(),
-    });
+    })
+}
+
+/// Serves the API and the metrics in `tasks`, until they are shut down.
+pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     let (routes, metrics) = (router(&api), metrics::router(&api));
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, routes.clone()));
@@ -108,8 +119,12 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/nodes/{node}", get(nodes::show))
         .route("/nodes/{node}/limits", put(nodes::limit))
         .route("/backup", get(backups::show).post(backups::begin))
-        .route("/vhosts", get(vhosts::list))
-        .route("/vhosts/{vhost}", get(vhosts::show))
+        .merge(vhosts::routes())
+        .merge(users::routes())
+        .merge(permissions::routes())
+        .merge(limits::routes())
+        .merge(parameters::routes())
+        .merge(definitions::routes())
         .route("/connections", get(connections::list))
         .route("/vhosts/{vhost}/connections", get(connections::list_in))
         .route("/connections/{name}", get(connections::show).delete(connections::close))
@@ -175,7 +190,8 @@ impl Api {
         self.board.topology().vhost(name).ok_or_else(Refusal::no_object)
     }
 
+    /// Asks by the rights of the request's caller.
     fn operator(&self) -> Operator {
-        self.board.operator()
+        self.board.operator_for(rights::caller().and_then(|caller| caller.name()))
     }
 }

@@ -18,6 +18,8 @@ mod connection_host;
 mod footprint;
 mod http;
 mod listener;
+mod logins;
+mod passwords;
 mod schedules;
 mod shard_host;
 mod storage;
@@ -29,7 +31,6 @@ pub use storage::StorageError;
 
 use amqp::ReplyCode;
 use backup::Backup;
-use broker::access::Users;
 use broker::command::Fault;
 use broker::connection::ConnectionSettings;
 use broker::shard::{Near, ShardSettings};
@@ -39,6 +40,7 @@ use http::{Doors, LocalSocket};
 use listener::Bound;
 use shard_host::ShardHost;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -86,6 +88,14 @@ pub enum StartError {
     /// The local operator's socket cannot be made.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The definitions cannot be imported.
+    #[error("the definitions in {file} cannot be imported: {why}; correct the file, or start without load_definitions")]
+    Definitions {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
     Thread(io::Error),
@@ -138,7 +148,6 @@ impl Server {
             settings: Arc::new(connection_settings(&config)),
             config: Arc::new(config),
             clock,
-            users: Arc::new(Users::guest_only()),
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
             addresses,
@@ -167,7 +176,12 @@ impl Server {
         let views = board.inspect_queues().await.unwrap_or_default();
         let mut listeners = JoinSet::new();
         let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
-        http::serve(&board, backup, doors, &mut listeners);
+        let api = http::api(&board, backup);
+        if let Some(file) = board.config().load_definitions.clone() {
+            let loaded = http::load_definitions(&api, &file).await;
+            loaded.map_err(|why| StartError::Definitions { file, why })?;
+        }
+        http::serve(api, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
         let connections_max = listener::connections_max();

@@ -12,9 +12,9 @@
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::logins::Logins;
 use crate::operator::Operator;
 use crate::schedules::Scheduler;
-use broker::access::Users;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -40,7 +40,7 @@ use tokio::time::{Instant, timeout_at};
 pub struct Switchboard {
     config: Arc<Config>,
     clock: Clock,
-    users: Arc<Users>,
+    logins: Logins,
     settings: Arc<ConnectionSettings>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
@@ -123,6 +123,8 @@ pub(crate) enum ConnectionMail {
     Events(Vec<ConnectionEvent>),
     /// Describe yourself.
     Inspect(oneshot::Sender<ConnectionView>),
+    /// A user or a vhost was deleted; perhaps yours.
+    Deleted,
 }
 
 /// The receiving ends.
@@ -139,7 +141,6 @@ pub(crate) struct Mailboxes {
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
-    pub(crate) users: Arc<Users>,
     pub(crate) settings: Arc<ConnectionSettings>,
     pub(crate) topology: Topology,
     pub(crate) shards: u16,
@@ -199,7 +200,7 @@ impl Switchboard {
             scheduler: Scheduler::default(),
             config: parts.config,
             clock: parts.clock,
-            users: parts.users,
+            logins: Logins::default(),
             settings: parts.settings,
             topology: RwLock::new(parts.topology),
             shards: lines,
@@ -230,10 +231,9 @@ impl Switchboard {
         self.clock
     }
 
-    /// Who may log in.
-    #[must_use]
-    pub fn users(&self) -> &Arc<Users> {
-        &self.users
+    /// Who is who.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Where the server listens.
@@ -368,8 +368,13 @@ impl Switchboard {
     /// An internal connection, to ask machines what only connections may ask.
     #[must_use]
     pub fn operator(self: &Arc<Self>) -> Operator {
+        self.operator_for(None)
+    }
+
+    /// The same with the rights of a user.
+    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Arc<str>>) -> Operator {
         let (seat, mail) = self.seat(true);
-        Operator::new(Arc::clone(self), seat, mail)
+        Operator::new(Arc::clone(self), seat, user, mail)
     }
 
     // --- for the hosts --------------------------------------------------------------------------------------------
@@ -491,6 +496,14 @@ impl Switchboard {
         let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for line in lines.values().filter(|line| !line.internal) {
             let _gone = line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Close(fault.clone())]));
+        }
+    }
+
+    /// Tells every client's connection that users or vhosts are gone.
+    pub(crate) fn tell_deleted(&self) {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.values().filter(|line| !line.internal) {
+            let _gone = line.mail.send(ConnectionMail::Deleted);
         }
     }
 

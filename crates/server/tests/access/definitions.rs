@@ -1,0 +1,3 @@
+//! Definitions go out and come in.
+
+use super::*;
