@@ -31,6 +31,7 @@ mod serve;
 mod settle;
 mod shaped;
 pub(crate) mod slots;
+mod stream;
 mod timers;
 mod view;
 
@@ -601,6 +602,7 @@ impl<S: Store> Shard<S> {
                 self.out.shards.push((from, ShardInput::TransferStored { transfer }));
             }
             Waiter::Operation { ticket, answer } => self.out.answers.push((ticket, *answer)),
+            Waiter::Stream(queue) => self.stream_is_durable(queue),
             Waiter::Closed => self.out.closed = true,
         }
     }

@@ -4,13 +4,14 @@ use super::facts::Change;
 use super::{Answer, Asker, Catalog, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
 use crate::access::{Resource, Right};
 use crate::command::{
-    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, ShardInput,
+    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
+    ShardInput,
 };
 use crate::identity::limit;
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
-use crate::settings::{DEAD_LETTER_EXCHANGE, QUEUE_TYPE, check_equivalent, is_quorum, redeclared, type_module};
+use crate::settings::{DEAD_LETTER_EXCHANGE, QUEUE_TYPE, check_equivalent, queue_kind, redeclared};
 use crate::topology::{REPLY_TO, is_reply_address};
 use amqp::{Table, Value};
 use std::sync::Arc;
@@ -28,8 +29,9 @@ impl Step<'_> {
         }
         self.check_declare(asker, &wanted)?;
         self.default_type(asker, &mut wanted);
-        if wanted.server_named && is_quorum(&wanted.arguments) {
-            let module = type_module(&wanted.arguments);
+        let kind = queue_kind(&wanted.arguments);
+        if wanted.server_named && kind != QueueKind::Classic {
+            let module = kind.module();
             return Err(precondition_failed(format!("Cannot declare a server-named queue for type {module}")));
         }
         let Some(queue) = self.topology.queue(asker.vhost, &wanted.name) else {
@@ -125,8 +127,8 @@ impl Step<'_> {
         }
         self.check_queue_limit(asker, &wanted.name)?;
         let settings = QueueSettings::parse(&wanted.arguments, &title)?;
-        if settings.quorum {
-            check_quorum(&wanted, &title)?;
+        if settings.keeps_all() {
+            check_lasting(&wanted, &title)?;
         }
         let mut spec = QueueSpec {
             queue: self.next_queue(),
@@ -273,8 +275,8 @@ impl Catalog {
     }
 }
 
-/// Quorum queues are for what must last.
-fn check_quorum(wanted: &DeclareQueue, title: &str) -> Result<(), Fault> {
+/// Quorum queues and streams are for what must last.
+fn check_lasting(wanted: &DeclareQueue, title: &str) -> Result<(), Fault> {
     let flaws =
         [("auto-delete", wanted.auto_delete), ("exclusive-owner", wanted.exclusive), ("non-durable", !wanted.durable)];
     match flaws.iter().find(|(_, is_so)| *is_so) {

@@ -190,7 +190,7 @@ fn declared(api: &Api, spec: &QueueSpec) -> Map<String, Value> {
     let declared = json!({
         "name": &*spec.name,
         "vhost": &*spec.vhost_name,
-        "type": if spec.settings.quorum { "quorum" } else { "classic" },
+        "type": spec.settings.kind.name(),
         "durable": spec.durable,
         "auto_delete": spec.auto_delete,
         "exclusive": spec.owner.is_some(),
@@ -201,7 +201,7 @@ fn declared(api: &Api, spec: &QueueSpec) -> Map<String, Value> {
     });
     let Value::Object(mut object) = declared else { return Map::new() };
     policies::add_to(&mut object, &spec.policies);
-    if spec.settings.quorum {
+    if spec.settings.keeps_all() {
         object.insert("leader".into(), api.node.as_str().into());
         object.insert("members".into(), json!([api.node]));
         object.insert("online".into(), json!([api.node]));

@@ -128,6 +128,7 @@ fn need<'a>(method: &Method, path: &[&'a str]) -> Need<'a> {
         }
         ["queues", vhost, queue, "messages", "move"] => Need::Use(vhost, Right::Configure, Resource::Queue(queue)),
         ["queues", vhost, queue, "messages", ..] => Need::Use(vhost, Right::Read, Resource::Queue(queue)),
+        ["queues", vhost, queue, _, ..] if !reads => Need::Use(vhost, Right::Configure, Resource::Queue(queue)),
         ["exchanges", vhost, exchange, "publish"] => Need::Use(vhost, Right::Write, Resource::Exchange(exchange)),
         ["schedules", vhost, name, ..] if !reads => Need::Schedule(vhost, name),
         ["exchanges" | "queues" | "bindings" | "consumers" | "schedules", vhost, ..] => {
