@@ -13,6 +13,7 @@ mod commands;
 mod failure;
 mod formats;
 mod help;
+mod identity;
 mod limits;
 mod lists;
 mod operations;

@@ -208,6 +208,14 @@ impl Server {
         self.found
     }
 
+    /// Whether it listens to other machines, and no user may log in from one.
+    #[must_use]
+    pub fn serves_nobody_remote(&self) -> bool {
+        let is_remote = self.board.addresses().amqp.iter().any(|address| !address.ip().is_loopback());
+        let local = &self.board.config().loopback_users;
+        is_remote && self.board.topology().users().all(|user| local.iter().any(|name| **name == *user.name))
+    }
+
     /// Waits until the server cannot go on, because its disk failed. The process must end then, at once, without
     /// [`Self::stop`]. Returns a sentence for the operator.
     pub async fn failure(&mut self) -> String {

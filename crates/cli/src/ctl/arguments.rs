@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-const SWITCHES: [Switch; 37] = [
+const SWITCHES: [Switch; 44] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -126,10 +126,17 @@ const SWITCHES: [Switch; 37] = [
     rare("stop", None, false),
     rare("priority", None, true),
     rare("apply-to", None, true),
+    rare("pre-hashed-password", None, false),
+    rare("user", None, true),
+    rare("description", None, true),
+    rare("tags", None, true),
+    rare("default-queue-type", None, true),
+    rare("format", None, true),
+    rare("skip-if-unchanged", None, false),
 ];
 
 /// Options of the commands for messages.
-const OF_MESSAGES: [&str; 13] = [
+const OF_MESSAGES: [&str; 19] = [
     "count",
     "offset",
     "where",
@@ -143,6 +150,12 @@ const OF_MESSAGES: [&str; 13] = [
     "rate",
     "origin",
     "stop",
+    "pre-hashed-password",
+    "user",
+    "description",
+    "tags",
+    "default-queue-type",
+    "format",
 ];
 
 impl Line {

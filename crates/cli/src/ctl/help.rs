@@ -1,6 +1,6 @@
 //! What the commands say about themselves.
 
-use super::commands::{COMMANDS, Command, Run};
+use super::commands::{self, Command, Run};
 use super::formats::{BOLD, PLAIN};
 use std::io::IsTerminal as _;
 
@@ -9,7 +9,7 @@ pub(super) fn overview(program: &str) -> String {
     let mut text =
         format!("\n{}\n\n{program} {GENERAL} <command> [<command options>]\n\nAvailable commands:\n", head("Usage"));
     let mut section = "";
-    for command in COMMANDS {
+    for command in commands::all() {
         if command.section != section {
             section = command.section;
             text.push_str(&format!("\n{}:\n\n", head(section)));

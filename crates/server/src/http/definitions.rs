@@ -194,9 +194,15 @@ pub(crate) async fn load(api: &Arc<Api>, file: &FilePath) -> Result<(), String> 
     import_all(api, &Document::of(object), None).await.map_err(|refusal| refusal.reason())
 }
 
+/// The same as [`import_objects`], whatever permissions the administrator has who imports: some may be in the document.
+async fn import_all(api: &Arc<Api>, document: &Document, only: Option<&str>) -> Result<(), Refusal> {
+    let importer = Caller { is_local: true, ..caller() };
+    rights::on_behalf_of(importer, import_objects(api, document, only)).await
+}
+
 /// Everything in the document that is not there is made, policies and permissions take the place of those that are.
 /// Nothing is deleted. The first thing that cannot be ends it, named.
-async fn import_all(api: &Arc<Api>, document: &Document, only: Option<&str>) -> Result<(), Refusal> {
+async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>) -> Result<(), Refusal> {
     if only.is_none() {
         for user in document.objects("users")? {
             let name = named(&user)?;

@@ -9,9 +9,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use broker::access::Login;
 use broker::command::{CatalogAsk, Outcome, VhostId};
 use broker::identity::{HashAlgorithm, IdentityAsk, PasswordHash, UserLimits, UserRecord};
 use serde_json::{Map, Value, json};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -21,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/users/bulk-delete", post(delete_many))
         .route("/users/without-permissions", get(list_without_permissions))
         .route("/users/{user}", get(show).put(set).delete(delete))
+        .route("/users/{user}/authenticate", post(authenticate))
         .route("/users/{user}/permissions", get(permissions::list_of_user))
         .route("/users/{user}/topic-permissions", get(permissions::list_topics_of_user))
         .route("/auth/hash_password/{password}", get(hash_password))
@@ -118,6 +121,15 @@ async fn delete_many(State(api): Shared, document: Document) -> Result<StatusCod
         ask(&api, IdentityAsk::DeleteUser { name }).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/users/NAME/authenticate`: whether this is the password.
+async fn authenticate(State(api): Shared, Path(name): Path<String>, document: Document) -> Result<StatusCode, Refusal> {
+    let judged = match Login::basic(&name, document.text("password")?.as_bytes()) {
+        Ok(login) => api.board.log_in(login, Ipv4Addr::LOCALHOST.into()).await,
+        Err(refusal) => Err(refusal),
+    };
+    judged.map(|_| StatusCode::NO_CONTENT).map_err(|_| Refusal::bad_request("failed to authenticate"))
 }
 
 /// `GET /api/auth/hash_password/PASSWORD`
