@@ -96,6 +96,12 @@ pub(crate) struct Flags {
     /// The free disk space below which publishers are blocked, such as 2GB [default: 50MB]
     #[arg(long, value_name = "SIZE", env = "LEVERET_DISK_FREE_LIMIT", value_parser = parse_bytes, help_heading = LIMITS)]
     disk_free_limit: Option<u64>,
+    /// Users who can log in from this machine only, with commas between; empty = none [default: guest]
+    #[arg(long, value_name = "USERS", env = "LEVERET_LOOPBACK_USERS", value_delimiter = ',', help_heading = ACCESS)]
+    loopback_users: Option<Vec<String>>,
+    /// Definitions that are imported at each start, as `leveret ctl export_definitions` or RabbitMQ writes them
+    #[arg(long, value_name = "FILE", env = "LEVERET_LOAD_DEFINITIONS", help_heading = ACCESS)]
+    load_definitions: Option<PathBuf>,
 }
 
 /// Runs a server until a signal or a failure ends it.
@@ -155,6 +161,14 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
     });
     writeln!(io::stdout(), "{}", ready_line(&server, &data_dir.display()))?;
     notify::tell(notify::READY);
+    if server.serves_nobody_remote() {
+        tracing::warn!(
+            "clients on other machines cannot log in: there is only the user guest, who may from this one. Make a user: \
+             leveret ctl --data-dir {data} add_user NAME, then leveret ctl --data-dir {data} set_permissions NAME '.*' \
+             '.*' '.*'",
+            data = data_dir.display()
+        );
+    }
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
@@ -293,6 +307,10 @@ impl Flags {
             tls_fail_if_no_peer_cert: self.tls_fail_if_no_peer_cert,
             auth_mechanisms: self.auth_mechanisms,
             proxy_protocol: self.proxy_protocol,
+            loopback_users: self
+                .loopback_users
+                .map(|users| users.into_iter().filter(|user| !user.is_empty()).collect()),
+            load_definitions: self.load_definitions,
             ..Settings::default()
         }
     }
@@ -300,6 +318,7 @@ impl Flags {
 
 const LIMITS: &str = "Limits";
 const TLS: &str = "TLS and login";
+const ACCESS: &str = "Users";
 
 const OPEN_FILES_MIN: u64 = 4096;
 

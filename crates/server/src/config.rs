@@ -95,7 +95,7 @@ pub struct FirstStart {
     /// The first vhost.
     pub vhost: Option<String>,
     /// Who may log in from this machine only.
-    pub loopback_users: Option<Vec<String>>,
+    pub loopback_users: Vec<String>,
     /// A file of definitions.
     pub definitions: Option<PathBuf>,
     /// The type of queues that are declared without one.
@@ -484,7 +484,7 @@ impl Config {
                 tags: said.default_user_tags,
                 permissions: said.default_permissions,
                 vhost: said.default_vhost,
-                loopback_users: said.loopback_users,
+                loopback_users: said.loopback_users.unwrap_or_else(|| vec!["guest".to_owned()]),
                 definitions: said.load_definitions,
                 queue_type: said.default_queue_type,
             },
@@ -595,7 +595,7 @@ impl Config {
             default_permissions: first.permissions,
             default_vhost: first.vhost,
             default_queue_type: first.queue_type,
-            loopback_users: first.loopback_users,
+            loopback_users: Some(first.loopback_users),
             load_definitions: first.definitions,
         }
     }
