@@ -36,6 +36,11 @@ async fn export(State(api): Shared, listing: Listing) -> Json<Value> {
     document["vhosts"] = records()
         .map(|record| {
             let mut vhost = vhosts::definition(record);
+            if record.default_queue_type.is_none()
+                && let Some(vhost) = vhost.as_object_mut()
+            {
+                vhost.remove("default_queue_type");
+            }
             let limits = limits::of_vhost(record.limits);
             vhost["limits"] = if limits.is_empty() { json!([]) } else { limits.into() };
             vhost
