@@ -219,7 +219,7 @@ async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>)
         }
         for permission in document.objects("permissions")? {
             let (vhost, user) = (vhost_of(api, &permission, None)?, permission.text("user")?.to_owned());
-            let set = IdentityAsk::SetPermission(permissions::read(vhost, &user, &permission)?);
+            let set = IdentityAsk::SetPermission(Box::new(permissions::read(vhost, &user, &permission)?));
             change(api, set).await.map_err(|refusal| refusal.about(&format!("permission of user '{user}'")))?;
         }
     }
