@@ -196,7 +196,7 @@ pub enum IdentityAsk {
         name: String,
     },
     /// The user may do this. → `Applied`, or `Missed` if there is no such user or vhost.
-    SetPermission(Permission),
+    SetPermission(Box<Permission>),
     /// The user may do nothing in the vhost. → `Applied`, or `Missed`
     ClearPermission {
         /// The vhost.

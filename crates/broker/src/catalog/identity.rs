@@ -41,7 +41,7 @@ impl Step<'_> {
                 Some(self.put_user(&name, password, tags, limits)?)
             }
             IdentityAsk::DeleteUser { name } => self.delete_user(&name),
-            IdentityAsk::SetPermission(permission) => self.set_permission(permission),
+            IdentityAsk::SetPermission(permission) => self.set_permission(*permission),
             IdentityAsk::ClearPermission { vhost, user } => {
                 let removed = self.topology.remove_permission(vhost, &user);
                 removed.map(|_| vec![Change::Forget(permission_key(vhost, &user))])

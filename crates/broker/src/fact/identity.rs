@@ -21,6 +21,7 @@ use amqp::{Table, Value};
 use bytes::Bytes;
 
 /// A fact of this kind.
+#[expect(clippy::large_enum_variant, reason = "each is taken apart as soon as it is read")]
 pub(crate) enum IdentityFact {
     Begun,
     Vhost(VhostRecord),

@@ -36,6 +36,11 @@ async fn export(State(api): Shared, listing: Listing) -> Json<Value> {
     document["vhosts"] = records()
         .map(|record| {
             let mut vhost = vhosts::definition(record);
+            if record.default_queue_type.is_none()
+                && let Some(vhost) = vhost.as_object_mut()
+            {
+                vhost.remove("default_queue_type");
+            }
             let limits = limits::of_vhost(record.limits);
             vhost["limits"] = if limits.is_empty() { json!([]) } else { limits.into() };
             vhost
@@ -214,7 +219,7 @@ async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>)
         }
         for permission in document.objects("permissions")? {
             let (vhost, user) = (vhost_of(api, &permission, None)?, permission.text("user")?.to_owned());
-            let set = IdentityAsk::SetPermission(permissions::read(vhost, &user, &permission)?);
+            let set = IdentityAsk::SetPermission(Box::new(permissions::read(vhost, &user, &permission)?));
             change(api, set).await.map_err(|refusal| refusal.about(&format!("permission of user '{user}'")))?;
         }
     }

@@ -115,7 +115,7 @@ async fn set(
 ) -> Result<StatusCode, Refusal> {
     let vhost = ends(&api, &vhost, &user)?;
     let existed = api.board.topology().permission(vhost, &user).is_some();
-    change(&api, IdentityAsk::SetPermission(read(vhost, &user, &document)?)).await?;
+    change(&api, IdentityAsk::SetPermission(Box::new(read(vhost, &user, &document)?))).await?;
     Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
 }
 

@@ -87,6 +87,7 @@ fn sorted(document: &Value) -> Value {
 async fn what_goes_out_of_one_server_makes_another_alike() {
     let one = Desk::open().await;
     one.send("POST", "/definitions", of_rabbitmq(), 204).await;
+    one.permit("prod", "guest", [".*", ".*", ".*"]).await;
     let schedule = json!({"cron": "0 5 * * *", "routing_key": "tasks", "payload": "x", "exchange": ""});
     one.send("PUT", "/schedules/prod/nightly", schedule, 201).await;
     one.send("PUT", "/users/ours", json!({"password": "pw", "tags": "monitoring"}), 201).await;
