@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// The mechanisms offered in connection.start unless the configuration says otherwise.
 pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
 
+/// HTTP's way to log in.
+pub const BASIC: &str = "Basic";
+
 /// Login by the certificate that the client showed to TLS.
 pub const EXTERNAL: &str = "EXTERNAL";
 
@@ -96,7 +99,7 @@ impl Login {
     /// # Errors
     /// [`Refusal::Refused`].
     pub fn basic(user: &str, password: &[u8]) -> Result<Self, Refusal> {
-        Self::new("Basic", user.as_bytes(), password)
+        Self::new(BASIC, user.as_bytes(), password)
     }
 
     /// The user that a verified client certificate stands for.

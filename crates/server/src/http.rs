@@ -75,7 +75,6 @@ pub(crate) struct Api {
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
     cluster_name: RwLock<String>,
-    attempts: cluster::Attempts,
     dead_letters: metrics::DeadLetters,
 }
 
@@ -103,7 +102,6 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         backup: Arc::new(backup),
         redrives: Redrives::default(),
         cluster_name: RwLock::new(footprint::node_name()),
-        attempts: cluster::Attempts::default(),
         dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
     })

@@ -7,7 +7,7 @@
 
 use crate::passwords;
 use crate::switchboard::Switchboard;
-use broker::access::{Denial, Login, Refusal, User};
+use broker::access::{BASIC, Denial, Login, Refusal, User};
 use broker::command::{Admission, VhostId};
 use broker::connection::HostQuestion;
 use broker::identity::UserRecord;
@@ -30,7 +30,8 @@ pub(crate) struct Logins {
     /// For threads that check passwords.
     places: Semaphore,
     census: Mutex<Census>,
-    attempts: Mutex<Attempts>,
+    /// Over AMQP, and over HTTP.
+    attempts: Mutex<[Attempts; 2]>,
 }
 
 /// Attempts to log in since the server started.
@@ -88,19 +89,18 @@ impl Switchboard {
     /// # Errors
     /// [`Refusal`]
     pub(crate) async fn log_in(&self, login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
+        let is_http = login.mechanism == BASIC;
         let judged = self.judge(&login, peer, is_local).await;
         let mut attempts = locked(&self.logins().attempts);
-        match &judged {
-            Ok(_) => attempts.succeeded += 1,
-            Err(_) => attempts.failed += 1,
-        }
+        let Attempts { succeeded, failed } = &mut attempts[usize::from(is_http)];
+        *(if judged.is_ok() { succeeded } else { failed }) += 1;
         judged
     }
 
     async fn judge(&self, login: &Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let logins = self.logins();
         let user = self.topology().user(&login.user).cloned();
-        if !is_local && self.config().first.loopback_users.iter().any(|only| *only == login.user) {
+        if !is_local && self.config().first.loopback_users.contains(&login.user) {
             return Err(login.refused(Denial::NotLocal));
         }
         if login.is_proven {
@@ -210,9 +210,14 @@ impl Switchboard {
 }
 
 impl Logins {
-    /// Attempts since the server started.
-    pub(crate) fn attempts(&self) -> Attempts {
-        *locked(&self.attempts)
+    /// Attempts since the server started, or somebody forgot them, by protocol.
+    pub(crate) fn attempts(&self) -> [(&'static str, Attempts); 2] {
+        let [amqp, http] = *locked(&self.attempts);
+        [("amqp091", amqp), ("http", http)]
+    }
+
+    pub(crate) fn forget_attempts(&self) {
+        *locked(&self.attempts) = Default::default();
     }
 
     fn digest(&self, user: &UserRecord, login: &Login) -> Option<[u8; 32]> {

@@ -39,7 +39,6 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
                 Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
                 Err(refusal) => Err(refusal),
             };
-            api.attempts.count(judged.is_ok());
             match judged {
                 Ok(user) => Caller { user, is_local: false },
                 Err(refusal) => {

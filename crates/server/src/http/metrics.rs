@@ -13,6 +13,7 @@ use super::samples::{Totals, totals};
 use super::{Api, Shared, cluster, overview};
 use crate::disk_times::SyncTimes;
 use crate::footprint;
+use crate::logins::Attempts;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
@@ -76,11 +77,13 @@ async fn detailed(State(api): Shared, Query(query): Query<Vec<(String, String)>>
         look.write_node(&api, "rabbitmq_detailed_", &mut page);
     }
     if has("auth_attempt_metrics") {
-        let (succeeded, failed) = api.attempts.counted();
+        let counted = api.board.logins().attempts();
+        let sum = |of: fn(&Attempts) -> u64| counted.iter().map(|(_, attempts)| of(attempts)).sum::<u64>();
+        let (succeeded, failed) = (sum(|attempts| attempts.succeeded), sum(|attempts| attempts.failed));
         for (name, help, number) in [
-            ("auth_attempts_total", "Logins tried over HTTP", succeeded + failed),
-            ("auth_attempts_succeeded_total", "Logins over HTTP that succeeded", succeeded),
-            ("auth_attempts_failed_total", "Logins over HTTP that failed", failed),
+            ("auth_attempts_total", "Logins that were tried", succeeded + failed),
+            ("auth_attempts_succeeded_total", "Logins that succeeded", succeeded),
+            ("auth_attempts_failed_total", "Logins that failed", failed),
         ] {
             page.put_one((&format!("rabbitmq_detailed_{name}"), "counter", help), number);
         }

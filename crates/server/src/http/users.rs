@@ -1,4 +1,4 @@
-//! `/api/users`, and what goes with them: passwords, and attempts to log in.
+//! `/api/users`, and what goes with them: passwords.
 
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
@@ -136,17 +136,6 @@ async fn hash_password(Path(password): Path<String>) -> Result<Json<Value>, Refu
     let hash = passwords::hashed_for_rabbitmq(password.as_bytes());
     let hash = hash.map_err(|_| Refusal::bad_request("the system gives no random bytes"))?;
     Ok(Json(json!({"ok": hash})))
-}
-
-/// `GET /api/auth/attempts/NODE`
-async fn attempts(State(api): Shared, Path(_node): Path<String>) -> Json<Value> {
-    let attempts = api.board.logins().attempts();
-    Json(json!([{
-        "protocol": "all",
-        "auth_attempts": attempts.succeeded + attempts.failed,
-        "auth_attempts_failed": attempts.failed,
-        "auth_attempts_succeeded": attempts.succeeded,
-    }]))
 }
 
 pub(super) fn describe(user: &UserRecord) -> Value {
