@@ -125,7 +125,8 @@ pub(crate) fn sources(flags: &Flags) -> Result<Vec<Source>, ConfigError> {
 fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
     let sources = sources(flags)?;
     let config = Config::from_sources(&sources)?;
-    Ok((config, sources.into_iter().flat_map(|source| source.warnings).collect()))
+    let warnings = sources.into_iter().flat_map(|source| source.warnings).chain(config.warnings()).collect();
+    Ok((config, warnings))
 }
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {

@@ -448,6 +448,12 @@ impl Settings {
     }
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self::new(&[]).expect("the defaults go together")
+    }
+}
+
 impl Config {
     /// Takes each key from the first of `sources` that has it, else its default.
     ///
@@ -551,6 +557,15 @@ impl Config {
             Mechanism::External => "EXTERNAL",
         });
         names.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is said in vain: one sentence each. (Until the first start makes what [`FirstStart`] says.)
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let first = Self { first: self.first.clone(), ..Self::default() }.explain(&[]);
+        let usual = Self::default().explain(&[]);
+        let said = first.into_iter().map(|(key, ..)| key).filter(|key| usual.iter().all(|(other, ..)| other != key));
+        said.map(|key| format!("{key} is read and has no effect yet")).collect()
     }
 
     /// What would have to be said for this.
@@ -886,6 +901,14 @@ mod tests {
         assert_eq!(of("amqp"), ("[\"127.0.0.1:5672\",\"[::1]:5672\"]", "default"));
         assert_eq!(of("default_pass"), ("\"<hidden>\"", "leveret.toml, line 2"));
         assert!(!format!("{config:?}{shown:?}{sources:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn what_has_no_effect_yet_is_named() {
+        let said = Settings { default_user: Some("app".into()), loopback_users: Some(vec![]), ..Settings::default() };
+        let expected = ["default_user is read and has no effect yet", "loopback_users is read and has no effect yet"];
+        assert_eq!(Config::new(&[said]).unwrap().warnings(), expected);
+        assert!(Config::default().warnings().is_empty());
     }
 
     #[test]

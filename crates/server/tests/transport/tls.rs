@@ -228,3 +228,13 @@ async fn what_is_not_tls_is_dropped() {
     assert!(answer.len() < 10 && !answer.starts_with(b"\x01"), "an alert of TLS at most: {answer:?}");
     assert_eq!(desk.server.board().churn().opened, 0);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_handshake_is_dropped() {
+    let desk = Desk::open(false, |config| config.handshake_timeout_ms = 50).await;
+    let mut silent = tokio::net::TcpStream::connect(desk.amqps).await.unwrap();
+    let mut answer = Vec::new();
+    silent.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"");
+    assert_eq!(desk.server.board().churn().opened, 0);
+}
