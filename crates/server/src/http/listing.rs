@@ -180,7 +180,7 @@ impl Listing {
         Ok(())
     }
 
-    fn name_filter(&self) -> Result<Option<Box<dyn Fn(&str) -> bool>>, Refusal> {
+    fn name_filter(&self) -> Result<Option<NameFilter>, Refusal> {
         let Some(wanted) = self.name.as_deref().filter(|name| !name.is_empty()) else { return Ok(None) };
         if is_true(self.use_regex.as_deref()) {
             let pattern = RegexBuilder::new(wanted).case_insensitive(true).build();
@@ -209,6 +209,9 @@ fn history(age: &Option<String>, step: &Option<String>) -> Option<(u64, u64)> {
     let ms = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok().map(|seconds| u64::from(seconds) * 1000);
     Some((ms(age)?, ms(step)?))
 }
+
+/// Whether a name is wanted.
+type NameFilter = Box<dyn Fn(&str) -> bool>;
 
 /// Where a page begins in a list of that length.
 fn first_of(page: usize, page_size: usize, length: usize) -> Result<usize, Refusal> {
