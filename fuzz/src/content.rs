@@ -56,7 +56,7 @@ pub(crate) fn queue_arguments(random: &mut Random) -> Table {
             9 => ("x-single-active-consumer", Value::Bool(random.one_in(2))),
             10 => ("x-delivery-limit", small),
             11 => ("x-consumer-timeout", Value::I32(random.below(3000) as i32)),
-            12 | 13 => ("x-queue-type", text(random.pick(&["classic", "quorum"]))),
+            12 | 13 => ("x-queue-type", text(random.pick(&["classic", "quorum", "stream"]))),
             14 => ("x-anything", value(random, 2)),
             _ => ("x-queue-mode", text("lazy")),
         };

@@ -10,9 +10,11 @@ mod copies;
 mod outputs;
 mod queues;
 mod restarts;
+mod streams;
 
 pub use content::{Confirm, Content, Deaths, Draft, GROUP_KEY, Message, REPLY_TO, Receipt, Sight, Target};
 
+use crate::plan::STREAM;
 use crate::trace;
 use amqp::{ChannelId, Properties};
 use broker::command::{CallId, ChannelKey, Command, ConnectionId, QueueId, Seq, Settlement, ShardId, ShardInput};
@@ -21,12 +23,16 @@ use broker::operation::{Act, Operation, Scan};
 use copies::{Copy, Place, State};
 use queues::Queue;
 use std::collections::{BTreeMap, BTreeSet};
+use streams::Stream;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Ledger {
     messages: Vec<Message>,
     queues: BTreeMap<QueueId, Queue>,
+    streams: BTreeMap<QueueId, Stream>,
+    /// In which one a message is, and at which offset.
+    in_streams: BTreeMap<usize, (QueueId, usize)>,
     /// Where delivered messages are held.
     held: BTreeMap<(QueueId, Seq), Place>,
     by_channel: BTreeMap<ChannelKey, BTreeSet<(QueueId, Seq)>>,
@@ -134,7 +140,9 @@ impl Ledger {
         if let Some(copy) = message.copies.iter().find(|copy| !copy.is_answered) {
             panic!("m{number} is confirmed, and its shard has not stored it: {copy:?}");
         }
+        assert!(self.is_stored_in_stream(number), "m{number} is confirmed, and its stream has not stored it");
         if let Target::Queue(name) = &message.target
+            && name != STREAM
             && message.copies.is_empty()
             && self.queues.values().any(|queue| queue.is_always_there(name))
         {
@@ -161,6 +169,8 @@ impl Ledger {
                 let owner = self.addresses.get(&address).copied();
                 assert_eq!(owner, Some(client), "reply m{number} is somebody else's");
             }
+            // It comes as often as somebody reads it.
+            Receipt::Delivery { queue, .. } if queue == STREAM => {}
             Receipt::Delivery { queue, .. } => {
                 // Requests tell whose address it is.
                 if let Some(address) = content.reply_address() {

@@ -389,6 +389,18 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
             });
         }
     }
+    // One that keeps everything; drawn aside as well.
+    if aside.one_in(4) {
+        queues.push(QueuePlan {
+            name: STREAM.to_owned(),
+            durable: true,
+            auto_delete: false,
+            exclusive: false,
+            is_volatile: false,
+            in_fanout: aside.one_in(2),
+            arguments: table(&[("x-queue-type", "stream".into())]),
+        });
+    }
     queues
 }
 
@@ -400,6 +412,8 @@ fn leads_to(queues: &[QueuePlan], name: &str) -> bool {
 
 /// A topic exchange that comes and goes, and gets what the fanout exchange gets.
 pub const SIDE: &str = "side";
+/// The stream, where there is one.
+pub const STREAM: &str = "stream";
 /// The fanout exchange that some queues are bound to.
 pub const FANOUT: &str = "everyone";
 

@@ -42,6 +42,7 @@ CLIENTS = {
     "pika": ([], [PYTHON, HERE / "pika_test.py"]),
     "aio-pika": ([], [PYTHON, HERE / "aio_pika_test.py"]),
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
+    "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
         [["javac", "-cp", JARS, "-d", WORK / "java", HERE / "java" / "CompatTest.java"]],
@@ -196,6 +197,7 @@ def run_client(name, binary, broker):
         environment.update(
             AMQP_HOST="127.0.0.1", AMQP_PORT=str(server.amqp), HTTP_PORT=str(server.http),
             LEVERET_PID=str(server.process.pid), CONTROL_PORT=str(server.control.getsockname()[1]),
+            LEVERET_DATA_DIR=str(server.directory / "data"), PATH=f"{binary.parent}:{os.environ['PATH']}",
         )
     try:
         process = subprocess.Popen(

@@ -73,6 +73,9 @@ impl Field {
 const MORE_FLAGS: u16 = 1;
 const UNUSED_FLAG: u16 = 2;
 
+/// A long in a table: its tag and itself.
+const LONG_BYTES: usize = 9;
+
 /// What a string that is not UTF-8 reads as.
 const NOT_TEXT: &str = "\u{FFFD}";
 
@@ -205,6 +208,35 @@ impl<'a> Properties<'a> {
     #[must_use]
     pub fn cluster_id(&self) -> Option<&'a str> {
         self.text(Field::ClusterId)
+    }
+
+    /// Appends the raw octets with one header more, a long of this name (at most 255 octets), in the place of any of that
+    /// name. Nothing is decoded unless there is one.
+    pub fn put_with_header(&self, name: &str, number: i64, out: &mut BytesMut) {
+        if self.header(name).is_some() {
+            let mut list = PropertyList::from(self);
+            list.headers.get_or_insert_default().insert(name, Value::I64(number));
+            return list.encode(out);
+        }
+        let mut reader = Reader::new(self.list);
+        for before in self.present().take_while(|field| (*field as u16) < Field::Headers as u16) {
+            let _ = before.skip(&mut reader);
+        }
+        let (before, entry_bytes) = (self.list.len() - reader.rest().len(), 1 + name.len() + LONG_BYTES);
+        let (before, from) = self.list.split_at(before);
+        let (table, after) = match from.split_first_chunk::<4>() {
+            Some((length, rest)) if self.has_headers() => rest.split_at(u32::from_be_bytes(*length) as usize),
+            _ => (&[][..], from),
+        };
+        out.reserve(2 + before.len() + 4 + table.len() + entry_bytes + after.len());
+        out.put_u16(self.flags | Field::Headers.flag());
+        out.put_slice(before);
+        out.put_u32((table.len() + entry_bytes) as u32);
+        out.put_slice(table);
+        put_shortstr_octets(out, name.as_bytes());
+        out.put_u8(b'l');
+        out.put_i64(number);
+        out.put_slice(after);
     }
 
     fn text(&self, field: Field) -> Option<&'a str> {
@@ -427,6 +459,16 @@ mod tests {
             let properties = Properties::parse(&raw).unwrap();
             prop_assert_eq!(properties.has_headers(), list.headers.is_some());
             prop_assert_eq!(PropertyList::from(&properties), list);
+        }
+
+        #[test]
+        fn a_header_is_added_or_replaced(list in any_list(), number in any::<i64>(), name in "[a-c]") {
+            let raw = encoded(&list);
+            let mut out = BytesMut::new();
+            Properties::parse(&raw).unwrap().put_with_header(&name, number, &mut out);
+            let mut expected = list;
+            expected.headers.get_or_insert_default().insert(name, Value::I64(number));
+            prop_assert_eq!(PropertyList::from(&Properties::parse(&out).unwrap()), expected);
         }
 
         #[test]

@@ -8,8 +8,11 @@ use amqp::{ReplyCode, Table, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The mechanisms offered in connection.start.
+/// The mechanisms offered in connection.start unless the configuration says otherwise.
 pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
+
+/// Login by the certificate that the client showed to TLS.
+pub const EXTERNAL: &str = "EXTERNAL";
 
 /// All users.
 #[derive(Debug)]
@@ -105,7 +108,9 @@ impl Refusal {
     pub fn log_text(&self) -> String {
         match self {
             Self::UnknownMechanism { mechanism } => {
-                format!("the client chose authentication mechanism '{mechanism}'; only {MECHANISMS} are offered")
+                format!(
+                    "the client chose authentication mechanism '{mechanism}'; it is not offered: see auth_mechanisms, and for EXTERNAL the client needs a certificate that names its user"
+                )
             }
             Self::Malformed { mechanism, why } => format!("malformed {mechanism} response: {why}"),
             Self::Refused { user, why: Denial::Credentials, .. } => {
@@ -156,6 +161,19 @@ impl Users {
             }
             _ => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
         }
+    }
+
+    /// Lets in the user that a verified client certificate stands for.
+    ///
+    /// # Errors
+    /// [`Refusal::Refused`]: no such user, or not from there.
+    pub fn login_external(&self, user: &str, peer_is_loopback: bool) -> Result<User, Refusal> {
+        let refused = |why| Refusal::Refused { mechanism: EXTERNAL, user: user.to_owned(), why };
+        let (name, account) = self.accounts.get_key_value(user).ok_or_else(|| refused(Denial::Credentials))?;
+        if account.loopback_only && !peer_is_loopback {
+            return Err(refused(Denial::NotLocal));
+        }
+        Ok(User { name: Arc::clone(name), tags: account.tags.clone() })
     }
 
     /// Judges HTTP's Basic authentication.

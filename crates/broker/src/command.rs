@@ -14,6 +14,7 @@ pub use crate::queue::retry::{Backoff, Retry};
 use crate::schedule::{Fire, Schedule};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 pub use store::{QueueId, Seq};
 
@@ -293,7 +294,7 @@ impl Publish {
 pub struct Settle {
     /// Where it came from.
     pub queue: QueueId,
-    /// Its place there.
+    /// Its place there, or what [`Delivery::seq`] was.
     pub seq: Seq,
     /// How many there are, this one and those in the places that follow; never 0.
     pub count: u32,
@@ -336,7 +337,7 @@ pub struct Consume {
     pub prefetch: u32,
     /// Its client can be told that it is cancelled (`consumer_cancel_notify`).
     pub hears_cancel: bool,
-    /// The consumer's arguments: `x-priority`, `x-consumer-timeout`, others kept for listings.
+    /// The consumer's arguments: `x-priority`, `x-consumer-timeout`, `x-stream-offset`, others kept for listings.
     pub arguments: Table,
 }
 
@@ -426,6 +427,9 @@ pub struct Delivery {
     pub redelivered: bool,
     /// Failed deliveries so far, where the queue shows them ([`QueueSettings::shows_attempts`]), else 0.
     pub attempts: u32,
+    /// Its place in a stream, one more than the offset that the consumer is told; the `seq` of such a delivery stands for
+    /// the delivery.
+    pub place: Option<NonZeroU64>,
     /// Settled as it is sent.
     pub no_ack: bool,
     /// The message.
@@ -433,6 +437,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Its offset, if it is from a stream.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.place.map(|place| place.get() - 1)
+    }
+
     /// What it takes of the connection's window (see [`Command::Drained`]).
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
@@ -646,6 +656,12 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
+    /// From the server: how long deliveries may stay unacked for consumers to come, unless they or their queue say
+    /// otherwise; 0 = for ever.
+    ConsumerTimeout {
+        /// In milliseconds.
+        timeout_ms: u64,
+    },
     /// From the catalog: queues are like this from now on. Only what policies can change differs. At a start it comes
     /// before anything else, all queues in one, so that none is served as if there were no policies.
     ChangeQueues {
@@ -824,8 +840,8 @@ pub struct QueueSpec {
 /// A queue's arguments, checked and typed. `None` = no such argument.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueSettings {
-    /// `x-queue-type`: quorum queues show `x-delivery-count` and keep every message, whatever its delivery mode.
-    pub quorum: bool,
+    /// `x-queue-type`.
+    pub kind: QueueKind,
     /// `x-message-ttl`.
     pub message_ttl_ms: Option<u64>,
     /// `x-expires`.
@@ -866,13 +882,68 @@ pub struct QueueSettings {
     pub in_flight_max: Option<u32>,
     /// `x-message-deduplication` and what belongs to it: which messages the queue takes one of only.
     pub deduplication: Option<Deduplication>,
+    /// `x-max-age` of a stream, in milliseconds: what was appended longer ago goes.
+    pub max_age_ms: Option<u64>,
+    /// `x-stream-max-segment-size-bytes`: a stream that is too long drops no more than that at a time.
+    pub segment_bytes: Option<u64>,
+}
+
+/// `x-queue-type`: what a queue does with its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Each message goes to one consumer, and leaves when that has settled it.
+    #[default]
+    Classic,
+    /// The same; consumers see `x-delivery-count`, and every message is kept, whatever its delivery mode.
+    Quorum,
+    /// Messages stay, and each consumer reads them from where it wants.
+    Stream,
+}
+
+impl QueueKind {
+    /// In the words of clients.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// In the words of RabbitMQ's errors.
+    pub(crate) fn module(self) -> &'static str {
+        match self {
+            Self::Classic => "rabbit_classic_queue",
+            Self::Quorum => "rabbit_quorum_queue",
+            Self::Stream => "rabbit_stream_queue",
+        }
+    }
 }
 
 impl QueueSettings {
+    /// Whether it is a quorum queue.
+    #[must_use]
+    pub fn is_quorum(&self) -> bool {
+        self.kind == QueueKind::Quorum
+    }
+
+    /// Whether it is a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.kind == QueueKind::Stream
+    }
+
+    /// Whether it keeps every message, whatever its delivery mode.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.kind != QueueKind::Classic
+    }
+
     /// Whether consumers see how often deliveries of a message failed (`x-delivery-count`, `x-acquired-count`).
     #[must_use]
     pub fn shows_attempts(&self) -> bool {
-        self.quorum || self.delivery_limit.is_some() || self.delayed_retry.is_some()
+        self.is_quorum() || self.delivery_limit.is_some() || self.delayed_retry.is_some()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::command::{
     CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
     DeclareQueue, Fault, Now, Outcome, QueueRef, ShardId, VhostId,
 };
-use crate::inspect::{ChannelCounters, ConnectionView};
+use crate::inspect::{ChannelCounters, ConnectionView, TlsView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
@@ -228,6 +228,9 @@ pub struct Connection {
     pub(crate) client: Client,
     pub(crate) user: String,
     mechanism: &'static str,
+    tls: Option<Arc<TlsView>>,
+    /// Whoever sends through it is elsewhere, whatever its address says.
+    is_led_from_elsewhere: bool,
     pub(crate) vhost: VhostId,
     pub(crate) vhost_name: Arc<str>,
     pub(crate) frame_max: u32,
@@ -342,6 +345,8 @@ impl Connection {
             id,
             users,
             peer,
+            tls: None,
+            is_led_from_elsewhere: false,
             phase: Phase::AwaitHeader,
             client: Client::default(),
             user: String::new(),
@@ -378,6 +383,16 @@ impl Connection {
             closed_channels: ChannelCounters::default(),
             settings,
         }
+    }
+
+    /// Its bytes came through TLS: what that came to. To be said before the first of them.
+    pub fn secure(&mut self, tls: Arc<TlsView>) {
+        self.tls = Some(tls);
+    }
+
+    /// Its client is a browser that a page of somebody else's made connect: what this machine alone may do, it may not.
+    pub fn distrust_address(&mut self) {
+        self.is_led_from_elsewhere = true;
     }
 
     /// Its id.
@@ -545,6 +560,7 @@ impl Connection {
             user: self.user.clone(),
             vhost: self.vhost_name.to_string(),
             mechanism: self.mechanism,
+            tls: self.tls.clone(),
             heartbeat_s: self.heartbeat_s,
             frame_max: self.frame_max,
             channel_max: self.channel_max,

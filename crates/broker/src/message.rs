@@ -115,12 +115,14 @@ impl Message {
     }
 
     /// Raw property flags and list, as published.
+    #[inline]
     #[must_use]
     pub fn properties(&self) -> &[u8] {
         &self.bytes[self.properties_at as usize..self.body_at as usize]
     }
 
     /// The body.
+    #[inline]
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_at as usize..]
@@ -140,6 +142,7 @@ impl Message {
     }
 
     /// The exchange and the routing key as they stand in methods: two short strings.
+    #[inline]
     #[must_use]
     pub fn names(&self) -> &[u8] {
         &self.bytes[1..self.properties_at as usize - PROPERTIES_LENGTH_BYTES]

@@ -4,7 +4,8 @@
 //! policies one more. They are never merged with others of their kind. What an object is like follows from its own
 //! arguments, that policy and that operator policy: see [`effective`].
 
-use crate::command::{Fault, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
+use crate::command::{Fault, QueueKind, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
+use crate::queue::stream::age_ms;
 use crate::settings::{DEDUPLICATION_KEYS, deduplication, delayed_retry, rate, term};
 use amqp::{ReplyCode, Table, Value};
 use fancy_regex::{Regex, RegexBuilder};
@@ -126,12 +127,13 @@ impl AppliesTo {
         found.ok_or_else(|| invalid(format!("apply-to '{name}' unrecognised; should be one of: {}", names())))
     }
 
-    fn takes_queue(self, is_quorum: bool) -> bool {
+    fn takes_queue(self, kind: QueueKind) -> bool {
         match self {
             Self::All | Self::Queues => true,
-            Self::ClassicQueues => !is_quorum,
-            Self::QuorumQueues => is_quorum,
-            Self::Streams | Self::Exchanges => false,
+            Self::ClassicQueues => kind == QueueKind::Classic,
+            Self::QuorumQueues => kind == QueueKind::Quorum,
+            Self::Streams => kind == QueueKind::Stream,
+            Self::Exchanges => false,
         }
     }
 
@@ -171,8 +173,8 @@ impl Policy {
 
     /// Whether it could apply to a queue of this name and type.
     #[must_use]
-    pub fn matches_queue(&self, name: &str, is_quorum: bool) -> bool {
-        self.applies_to.takes_queue(is_quorum) && self.pattern.is_in(name)
+    pub fn matches_queue(&self, name: &str, kind: QueueKind) -> bool {
+        self.applies_to.takes_queue(kind) && self.pattern.is_in(name)
     }
 
     /// Whether it could apply to an exchange of this name.
@@ -291,6 +293,9 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
     if applied.user.is_none() && applied.operator.is_none() {
         return own;
     }
+    if own.is_stream() {
+        return effective_stream(own, applied);
+    }
     let overflow = applied.first("overflow").map(QueueSettings::overflow_named);
     let has_own_overflow = arguments.contains_key("x-overflow");
     let said = applied.each().filter_map(|policy| policy.number("delivery-limit"));
@@ -305,7 +310,7 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
         expires_ms: applied.least(own.expires_ms, "expires"),
         length_max: applied.least(own.length_max, "max-length"),
         bytes_max: applied.least(own.bytes_max, "max-length-bytes"),
-        overflow: overflow.filter(|_| own.quorum || !has_own_overflow).unwrap_or(own.overflow),
+        overflow: overflow.filter(|_| own.is_quorum() || !has_own_overflow).unwrap_or(own.overflow),
         dead_letter_key: own.dead_letter_key.or_else(|| applied.first("dead-letter-routing-key").map(str::to_owned)),
         dead_letter_exchange: own
             .dead_letter_exchange
@@ -321,6 +326,16 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
         in_flight_max: applied.fewest(own.in_flight_max, "max-in-flight"),
         group_in_flight_max: applied.fewest(own.group_in_flight_max, "group-max-in-flight"),
         deduplication: own.deduplication.or_else(|| applied.each().find_map(|said| deduplication(&said.definition))),
+        ..own
+    }
+}
+
+/// The same for a stream: it has three settings, and what policies say comes before its own (RabbitMQ).
+fn effective_stream(own: QueueSettings, applied: &Applied) -> QueueSettings {
+    QueueSettings {
+        bytes_max: applied.least(None, "max-length-bytes").or(own.bytes_max),
+        max_age_ms: applied.first("max-age").and_then(age_ms).or(own.max_age_ms),
+        segment_bytes: applied.least(None, "stream-max-segment-size-bytes").or(own.segment_bytes),
         ..own
     }
 }
@@ -372,6 +387,8 @@ enum Values {
     Rate,
     /// True or false.
     Flag,
+    /// As `x-max-age`.
+    Age,
     /// Anything: it means nothing here.
     Anything,
 }
@@ -385,6 +402,7 @@ impl Values {
             Self::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
             Self::Rate => rate(value).is_some(),
             Self::Flag => value.as_bool().is_some(),
+            Self::Age => value.as_str().and_then(age_ms).is_some(),
             Self::Anything => true,
         }
     }
@@ -415,7 +433,7 @@ const fn key(name: &'static str, title: &'static str, value: Values, merge: Merg
     Key { name, title, value, merge, is_operators }
 }
 
-/// Every key that RabbitMQ has; those after `consumer-timeout-action`, which is ours, are taken and mean nothing on one node.
+/// Every key that RabbitMQ has; those after `stream-max-segment-size-bytes` are taken and mean nothing on one node.
 const KEYS: &[Key] = &[
     key("alternate-exchange", "alternate exchange name", Values::Text, Merge::Operators, false),
     key("dead-letter-exchange", "dead letter exchange name", Values::Text, Merge::Operators, false),
@@ -476,6 +494,8 @@ const KEYS: &[Key] = &[
     key("x-cache-persistence", "cache persistence", Values::OneOf(&["disk", "memory"]), Merge::Operators, false),
     key("x-deduplication-header", "deduplication header", Values::Text, Merge::Operators, false),
     key("x-deduplication-key", "deduplication key", Values::OneOf(&DEDUPLICATION_KEYS), Merge::Operators, false),
+    key("max-age", "max age", Values::Age, Merge::Operators, false),
+    key("stream-max-segment-size-bytes", "segment size", Values::From(1, i64::MAX), Merge::Least, false),
     key("consumer-disconnected-timeout", "disconnected timeout", Values::From(0, i64::MAX), Merge::Least, false),
     key("max-in-memory-length", "maximum memory in bytes", Values::From(0, i64::MAX), Merge::Least, true),
     key("max-in-memory-bytes", "maximum memory in bytes", Values::From(0, i64::MAX), Merge::Least, true),
@@ -484,8 +504,6 @@ const KEYS: &[Key] = &[
     key("queue-master-locator", "queue master locator value", Values::Text, Merge::Operators, false),
     key("queue-mode", "queue-mode value", Values::OneOf(&["default", "lazy"]), Merge::Operators, false),
     key("queue-version", "queue-version value", Values::From(1, 2), Merge::Operators, true),
-    key("max-age", "max age", Values::Text, Merge::Operators, false),
-    key("stream-max-segment-size-bytes", "segment size", Values::From(1, i64::MAX), Merge::Operators, false),
     key("stream-filter-size-bytes", "filter size", Values::From(16, 255), Merge::Operators, false),
     key("initial-cluster-size", "cluster size", Values::From(1, i64::MAX), Merge::Operators, false),
     key("federation-upstream", "upstream", Values::Anything, Merge::Operators, false),

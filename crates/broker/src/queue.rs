@@ -21,6 +21,7 @@ pub(crate) mod rotation;
 pub(crate) mod run;
 mod shaping;
 mod siphash;
+pub(crate) mod stream;
 pub(crate) mod times;
 pub(crate) mod unacked;
 mod utilisation;
@@ -49,6 +50,7 @@ use shaping::Shaping;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
+use stream::Stream;
 use times::Span;
 use unacked::{Held, HeldList, Unacked};
 use utilisation::Utilisation;
@@ -106,6 +108,8 @@ pub(crate) struct Queue {
     pub(crate) shaping: Option<Box<Shaping>>,
     /// What it takes one of only, where it does so.
     pub(crate) keys: Option<Box<Keys>>,
+    /// What its consumers read, where it is a stream.
+    pub(crate) stream: Option<Box<Stream>>,
     /// Who becomes the single active consumer when that one has settled what it has.
     pub(crate) successor: Option<Slot<Holder>>,
     /// When its messages came.
@@ -242,12 +246,14 @@ impl Queue {
             extended: None,
             shaping: None,
             keys: None,
+            stream: None,
             successor: None,
             ages: Ages::new(now.ms),
             next_seq: 1,
             arrivals: 0,
             depth: 0,
         };
+        queue.stream = queue.spec.settings.is_stream().then(Box::default);
         queue.reshape();
         queue.rekey();
         queue
@@ -255,7 +261,7 @@ impl Queue {
 
     /// Whether this queue keeps such a message across restarts.
     pub(crate) fn keeps(&self, persistent: bool) -> bool {
-        self.spec.durable && (persistent || self.spec.settings.quorum)
+        self.spec.durable && (persistent || self.spec.settings.keeps_all())
     }
 
     /// Gives a message its place. It is to be pushed next.
@@ -286,12 +292,20 @@ impl Queue {
         self.ready.oldest_seq().map(|seq| self.ages.age_ms(seq, now_ms))
     }
 
+    /// The same in a stream, where a message stays and has a time.
+    pub(crate) fn stamp_in_stream(&mut self, now: Now) -> Stamp {
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        let expires_at_ms = self.stream.as_mut().map_or(0, |stream| stream.time_ms(now.unix_ms));
+        Stamp { seq, expires_at_ms, priority: 0, due_at_ms: 0 }
+    }
+
     /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.
     pub(crate) fn level_of(&self, priority: Option<u8>) -> u8 {
         let settings = &self.spec.settings;
         match settings.priority_max {
             Some(max) => priority.unwrap_or(0).min(max),
-            None if settings.quorum => priority.unwrap_or(QUORUM_PRIORITY).min(QUORUM_PRIORITY_MAX),
+            None if settings.is_quorum() => priority.unwrap_or(QUORUM_PRIORITY).min(QUORUM_PRIORITY_MAX),
             None => 0,
         }
     }
@@ -320,8 +334,11 @@ impl Queue {
 
     /// Adds a new message that stays in the log until somebody wants it.
     pub(crate) fn push_far(&mut self, message: Message, stamp: Stamp, lsn: Lsn, is_kept: bool) {
-        self.enter(stamp.entry(message, lsn, is_kept).run());
         self.counters.publish += 1;
+        if let Some(stream) = &mut self.stream {
+            stream.note_appended(stamp.seq, lsn, message.clone());
+        }
+        self.enter(stamp.entry(message, lsn, is_kept).run());
     }
 
     /// Adds messages that the log has; those with a due time wait for that.
@@ -439,7 +456,7 @@ impl Queue {
 
     /// How many failed deliveries a message may have.
     pub(crate) fn delivery_limit(&self, quorum_default: u32) -> Option<u64> {
-        let quorum_default = self.spec.settings.quorum.then(|| i64::from(quorum_default));
+        let quorum_default = self.spec.settings.is_quorum().then(|| i64::from(quorum_default));
         let limit = self.spec.settings.delivery_limit.or(quorum_default)?;
         u64::try_from(limit).ok()
     }
@@ -552,7 +569,7 @@ impl Queue {
         self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys
     }
 
-    /// What its messages take in memory that are near.
+    /// What its messages take in memory that are near, but for what a stream has.
     pub(crate) fn near_bytes(&self) -> u64 {
         self.ready.near_bytes() + self.unacked.near_bytes()
     }
@@ -585,7 +602,7 @@ impl Queue {
     fn takes_over(&self, newcomer: &Holder) -> bool {
         let settings = &self.spec.settings;
         let next = self.successor.or(self.active).map(|slot| self.holders[slot].priority);
-        settings.quorum && settings.single_active && next.is_some_and(|priority| newcomer.priority > priority)
+        settings.is_quorum() && settings.single_active && next.is_some_and(|priority| newcomer.priority > priority)
     }
 
     /// After the successor left: another one, or the active consumer goes on.
@@ -654,7 +671,9 @@ impl Queue {
     /// Whether its consumers, which are as fast as the broker lets them be, will come for more in a moment, and have a lot
     /// before them.
     pub(crate) fn is_ahead_of_consumers(&self, now_ms: u64) -> bool {
-        self.pace.is_about_to_be_asked(now_ms) && (self.ready.near_bytes() >= AHEAD_BYTES || self.ready.has_any_far())
+        self.stream.is_none()
+            && self.pace.is_about_to_be_asked(now_ms)
+            && (self.ready.near_bytes() >= AHEAD_BYTES || self.ready.has_any_far())
     }
 
     fn activate(&mut self, slot: Slot<Holder>) {

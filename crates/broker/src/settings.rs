@@ -1,16 +1,17 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
 use crate::command::{
-    Backoff, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueSettings, QueueSpec, Rate, Retry, Span,
-    TimeoutAction,
+    Backoff, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueKind, QueueSettings, QueueSpec, Rate, Retry,
+    Span, TimeoutAction,
 };
 use crate::queue::deduplication::HEADER;
+use crate::queue::stream::age_ms;
 use amqp::{ReplyCode, Table, Value};
 use std::fmt::Write as _;
 
 /// What an argument must be.
 enum Rule {
-    /// `classic` or `quorum`, or nothing at all, which is classic.
+    /// The name of a type, or nothing at all, which is classic.
     QueueType,
     /// An integer from here to there, and how RabbitMQ words the refusal of a greater one, `~` standing for it.
     Within(i64, i64, &'static str),
@@ -26,12 +27,14 @@ enum Rule {
     Flag,
     /// A rate: a positive integer, or a string that [`Rate::parse`] takes.
     Rate,
-    /// Only streams have it.
-    StreamOnly,
+    /// How old messages may become, as in [`age_ms`].
+    Age,
+    /// An integer from here to there, and what RabbitMQ says of others.
+    Between(i64, i64, &'static str),
 }
 
-/// Every argument that RabbitMQ gives a meaning. All but those of streams are accepted on classic and quorum queues
-/// alike; what is not here is kept and listed, and otherwise ignored.
+/// Every argument that RabbitMQ gives a meaning. All but those of streams ([`FOR_STREAMS`]) are accepted on classic and
+/// quorum queues alike; what is not here is kept and listed, and otherwise ignored.
 const KNOWN: [(&str, Rule); 43] = [
     (QUEUE_TYPE, Rule::QueueType),
     (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
@@ -75,11 +78,34 @@ const KNOWN: [(&str, Rule); 43] = [
     ("x-cache-persistence", Rule::OneOf(&["disk", "memory"], "invalid_cache_persistence")),
     (HEADER, Rule::Text),
     (DEDUPLICATION_KEY, Rule::OneOf(&DEDUPLICATION_KEYS, "invalid_deduplication_key")),
-    ("x-max-age", Rule::StreamOnly),
-    ("x-stream-max-segment-size-bytes", Rule::StreamOnly),
-    ("x-stream-filter-size-bytes", Rule::StreamOnly),
-    ("x-initial-cluster-size", Rule::StreamOnly),
+    (AGE_MAX, Rule::Age),
+    (
+        SEGMENT_BYTES,
+        Rule::Between(i64::MIN, SEGMENT_BYTES_MAX, "Exceeded max value for x-stream-max-segment-size-bytes"),
+    ),
+    ("x-stream-filter-size-bytes", Rule::Between(16, 255, "Invalid value for  x-stream-filter-size-bytes")),
+    ("x-initial-cluster-size", Rule::Within(1, i64::MAX, TOO_LARGE)),
 ];
+
+/// The arguments of streams, and whether other queues have them, too.
+const FOR_STREAMS: [(&str, bool); 7] = [
+    (QUEUE_TYPE, true),
+    (BYTES_MAX, true),
+    ("x-queue-leader-locator", true),
+    (AGE_MAX, false),
+    (SEGMENT_BYTES, false),
+    ("x-stream-filter-size-bytes", false),
+    ("x-initial-cluster-size", false),
+];
+
+/// Whether queues of this type have such an argument.
+fn has(kind: QueueKind, name: &str) -> bool {
+    let for_streams = FOR_STREAMS.iter().find(|(known, _)| *known == name);
+    match kind {
+        QueueKind::Stream => for_streams.is_some(),
+        QueueKind::Classic | QueueKind::Quorum => for_streams.is_none_or(|(_, is_shared)| *is_shared),
+    }
+}
 
 impl QueueSettings {
     /// Checks and types a queue's arguments. `title` is how error texts call the queue.
@@ -87,14 +113,16 @@ impl QueueSettings {
     /// # Errors
     /// 406 for a known argument of a wrong type or value.
     pub fn parse(arguments: &Table, title: &str) -> Result<Self, Fault> {
+        let kind = queue_kind(arguments);
         for (name, rule) in &KNOWN {
             if let Some(value) = arguments.get(name) {
+                if !has(kind, name) {
+                    return Err(refused(format!("invalid arg '{name}' for {title} of queue type {}", kind.module())));
+                }
                 rule.check(value).map_err(|flaw| match flaw {
                     Flaw::Value(why) => refused(format!("invalid arg '{name}' for {title}: {why}")),
                     Flaw::Name => refused(format!("invalid type '{}' for arg '{name}' in {title}", value.type_word())),
-                    Flaw::QueueType => {
-                        refused(format!("invalid arg '{name}' for {title} of queue type {}", type_module(arguments)))
-                    }
+                    Flaw::Said(text) => refused(text.to_owned()),
                 })?;
             }
         }
@@ -112,7 +140,7 @@ impl QueueSettings {
         let natural = |name: &str| arguments.get(name).and_then(Value::as_i64).and_then(|n| u64::try_from(n).ok());
         let text = |name: &str| arguments.get(name).and_then(Value::as_str);
         Ok(Self {
-            quorum: is_quorum(arguments),
+            kind,
             message_ttl_ms: natural(MESSAGE_TTL),
             expires_ms: natural(EXPIRES),
             length_max: natural(LENGTH_MAX),
@@ -133,6 +161,8 @@ impl QueueSettings {
             rate: arguments.get(RATE).and_then(rate),
             in_flight_max: natural(IN_FLIGHT_MAX).and_then(|n| u32::try_from(n).ok()),
             deduplication: deduplication(arguments),
+            max_age_ms: text(AGE_MAX).and_then(age_ms),
+            segment_bytes: natural(SEGMENT_BYTES),
         })
     }
 }
@@ -203,9 +233,13 @@ pub(crate) fn rate(value: &Value) -> Option<Rate> {
     }
 }
 
-/// Whether the arguments ask for a quorum queue.
-pub(crate) fn is_quorum(arguments: &Table) -> bool {
-    queue_type(arguments) == "quorum"
+/// The type that the arguments ask for.
+pub(crate) fn queue_kind(arguments: &Table) -> QueueKind {
+    match queue_type(arguments) {
+        "quorum" => QueueKind::Quorum,
+        "stream" => QueueKind::Stream,
+        _ => QueueKind::Classic,
+    }
 }
 
 /// Whether a queue may be declared once more in this way by its owner, or by anyone where it has none.
@@ -344,8 +378,8 @@ enum Flaw {
     Value(String),
     /// Its type, where it has to be a name.
     Name,
-    /// The queue's type has no such argument.
-    QueueType,
+    /// In RabbitMQ's words, which name neither queue nor argument.
+    Said(&'static str),
 }
 
 impl Rule {
@@ -353,10 +387,9 @@ impl Rule {
         let unacceptable = || Flaw::Value(format!("{{unacceptable_type,{}}}", value.type_word()));
         let no_integer = || Flaw::Value(format!("\"expected integer, got {}\"", value.type_word()));
         match self {
-            // Streams are another thing than a work queue; RabbitMQ would make one.
             Self::QueueType => match value {
                 Value::Void => Ok(()),
-                Value::Str(octets) if matches!(octets.as_slice(), b"" | b"classic" | b"quorum") => Ok(()),
+                Value::Str(octets) if matches!(octets.as_slice(), b"" | b"classic" | b"quorum" | b"stream") => Ok(()),
                 Value::Str(_) => Err(Flaw::Value(format!("unsupported queue type '{}'", bare(value)))),
                 _ => Err(unacceptable()),
             },
@@ -381,7 +414,16 @@ impl Rule {
                 Some(text) => Err(Flaw::Value(format!("\"expected N, N/s, N/m or N/h, got {text}\""))),
                 None => Err(unacceptable()),
             },
-            Self::StreamOnly => Err(Flaw::QueueType),
+            Self::Age => match value.as_str().map(age_ms) {
+                Some(Some(_)) => Ok(()),
+                Some(None) => Err(Flaw::Value("invalid_max_age".to_owned())),
+                None => Err(unacceptable()),
+            },
+            Self::Between(least, most, refusal) => match value.as_i64().ok_or_else(no_integer)? {
+                number if number < 0 => Err(Flaw::Value(format!("{{value_negative,{number}}}"))),
+                number if (*least..=*most).contains(&number) => Ok(()),
+                _ => Err(Flaw::Said(refusal)),
+            },
         }
     }
 }
@@ -392,11 +434,6 @@ fn queue_type(arguments: &Table) -> &str {
         None | Some("") => "classic",
         Some(kind) => kind,
     }
-}
-
-/// The queue's type in the words of RabbitMQ's errors.
-pub(crate) fn type_module(arguments: &Table) -> &'static str {
-    if is_quorum(arguments) { "rabbit_quorum_queue" } else { "rabbit_classic_queue" }
 }
 
 fn refused(text: String) -> Fault {
@@ -420,6 +457,8 @@ const RETRY_MAX: &str = "x-delayed-retry-max";
 const RETRY_BACKOFF: &str = "x-delayed-retry-backoff";
 const RETRY_JITTER: &str = "x-delayed-retry-jitter";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+const AGE_MAX: &str = "x-max-age";
+const SEGMENT_BYTES: &str = "x-stream-max-segment-size-bytes";
 /// What happens to a delivery that stays unacked for too long.
 pub(crate) const TIMEOUT_ACTION: &str = "x-consumer-timeout-action";
 /// How a refusal of another one is worded.
@@ -450,6 +489,9 @@ const TOO_LARGE: &str = "{value_too_large,~}";
 
 /// The wait after a failed delivery where nobody says how long.
 const RETRY_MIN_MS: u64 = 1000;
+
+/// RabbitMQ's bound for the segments of streams.
+const SEGMENT_BYTES_MAX: i64 = 3_000_000_000;
 
 /// RabbitMQ's bound for times to live.
 const TEN_YEARS_MS: i64 = 315_360_000_000;

@@ -31,6 +31,7 @@ mod serve;
 mod settle;
 mod shaped;
 pub(crate) mod slots;
+mod stream;
 mod timers;
 mod view;
 
@@ -361,6 +362,7 @@ impl<S: Store> Shard<S> {
                     self.when_durable(lsn, Waiter::Ticket(ticket));
                 }
             }
+            ShardInput::ConsumerTimeout { timeout_ms } => self.settings.consumer_timeout_ms = timeout_ms,
             ShardInput::ChangeQueues { specs } => specs.into_iter().for_each(|spec| self.change_queue(spec)),
             ShardInput::RedeclareQueue { spec } => self.redeclare_queue(spec),
             ShardInput::Recall { exchange, generation, to } => {
@@ -601,6 +603,7 @@ impl<S: Store> Shard<S> {
                 self.out.shards.push((from, ShardInput::TransferStored { transfer }));
             }
             Waiter::Operation { ticket, answer } => self.out.answers.push((ticket, *answer)),
+            Waiter::Stream(queue) => self.stream_is_durable(queue),
             Waiter::Closed => self.out.closed = true,
         }
     }

@@ -19,6 +19,7 @@ mod lists;
 mod nodes;
 mod operations;
 mod policies;
+mod reload;
 mod schedules;
 mod status;
 mod top;

@@ -6,8 +6,10 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "the flags' comments are their help, where [::1] is an address")]
 
 mod bench;
+mod config;
 mod ctl;
 mod describe;
+mod notify;
 mod serve;
 mod store;
 
@@ -33,11 +35,13 @@ struct CommandLine {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the server (as `leveret` alone does)
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     /// Load any AMQP 0-9-1 broker and measure it
     Bench(Box<bench::Flags>),
     /// Look into a data directory while no server runs on it
     Store(store::Flags),
+    /// Check a file of settings, or see what follows from it
+    Config(config::Flags),
     /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)
     #[command(disable_help_flag = true)]
     Ctl {
@@ -64,9 +68,10 @@ fn main() -> ExitCode {
         Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
         Some(Command::Completions(flags)) => describe::completions::<CommandLine>(&flags),
         Some(Command::Man(flags)) => describe::man::<CommandLine>(&flags),
-        Some(Command::Serve(flags)) => serve::run(flags),
+        Some(Command::Serve(flags)) => serve::run(*flags),
         Some(Command::Bench(flags)) => bench::run(&flags),
         Some(Command::Store(flags)) => store::run(&flags),
+        Some(Command::Config(flags)) => config::run(&flags),
         None => serve::run(line.serve),
     }
 }

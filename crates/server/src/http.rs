@@ -37,6 +37,7 @@ mod schedules;
 mod serving;
 mod values;
 mod vhosts;
+mod websockets;
 
 pub(crate) use local::LocalSocket;
 pub use local::{LocalError, SOCKET_NAME};
@@ -79,6 +80,8 @@ type Shared = State<Arc<Api>>;
 pub(crate) struct Doors {
     /// The API, for anyone who can log in.
     pub(crate) http: Vec<TcpListener>,
+    /// The same over TLS.
+    pub(crate) https: Vec<TcpListener>,
     /// The metrics, for anyone.
     pub(crate) metrics: Vec<TcpListener>,
     /// The API, for whoever may open the socket in the data directory: its owner.
@@ -98,11 +101,16 @@ pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, task
         node: footprint::node_name(),
     });
     let (routes, metrics) = (router(&api), metrics::router(&api));
+    // Not for the local socket: whoever speaks AMQP is at some address.
+    let with_amqp = websockets::beside(board, routes.clone());
     for listener in doors.http {
-        tasks.spawn(serving::tcp(listener, routes.clone()));
+        tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
+    }
+    for listener in doors.https {
+        tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), true));
     }
     for listener in doors.metrics {
-        tasks.spawn(serving::tcp(listener, metrics.clone()));
+        tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
     }
     tasks.spawn(serving::local(doors.local, routes));
     tasks.spawn(samples::keep(api));
@@ -147,6 +155,7 @@ fn routes() -> Routes {
         .route("/nodes/{node}/limits", put(nodes::limit))
         .route("/nodes/{node}/memory", get(cluster::memory))
         .route("/nodes/{node}/memory/ets", get(cluster::memory_ets))
+        .route("/nodes/{node}/reload", post(nodes::reload))
         .route("/backup", get(backups::show).post(backups::begin))
         .route("/vhosts", get(vhosts::list))
         .route("/vhosts/{vhost}", get(vhosts::show))

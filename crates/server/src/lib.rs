@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod limits;
 pub mod operator;
+pub mod reload;
 pub mod switchboard;
 
 mod backup;
@@ -19,14 +20,19 @@ mod disk_times;
 mod footprint;
 mod http;
 mod listener;
+mod proxy_protocol;
+mod rabbitmq_conf;
 mod schedules;
 mod shard_host;
 mod storage;
+mod tls;
+mod websocket;
 
 pub use config::Config;
 pub use http::{LocalError, SOCKET_NAME};
 pub use listener::ListenError;
 pub use storage::StorageError;
+pub use tls::TlsError;
 
 use amqp::ReplyCode;
 use backup::Backup;
@@ -82,6 +88,9 @@ pub enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A certificate, or what belongs to it, cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -119,8 +128,11 @@ impl Server {
         let clock = Clock::start();
         // Before the data directory is touched: a port that is taken is the likeliest refusal.
         let amqp = bind_all(&config.amqp, "amqp")?;
+        let amqps = bind_all(&config.amqps, "amqps")?;
         let http = bind_all(&config.http, "http")?;
+        let https = bind_all(&config.https, "https")?;
         let metrics = bind_all(&config.metrics, "metrics")?;
+        let tls = tls::Loaded::read(&config)?;
         let memory_bytes = config.memory_limit.bytes_of(footprint::memory_bytes()).unwrap_or(MEMORY_BYTES_ASSUMED);
         let settings = ShardSettings {
             consumer_timeout_ms: config.consumer_timeout_ms,
@@ -137,11 +149,17 @@ impl Server {
         let sources = opened.shards.iter().map(|shard| shard.backup.clone()).collect();
         let backup = Backup::new(config.data_dir.clone(), sources);
         let addresses_of = |bound: &[Bound]| bound.iter().map(Bound::address).collect();
-        let addresses =
-            Addresses { amqp: addresses_of(&amqp), http: addresses_of(&http), metrics: addresses_of(&metrics) };
+        let addresses = Addresses {
+            amqp: addresses_of(&amqp),
+            amqps: addresses_of(&amqps),
+            http: addresses_of(&http),
+            https: addresses_of(&https),
+            metrics: addresses_of(&metrics),
+        };
         let (board, mailboxes) = Switchboard::new(Parts {
-            settings: Arc::new(connection_settings(&config)),
-            config: Arc::new(config),
+            settings: connection_settings(&config),
+            config,
+            tls,
             clock,
             users: Arc::new(Users::guest_only()),
             topology: opened.topology,
@@ -172,13 +190,24 @@ impl Server {
         board.check_alarms();
         let views = board.inspect_queues().await.unwrap_or_default();
         let mut listeners = JoinSet::new();
-        let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
+        let doors = Doors {
+            http: listen_all(http, "http")?,
+            https: listen_all(https, "https")?,
+            metrics: listen_all(metrics, "metrics")?,
+            local,
+        };
         http::serve(&board, backup, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
         let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
-            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max));
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, false));
+        }
+        for listener in listen_all(amqps, "amqps")? {
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, true));
+        }
+        if !(board.addresses().amqps.is_empty() && board.addresses().https.is_empty()) {
+            listeners.spawn(reload::watch_certificates(Arc::clone(&board)));
         }
         let found = Found {
             queues: views.len() as u64,
@@ -243,7 +272,11 @@ fn bind_all(listen: &Listen, flag: &'static str) -> Result<Vec<Bound>, ListenErr
     for &address in &listen.addresses {
         match Bound::bind(address, &listen.addresses, flag) {
             Ok(one) => bound.push(one),
-            Err(error) if listen.by_default && listener::is_missing_ip_version(&error) => {
+            // Whoever asks for all addresses of either version asks for those that there are.
+            Err(error)
+                if listener::is_missing_ip_version(&error)
+                    && (listen.by_default || listen.addresses.contains(&([0, 0, 0, 0], address.port()).into())) =>
+            {
                 tracing::info!("this machine has no IPv6: not listening on {address}");
             }
             Err(error) => return Err(error),
@@ -256,6 +289,14 @@ fn listen_all(bound: Vec<Bound>, flag: &'static str) -> Result<Vec<TcpListener>,
     bound.into_iter().map(|bound| bound.listen(flag)).collect()
 }
 
+/// Reads the files of certificates and keys that a configuration names.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn check_certificates(config: &Config) -> Result<(), TlsError> {
+    tls::Loaded::read(config).map(drop)
+}
+
 fn connection_settings(config: &Config) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat_s: config.heartbeat_s,
@@ -263,6 +304,7 @@ fn connection_settings(config: &Config) -> ConnectionSettings {
         channel_max: config.channel_max,
         message_bytes_max: config.max_message_bytes,
         handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),
+        mechanisms: config.mechanisms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

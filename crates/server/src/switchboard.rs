@@ -14,7 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
 use crate::operator::Operator;
+use crate::reload::Reload;
 use crate::schedules::Scheduler;
+use crate::tls::{Loaded, Tls};
 use broker::access::Users;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
@@ -30,7 +32,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
@@ -39,10 +41,13 @@ use tokio::time::{Instant, timeout_at};
 /// See the module.
 #[derive(Debug)]
 pub struct Switchboard {
-    config: Arc<Config>,
+    /// Replaced as a whole when it is read anew.
+    config: RwLock<Arc<Config>>,
+    reload: OnceLock<Reload>,
+    tls: Tls,
     clock: Clock,
     users: Arc<Users>,
-    settings: Arc<ConnectionSettings>,
+    settings: RwLock<Arc<ConnectionSettings>>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
     catalog: UnboundedSender<CatalogInput>,
@@ -67,8 +72,12 @@ pub struct Switchboard {
 pub struct Addresses {
     /// For AMQP.
     pub amqp: Vec<SocketAddr>,
+    /// For AMQP over TLS.
+    pub amqps: Vec<SocketAddr>,
     /// For the HTTP API.
     pub http: Vec<SocketAddr>,
+    /// For the HTTP API over TLS.
+    pub https: Vec<SocketAddr>,
     /// For metrics.
     pub metrics: Vec<SocketAddr>,
 }
@@ -139,10 +148,11 @@ pub(crate) struct Mailboxes {
 /// What a switchboard is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Config,
+    pub(crate) tls: Loaded,
     pub(crate) clock: Clock,
     pub(crate) users: Arc<Users>,
-    pub(crate) settings: Arc<ConnectionSettings>,
+    pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
     pub(crate) shards: u16,
     pub(crate) addresses: Addresses,
@@ -204,13 +214,17 @@ impl Switchboard {
                 log: LogSize::default(),
             });
         }
+        let tls = Tls::default();
+        tls.use_from_now_on(parts.tls);
         let board = Self {
+            tls,
+            reload: OnceLock::new(),
             alarms: Alarms::new(&parts.config),
             scheduler: Scheduler::default(),
-            config: parts.config,
+            config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             users: parts.users,
-            settings: parts.settings,
+            settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
             shards: lines,
             catalog,
@@ -231,8 +245,13 @@ impl Switchboard {
 
     /// What the server runs by.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says how [`Self::reload`] reads the configuration. Only the first time counts.
+    pub fn on_reload(&self, reload: Reload) {
+        let _first_counts = self.reload.set(reload);
     }
 
     /// The server's clock.
@@ -400,8 +419,30 @@ impl Switchboard {
 
     // --- for the hosts --------------------------------------------------------------------------------------------
 
-    pub(crate) fn settings(&self) -> &Arc<ConnectionSettings> {
-        &self.settings
+    pub(crate) fn settings(&self) -> Arc<ConnectionSettings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn reload_source(&self) -> Option<&Reload> {
+        self.reload.get()
+    }
+
+    /// How clients are met over TLS.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// Runs by this configuration from now on; connections that are open keep what they were told.
+    pub(crate) fn run_by(&self, config: Config) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crate::connection_settings(&config));
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Tells every shard the same.
+    pub(crate) fn tell_shards(&self, input: impl Fn() -> ShardInput) {
+        for shard in 0..self.shards() {
+            self.post(ShardId(shard), ShardMail::Input(input()));
+        }
     }
 
     pub(crate) fn topology_mut(&self) -> RwLockWriteGuard<'_, Topology> {

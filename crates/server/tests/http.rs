@@ -679,6 +679,35 @@ async fn policies_are_set_shown_and_cleared() {
 }
 
 #[tokio::test]
+async fn a_stream_is_shown_as_one_and_follows_policies() {
+    let desk = Desk::open().await;
+    let stream = json!({"durable": true, "arguments": {"x-queue-type": "stream", "x-max-age": "7D"}});
+    desk.send("PUT", "/queues/%2F/log", stream, 201).await;
+    for body in ["aaaaa", "bbbbb", "ccccc"] {
+        desk.publish("log", body).await;
+    }
+    let log = desk.get("/queues/%2F/log").await;
+    let shown = json!([log["type"], log["messages"], log["messages_ready"], log["messages_unacknowledged"]]);
+    assert_eq!(shown, json!(["stream", 3, 3, 0]));
+    assert_eq!(
+        (&log["message_bytes"], &log["consumers"], &log["members"]),
+        (&json!(15), &json!(0), &json!([log["node"]]))
+    );
+    let short = |applies: &str| json!({"pattern": "", "definition": {"max-length-bytes": 10}, "apply-to": applies});
+    desk.send("PUT", "/policies/%2F/short", short("classic_queues"), 201).await;
+    assert_eq!(desk.get("/queues/%2F/log").await["messages"], 3);
+    desk.send("PUT", "/policies/%2F/short", short("streams"), 204).await;
+    assert_eq!(desk.get("/queues/%2F/log").await["messages"], 2);
+    let refused = desk.browser.ask("DELETE", "/queues/%2F/log/contents", None).await;
+    let reason = refused.json()["reason"].to_string();
+    assert_eq!(refused.status, 400);
+    assert!(reason.contains("queue.purge not supported by stream queues queue 'log' in vhost '/'"), "{reason}");
+    let looked = desk.get("/queues/%2F/log/messages").await;
+    assert_eq!(looked["items"].as_array().map(Vec::len), Some(2), "an operator may look");
+    desk.delete("/queues/%2F/log", 204).await;
+}
+
+#[tokio::test]
 async fn policies_that_make_no_sense_are_refused_in_rabbitmqs_words() {
     let desk = Desk::open().await;
     for (policy, reason) in [
@@ -691,6 +720,10 @@ async fn policies_that_make_no_sense_are_refused_in_rabbitmqs_words() {
         (
             json!({"pattern": "", "definition": {"message-ttl": "soon"}}),
             "Validation failed\n\n<<\"soon\">> is not a valid message TTL\n",
+        ),
+        (
+            json!({"pattern": "", "definition": {"max-age": "7"}}),
+            "Validation failed\n\n<<\"7\">> is not a valid max age\n",
         ),
     ] {
         let answer = desk.send("PUT", "/policies/%2F/p", policy, 400).await;

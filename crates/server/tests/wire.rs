@@ -27,6 +27,8 @@ mod recent_history;
 mod retry;
 #[path = "wire/schedules.rs"]
 mod schedules;
+#[path = "wire/streams.rs"]
+mod streams;
 #[path = "wire/ttl.rs"]
 mod ttl;
 

@@ -3,7 +3,7 @@
 use super::channel::{Channel, Consumer, Expect, Mode};
 use super::{Client, Stage};
 use crate::ledger::{Draft, Ledger, REPLY_TO, Target};
-use crate::plan::{Act, FANOUT, Plan, QueuePlan, SIDE};
+use crate::plan::{Act, FANOUT, Plan, QueuePlan, SIDE, STREAM};
 use crate::random::Random;
 use crate::trace;
 use amqp::frame::{self, FrameKind};
@@ -51,7 +51,9 @@ impl Client {
             Act::Get => {
                 let queue = around.random.pick(&around.plan.queues).name.clone();
                 let no_ack = around.random.one_in(4);
-                self.get(on, &queue, no_ack, around.now_ms);
+                if queue != STREAM {
+                    self.get(on, &queue, no_ack, around.now_ms);
+                }
             }
             Act::Ack => self.settle_some(on, Settling::Ack, around),
             Act::Nack => self.settle_some(on, Settling::Nack, around),
@@ -91,6 +93,9 @@ impl Client {
             Act::Purge => {
                 let queue = around.random.pick(&around.plan.queues).name.clone();
                 let nowait = around.random.one_in(4);
+                if queue == STREAM {
+                    return;
+                }
                 self.ask_unless(nowait, on, around.now_ms, Expect::Purge, |out| {
                     queue::Purge { queue: &queue, nowait }.encode(on, out);
                 });
@@ -299,6 +304,12 @@ impl Client {
         });
     }
 
+    /// queue.delete
+    pub fn delete(&mut self, on: ChannelId, queue: &str, now_ms: u64) {
+        let delete = queue::Delete { queue, if_unused: false, if_empty: false, nowait: false };
+        self.ask(on, now_ms, Expect::Delete, |out| delete.encode(on, out));
+    }
+
     fn delete_something(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
         let volatile: Vec<_> = around.plan.queues.iter().filter(|queue| queue.is_volatile).collect();
         if volatile.is_empty() {
@@ -424,6 +435,15 @@ impl Client {
             return;
         }
         let queue = around.random.pick(&around.plan.queues).name.clone();
+        if queue == STREAM {
+            let last = i64::try_from(around.random.below(100)).expect("small");
+            let offsets = ["first".into(), "last".into(), "next".into(), "1h".into(), Value::I64(last)];
+            let offset = around.random.pick(&offsets).clone();
+            if self.channel(on).may_read_streams() {
+                self.read_stream(on, offset, around.now_ms);
+            }
+            return;
+        }
         let no_ack = around.random.one_in(5);
         let exclusive = around.random.one_in(25);
         let mut arguments = Table::new();
@@ -446,6 +466,15 @@ impl Client {
             Wish { tag, no_ack: false, exclusive: false, nowait: false, arguments: Table::new() },
             now_ms,
         );
+    }
+
+    /// Reads the stream from there on; its channel has a prefetch and no other limit.
+    pub fn read_stream(&mut self, on: ChannelId, offset: Value, now_ms: u64) {
+        self.next_tag += 1;
+        let tag = format!("t{}", self.next_tag);
+        let arguments =
+            [("x-stream-offset", offset)].map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        self.consume(on, STREAM, Wish { tag, no_ack: false, exclusive: false, nowait: false, arguments }, now_ms);
     }
 
     fn consume(&mut self, on: ChannelId, queue: &str, wish: Wish, now_ms: u64) {

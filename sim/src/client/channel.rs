@@ -220,6 +220,11 @@ impl Channel {
         self.expects.iter().any(|expect| matches!(expect, Expect::Recover | Expect::Rollback { .. }))
     }
 
+    /// Whether its consumers have limits of their own and no other, as streams want it.
+    pub(super) fn may_read_streams(&self) -> bool {
+        self.prefetch > 0 && self.limit == 0 && !self.awaits_qos()
+    }
+
     fn awaits_qos(&self) -> bool {
         self.expects.iter().any(|expect| matches!(expect, Expect::Qos { .. }))
     }

@@ -1,6 +1,7 @@
 //! Messages as clients publish and get them.
 
 use super::copies::Copy;
+use crate::plan::STREAM;
 use amqp::method::basic;
 use amqp::{ContentHeader, Properties, PropertyList, Table, Value};
 use broker::message::hold_back;
@@ -255,6 +256,10 @@ impl Content {
             for headers in [&mut list, &mut original].into_iter().map(|list| list.headers.get_or_insert_default()) {
                 let counts = ["x-delivery-count", "x-acquired-count"].map(|name| headers.remove(name));
                 assert_eq!(counts[0], counts[1], "m{number} was given away as often as it came back");
+            }
+            if matches!(&self.receipt, Receipt::Delivery { queue, .. } if queue == STREAM) {
+                let told = list.headers.as_mut().and_then(|headers| headers.remove("x-stream-offset"));
+                assert!(told.is_some(), "m{number} comes from a stream, and nothing says from where");
             }
             if !matches!(self.receipt, Receipt::Return) {
                 // What was delayed says so.

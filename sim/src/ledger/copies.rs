@@ -86,16 +86,20 @@ impl Ledger {
             let Some(queue) = self.queues.get_mut(&root).filter(|queue| queue.is_there()) else { continue };
             assert_eq!(queue.spec.queue.shard, shard, "a publish went to the wrong shard");
             let settings = &queue.spec.settings;
+            if settings.is_stream() {
+                self.append(root, index(number));
+                continue;
+            }
             let level = match (settings.priority_max, &settings.group_key) {
                 // Each group is in order, and so is what belongs to none.
                 (_, Some(_)) => group.map_or(0, |group| group + 1),
                 (Some(max), _) => publish.priority.unwrap_or(0).min(max),
-                (None, _) if settings.quorum => publish.priority.unwrap_or(4).min(31),
+                (None, _) if settings.is_quorum() => publish.priority.unwrap_or(4).min(31),
                 (None, _) => 0,
             };
             let order = (u8::MAX - level, queue.next_order);
             queue.next_order += 1;
-            let is_logged = queue.spec.durable && (persistent || settings.quorum);
+            let is_logged = queue.spec.durable && (persistent || settings.keeps_all());
             let ttl_ms = settings.message_ttl_ms.into_iter().chain(expiration_ms).min();
             let drops = queue.drops() || expiration_ms.is_some();
             let is_doomed = !queue.deletions.is_empty();

@@ -69,6 +69,9 @@ impl Ledger {
     }
 
     fn hand_out(&mut self, connection: ConnectionId, delivery: &Delivery, is_transient: bool) {
+        if delivery.place.is_some() {
+            return self.read(connection, delivery);
+        }
         let number = number_of(&delivery.message);
         let location = delivery.queue.id;
         let first_death = first_death_of(&delivery.message);
@@ -181,6 +184,7 @@ impl Ledger {
     }
 
     fn publish_answered(&mut self, shard: ShardId, message: usize, is_refused: bool) {
+        self.stored_in_stream(shard, message);
         let mut refusing = Vec::new();
         for copy in 0..self.messages[message].copies.len() {
             let place = Place { message, copy };
@@ -252,6 +256,9 @@ impl Ledger {
         trace::note(format_args!("  queue {:x} is gone", id.0));
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.existence = if queue.spec.durable { existence } else { Existence::Gone };
+        if existence == Existence::Gone {
+            self.streams.remove(&id);
+        }
         let alive: Vec<Place> = self.alive.iter().copied().collect();
         for place in alive {
             let copy = self.copy(place);

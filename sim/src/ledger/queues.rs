@@ -66,7 +66,7 @@ impl Queue {
     /// A failed delivery beyond this many is the last one.
     pub(super) fn delivery_limit(&self) -> Option<u32> {
         let settings = &self.spec.settings;
-        let limit = settings.delivery_limit.or(settings.quorum.then_some(20))?;
+        let limit = settings.delivery_limit.or(settings.is_quorum().then_some(20))?;
         u32::try_from(limit).ok()
     }
 }
@@ -114,7 +114,7 @@ impl Ledger {
         let mut at = Some(root);
         while let Some(id) = at.filter(|id| visited.insert(*id)) {
             let spec = &self.queues[&id].spec;
-            if !(spec.durable && (persistent || spec.settings.quorum)) {
+            if !(spec.durable && (persistent || spec.settings.keeps_all())) {
                 return false;
             }
             at = self.target_of(id);

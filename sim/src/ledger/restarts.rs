@@ -30,6 +30,7 @@ impl Ledger {
     pub fn crash(&mut self) {
         self.counts.crashes += 1;
         self.messages.iter_mut().for_each(|message| message.ended.clear());
+        self.leave_streams(false);
         self.forget_step();
         for place in self.alive.clone() {
             let copy = self.copy(place);
@@ -62,6 +63,7 @@ impl Ledger {
     pub fn stopped(&mut self) {
         self.counts.stops += 1;
         assert!(self.held.is_empty(), "a stopping server takes all deliveries back");
+        self.leave_streams(true);
         let in_flight = std::mem::take(&mut self.in_flight);
         self.forget_step();
         // These may be in both places, or, if they had no place at first, in none.
@@ -152,6 +154,7 @@ impl Ledger {
             queue.existence = Existence::Gone;
             self.forget_queue(id, may_be_gone);
         }
+        views.iter().for_each(|view| self.recover_stream(view));
         self.inspect(views);
     }
 
@@ -177,6 +180,10 @@ impl Ledger {
     pub fn inspect(&mut self, views: &[QueueView]) {
         let expected = self.expected();
         for view in views {
+            if view.spec.settings.is_stream() {
+                self.inspect_stream(view);
+                continue;
+            }
             let id = view.spec.queue.id;
             let name = &view.spec.name;
             let Expected { ready, delayed, ready_maybe, ready_bytes, held, held_maybe } =
@@ -275,8 +282,9 @@ impl Ledger {
             let is_held = matches!(copy.state, State::Held { .. });
             assert!(!is_owed && !is_held, "m{} of queue {:x} was lost: {copy:?}", place.message, copy.root.0);
         }
+        self.check_streams_at_rest();
         for view in views {
-            let is_empty = view.messages() == 0;
+            let is_empty = view.messages() == 0 || view.spec.settings.is_stream();
             assert!(
                 is_empty,
                 "queue {} keeps {} ready, {} unacked, {} delayed",

@@ -2,6 +2,7 @@
 
 use super::{Mood, World};
 use crate::ledger::{Draft, Target};
+use crate::plan::STREAM;
 use crate::trace;
 use amqp::ChannelId;
 use broker::command::Shortage;
@@ -87,14 +88,18 @@ impl World {
         self.node.ring(Shortage::default());
         self.come_to_rest();
         self.check_connections();
+        // A shard whose disk failed just then has not heard it before.
+        self.resume_all();
         let drainer = self.drain();
         let views = self.all_views();
         self.ledger.inspect(&views);
         self.ledger.check_at_rest(&views);
+        self.check_policies();
         self.check_connections();
         if self.plan.probes {
             self.probe();
         }
+        self.delete_stream(drainer);
         trace::note(format_args!("everybody leaves ({drainer} drained)"));
         let now_ms = self.now_ms;
         for client in self.clients.values_mut().filter(|client| client.is_running()) {
@@ -143,7 +148,7 @@ impl World {
             let is_kept = keepers.any(|id| self.node.connections[&id].view().state == "blocked");
             // What somebody got who is blocked, the drainer's being settled, keeps its whole group.
             let is_held_up = view.spec.settings.group_key.is_some() && view.unacked > 0;
-            let is_empty = view.ready == 0 || is_kept || is_held_up;
+            let is_empty = view.ready == 0 || is_kept || is_held_up || view.spec.settings.is_stream();
             assert!(is_empty, "in an alarm {} are left in queue {}", view.ready, view.spec.name);
         }
         self.mood = Mood::Resting;
@@ -180,6 +185,11 @@ impl World {
             let on = self.open(number);
             let prefetch = *self.random.pick(&[0, 1, 10]);
             let client = self.clients.get_mut(&number).expect("just seen");
+            if view.spec.settings.is_stream() {
+                client.qos(on, prefetch.max(1), false, self.now_ms);
+                client.read_stream(on, "first".into(), self.now_ms);
+                continue;
+            }
             client.qos(on, prefetch, false, self.now_ms);
             client.consume_plainly(on, &view.spec.name, self.now_ms);
         }
@@ -243,6 +253,16 @@ impl World {
         let client = self.clients.get_mut(&number).expect("it is there");
         client.cancel_all(consuming, self.now_ms);
         self.come_to_rest();
+    }
+
+    /// A stream keeps what it has, and the logs' lengths are to be looked at.
+    fn delete_stream(&mut self, by: u64) {
+        if self.plan.queues.iter().any(|queue| queue.name == STREAM) {
+            let on = self.open(by);
+            let now_ms = self.now_ms;
+            self.clients.get_mut(&by).expect("it drained").delete(on, STREAM, now_ms);
+            self.come_to_rest();
+        }
     }
 
     /// Nothing is left but facts: the logs must not be much longer than those.

@@ -13,7 +13,8 @@ impl World {
         if views.is_empty() {
             return;
         }
-        let queue = self.random.pick(&views).spec.queue.id;
+        let view = self.random.pick(&views);
+        let (queue, is_stream) = (view.spec.queue.id, view.spec.settings.is_stream());
         let scan = |which, count, act| Operation::Scan(Scan { which, filter: Filter::default(), count, act });
         let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
         let from = Cursor { skip, ..Cursor::HEAD };
@@ -22,7 +23,7 @@ impl World {
             0 => Operation::Pause,
             1..=3 => Operation::Resume,
             4 => scan(Which::Ready { from, until: None }, count, Act::Show),
-            5 => scan(Which::Ready { from, until: None }, count / 4, Act::Delete),
+            5 if !is_stream => scan(Which::Ready { from, until: None }, count / 4, Act::Delete),
             6 => scan(Which::Unacked { from: Seq(skip) }, count, Act::Show),
             7 => scan(delayed, count, Act::Show),
             8 => scan(delayed, count / 4, Act::Delete),

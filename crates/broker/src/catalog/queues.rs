@@ -2,12 +2,13 @@
 
 use super::{Answer, Asker, Catalog, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
 use crate::command::{
-    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, ShardInput,
+    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
+    ShardInput,
 };
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
-use crate::settings::{check_equivalent, is_quorum, redeclared, type_module};
+use crate::settings::{check_equivalent, queue_kind, redeclared};
 use crate::topology::{REPLY_TO, is_reply_address};
 use amqp::Table;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ impl Step<'_> {
         if is_reply_address(&wanted.name) {
             return self.find_reply_address(asker, &wanted.name);
         }
-        if wanted.server_named && is_quorum(&wanted.arguments) {
-            let module = type_module(&wanted.arguments);
+        let kind = queue_kind(&wanted.arguments);
+        if wanted.server_named && kind != QueueKind::Classic {
+            let module = kind.module();
             return Err(precondition_failed(format!("Cannot declare a server-named queue for type {module}")));
         }
         let Some(queue) = self.topology.queue(asker.vhost, &wanted.name) else {
@@ -76,8 +78,8 @@ impl Step<'_> {
             return Err(access_refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
         let settings = QueueSettings::parse(&wanted.arguments, &title)?;
-        if settings.quorum {
-            check_quorum(&wanted, &title)?;
+        if settings.keeps_all() {
+            check_lasting(&wanted, &title)?;
         }
         let mut spec = QueueSpec {
             queue: self.next_queue(),
@@ -218,8 +220,8 @@ impl Catalog {
     }
 }
 
-/// Quorum queues are for what must last.
-fn check_quorum(wanted: &DeclareQueue, title: &str) -> Result<(), Fault> {
+/// Quorum queues and streams are for what must last.
+fn check_lasting(wanted: &DeclareQueue, title: &str) -> Result<(), Fault> {
     let flaws =
         [("auto-delete", wanted.auto_delete), ("exclusive-owner", wanted.exclusive), ("non-durable", !wanted.durable)];
     match flaws.iter().find(|(_, is_so)| *is_so) {

@@ -591,7 +591,7 @@ fn quorum_queues_must_last_and_be_named() {
         assert_eq!(world.refusal(A, CatalogAsk::DeclareQueue(wanted)), refused(406, text));
     }
     world.ok(A, CatalogAsk::DeclareQueue(base));
-    assert!(world.topology.queue(VhostId(0), "q").unwrap().settings.quorum);
+    assert!(world.topology.queue(VhostId(0), "q").unwrap().settings.is_quorum());
 }
 
 #[test]

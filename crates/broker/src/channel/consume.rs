@@ -259,7 +259,7 @@ impl Connection {
             channel.counters.deliver += 1;
         }
         let message = &delivery.message;
-        let is_plain = delivery.attempts == 0;
+        let is_plain = delivery.attempts == 0 && delivery.place.is_none();
         if is_plain && message.body_bytes() < SHARED_BODY_BYTES.min(self.frame_body_bytes_max() + 1) {
             let plain = content::Delivery {
                 consumer_tag: consumer.tag.as_bytes(),
@@ -491,6 +491,13 @@ fn requeue_or_discard(requeue: bool) -> Settlement {
 
 fn encode_delivery_content(number: ChannelId, delivery: &Delivery, frame_max: usize, out: &mut OutBuffer) {
     let message = &delivery.message;
+    if let Some(offset) = delivery.offset() {
+        let mut properties = BytesMut::new();
+        if let Ok(parsed) = Properties::parse(message.properties()) {
+            parsed.put_with_header("x-stream-offset", i64::try_from(offset).unwrap_or(i64::MAX), &mut properties);
+        }
+        return encode_content(number, &properties, message, frame_max, out);
+    }
     if delivery.attempts == 0 {
         encode_content(number, message.properties(), message, frame_max, out);
         return;

@@ -346,6 +346,7 @@ fn delivery(consumer: ConsumerNumber, queue: &QueueSpec, seq: u64, body: &[u8]) 
         seq: Seq(seq),
         redelivered: false,
         attempts: 0,
+        place: None,
         no_ack: false,
         message: Message::new(parts, body),
     }

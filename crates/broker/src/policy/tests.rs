@@ -43,6 +43,31 @@ fn of_numbers_the_smallest_holds() {
 }
 
 #[test]
+fn what_policies_say_of_a_stream_comes_before_its_own() {
+    let own =
+        [("x-queue-type", Value::from("stream")), ("x-max-length-bytes", long(10)), ("x-max-age", Value::from("1h"))];
+    let user = [
+        ("max-length-bytes", long(50)),
+        ("max-age", Value::from("2D")),
+        ("stream-max-segment-size-bytes", long(5)),
+        ("max-length", long(1)),
+        ("message-ttl", long(1)),
+        ("dead-letter-exchange", Value::from("graves")),
+    ];
+    let found = settings(&own, &user, &[("max-length-bytes", long(40))]);
+    let expected = QueueSettings {
+        kind: QueueKind::Stream,
+        bytes_max: Some(40),
+        max_age_ms: Some(2 * 86_400_000),
+        segment_bytes: Some(5),
+        ..QueueSettings::default()
+    };
+    assert_eq!(found, expected);
+    let found = settings(&own, &[("max-length", long(1))], &[]);
+    assert_eq!((found.bytes_max, found.max_age_ms), (Some(10), Some(3_600_000)));
+}
+
+#[test]
 fn a_negative_delivery_limit_is_none() {
     for (own, user, expected) in [(-1, 5, 5), (5, -1, 5), (-1, -1, -1), (7, 5, 5)] {
         let found = settings(&[("x-delivery-limit", long(own))], &[("delivery-limit", long(user))], &[]);

@@ -379,6 +379,7 @@ impl Ready {
             Some(seq) => level.parked.as_mut()?.withdraw(seq)?,
             None if takes_far => level.pop()?,
             None if matches!(level.first(), Some(Head::Far(_))) => return None,
+            None if level.pops_timed() => level.timed.as_mut()?.pop(true)?,
             None => level.pop_near()?,
         };
         Some(self.left(entry))
@@ -413,6 +414,22 @@ impl Ready {
         if !is_in_order {
             level.expiries.get_or_insert_default().insert(expiry_of(run));
         }
+    }
+
+    /// The first messages of the lowest priority, as far as they are alike and far.
+    pub(crate) fn first_run(&self) -> Option<Run> {
+        self.levels.first()?.far.first()
+    }
+
+    /// Takes some of them, `max` at most.
+    pub(crate) fn pop_far(&mut self, max: u32) -> Option<Run> {
+        let level = self.levels.first_mut()?;
+        let first = level.far.first()?;
+        let run = Run { count: first.count.min(max), ..first };
+        level.far.take_range(run.range(), &mut |_| {});
+        level.expect_no_more(&run);
+        self.sums.subtract(&run);
+        Some(run)
     }
 
     /// Adds messages that the log has, and whose time has come.

@@ -39,7 +39,7 @@ fn arguments(settings: &QueueSettings) -> Table {
         Span::Present => None,
     });
     let all = [
-        ("x-queue-type", Some(if settings.quorum { "quorum" } else { "classic" }.into())),
+        ("x-queue-type", Some(settings.kind.name().into())),
         ("x-message-ttl", number(settings.message_ttl_ms)),
         ("x-expires", number(settings.expires_ms)),
         ("x-max-length", number(settings.length_max)),
@@ -74,8 +74,12 @@ fn arguments(settings: &QueueSettings) -> Table {
             rule.map(|rule| matches!(rule.key, KeySource::MessageId))
                 .map(|is_id| if is_id { "message-id" } else { "header" }.into()),
         ),
+        ("x-max-age", settings.max_age_ms.map(|ms| format!("{}s", ms / 1000).into())),
+        ("x-stream-max-segment-size-bytes", number(settings.segment_bytes)),
     ];
-    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    let is_understood =
+        |key: &str| !(settings.is_stream() && ["x-overflow", "x-single-active-consumer"].contains(&key));
+    all.into_iter().filter_map(|(key, value)| Some((key, value.filter(|_| is_understood(key))?))).collect()
 }
 
 mod model {
@@ -94,7 +98,14 @@ mod model {
     use store::{Lsn, Seq};
 
     fn terms(priority: u8) -> Terms {
-        Terms { is_new: true, persistent: false, expiration_ms: None, priority: Some(priority), delay_ms: None }
+        Terms {
+            is_new: true,
+            stays: false,
+            persistent: false,
+            expiration_ms: None,
+            priority: Some(priority),
+            delay_ms: None,
+        }
     }
 
     #[derive(Clone, Debug)]

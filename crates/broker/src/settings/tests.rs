@@ -47,7 +47,7 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         TITLE,
     );
     let expected = QueueSettings {
-        quorum: true,
+        kind: QueueKind::Quorum,
         message_ttl_ms: Some(0),
         expires_ms: Some(1),
         length_max: Some(7),
@@ -68,6 +68,8 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         rate: Rate::per_second(50),
         in_flight_max: Some(9),
         deduplication: None,
+        max_age_ms: None,
+        segment_bytes: None,
     };
     assert_eq!(settings.unwrap(), expected);
     assert_eq!(QueueSettings::parse(&Table::new(), TITLE).unwrap(), QueueSettings::default());
@@ -124,7 +126,6 @@ fn every_known_argument_is_accepted_on_either_type() {
 #[test]
 fn wrong_types_and_values_are_refused_by_name() {
     for (name, value, why) in [
-        ("x-queue-type", text("stream"), "unsupported queue type 'stream'"),
         ("x-queue-type", text("fast"), "unsupported queue type 'fast'"),
         ("x-queue-type", Value::I32(1), "{unacceptable_type,signedint}"),
         ("x-message-ttl", text("10"), "\"expected integer, got longstr\""),
@@ -195,6 +196,56 @@ fn arguments_of_streams_are_refused_for_their_type() {
         let arguments = table([("x-queue-type", text(kind)), ("x-max-age", text("5D"))]);
         assert_eq!(refusal(&arguments), format!("invalid arg 'x-max-age' for {TITLE} of queue type {module}"));
     }
+}
+
+#[test]
+fn a_stream_has_arguments_of_its_own() {
+    let stream = |name: &str, value: Value| table([("x-queue-type", text("stream")), (name, value)]);
+    let settings = QueueSettings::parse(
+        &table([
+            ("x-queue-type", text("stream")),
+            ("x-max-length-bytes", Value::I64(1_000_000)),
+            ("x-max-age", text("7D")),
+            ("x-stream-max-segment-size-bytes", Value::I32(5000)),
+            ("x-stream-filter-size-bytes", Value::I32(16)),
+            ("x-initial-cluster-size", Value::I32(3)),
+            ("x-queue-leader-locator", text("balanced")),
+        ]),
+        TITLE,
+    );
+    let expected = QueueSettings {
+        kind: QueueKind::Stream,
+        bytes_max: Some(1_000_000),
+        max_age_ms: Some(7 * 86_400_000),
+        segment_bytes: Some(5000),
+        ..QueueSettings::default()
+    };
+    assert_eq!(settings.unwrap(), expected);
+    for name in ["x-max-length", "x-message-ttl", "x-single-active-consumer", "x-overflow", "x-group-key"] {
+        let arguments = stream(name, Value::I32(1));
+        assert_eq!(refusal(&arguments), format!("invalid arg '{name}' for {TITLE} of queue type rabbit_stream_queue"));
+    }
+    for (name, value, why) in [
+        ("x-max-age", text("5"), "invalid_max_age"),
+        ("x-max-age", text("D"), "invalid_max_age"),
+        ("x-max-age", text("0D"), "invalid_max_age"),
+        ("x-max-age", text("+1D"), "invalid_max_age"),
+        ("x-max-age", text("1d"), "invalid_max_age"),
+        ("x-max-age", text("1é"), "invalid_max_age"),
+        ("x-max-age", text("99999999999999999Y"), "invalid_max_age"),
+        ("x-max-age", Value::I32(5), "{unacceptable_type,signedint}"),
+        ("x-stream-max-segment-size-bytes", text("5"), "\"expected integer, got longstr\""),
+        ("x-stream-max-segment-size-bytes", Value::I32(-1), "{value_negative,-1}"),
+        ("x-initial-cluster-size", Value::I32(0), "{value_zero,0}"),
+    ] {
+        assert_eq!(refusal(&stream(name, value)), format!("invalid arg '{name}' for {TITLE}: {why}"));
+    }
+    let too_large = stream("x-stream-max-segment-size-bytes", Value::I64(3_000_000_001));
+    assert_eq!(refusal(&too_large), "Exceeded max value for x-stream-max-segment-size-bytes");
+    assert_eq!(
+        refusal(&stream("x-stream-filter-size-bytes", Value::I32(256))),
+        "Invalid value for  x-stream-filter-size-bytes"
+    );
 }
 
 fn queue(durable: bool, auto_delete: bool, arguments: Table) -> QueueSpec {

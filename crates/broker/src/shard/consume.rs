@@ -3,8 +3,9 @@
 use super::Shard;
 use super::peers::Peer;
 use super::slots::Slot;
+use super::stream::{OFFSET, no_get, no_purge, of_another_type};
 use super::timers::Due;
-use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueSpec, TimeoutAction};
+use crate::command::{CallId, Consume, ConsumerNumber, Fault, Outcome, QueueKind, QueueSpec, TimeoutAction};
 use crate::queue::ready::Entry;
 use crate::queue::unacked::HeldList;
 use crate::queue::{Consumer, Getter, Holder, Queue, Turn};
@@ -28,8 +29,13 @@ impl<S: Store> Shard<S> {
     fn start_consumer(&mut self, peer: Slot<Peer>, slot: Slot<Queue>, consume: Consume) -> Result<(), Fault> {
         let queue = &self.queues[slot];
         let settings = &queue.spec.settings;
-        // Quorum queues ignore the flag, as in RabbitMQ.
-        let exclusive = consume.exclusive && !settings.quorum;
+        let wish = match &queue.stream {
+            Some(_) => Some(self.wish(peer, slot, &consume)?),
+            None if consume.arguments.contains_key(OFFSET) => return Err(of_another_type(&queue.spec, OFFSET)),
+            None => None,
+        };
+        // Other queues ignore the flag, as in RabbitMQ.
+        let exclusive = consume.exclusive && settings.kind == QueueKind::Classic;
         if queue.is_exclusively_consumed || exclusive && (queue.consumers > 0 || settings.single_active) {
             return Err(Fault::new(ReplyCode::AccessRefused, format!("{} in exclusive use", queue.spec.title())));
         }
@@ -71,6 +77,9 @@ impl<S: Store> Shard<S> {
         queue.last_used_ms = self.now.ms;
         queue.last_busy_unix_ms = self.now.unix_ms;
         let holder = queue.add_consumer(holder, consumer, self.now.ms);
+        if let Some(wish) = wish {
+            self.add_reader(slot, holder, wish);
+        }
         self.channels[channel].holders.insert((slot, holder));
         self.peers[peer].consumers.insert(consume.consumer, (slot, holder));
         self.touch(slot);
@@ -79,6 +88,9 @@ impl<S: Store> Shard<S> {
 
     /// How long deliveries of this queue may stay unacked if their consumer says nothing; 0 = for ever.
     pub(super) fn timeout_of(&self, queue: &Queue) -> u64 {
+        if queue.stream.is_some() {
+            return 0;
+        }
         let limits = [queue.spec.settings.consumer_timeout_ms.unwrap_or(0), self.settings.consumer_timeout_ms];
         limits.into_iter().filter(|timeout_ms| *timeout_ms != 0).min().unwrap_or(0)
     }
@@ -106,6 +118,9 @@ impl<S: Store> Shard<S> {
         }
         queue.last_used_ms = self.now.ms;
         queue.last_busy_unix_ms = self.now.unix_ms;
+        if let Some(stream) = &mut queue.stream {
+            stream.remove_reader(holder_slot);
+        }
         let holder = &queue.holders[holder_slot];
         let channel = &mut self.channels[holder.channel];
         match turn {
@@ -134,6 +149,10 @@ impl<S: Store> Shard<S> {
     pub(super) fn take_one(&mut self, peer: Slot<Peer>, call: CallId, from: (ChannelId, QueueId), no_ack: bool) {
         let (channel, queue) = from;
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
+        if self.queues[slot].stream.is_some() {
+            let fault = no_get(&self.queues[slot].spec);
+            return self.answer(peer, call, Outcome::Fault(fault));
+        }
         self.expire(slot, self.now.unix_ms);
         let queue = &self.queues[slot];
         let may_wait = !queue.is_paused;
@@ -219,6 +238,10 @@ impl<S: Store> Shard<S> {
 
     pub(super) fn purge(&mut self, peer: Slot<Peer>, call: CallId, queue: QueueId) {
         let Some(&slot) = self.queue_slots.get(&queue) else { return self.answer(peer, call, Outcome::Missed) };
+        if self.queues[slot].stream.is_some() {
+            let fault = no_purge(&self.queues[slot].spec);
+            return self.answer(peer, call, Outcome::Fault(fault));
+        }
         let delayed = self.queues[slot].delayed_sums().count;
         let messages = self.queues[slot].ready.len() as u64 + delayed;
         self.queues[slot].counters.purged += messages;
@@ -276,7 +299,7 @@ impl<S: Store> Shard<S> {
 
 /// Messages cannot be asked for one by one where a single consumer is active and the queue is a quorum queue.
 pub(super) fn refuses_get(queue: &Queue) -> bool {
-    queue.spec.settings.quorum && queue.spec.settings.single_active
+    queue.spec.settings.is_quorum() && queue.spec.settings.single_active
 }
 
 /// A consumer argument that has to be an integer.

@@ -52,7 +52,7 @@ impl<S: Store> Shard<S> {
     fn delete(&mut self, slot: Slot<Queue>) -> (Vec<(ConnectionId, ConsumerNumber)>, Lsn) {
         let mut consumers = Vec::new();
         let mut queue = self.queues.remove(slot);
-        self.near_bytes -= queue.counted_bytes;
+        self.near_bytes -= queue.counted_bytes + queue.stream.as_ref().map_or(0, |stream| stream.counted_bytes);
         self.getting.remove(&slot);
         for getter in queue.getters.drain(..) {
             self.tell(getter.connection, ConnectionEvent::Done { call: getter.call, outcome: Outcome::Missed });

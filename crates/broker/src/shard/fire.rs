@@ -23,7 +23,7 @@ impl<S: Store> Shard<S> {
         let before = self.log.last();
         self.log.begin_chain();
         let stored = publish.map(|publish| {
-            let terms = Terms::from(&publish);
+            let terms = Terms::of_new(&publish);
             self.publish(&publish.queues, publish.message, terms, None)
         });
         // A duplicate is as good as taken: its queue has what the occurrence stands for.

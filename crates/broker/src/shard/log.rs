@@ -37,6 +37,7 @@ pub(crate) enum Waiter {
     Declared { connection: ConnectionId, call: CallId, outcome: Outcome },
     Transfer { from: ShardId, transfer: u64 },
     Operation { ticket: u64, answer: Box<Answer> },
+    Stream(QueueId),
     Closed,
 }
 

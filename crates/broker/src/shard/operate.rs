@@ -184,6 +184,9 @@ impl<S: Store> Shard<S> {
         if scan.act == Act::Show {
             return self.out.answers.push((ticket, Answer::Page(page)));
         }
+        if let Some(stream) = &mut self.queues[slot].stream {
+            stream.forget_tail();
+        }
         self.count_near(slot);
         self.touch(slot);
         if underway > 0 {
@@ -257,7 +260,9 @@ impl<S: Store> Shard<S> {
                 None => (queue.unacked.find(run.seq)?, None, Some(self.lease(slot, run.seq)?)),
             },
         };
-        let Run { seq, redelivered, attempts, expires_at_ms, priority, .. } = run;
+        let Run { seq, redelivered, attempts, priority, .. } = run;
+        // That of a stream's message says when it came.
+        let expires_at_ms = if queue.stream.is_some() { 0 } else { run.expires_at_ms };
         Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease })
     }
 

@@ -52,6 +52,8 @@ impl Stored {
 pub(crate) struct Terms {
     /// A client publishes it: it may be a duplicate. What is moved, or died elsewhere, is none.
     pub(crate) is_new: bool,
+    /// An operator moves it: where it is refused it stays where it was, and is no dead letter.
+    pub(crate) stays: bool,
     pub(crate) persistent: bool,
     pub(crate) expiration_ms: Option<u64>,
     pub(crate) priority: Option<u8>,
@@ -60,15 +62,22 @@ pub(crate) struct Terms {
 
 impl From<&Publish> for Terms {
     fn from(publish: &Publish) -> Self {
-        let Publish { persistent, expiration_ms, priority, delay_ms, .. } = *publish;
-        Self { is_new: false, persistent, expiration_ms, priority, delay_ms }
+        let Publish { persistent, expiration_ms, priority, delay_ms, confirm, .. } = *publish;
+        Self { is_new: false, stays: confirm, persistent, expiration_ms, priority, delay_ms }
+    }
+}
+
+impl Terms {
+    /// Of what comes from outside.
+    pub(crate) fn of_new(publish: &Publish) -> Self {
+        Self { is_new: true, stays: false, ..Self::from(publish) }
     }
 }
 
 impl<S: Store> Shard<S> {
     /// A connection publishes.
     pub(super) fn publish_for(&mut self, peer: Slot<Peer>, publish: Publish) {
-        let terms = Terms { is_new: true, ..Terms::from(&publish) };
+        let terms = Terms::of_new(&publish);
         let Publish { queues, message, more, confirm, .. } = publish;
         let messages = std::iter::once(message).chain(more);
         if let [queue] = queues[..] {
@@ -210,9 +219,14 @@ impl<S: Store> Shard<S> {
     /// The same, duplicate or not.
     #[inline(always)]
     pub(super) fn accept_any(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> Option<Accepted> {
+        let queue = &mut self.queues[slot];
+        if queue.stream.is_some() {
+            let stamp = queue.stamp_in_stream(self.now);
+            return Some(Accepted { queue: slot, stamp, is_kept: true, is_far: true });
+        }
         // What waits for its time counts for no limit yet.
         let is_delayed = terms.delay_ms.is_some();
-        if self.queues[slot].rejects_when_full() && !is_delayed && self.refuses(slot, message) {
+        if queue.rejects_when_full() && !is_delayed && self.refuses(slot, message, terms.stays) {
             return None;
         }
         let queue = &mut self.queues[slot];
@@ -236,7 +250,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.
-    fn refuses(&mut self, slot: Slot<Queue>, message: &Message) -> bool {
+    fn refuses(&mut self, slot: Slot<Queue>, message: &Message, stays: bool) -> bool {
         if !self.queues[slot].would_overflow(message.body_bytes()) {
             return false;
         }
@@ -248,7 +262,7 @@ impl<S: Store> Shard<S> {
         }
         let queue = &mut self.queues[slot];
         queue.counters.refused += 1;
-        if queue.spec.settings.overflow == Overflow::RejectPublishDlx {
+        if queue.spec.settings.overflow == Overflow::RejectPublishDlx && !stays {
             // Never had a place here: there is nothing to be settled.
             let entry = Entry {
                 body: Body::Here(message.clone()),

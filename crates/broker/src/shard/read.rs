@@ -10,7 +10,7 @@ use super::shaped::Found;
 use super::slots::Slot;
 use super::view::timestamp;
 use crate::command::{ConnectionEvent, ConnectionId, Outcome};
-use crate::message::Message;
+use crate::message::{Malformed, Message};
 use crate::queue::groups::Group;
 use crate::queue::ready::{Body, Entry, Head, NEAR_BYTES};
 use crate::queue::run::Run;
@@ -45,6 +45,17 @@ pub(super) enum Reading {
         bytes: u64,
         /// The groups that wait for it.
         groups: Vec<Slot<Group>>,
+    },
+    /// The next messages of one consumer of a stream.
+    Stream {
+        /// The queue, which may be gone by the time of the answer.
+        queue: QueueId,
+        /// The reader, which may be gone as well.
+        reader: u32,
+        /// What was asked for, in order.
+        runs: Vec<Run>,
+        /// What that takes in memory, about.
+        bytes: u64,
     },
     /// Messages that died.
     Dead(Unread),
@@ -182,6 +193,10 @@ impl<S: Store> Shard<S> {
                     self.hear_parked(slot, &runs, &groups, messages);
                 }
             }
+            Some(Reading::Stream { queue, reader, runs, bytes }) => {
+                self.reading_bytes -= bytes;
+                self.hear_stream(queue, reader, &runs, messages);
+            }
             Some(Reading::Dead(Unread { queue, run, reason })) => {
                 self.dead_reading_bytes -= run.near_bytes();
                 if let Some(&slot) = self.queue_slots.get(&queue.queue.id) {
@@ -303,7 +318,11 @@ impl<S: Store> Shard<S> {
     pub(super) fn unread(&self) -> impl Iterator<Item = &Unread> {
         let read = self.readings.values().filter_map(|reading| match reading {
             Reading::Dead(dead) => Some(dead),
-            Reading::Ahead { .. } | Reading::Parked { .. } | Reading::Head { .. } | Reading::Scan(_) => None,
+            Reading::Ahead { .. }
+            | Reading::Parked { .. }
+            | Reading::Stream { .. }
+            | Reading::Head { .. }
+            | Reading::Scan(_) => None,
         });
         read.chain(&self.dead_unread)
     }
@@ -315,6 +334,11 @@ impl<S: Store> Shard<S> {
         self.near_bytes = self.near_bytes + now - queue.counted_bytes;
         queue.counted_bytes = now;
     }
+}
+
+/// A message of a run that was read. If few lie together, it gets memory of its own: they would keep what lies between.
+pub(super) fn parsed(bytes: Bytes, run: &Run) -> Result<Message, Malformed> {
+    Message::parse(if run.count >= SHARED_MIN { bytes } else { Bytes::copy_from_slice(&bytes) })
 }
 
 /// Where the log has them, in the same order.

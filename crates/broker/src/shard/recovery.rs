@@ -278,7 +278,12 @@ fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mu
         queue.keys = keys;
     }
     let priority = places.first().map_or(0, |first| first.priority);
-    if doubted == Seq(0) && places.range(Seq(0)).all(|run| run.priority == priority && run.due_at_ms == 0) {
+    if let Some(stream) = &mut queue.stream {
+        stream.recover(&places, last);
+    }
+    // Whoever reads a stream knows how far it came.
+    let is_certain = doubted == Seq(0) || queue.stream.is_some();
+    if is_certain && places.range(Seq(0)).all(|run| run.priority == priority && run.due_at_ms == 0) {
         places.range(Seq(0)).for_each(|run| log.retain(&run));
         queue.adopt(places, priority);
         queue.pass(last);

@@ -40,6 +40,9 @@ impl<S: Store> Shard<S> {
     /// Delivers what can be delivered, then drops what has no right to stay.
     pub(super) fn dispatch(&mut self, slot: Slot<Queue>) {
         self.queues[slot].is_touched = false;
+        if self.queues[slot].stream.is_some() {
+            return self.dispatch_stream(slot);
+        }
         if self.queues[slot].delayed.is_some() {
             self.release_due(slot);
         }
@@ -281,6 +284,7 @@ impl<S: Store> Shard<S> {
             seq: entry.seq,
             redelivered: entry.redelivered,
             attempts: if queue.spec.settings.shows_attempts() { entry.attempts } else { 0 },
+            place: None,
             no_ack: holder.no_ack,
             message: message.expect("what is handed over is near"),
         };
@@ -339,7 +343,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// The same for messages that the log has.
-    fn vacate_run(&mut self, slot: Slot<Queue>, run: &Run) {
+    pub(super) fn vacate_run(&mut self, slot: Slot<Queue>, run: &Run) {
         if run.kept {
             let queue = &mut self.queues[slot];
             if queue.settled.is_empty() {

@@ -17,6 +17,9 @@ impl<S: Store> Shard<S> {
     /// What is settled of a queue that is gone, or not held by this connection, is ignored.
     pub(super) fn settle(&mut self, peer: Slot<Peer>, settle: Settle) {
         let Some(&slot) = self.queue_slots.get(&settle.queue) else { return };
+        if self.queues[slot].stream.is_some() {
+            return self.settle_reads(slot, peer, &settle);
+        }
         settle.seqs().for_each(|seq| self.settle_one(slot, peer, seq, settle.how));
         self.count_near(slot);
     }

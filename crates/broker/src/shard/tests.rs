@@ -5,6 +5,7 @@ mod clock;
 mod consuming;
 mod dead_letters;
 mod deduplication;
+mod everything;
 mod far;
 mod firing;
 mod groups;
@@ -14,6 +15,7 @@ mod limits;
 mod operations;
 mod recovery;
 mod settling;
+mod streams;
 mod time;
 
 use super::{Near, Recovery, Shard, ShardSettings};

@@ -90,7 +90,10 @@ impl<S: Store> Shard<S> {
             consumers,
             consumer_utilisation: utilisation,
             counters: queue.counters,
-            memory: queue.near_bytes() + queue.far_heap_bytes() + size_of::<Queue>() as u64,
+            memory: queue.stream.as_ref().map_or(0, |stream| stream.near_bytes())
+                + queue.near_bytes()
+                + queue.far_heap_bytes()
+                + size_of::<Queue>() as u64,
         }
     }
 
@@ -98,8 +101,9 @@ impl<S: Store> Shard<S> {
         let mut views: Vec<_> = queue
             .holders
             .iter()
-            .filter_map(|(_, holder)| {
+            .filter_map(|(slot, holder)| {
                 let consumer = holder.consumer.as_ref()?;
+                let unsettled = queue.stream.as_ref().and_then(|stream| Some(stream.reader(slot)?.unsettled));
                 let view = ConsumerView {
                     tag: consumer.tag.clone(),
                     connection: self.peers[self.channels[holder.channel].peer].id,
@@ -108,7 +112,7 @@ impl<S: Store> Shard<S> {
                     exclusive: consumer.exclusive,
                     active: holder.turn != Turn::Inactive,
                     prefetch: holder.prefetch,
-                    unacked: holder.held.len(),
+                    unacked: unsettled.unwrap_or(holder.held.len()),
                     timeout_ms: holder.timeout_ms,
                     arguments: consumer.arguments.clone(),
                 };

@@ -86,7 +86,7 @@ impl Topology {
 
     /// The policies that apply to a queue.
     pub(crate) fn policies_of_queue(&self, queue: &QueueSpec) -> Applied {
-        self.policies.applied(queue.vhost, |policy| policy.matches_queue(&queue.name, queue.settings.quorum))
+        self.policies.applied(queue.vhost, |policy| policy.matches_queue(&queue.name, queue.settings.kind))
     }
 
     /// Puts a policy in the place of the one of its name. Exchanges are changed by that; it is for the caller to see to
@@ -137,7 +137,7 @@ impl Topology {
     /// Gives all queues that the change has changed their new spec, and tells which.
     pub(crate) fn refresh_queues(&mut self, change: &PolicyChange) -> Vec<Arc<QueueSpec>> {
         self.replace_queues(|topology, queue| {
-            let matches = |policy: &Policy| policy.matches_queue(&queue.name, queue.settings.quorum);
+            let matches = |policy: &Policy| policy.matches_queue(&queue.name, queue.settings.kind);
             let is_there = queue.vhost == change.vhost;
             is_there.then(|| topology.policies.applied_after(change, &queue.policies, matches)).flatten()
         })

@@ -35,6 +35,9 @@ pub(super) struct Flags {
     /// Messages carry a header `group`, with so many values in turn (for --argument x-group-key=group)
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) groups: Option<u32>,
+    /// Messages carry a header `x-delay` of up to so many milliseconds, evenly spread, or with --groups all the same
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) delay: Option<u32>,
     /// Publish by an exchange of this type, which all queues are bound to
     #[arg(long, value_name = "TYPE", default_value = "default")]
     pub(super) exchange: ExchangeKind,
@@ -89,6 +92,7 @@ impl Default for Flags {
             durable: false,
             argument: Vec::new(),
             groups: None,
+            delay: None,
             exchange: ExchangeKind::Default,
             keys: None,
             bindings: 0,
@@ -170,17 +174,22 @@ impl Layout {
         let kind = match flags.exchange {
             ExchangeKind::Default => {
                 ensure!(flags.keys.is_none() && flags.bindings == 0, "--keys and --bindings need an --exchange");
-                let Some(groups) = flags.groups else {
-                    self.routes = self.queues.iter().map(|queue| Route::to_queue(queue)).collect();
-                    return Ok(());
-                };
+                let groups = flags.groups.unwrap_or(queues);
                 ensure!(groups.is_multiple_of(queues), "--groups {groups} is no multiple of --queues {queues}");
+                let delays = if flags.groups.is_none() && flags.delay.is_some() { DELAYS } else { 1 };
                 let to_queue = |(queue, number): (&String, u32)| {
                     let mut headers = Table::new();
-                    headers.insert("group", header(number));
-                    Route { headers: Some(headers), ..Route::to_queue(queue) }
+                    if flags.groups.is_some() {
+                        headers.insert("group", header(number));
+                    }
+                    if let Some(most) = flags.delay {
+                        // Next to each other in time are messages far from each other in the queue.
+                        let step = i64::from(number / queues) * DELAY_STRIDE % i64::from(delays) + 1;
+                        headers.insert("x-delay", i64::from(most) * step / i64::from(delays));
+                    }
+                    Route { headers: (!headers.is_empty()).then_some(headers), ..Route::to_queue(queue) }
                 };
-                self.routes = self.queues.iter().cycle().zip(0..groups).map(to_queue).collect();
+                self.routes = self.queues.iter().cycle().zip(0..groups * delays).map(to_queue).collect();
                 return Ok(());
             }
             ExchangeKind::Direct => "direct",
@@ -188,7 +197,7 @@ impl Layout {
             ExchangeKind::Topic => "topic",
             ExchangeKind::Headers => "headers",
         };
-        ensure!(flags.groups.is_none(), "--groups needs the default exchange");
+        ensure!(flags.groups.is_none() && flags.delay.is_none(), "--groups and --delay need the default exchange");
         let is_fanout = flags.exchange == ExchangeKind::Fanout;
         let keys = flags.keys.unwrap_or(if is_fanout { 1 } else { queues });
         ensure!(keys <= queues, "--keys {keys} with --queues {queues}: some messages would reach no queue");
@@ -376,6 +385,12 @@ const AT_ONCE: u32 = 100;
 
 /// From here on header values are matched by no message.
 const OTHER: u32 = 500_000;
+
+/// How many delays there are.
+const DELAYS: u32 = 1_000;
+
+/// How far apart in those are messages that follow one another; it has no divisor in common with them.
+const DELAY_STRIDE: i64 = 617;
 
 #[cfg(test)]
 mod tests {

@@ -46,7 +46,7 @@ pub(super) struct Flags {
     /// A short run that shows that all works, and no figure that means much; --seconds and others still hold
     #[arg(long)]
     quick: bool,
-    /// Measure only these rows, or groups: messages, durable, latency, neighbours, topology, scale
+    /// Measure only these rows, or groups: messages, durable, latency, neighbours, topology, scale, features
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out these rows or groups

@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, checks, limits, nodes, operations, policies, schedules, status, top};
+use super::{Screen, backup, checks, limits, nodes, operations, policies, reload, schedules, status, top};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -464,6 +464,15 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &["interval", "count"],
         run: Run::Do(top::run),
+    },
+    Command {
+        name: "reload_config",
+        section: CONFIGURATION,
+        about: "Reads the server's configuration and certificates anew, as SIGHUP does",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(reload::run),
     },
     Command {
         name: "set_disk_free_limit",

@@ -112,6 +112,8 @@ pub(super) async fn find(api: &Api, name: &str) -> Result<ConnectionView, Refusa
 }
 
 fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {
+    let tls = connection.tls.as_deref();
+    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
     let description = json!({
         "name": connection.name,
         "pid": connection_pid(connection.id),
@@ -123,14 +125,14 @@ fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {
         "user_who_performed_action": connection.user,
         "vhost": connection.vhost,
         "auth_mechanism": connection.mechanism,
-        "ssl": false,
-        "ssl_protocol": null,
-        "ssl_key_exchange": null,
-        "ssl_cipher": null,
-        "ssl_hash": null,
-        "peer_cert_subject": null,
-        "peer_cert_issuer": null,
-        "peer_cert_validity": null,
+        "ssl": tls.is_some(),
+        "ssl_protocol": tls.map(|tls| &tls.protocol),
+        "ssl_key_exchange": tls.map(|tls| &tls.key_exchange),
+        "ssl_cipher": tls.map(|tls| &tls.cipher),
+        "ssl_hash": tls.map(|tls| &tls.hash),
+        "peer_cert_subject": certificate.map(|certificate| &certificate.subject),
+        "peer_cert_issuer": certificate.map(|certificate| &certificate.issuer),
+        "peer_cert_validity": certificate.map(|certificate| &certificate.validity),
         "host": connection.host,
         "port": connection.port,
         "peer_host": connection.peer_host,

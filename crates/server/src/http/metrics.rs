@@ -175,7 +175,8 @@ impl Look {
     }
 
     fn write_node(&self, api: &Api, prefix: &str, page: &mut Page) {
-        let data_dir = &api.board.config().data_dir;
+        let config = api.board.config();
+        let data_dir = &config.data_dir;
         let alarms = api.board.alarms().view();
         for (name, help, number) in [
             ("erlang_uptime_seconds", "How long the node runs", Some(api.board.clock().uptime_ms() / 1000)),
@@ -399,7 +400,11 @@ impl DeadLetters {
         let mut now: BTreeMap<_, [u64; 4]> = BTreeMap::new();
         for queue in queues {
             let settings = &queue.spec.settings;
-            let queue_type = if settings.quorum { "rabbit_quorum_queue" } else { "rabbit_classic_queue" };
+            let queue_type = match settings.kind.name() {
+                "quorum" => "rabbit_quorum_queue",
+                "stream" => "rabbit_stream_queue",
+                _ => "rabbit_classic_queue",
+            };
             let strategy = if settings.dead_letter_exchange.is_some() { "at_least_once" } else { "disabled" };
             let counters = &queue.counters;
             let counted = [counters.expired, counters.rejected, counters.maxlen, counters.delivery_limit];

@@ -423,7 +423,7 @@ fn describe(
     view: &View,
     connections: &super::consumers::Connections,
 ) -> Value {
-    let attempts = if spec.settings.quorum { shown.attempts } else { 0 };
+    let attempts = if spec.settings.is_quorum() { shown.attempts } else { 0 };
     let mut object: Map<String, Value> =
         messages::describe_message(&shown.message, attempts, view.is_base64, view.truncate);
     object.insert("seq".into(), shown.seq.0.into());

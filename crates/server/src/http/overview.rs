@@ -102,7 +102,13 @@ pub(super) fn exchange_types() -> Value {
 /// Every address that is listened on, by RabbitMQ's name of its protocol.
 pub(super) fn services(api: &Api) -> impl Iterator<Item = (&'static str, SocketAddr)> {
     let addresses = api.board.addresses();
-    let all = [("amqp", &addresses.amqp), ("http", &addresses.http), ("http/prometheus", &addresses.metrics)];
+    let all = [
+        ("amqp", &addresses.amqp),
+        ("amqp/ssl", &addresses.amqps),
+        ("http", &addresses.http),
+        ("https", &addresses.https),
+        ("http/prometheus", &addresses.metrics),
+    ];
     all.into_iter().flat_map(|(protocol, list)| list.iter().map(move |address| (protocol, *address)))
 }
 

@@ -208,7 +208,7 @@ fn declared(api: &Api, spec: &QueueSpec) -> Row {
     let mut row = Row::default();
     row.put("name", spec.name.to_string());
     row.put("vhost", spec.vhost_name.to_string());
-    row.put("type", if spec.settings.quorum { "quorum" } else { "classic" });
+    row.put("type", spec.settings.kind.name());
     row.put("durable", spec.durable);
     row.put("auto_delete", spec.auto_delete);
     row.put("exclusive", spec.owner.is_some());
@@ -217,7 +217,7 @@ fn declared(api: &Api, spec: &QueueSpec) -> Row {
     row.put("state", "running");
     row.put("pid", format!("<leveret.0.{}>", spec.queue.id.0));
     policies::add_to_row(&mut row, &spec.policies);
-    if spec.settings.quorum {
+    if spec.settings.keeps_all() {
         row.put("leader", api.node.clone());
         row.put("members", json!([api.node]));
         row.put("online", json!([api.node]));

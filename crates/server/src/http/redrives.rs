@@ -123,7 +123,7 @@ pub(super) async fn show(
     Ok(Json(redrive.ok_or_else(Refusal::no_object)?.describe()))
 }
 
-/// `DELETE /api/queues/VHOST/NAME/redrive`: ends it after the piece at hand.
+/// `DELETE /api/queues/VHOST/NAME/redrive`: ends it after the piece at hand. One that has ended by itself is as good.
 pub(super) async fn stop(
     State(api): Shared,
     Extension(caller): Extension<Caller>,
@@ -131,9 +131,10 @@ pub(super) async fn stop(
 ) -> Result<StatusCode, Refusal> {
     let spec = own(&api, &caller, &vhost, &name)?;
     let redrive = api.redrives.all().get(&spec.queue.id).cloned();
-    let redrive = redrive.filter(|redrive| redrive.is_running()).ok_or_else(Refusal::no_object)?;
-    redrive.progress().state = Phase::Stopping;
-    redrive.stop.notify_one();
+    if let Some(redrive) = redrive.filter(|redrive| redrive.is_running()) {
+        redrive.progress().state = Phase::Stopping;
+        redrive.stop.notify_one();
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -223,7 +223,7 @@ fn get_takes_the_first_message_and_says_how_many_are_left() {
 #[test]
 fn a_quorum_queue_with_a_single_active_consumer_refuses_get() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, single_active: true, ..QueueSettings::default() });
+    world.durable_queue(1, QueueSettings { kind: QueueKind::Quorum, single_active: true, ..QueueSettings::default() });
     let get = |call| Command::Get { call, channel: ChannelId(1), queue: Q, no_ack: true };
     let Outcome::Fault(fault) = world.ask(1, get) else { panic!() };
     assert_eq!(

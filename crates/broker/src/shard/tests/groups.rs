@@ -289,9 +289,9 @@ fn a_newcomer_of_higher_priority_takes_over_a_quorum_queue() {
         let arguments = [("x-priority", Value::I64(priority))].into_iter().collect();
         Consume { channel: ChannelId(number as u16), arguments, prefetch: 2, ..consumer_of(number, 1) }
     };
-    for quorum in [true, false] {
+    for kind in [QueueKind::Quorum, QueueKind::Classic] {
         let mut world = World::new();
-        world.durable_queue(1, QueueSettings { quorum, single_active: true, ..QueueSettings::default() });
+        world.durable_queue(1, QueueSettings { kind, single_active: true, ..QueueSettings::default() });
         for body in ["1", "2", "3", "4", "5", "6"] {
             world.publish(1, body);
         }
@@ -300,7 +300,7 @@ fn a_newcomer_of_higher_priority_takes_over_a_quorum_queue() {
         world.consume_as(1, consumer(2, 5));
         world.consume_as(1, consumer(3, 3));
         world.settle(1, 1, Settlement::Ack);
-        if !quorum {
+        if kind == QueueKind::Classic {
             assert_eq!(got(&mut world), ["3>1"], "classic queues keep the one they have");
             continue;
         }
@@ -321,7 +321,7 @@ fn a_newcomer_of_higher_priority_takes_over_a_quorum_queue() {
 #[test]
 fn a_quorum_queue_has_32_priorities_and_4_for_those_that_say_nothing() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, ..QueueSettings::default() });
+    world.durable_queue(1, QueueSettings { kind: QueueKind::Quorum, ..QueueSettings::default() });
     for (body, priority) in [("none", None), ("3", Some(3)), ("4", Some(4)), ("255", Some(255)), ("31", Some(31))] {
         world.command(9, of_key(None, body, priority, true));
     }

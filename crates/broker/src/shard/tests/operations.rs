@@ -22,7 +22,7 @@ impl World {
         None
     }
 
-    fn scan(&mut self, queue: u64, scan: Scan) -> Page {
+    pub(super) fn scan(&mut self, queue: u64, scan: Scan) -> Page {
         match self.operate(queue, Operation::Scan(scan)) {
             Answer::Page(page) => page,
             other => panic!("{other:?}"),
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Goes through all ready messages, a piece after the other.
-    fn scan_all(&mut self, queue: u64, scan: Scan) -> Page {
+    pub(super) fn scan_all(&mut self, queue: u64, scan: Scan) -> Page {
         let mut sum = Page::new(Seq(0), None);
         let mut scan = scan;
         loop {

@@ -43,7 +43,7 @@ fn a_declared_queue_and_its_count_wait_for_its_record() {
 fn what_was_kept_comes_back_in_order_and_the_rest_does_not() {
     let mut world = World::new();
     world.durable_queue(1, QueueSettings { priority_max: Some(5), ..QueueSettings::default() });
-    world.durable_queue(2, QueueSettings { quorum: true, ..QueueSettings::default() });
+    world.durable_queue(2, QueueSettings { kind: QueueKind::Quorum, ..QueueSettings::default() });
     world.queue(3, QueueSettings::default());
     world.commands(9, vec![persistent(&[1, 2, 3], "a"), publish(&[1, 2, 3], "transient"), persistent(&[1, 2, 3], "b")]);
     let high = PropertyList { priority: Some(9), delivery_mode: Some(2), ..PropertyList::default() };
@@ -73,7 +73,7 @@ fn what_was_settled_stays_so_and_seq_goes_on() {
 fn after_a_crash_everything_may_have_been_delivered_after_a_stop_only_what_was() {
     for clean in [false, true] {
         let mut world = World::new();
-        world.durable_queue(1, QueueSettings { quorum: true, ..QueueSettings::default() });
+        world.durable_queue(1, QueueSettings { kind: QueueKind::Quorum, ..QueueSettings::default() });
         world.commands(9, vec![persistent(&[1], "a"), persistent(&[1], "b")]);
         world.get(1, 1).unwrap();
         if clean {
@@ -108,7 +108,7 @@ fn what_a_crash_left_in_doubt_stays_so_after_a_clean_stop() {
 #[test]
 fn failed_deliveries_are_remembered() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, ..QueueSettings::default() });
+    world.durable_queue(1, QueueSettings { kind: QueueKind::Quorum, ..QueueSettings::default() });
     world.command(9, persistent(&[1], "a"));
     for _ in 0..3 {
         world.get(1, 1).unwrap();
@@ -226,7 +226,10 @@ fn a_transaction_is_all_or_nothing_on_disk() {
 #[test]
 fn an_old_message_does_not_hold_the_log_up() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, delivery_limit: Some(-1), ..QueueSettings::default() });
+    world.durable_queue(
+        1,
+        QueueSettings { kind: QueueKind::Quorum, delivery_limit: Some(-1), ..QueueSettings::default() },
+    );
     world.durable_queue(2, QueueSettings::default());
     world.commands(9, vec![persistent(&[1, 2], "old"), persistent(&[1], "returned")]);
     world.get(1, 1).unwrap();

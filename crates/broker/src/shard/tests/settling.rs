@@ -72,7 +72,10 @@ fn nobody_settles_for_another_connection_or_twice() {
 #[test]
 fn a_quorum_queue_counts_failed_deliveries_and_drops_after_its_limit() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, delivery_limit: Some(2), ..QueueSettings::default() });
+    world.durable_queue(
+        1,
+        QueueSettings { kind: QueueKind::Quorum, delivery_limit: Some(2), ..QueueSettings::default() },
+    );
     world.publish(1, "a");
     for attempts in 0..3 {
         let delivery = world.get(1, 1).unwrap();
@@ -85,16 +88,16 @@ fn a_quorum_queue_counts_failed_deliveries_and_drops_after_its_limit() {
 
 #[test]
 fn quorum_queues_have_a_limit_of_twenty_and_classic_ones_none() {
-    for (quorum, gets) in [(true, 21), (false, 50)] {
+    for (kind, gets) in [(QueueKind::Quorum, 21), (QueueKind::Classic, 50)] {
         let mut world = World::new();
-        world.durable_queue(1, QueueSettings { quorum, ..QueueSettings::default() });
+        world.durable_queue(1, QueueSettings { kind, ..QueueSettings::default() });
         world.publish(1, "a");
         let mut count = 0;
         while count < 50 && world.get(1, 1).is_some() {
             world.settle(1, 1, Settlement::Requeue);
             count += 1;
         }
-        assert_eq!(count, gets, "quorum: {quorum}");
+        assert_eq!(count, gets, "{kind:?}");
     }
 }
 

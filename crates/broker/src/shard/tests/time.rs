@@ -42,7 +42,7 @@ impl World {
     }
 
     /// With everything so far on disk, and at this time: others begin at the same moment each time.
-    fn restart_now(mut self) -> Self {
+    pub(super) fn restart_now(mut self) -> Self {
         self.calls += 1;
         let spec = Arc::new(spec(1_000 + self.calls, QueueSettings::default()));
         self.step(vec![ShardInput::CreateQueue { spec, ticket: Some(CatalogTicket(7)) }]);
@@ -264,7 +264,7 @@ fn a_message_that_came_back_waits_longer_each_time() {
 #[test]
 fn a_retry_goes_on_over_a_restart() {
     let mut world = World::new();
-    world.durable_queue(1, QueueSettings { quorum: true, ..retrying(1_000, 5_000) });
+    world.durable_queue(1, QueueSettings { kind: QueueKind::Quorum, ..retrying(1_000, 5_000) });
     world.command(9, timed(1, "a", 0, 0));
     for attempts in [0, 1] {
         let delivery = world.get(1, 1).unwrap();
@@ -460,8 +460,12 @@ impl Model {
 }
 
 fn follows_the_model(mut world: World, retry: Option<Retry>, acts: Vec<Act>) {
-    let settings =
-        QueueSettings { priority_max: Some(2), delayed_retry: retry, quorum: true, ..QueueSettings::default() };
+    let settings = QueueSettings {
+        priority_max: Some(2),
+        delayed_retry: retry,
+        kind: QueueKind::Quorum,
+        ..QueueSettings::default()
+    };
     world.durable_queue(1, settings);
     let (mut model, mut next_seq) = (Model::default(), 1);
     for act in acts {

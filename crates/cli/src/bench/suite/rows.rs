@@ -50,11 +50,13 @@ pub(super) enum Group {
     Topology,
     /// Whether cost stays flat.
     Scale,
+    /// What a queue that does more costs.
+    Features,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Messages, Self::Durable, Self::Latency, Self::Neighbours, Self::Topology, Self::Scale];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Messages, Self::Durable, Self::Latency, Self::Neighbours, Self::Topology, Self::Scale, Self::Features];
 
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -64,6 +66,7 @@ impl Group {
             Self::Neighbours => "Latency of 500 messages a second, in a queue of their own, beside another load",
             Self::Topology => "Connections, queues and bindings",
             Self::Scale => "Scale",
+            Self::Features => "Features: 16 B, each acked, prefetch 1,000, 1 producer, 1 consumer",
         }
     }
 }
@@ -377,5 +380,110 @@ pub(super) const ROWS: &[Row] = &[
         "throughput --size 1024 --exchange fanout --queues 1000 --consumers 10 --confirm 100",
         CONSUMED,
         "as 10 queues",
+    ),
+    row(Group::Features, "feature-none", "a plain queue", "throughput --ack each --prefetch 1000", BOTH, ""),
+    row(
+        Group::Features,
+        "feature-priority",
+        "10 priorities",
+        "throughput --ack each --prefetch 1000 --argument x-max-priority=10",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-ttl",
+        "a time to live for the queue",
+        "throughput --ack each --prefetch 1000 --argument x-message-ttl=3600000",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-length",
+        "a length limit",
+        "throughput --ack each --prefetch 1000 --argument x-max-length=10000000",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-limit",
+        "a delivery limit",
+        "throughput --ack each --prefetch 1000 --argument x-delivery-limit=10",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-retry",
+        "retries with a pause",
+        "throughput --ack each --prefetch 1000 --argument x-delayed-retry-type=all",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-single",
+        "a single active consumer",
+        "throughput --ack each --prefetch 1000 --argument x-single-active-consumer=true",
+        BOTH,
+        "as plain",
+    ),
+    row(
+        Group::Features,
+        "feature-headers",
+        "a plain queue, messages with a header",
+        "throughput --ack each --prefetch 1000 --groups 1000",
+        BOTH,
+        "",
+    ),
+    row(
+        Group::Features,
+        "feature-in-flight",
+        "the same, at most 10,000 in flight",
+        "throughput --ack each --prefetch 1000 --groups 1000 --argument x-max-in-flight=10000",
+        BOTH,
+        "as with a header",
+    ),
+    row(
+        Group::Features,
+        "feature-groups",
+        "the same, 1,000 groups",
+        "throughput --ack each --prefetch 1000 --groups 1000 --argument x-group-key=group",
+        BOTH,
+        "as with a header",
+    ),
+    row(
+        Group::Features,
+        "feature-groups-100000",
+        "100,000 groups",
+        "throughput --ack each --prefetch 1000 --groups 100000 --argument x-group-key=group",
+        BOTH,
+        "as 1,000",
+    ),
+    row(
+        Group::Features,
+        "feature-fair",
+        "1,000 groups that take turns",
+        "throughput --ack each --prefetch 1000 --groups 1000 --argument x-group-key=group --argument x-group-fair=true",
+        BOTH,
+        "as 1,000",
+    ),
+    row(
+        Group::Features,
+        "feature-stream",
+        "a stream",
+        "throughput --ack each --prefetch 1000 --durable --argument x-queue-type=stream",
+        BOTH,
+        "",
+    ),
+    row(
+        Group::Features,
+        "feature-delayed",
+        "a million persistent messages, each delayed by up to 10 s, consumed as they are due",
+        "throughput --messages 1000000 --delay 10000 --durable --persistent --confirm 1000",
+        BOTH,
+        "100 k/s, as they are due",
     ),
 ];
