@@ -228,3 +228,18 @@ async fn what_is_not_tls_is_dropped() {
     assert!(answer.len() < 10 && !answer.starts_with(b"\x01"), "an alert of TLS at most: {answer:?}");
     assert_eq!(desk.server.board().churn().opened, 0);
 }
+
+#[tokio::test]
+async fn a_certificate_that_runs_out_in_time_fails_the_health_check() {
+    let desk = Desk::open(false, |_| {}).await;
+    let check = async |within: &str| {
+        let mut socket = tokio::net::TcpStream::connect(desk.server.board().addresses().http[0]).await.unwrap();
+        get(&mut socket, &format!("/api/health/checks/certificate-expiration/{within}")).await
+    };
+    assert_eq!(check("4/weeks").await["status"], "ok");
+    let failed = check("2000/years").await;
+    assert_eq!((&failed["status"], &failed["reason"]), (&"failed".into(), &"Certificates expiring".into()));
+    let expired = &failed["expired"][0];
+    assert_eq!((&expired["protocol"], &expired["port"]), (&"amqp/ssl".into(), &desk.amqps.port().into()));
+    assert_eq!(expired["certfile_expires_on"], "2999-12-31T00:00:00Z");
+}
