@@ -209,6 +209,17 @@ fn pem_error(why: pem::Error) -> String {
     }
 }
 
+/// When the first certificate in each of these files runs out, and how that is written. A file that cannot be read has
+/// none: whoever loads it says why.
+pub(crate) fn expiries(files: &[PathBuf]) -> Vec<(&Path, SystemTime, String)> {
+    let expiry = |file: &PathBuf| {
+        let first = CertificateDer::pem_file_iter(file).ok()?.next()?.ok()?;
+        let not_after = Certificate::from_der(&first).ok()?.tbs_certificate.validity.not_after;
+        Some((not_after.to_system_time(), moment(not_after)))
+    };
+    files.iter().filter_map(|file| expiry(file).map(|(at, shown)| (file.as_path(), at, shown))).collect()
+}
+
 /// A certificate that has run out is served, as by RabbitMQ: some clients do not look. But nobody should have to guess.
 fn warn_of_age(file: &Path, certificate: &Certificate) {
     let validity = &certificate.tbs_certificate.validity;

@@ -6,12 +6,14 @@ use super::refusal::{Refusal, succeeded};
 use super::routes::{Routes, get};
 use super::{Api, Shared};
 use crate::listener::connections_max;
+use crate::tls;
 use amqp::ChannelId;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome, Shortage};
 use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
 
 /// What each check is about, where it can fail at all.
 pub(super) fn routes() -> Routes {
@@ -100,16 +102,48 @@ async fn reached_cluster_size(Path(size): Path<String>) -> Result<Verdict, Refus
     Ok((StatusCode::SERVICE_UNAVAILABLE, Json(failed)))
 }
 
-/// No listener has a certificate.
-async fn certificate_expiration(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, Refusal> {
-    if within.parse::<u32>().is_err() {
-        return Err(Refusal::bad_request("Invalid expiration value."));
+/// Looks into the files of the certificates that listeners show.
+async fn certificate_expiration(
+    State(api): Shared,
+    Path((within, unit)): Path<(String, String)>,
+) -> Result<Verdict, Refusal> {
+    let within: u32 = within.parse().map_err(|_| Refusal::bad_request("Invalid expiration value."))?;
+    let days = match unit.as_str() {
+        "days" => 1,
+        "weeks" => 7,
+        "months" => 30,
+        "years" => 365,
+        _ => return Err(Refusal::bad_request("Time unit not recognised. Use: days, weeks, months, years.")),
+    };
+    let (config, addresses) = (api.board.config(), api.board.addresses());
+    let services = [("amqp/ssl", &config.tls, &addresses.amqps), ("https", &config.https_tls, &addresses.https)];
+    let until = SystemTime::now().checked_add(Duration::from_secs(u64::from(within) * days * DAY_S));
+    let mut expiring = Vec::new();
+    for (protocol, tls, addresses) in services {
+        // Small files, and a probe that comes a few times a minute.
+        for (file, at, shown) in tls::expiries(&tls.certificates) {
+            if until.is_none_or(|until| at <= until) {
+                expiring.extend(addresses.iter().map(|address| {
+                    json!({
+                        "node": api.node,
+                        "protocol": protocol,
+                        "interface": address.ip().to_string(),
+                        "port": address.port(),
+                        "certfile": file.to_string_lossy(),
+                        "certfile_expires_on": shown,
+                    })
+                }));
+            }
+        }
     }
-    if !["days", "weeks", "months", "years"].contains(&unit.as_str()) {
-        return Err(Refusal::bad_request("Time unit not recognised. Use: days, weeks, months, years."));
+    if expiring.is_empty() {
+        return Ok((StatusCode::OK, Json(json!({"status": "ok"}))));
     }
-    Ok(fine().await)
+    let failed = json!({"status": "failed", "reason": "Certificates expiring", "expired": expiring});
+    Ok((StatusCode::SERVICE_UNAVAILABLE, Json(failed)))
 }
+
+const DAY_S: u64 = 24 * 3600;
 
 /// A queue that there is has its leader: the one node.
 async fn has_leaders(Path(_pattern): Path<String>) -> Json<Value> {

@@ -230,6 +230,7 @@ async fn what_is_not_tls_is_dropped() {
 }
 
 #[tokio::test]
+<<<<<<< ours
 async fn a_client_that_does_not_finish_its_handshake_is_dropped() {
     let desk = Desk::open(false, |config| config.handshake_timeout_ms = 50).await;
     let mut silent = tokio::net::TcpStream::connect(desk.amqps).await.unwrap();
@@ -237,4 +238,18 @@ async fn a_client_that_does_not_finish_its_handshake_is_dropped() {
     silent.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, b"");
     assert_eq!(desk.server.board().churn().opened, 0);
+=======
+async fn a_certificate_that_runs_out_in_time_fails_the_health_check() {
+    let desk = Desk::open(false, |_| {}).await;
+    let check = async |within: &str| {
+        let mut socket = tokio::net::TcpStream::connect(desk.server.board().addresses().http[0]).await.unwrap();
+        get(&mut socket, &format!("/api/health/checks/certificate-expiration/{within}")).await
+    };
+    assert_eq!(check("4/weeks").await["status"], "ok");
+    let failed = check("2000/years").await;
+    assert_eq!((&failed["status"], &failed["reason"]), (&"failed".into(), &"Certificates expiring".into()));
+    let expired = &failed["expired"][0];
+    assert_eq!((&expired["protocol"], &expired["port"]), (&"amqp/ssl".into(), &desk.amqps.port().into()));
+    assert_eq!(expired["certfile_expires_on"], "2999-12-31T00:00:00Z");
+>>>>>>> theirs
 }
