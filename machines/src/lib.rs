@@ -9,7 +9,6 @@ mod log;
 
 pub use log::{Log, MemoryLog, Segments};
 
-use broker::access::Users;
 use broker::catalog::{Catalog, CatalogOutbox};
 use broker::command::{Batch, CatalogInput, ConnectionId, Now, Outbox, ShardId, ShardInput};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
@@ -27,7 +26,6 @@ use std::sync::Arc;
 pub struct Machines<L: Log = MemoryLog> {
     now: Now,
     epoch: u32,
-    users: Arc<Users>,
     settings: Arc<ConnectionSettings>,
     catalog: Catalog,
     topology: Topology,
@@ -111,7 +109,6 @@ impl<L: Log> Machines<L> {
         let mut machines = Self {
             now,
             epoch,
-            users: Arc::new(Users::guest_only()),
             settings: Arc::new(ConnectionSettings::default()),
             catalog,
             topology,
@@ -135,8 +132,8 @@ impl<L: Log> Machines<L> {
         for (at, octet) in entropy.iter_mut().enumerate() {
             *octet = (self.last_connection as u8).wrapping_mul(31).wrapping_add(at as u8) ^ self.epoch as u8;
         }
-        let (settings, users) = (Arc::clone(&self.settings), Arc::clone(&self.users));
-        let machine = Connection::new(id, settings, users, peer, shards, entropy, self.now);
+        let settings = Arc::clone(&self.settings);
+        let machine = Connection::new(id, settings, peer, shards, entropy, self.now);
         let client = Client {
             machine,
             fx: Effects::new(shards),
@@ -354,6 +351,10 @@ impl Client {
             return false;
         }
         self.machine.receive(now, &mut self.input, topology, &mut self.fx);
+        while let Some(question) = self.fx.question.take() {
+            self.machine.apply(now, question.plain_answer(topology), &mut self.fx);
+            self.machine.receive(now, &mut self.input, topology, &mut self.fx);
+        }
         self.input.len() < before
     }
 

@@ -1,32 +1,26 @@
-//! Who may log in, and from where. Pure: it is given what the peer said and says yes, or why not.
+//! Who may log in, and what they may do: what a client says to log in, read and worded; a user's rights in a vhost.
+//! Pure: whether a password is right is the host's to find out, which takes long.
 //!
 //! A refusal has two texts: a short one for the peer, who must not learn which part was wrong, and one for the log, where
 //! the operator must.
 
 use crate::command::Fault;
+use crate::identity::{GUEST, Permission, TopicPermission, UserRecord};
+use crate::policy::Pattern;
+use crate::resource::{exchange_title, queue_title};
+use crate::topology::Topology;
 use amqp::{ReplyCode, Table, Value};
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// The mechanisms offered in connection.start unless the configuration says otherwise.
 pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
 
+/// HTTP's way to log in.
+pub const BASIC: &str = "Basic";
+
 /// Login by the certificate that the client showed to TLS.
 pub const EXTERNAL: &str = "EXTERNAL";
-
-/// All users.
-#[derive(Debug)]
-pub struct Users {
-    accounts: BTreeMap<Arc<str>, Account>,
-}
-
-#[derive(Debug)]
-struct Account {
-    password: Vec<u8>,
-    tags: Vec<String>,
-    /// Refused from other machines: its password is public.
-    loopback_only: bool,
-}
 
 /// Someone who logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +29,8 @@ pub struct User {
     pub name: Arc<str>,
     /// What the user may do beyond using vhosts: `administrator`, `monitoring`, …
     pub tags: Vec<String>,
+    /// [`UserRecord::id`]
+    pub id: u64,
 }
 
 impl User {
@@ -42,6 +38,103 @@ impl User {
     #[must_use]
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|other| other == tag)
+    }
+}
+
+impl From<&UserRecord> for User {
+    fn from(record: &UserRecord) -> Self {
+        Self { name: Arc::clone(&record.name), tags: record.tags.clone(), id: record.id }
+    }
+}
+
+/// A password as somebody typed it. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// What someone says to log in, of whom it is not known whether they are who they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// `PLAIN`, `AMQPLAIN`, `EXTERNAL` or `Basic`.
+    pub mechanism: &'static str,
+    /// The login name.
+    pub user: String,
+    /// The password; empty only if there is no need of one.
+    pub password: Password,
+    /// A certificate has shown already that it is they.
+    pub is_proven: bool,
+}
+
+impl Login {
+    /// Reads the response of connection.start-ok.
+    ///
+    /// # Errors
+    /// [`Refusal`] for what is no login, whatever users there are.
+    pub fn read(mechanism: &str, response: &[u8]) -> Result<Self, Refusal> {
+        match mechanism {
+            PLAIN => {
+                let (user, password) = plain(response)?;
+                Self::new(PLAIN, user, password)
+            }
+            AMQPLAIN => {
+                let malformed = |why| Refusal::Malformed { mechanism: AMQPLAIN, why };
+                let table = Table::decode_body(response).map_err(|_| malformed("it is not a field table"))?;
+                let field = |name| match table.get(name) {
+                    Some(Value::Str(octets)) => Ok(octets.as_slice()),
+                    _ => Err(malformed("LOGIN or PASSWORD is missing or not a longstr")),
+                };
+                Self::new(AMQPLAIN, field("LOGIN")?, field("PASSWORD")?)
+            }
+            _ => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
+        }
+    }
+
+    /// HTTP's Basic authentication.
+    ///
+    /// # Errors
+    /// [`Refusal::Refused`].
+    pub fn basic(user: &str, password: &[u8]) -> Result<Self, Refusal> {
+        Self::new(BASIC, user.as_bytes(), password)
+    }
+
+    /// The user that a verified client certificate stands for.
+    #[must_use]
+    pub fn external(user: &str) -> Self {
+        Self { mechanism: EXTERNAL, user: user.to_owned(), password: Password(Vec::new()), is_proven: true }
+    }
+
+    fn new(mechanism: &'static str, user: &[u8], password: &[u8]) -> Result<Self, Refusal> {
+        let shown = String::from_utf8_lossy(user).into_owned();
+        let login = Self { mechanism, user: shown, password: Password(password.to_vec()), is_proven: false };
+        if password.is_empty() {
+            return Err(login.refused(Denial::BlankPassword));
+        }
+        match std::str::from_utf8(user) {
+            Ok(_) => Ok(login),
+            // No user has such a name.
+            Err(_) => Err(login.refused(Denial::Credentials)),
+        }
+    }
+
+    /// Its refusal.
+    #[must_use]
+    pub fn refused(&self, why: Denial) -> Refusal {
+        Refusal::Refused { mechanism: self.mechanism, user: self.user.clone(), why }
+    }
+
+    /// Judges a login where there is nobody but `guest` with that password, for hosts that check no hashes.
+    ///
+    /// # Errors
+    /// [`Refusal::Refused`].
+    pub fn as_guest(&self, topology: &Topology) -> Result<User, Refusal> {
+        let is_guest = self.user == GUEST && (self.is_proven || self.password.0 == GUEST.as_bytes());
+        let user = topology.user(&self.user).filter(|_| is_guest);
+        user.map(|user| User::from(&**user)).ok_or_else(|| self.refused(Denial::Credentials))
     }
 }
 
@@ -80,6 +173,8 @@ pub enum Denial {
     BlankPassword,
     /// The user may only log in from this machine.
     NotLocal,
+    /// Too many wrong passwords came from there for this user: it was not looked at.
+    TooMany,
 }
 
 impl Refusal {
@@ -119,6 +214,9 @@ impl Refusal {
             Self::Refused { user, why: Denial::BlankPassword, .. } => {
                 format!("user '{user}' - blank password; blank passwords are never accepted")
             }
+            Self::Refused { user, why: Denial::TooMany, .. } => {
+                format!("user '{user}' - not looked at: too many wrong passwords for it come from this address")
+            }
             Self::Refused { user, why: Denial::NotLocal, .. } => format!(
                 "user '{user}' can only connect via localhost; connect from this machine, for instance through an SSH tunnel"
             ),
@@ -126,80 +224,171 @@ impl Refusal {
     }
 }
 
-impl Users {
-    /// The user of an empty server: `guest` with password `guest`, an administrator, from this machine only.
+// --- rights -------------------------------------------------------------------------------------------------------
+
+/// What can be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// To declare and delete.
+    Configure,
+    /// To publish to, and to bind to something.
+    Write,
+    /// To consume from, and to bind something to.
+    Read,
+}
+
+/// What it can be allowed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// The queue of this name.
+    Queue(&'a str),
+    /// The exchange of this name; empty for the default exchange.
+    Exchange(&'a str),
+}
+
+impl Right {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Configure => "configure",
+            Self::Write => "write",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// What a user may do in a vhost, put together from their permissions there.
+#[derive(Debug)]
+pub struct Rights {
+    user: Arc<str>,
+    vhost: Arc<str>,
+    permission: Option<Arc<Permission>>,
+    topics: Vec<TopicRights>,
+    writes_all: bool,
+}
+
+#[derive(Debug)]
+struct TopicRights {
+    exchange: Arc<str>,
+    /// `None` for what is no regular expression: nothing matches that.
+    write: Option<Pattern>,
+    read: Option<Pattern>,
+}
+
+impl Rights {
+    pub(crate) fn new<'a>(
+        user: &str,
+        vhost: &Arc<str>,
+        permission: Option<Arc<Permission>>,
+        topics: impl Iterator<Item = &'a Arc<TopicPermission>>,
+    ) -> Self {
+        let topics: Vec<_> = topics
+            .map(|topic| TopicRights {
+                exchange: Arc::clone(&topic.exchange),
+                write: expanded(&topic.write, user, vhost),
+                read: expanded(&topic.read, user, vhost),
+            })
+            .collect();
+        let writes_all = permission.as_ref().is_some_and(|permission| permission.write.source() == ".*");
+        Self { user: user.into(), vhost: Arc::clone(vhost), permission, topics, writes_all }
+    }
+
+    /// Whether the user has any business in the vhost.
     #[must_use]
-    pub fn guest_only() -> Self {
-        let guest =
-            Account { password: b"guest".to_vec(), tags: vec!["administrator".to_owned()], loopback_only: true };
-        Self { accounts: BTreeMap::from([("guest".into(), guest)]) }
+    pub fn may_enter(&self) -> bool {
+        self.permission.is_some()
     }
 
-    /// All login names.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.accounts.keys()
+    /// Whether the user may publish to any exchange.
+    #[must_use]
+    pub const fn writes_all(&self) -> bool {
+        self.writes_all
     }
 
-    /// Judges the response of connection.start-ok.
+    /// Whether there are keys that the user may not publish or bind with.
+    #[must_use]
+    pub const fn has_topics(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
+    /// Whether the user may do this.
+    #[must_use]
+    pub fn has(&self, right: Right, to: Resource<'_>) -> bool {
+        let Some(permission) = &self.permission else { return false };
+        let pattern = match right {
+            Right::Configure => &permission.configure,
+            Right::Write => &permission.write,
+            Right::Read => &permission.read,
+        };
+        matches(pattern, to.name())
+    }
+
+    /// The same.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn login(&self, mechanism: &str, response: &[u8], peer_is_loopback: bool) -> Result<User, Refusal> {
-        match mechanism {
-            PLAIN => {
-                let (user, password) = plain(response)?;
-                self.check(PLAIN, user, password, peer_is_loopback)
-            }
-            AMQPLAIN => {
-                let malformed = |why| Refusal::Malformed { mechanism: AMQPLAIN, why };
-                let table = Table::decode_body(response).map_err(|_| malformed("it is not a field table"))?;
-                let field = |name| match table.get(name) {
-                    Some(Value::Str(octets)) => Ok(octets.as_slice()),
-                    _ => Err(malformed("LOGIN or PASSWORD is missing or not a longstr")),
-                };
-                self.check(AMQPLAIN, field("LOGIN")?, field("PASSWORD")?, peer_is_loopback)
-            }
-            _ => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
+    /// 403 in RabbitMQ's words.
+    pub fn check(&self, right: Right, to: Resource<'_>) -> Result<(), Fault> {
+        if self.has(right, to) {
+            return Ok(());
         }
+        let title = match to {
+            Resource::Queue(name) => queue_title(name, &self.vhost),
+            Resource::Exchange(_) => exchange_title(to.name(), &self.vhost),
+        };
+        let (right, user) = (right.name(), &self.user);
+        Err(Fault::new(ReplyCode::AccessRefused, format!("{right} access to {title} refused for user '{user}'")))
     }
 
-    /// Lets in the user that a verified client certificate stands for.
+    /// Whether the user may publish or bind with this key at a topic exchange. What nothing is said of is allowed.
     ///
     /// # Errors
-    /// [`Refusal::Refused`]: no such user, or not from there.
-    pub fn login_external(&self, user: &str, peer_is_loopback: bool) -> Result<User, Refusal> {
-        let refused = |why| Refusal::Refused { mechanism: EXTERNAL, user: user.to_owned(), why };
-        let (name, account) = self.accounts.get_key_value(user).ok_or_else(|| refused(Denial::Credentials))?;
-        if account.loopback_only && !peer_is_loopback {
-            return Err(refused(Denial::NotLocal));
+    /// 403 in RabbitMQ's words.
+    pub fn check_topic(&self, right: Right, exchange: &str, key: &str) -> Result<(), Fault> {
+        let Some(topic) = self.topics.iter().find(|topic| *topic.exchange == *exchange) else { return Ok(()) };
+        let pattern = if right == Right::Write { &topic.write } else { &topic.read };
+        if pattern.as_ref().is_some_and(|pattern| matches(pattern, key)) {
+            return Ok(());
         }
-        Ok(User { name: Arc::clone(name), tags: account.tags.clone() })
+        let (right, user, vhost) = (right.name(), &self.user, &self.vhost);
+        let text = format!(
+            "{right} access to topic '{key}' in exchange topic '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+        );
+        Err(Fault::new(ReplyCode::AccessRefused, text))
     }
 
-    /// Judges HTTP's Basic authentication.
-    ///
-    /// # Errors
-    /// [`Refusal::Refused`].
-    pub fn login_basic(&self, user: &str, password: &[u8], peer_is_loopback: bool) -> Result<User, Refusal> {
-        self.check("Basic", user.as_bytes(), password, peer_is_loopback)
+    /// What a connection is told that opens a vhost where its user has no business.
+    #[must_use]
+    pub fn stranger(&self) -> Fault {
+        let (user, vhost) = (&self.user, &self.vhost);
+        Fault::new(ReplyCode::NotAllowed, format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
+}
 
-    fn check(&self, mechanism: &'static str, name: &[u8], password: &[u8], is_loopback: bool) -> Result<User, Refusal> {
-        let shown = String::from_utf8_lossy(name);
-        let refused = |why| Refusal::Refused { mechanism, user: shown.clone().into_owned(), why };
-        if password.is_empty() {
-            return Err(refused(Denial::BlankPassword));
+impl<'a> Resource<'a> {
+    /// As patterns see it.
+    fn name(self) -> &'a str {
+        match self {
+            Self::Exchange("") => "amq.default",
+            Self::Queue(name) | Self::Exchange(name) => name,
         }
-        let known = std::str::from_utf8(name).ok().and_then(|name| self.accounts.get_key_value(name));
-        let (name, account) = known.ok_or_else(|| refused(Denial::Credentials))?;
-        if account.loopback_only && !is_loopback {
-            return Err(refused(Denial::NotLocal));
-        }
-        if !is_same(&account.password, password) {
-            return Err(refused(Denial::Credentials));
-        }
-        Ok(User { name: Arc::clone(name), tags: account.tags.clone() })
     }
+}
+
+/// An empty pattern allows nothing but an empty name.
+fn matches(pattern: &Pattern, name: &str) -> bool {
+    match pattern.source() {
+        "" => name.is_empty(),
+        ".*" => true,
+        _ => pattern.is_in(name),
+    }
+}
+
+/// The pattern with the names put in. They stand for themselves: RabbitMQ takes a user's name for a part of the pattern.
+fn expanded(pattern: &str, user: &str, vhost: &str) -> Option<Pattern> {
+    let literal = |name: &str| -> String {
+        let escape = |c: char| if c.is_alphanumeric() || c == '_' { [None, Some(c)] } else { [Some('\\'), Some(c)] };
+        name.chars().flat_map(escape).flatten().collect()
+    };
+    Pattern::new(&pattern.replace("{username}", &literal(user)).replace("{vhost}", &literal(vhost))).ok()
 }
 
 /// `authzid NUL user NUL password`; whom the user wants to act for is ignored, as RabbitMQ does.
@@ -211,13 +400,6 @@ fn plain(response: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     }
 }
 
-/// Compares in a time that depends on the offered password's length only, so that it cannot be guessed byte by byte.
-fn is_same(password: &[u8], offered: &[u8]) -> bool {
-    let padded = password.iter().chain(std::iter::repeat(&0));
-    let difference = offered.iter().zip(padded).fold(0, |difference, (a, b)| difference | (a ^ b));
-    difference == 0 && password.len() == offered.len()
-}
-
 const PLAIN: &str = "PLAIN";
 const AMQPLAIN: &str = "AMQPLAIN";
 
@@ -227,7 +409,7 @@ mod tests {
     use bytes::BytesMut;
 
     fn login(mechanism: &str, response: &[u8]) -> Result<User, Refusal> {
-        Users::guest_only().login(mechanism, response, true)
+        Login::read(mechanism, response)?.as_guest(&Topology::new())
     }
 
     fn amqplain(entries: &[(&str, &str)]) -> Vec<u8> {
@@ -243,7 +425,7 @@ mod tests {
         assert!(user.has_tag("administrator") && !user.has_tag("impersonator"));
         assert!(login("PLAIN", b"ignored\0guest\0guest").is_ok());
         assert!(login("AMQPLAIN", &amqplain(&[("LOGIN", "guest"), ("PASSWORD", "guest")])).is_ok());
-        assert!(Users::guest_only().login_basic("guest", b"guest", true).is_ok());
+        assert!(Login::basic("guest", b"guest").unwrap().as_guest(&Topology::new()).is_ok());
     }
 
     #[test]
@@ -267,7 +449,7 @@ mod tests {
 
     #[test]
     fn guest_is_refused_from_elsewhere_and_the_log_says_what_to_do() {
-        let refusal = Users::guest_only().login("PLAIN", b"\0guest\0guest", false).unwrap_err();
+        let refusal = Login::read("PLAIN", b"\0guest\0guest").unwrap().refused(Denial::NotLocal);
         assert_eq!(refusal.fault().code, ReplyCode::AccessRefused);
         assert!(refusal.log_text().starts_with("user 'guest' can only connect via localhost; "));
     }

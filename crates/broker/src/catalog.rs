@@ -7,11 +7,13 @@
 mod bindings;
 mod exchanges;
 mod facts;
+mod identity;
 mod policies;
 mod queues;
 mod recovery;
 mod schedules;
 
+use crate::access::Rights;
 use crate::command::{
     CallId, CatalogAsk, CatalogInput, CatalogRequest, CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId,
     DestinationKind, Fault, Now, Outcome, QueueId, ShardId, ShardInput, ShardReport, VhostId,
@@ -21,6 +23,7 @@ use amqp::ReplyCode;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What is under way between requests and their answers, and what the topology does not hold.
 #[derive(Debug)]
@@ -115,7 +118,7 @@ impl Catalog {
 
     /// Takes one input in.
     pub fn step(&mut self, _now: Now, input: CatalogInput, topology: &mut Topology, out: &mut CatalogOutbox) {
-        let mut step = Step { catalog: self, topology, out };
+        let mut step = Step { catalog: self, topology, out, rights: None };
         match input {
             CatalogInput::Request(request) => step.request(request),
             CatalogInput::Report(ShardReport::Durable { ticket }) => step.durable(ticket),
@@ -133,6 +136,8 @@ struct Step<'a> {
     catalog: &'a mut Catalog,
     topology: &'a mut Topology,
     out: &'a mut CatalogOutbox,
+    /// What the one who asks may do; `None` = everything.
+    rights: Option<Arc<Rights>>,
 }
 
 impl Step<'_> {
@@ -143,6 +148,12 @@ impl Step<'_> {
             return;
         }
         let asker = Asker { connection: request.connection, call: request.call, vhost: request.vhost };
+        if request.ask.needs_vhost() && self.topology.vhost_record(request.vhost).is_none() {
+            let fault = Fault::new(ReplyCode::NotAllowed, "the vhost is deleted");
+            self.answer(asker.answer(Outcome::Fault(fault)));
+            return;
+        }
+        self.rights = request.user.map(|user| Arc::new(self.topology.rights(&user, request.vhost)));
         let outcome = match self.ask(asker, request.ask) {
             Ok(Progress::Underway) => return,
             Ok(Progress::Done(outcome)) => outcome,
@@ -182,6 +193,7 @@ impl Step<'_> {
             CatalogAsk::ClearPolicy { kind, name } => Ok(self.clear_policy(asker, kind, &name)),
             CatalogAsk::SetSchedule(schedule) => Ok(self.set_schedule(asker, *schedule)),
             CatalogAsk::DeleteSchedule { name } => Ok(self.delete_schedule(asker, &name)),
+            CatalogAsk::Identity(ask) => self.identity(asker, *ask),
             CatalogAsk::CloseConnection => Ok(self.close_connection(asker)),
         }
     }
@@ -228,6 +240,11 @@ impl Asker {
 }
 
 impl CatalogAsk {
+    /// Whether it means nothing in a vhost that is gone.
+    fn needs_vhost(&self) -> bool {
+        !matches!(self, Self::Identity(_) | Self::CloseConnection | Self::RemoveReplyConsumer { .. })
+    }
+
     /// The queue that the request is about.
     fn queue(&self) -> Option<&str> {
         match self {

@@ -11,6 +11,7 @@ pub(crate) mod publish;
 mod transaction;
 mod unacked;
 
+use crate::access::{Resource, Right};
 use crate::command::BindingSpec;
 use crate::command::{
     CallId, CatalogAsk, Command, ConsumerNumber, DeclareQueue, Delivery, DestinationKind, Fault, Now, Outcome, QueueRef,
@@ -40,6 +41,8 @@ pub(crate) struct Channel {
     /// Room for the next message's names: the last one's.
     spare_envelope: Envelope,
     route_cache: RouteCache,
+    /// The exchange that the user may publish to as of this generation of their rights: the last one they did.
+    permitted: (u64, String),
     pattern: Option<Box<Pattern>>,
     confirms: Option<Confirms>,
     transaction: Option<Transaction>,
@@ -80,6 +83,7 @@ impl Channel {
             publishing: Publishing::Idle,
             spare_envelope: Envelope::default(),
             route_cache: RouteCache::default(),
+            permitted: (u64::MAX, String::new()),
             pattern: None,
             confirms: None,
             transaction: None,
@@ -463,6 +467,7 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let name = self.queue_name(number, purge.queue)?;
+        self.check_right(Right::Read, Resource::Queue(&name), topology)?;
         let queue = self.usable_queue(&name, topology)?;
         let call = self.next_call();
         fx.shards[usize::from(queue.shard.0)].push(Command::Purge { call, queue: queue.id });

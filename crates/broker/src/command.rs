@@ -3,6 +3,8 @@
 //! A connection sends each shard one [`Batch`] per read and each asks for answers by [`CallId`]. Messages between the
 //! same two machines never overtake each other; nothing is promised between different pairs.
 
+use crate::access::{Refusal, User};
+use crate::identity::IdentityAsk;
 use crate::inspect::QueueView;
 use crate::message::Message;
 use crate::operation::{Answer, Operation};
@@ -35,9 +37,9 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// A vhost, by its position among the topology's vhosts.
+/// A vhost; never used twice, so that what is late can only miss. That of the first `/` is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VhostId(pub u16);
+pub struct VhostId(pub u64);
 
 /// A question of one connection, numbered by it: the answer names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -386,8 +388,23 @@ pub enum ConnectionEvent {
     },
     /// Close the connection with this fault: an operator's wish, or the server stops.
     Close(Fault),
+    /// The answer to [`crate::connection::HostQuestion::LogIn`].
+    LoggedIn(Result<User, Refusal>),
+    /// The answer to [`crate::connection::HostQuestion::Enter`] and [`crate::connection::HostQuestion::OpenChannel`].
+    Admitted(Admission),
     /// From now on the server is short of this: an alarm went on or off.
     Shortage(Shortage),
+}
+
+/// Whether there is room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// There is, and it is taken.
+    Granted,
+    /// The vhost has as many as it may.
+    VhostFull,
+    /// The user has.
+    UserFull,
 }
 
 /// What the server is short of. While that is anything, connections that publish are blocked.
@@ -519,6 +536,8 @@ pub struct CatalogRequest {
     pub call: CallId,
     /// Whose objects.
     pub vhost: VhostId,
+    /// By whose rights; `None` for the server itself and its operator on this machine, who may do everything.
+    pub user: Option<Arc<str>>,
     /// What.
     pub ask: CatalogAsk,
 }
@@ -594,6 +613,8 @@ pub enum CatalogAsk {
         /// Its name.
         name: String,
     },
+    /// Vhosts, users and what they may do change. → [`Outcome::Applied`] or [`Outcome::Missed`]
+    Identity(Box<IdentityAsk>),
     /// The connection ends: its exclusive queues and reply consumers go. → [`Outcome::ConnectionClosed`]
     CloseConnection,
 }
@@ -912,7 +933,8 @@ impl QueueKind {
     }
 
     /// In the words of RabbitMQ's errors.
-    pub(crate) fn module(self) -> &'static str {
+    #[must_use]
+    pub fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
             Self::Quorum => "rabbit_quorum_queue",

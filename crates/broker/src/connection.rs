@@ -15,13 +15,14 @@ mod windows;
 pub use handshake::{COMPATIBLE_VERSION, ConnectionSettings};
 pub use outbuf::OutBuffer;
 
-use crate::access::Users;
+use crate::access::{Login, Rights};
 use crate::channel::publish::Routed;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
-    CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
+    Admission, CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
     DeclareQueue, Fault, Now, Outcome, QueueRef, ShardId, VhostId,
 };
+use crate::identity::limit;
 use crate::inspect::{ChannelCounters, ConnectionView, TlsView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
@@ -48,8 +49,36 @@ pub struct Effects {
     pub catalog: Vec<CatalogRequest>,
     /// The socket is to be closed.
     pub close: Option<CloseSocket>,
+    /// Questions for the host itself: at most one waits at a time, and each is answered by an event.
+    pub question: Option<HostQuestion>,
     /// Lines for the log.
     pub notices: Vec<Notice>,
+}
+
+/// What only a host can know.
+#[derive(Clone, Debug)]
+pub enum HostQuestion {
+    /// Is this who they say they are? Answered by [`ConnectionEvent::LoggedIn`].
+    LogIn(Login),
+    /// Is there room for one more connection of the user in the vhost? Answered by [`ConnectionEvent::Admitted`].
+    Enter {
+        /// The vhost.
+        vhost: VhostId,
+        /// How many connections it may have.
+        vhost_max: Option<u64>,
+        /// The user.
+        user: Arc<str>,
+        /// How many connections they may have.
+        user_max: Option<u64>,
+    },
+    /// Is there room for one more channel of the user? Asked only where there is a limit. Answered by
+    /// [`ConnectionEvent::Admitted`].
+    OpenChannel {
+        /// The user.
+        user: Arc<str>,
+        /// How many channels they may have.
+        user_max: u64,
+    },
 }
 
 /// When to close the socket.
@@ -95,6 +124,17 @@ impl Effects {
 
     pub(crate) fn notice(&mut self, level: NoticeLevel, text: impl Into<String>) {
         self.notices.push(Notice { level, text: text.into() });
+    }
+}
+
+impl HostQuestion {
+    /// The answer of a host where nobody but `guest` logs in and nothing is limited.
+    #[must_use]
+    pub fn plain_answer(self, topology: &Topology) -> ConnectionEvent {
+        match self {
+            Self::LogIn(login) => ConnectionEvent::LoggedIn(login.as_guest(topology)),
+            Self::Enter { .. } | Self::OpenChannel { .. } => ConnectionEvent::Admitted(Admission::Granted),
+        }
     }
 }
 
@@ -215,6 +255,13 @@ pub(crate) enum Then {
     },
     CloseChannel,
     CloseConnection,
+    LogIn,
+    Enter {
+        limits: (Option<u64>, Option<u64>),
+    },
+    OpenChannel {
+        limit: u64,
+    },
 }
 
 /// One client connection.
@@ -222,11 +269,18 @@ pub(crate) enum Then {
 pub struct Connection {
     id: ConnectionId,
     pub(crate) settings: Arc<ConnectionSettings>,
-    users: Arc<Users>,
     peer: Peer,
     phase: Phase,
     pub(crate) client: Client,
-    pub(crate) user: String,
+    pub(crate) user: Arc<str>,
+    /// [`crate::identity::UserRecord::id`]
+    user_id: u64,
+    /// May say of a message that somebody else published it.
+    pub(crate) impersonates: bool,
+    /// What the user may do here, …
+    pub(crate) rights: Option<Arc<Rights>>,
+    /// … as of this [`Topology::access_generation`].
+    rights_generation: u64,
     mechanism: &'static str,
     tls: Option<Arc<TlsView>>,
     /// Whoever sends through it is elsewhere, whatever its address says.
@@ -334,7 +388,6 @@ impl Connection {
     pub fn new(
         id: ConnectionId,
         settings: Arc<ConnectionSettings>,
-        users: Arc<Users>,
         peer: Peer,
         shards: u16,
         entropy: [u8; 32],
@@ -343,13 +396,16 @@ impl Connection {
         let names = Names::new(entropy);
         Self {
             id,
-            users,
             peer,
             tls: None,
             is_led_from_elsewhere: false,
             phase: Phase::AwaitHeader,
             client: Client::default(),
-            user: String::new(),
+            user: "".into(),
+            user_id: 0,
+            impersonates: false,
+            rights: None,
+            rights_generation: 0,
             mechanism: "",
             vhost: VhostId(0),
             vhost_name: "".into(),
@@ -463,6 +519,8 @@ impl Connection {
                     fx.close = Some(CloseSocket::Now);
                 }
             }
+            ConnectionEvent::LoggedIn(login) => self.logged_in(now, login, fx),
+            ConnectionEvent::Admitted(admission) => self.admitted(now, admission, fx),
             ConnectionEvent::Shortage(shortage) => self.take_shortage(now, shortage, fx),
         }
     }
@@ -557,7 +615,7 @@ impl Connection {
             host: self.peer.local.ip().to_string(),
             port: self.peer.local.port(),
             state: self.blocked_state().unwrap_or(self.phase.name()),
-            user: self.user.clone(),
+            user: self.user.to_string(),
             vhost: self.vhost_name.to_string(),
             mechanism: self.mechanism,
             tls: self.tls.clone(),
@@ -678,7 +736,7 @@ impl Connection {
             (Some(ChannelState::Closing { .. }), _) => Ok(()),
             (None, FrameKind::Method) => {
                 let method = Method::decode(frame.payload).map_err(|error| error.reply())?;
-                self.method_without_channel(now, number, &method, fx)
+                self.method_without_channel(now, number, &method, topology, fx)
             }
             (None, _) => Err(Reply::new(ReplyCode::ChannelError, "expected 'channel.open'", MethodId::NONE)),
         }
@@ -689,6 +747,7 @@ impl Connection {
         now: Now,
         number: ChannelId,
         method: &Method<'_>,
+        topology: &Topology,
         fx: &mut Effects,
     ) -> Result<(), Reply> {
         match method {
@@ -706,10 +765,27 @@ impl Connection {
             );
             return Err(Reply::new(ReplyCode::NotAllowed, text, method.id()));
         }
+        let user = topology.user(&self.user);
+        if let Some(user_max) = user.and_then(|user| limit(user.limits.max_channels)) {
+            self.next_call();
+            self.wait(1, number, method.id(), Then::OpenChannel { limit: user_max });
+            fx.question = Some(HostQuestion::OpenChannel { user: Arc::clone(&self.user), user_max });
+            return Ok(());
+        }
+        self.open_channel_of(now, number, fx);
+        Ok(())
+    }
+
+    fn open_channel_of(&mut self, now: Now, number: ChannelId, fx: &mut Effects) {
         self.next_serial += 1;
         self.channels.insert(number, Box::new(Channel::new(self.next_serial, now)));
         amqp::method::channel::OpenOk.encode(number, fx.out.tail());
-        Ok(())
+    }
+
+    /// How many channels are open.
+    #[must_use]
+    pub fn open_channels(&self) -> usize {
+        self.channels.len()
     }
 
     fn connection_method(
@@ -788,6 +864,7 @@ impl Connection {
                 connection: self.id,
                 call,
                 vhost: self.vhost,
+                user: None,
                 ask: CatalogAsk::CloseConnection,
             });
             answers += 1;
@@ -854,13 +931,14 @@ impl Connection {
 
     /// Asks the catalog under a call that is waited for otherwise, or not at all.
     pub(crate) fn ask_without_waiting(&self, call: CallId, ask: CatalogAsk, fx: &mut Effects) {
-        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, ask });
+        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, user: None, ask });
     }
 
     /// Asks the catalog and waits.
     pub(crate) fn ask(&mut self, ask: CatalogAsk, channel: ChannelId, method: MethodId, then: Then, fx: &mut Effects) {
         let call = self.next_call();
-        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, ask });
+        let user = Some(Arc::clone(&self.user));
+        fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, user, ask });
         self.wait(1, channel, method, then);
     }
 

@@ -6,6 +6,7 @@
 //! p/LENGTH/VHOST/NAME               a policy, in shard 0's log; o/… an operator policy
 //! s/LENGTH/VHOST/NAME               a schedule, in shard 0's log
 //! f/ID                              the last firing of a schedule, in the log of each shard that got it
+//! a/…                               vhosts, users and what they may do: `fact/identity.rs`
 //! h                                 what keys of messages are hashed with, in each log that has such
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
@@ -15,8 +16,10 @@
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.
 
+mod identity;
 mod schedules;
 
+pub(crate) use identity::*;
 pub use schedules::firing_key;
 pub(crate) use schedules::{schedule_fact, schedule_key};
 
@@ -66,7 +69,7 @@ impl QueueSpec {
         if is_paused {
             fact.insert(PAUSED, true);
         }
-        fact.insert("vhost", &*self.vhost_name);
+        put_vhost(&mut fact, self.vhost, &self.vhost_name);
         fact.insert("name", &*self.name);
         fact.insert("auto_delete", self.auto_delete);
         fact.insert("arguments", Value::Bytes(encoded(&self.arguments).to_vec()));
@@ -135,7 +138,7 @@ pub(crate) fn exchange_key(vhost: &str, name: &str) -> Bytes {
 /// An exchange as a durable fact: key and value.
 pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) {
     let mut fact = new_fact();
-    fact.insert("vhost", vhost);
+    put_vhost(&mut fact, exchange.vhost, vhost);
     fact.insert("name", &*exchange.name);
     fact.insert("type", exchange.type_name());
     fact.insert("auto_delete", exchange.auto_delete);
@@ -155,8 +158,9 @@ pub(crate) fn binding_key(vhost: &str, binding: &BindingSpec) -> Bytes {
 }
 
 /// A binding as a durable fact: key and value. `queue` is the id of the queue that it leads to, if it does.
-pub(crate) fn binding_fact(vhost: &str, binding: &BindingSpec, queue: Option<QueueId>) -> (Bytes, Bytes) {
+pub(crate) fn binding_fact(id: VhostId, vhost: &str, binding: &BindingSpec, queue: Option<QueueId>) -> (Bytes, Bytes) {
     let mut fact = binding_table(vhost, binding, encoded(&binding.arguments).to_vec());
+    put_vhost(&mut fact, id, vhost);
     if let Some(queue) = queue {
         fact.insert("queue", queue.0.cast_signed());
     }
@@ -175,7 +179,7 @@ pub(crate) fn policy_key(vhost: &str, kind: PolicyKind, name: &str) -> Bytes {
 /// A policy as a durable fact: key and value.
 pub(crate) fn policy_fact(vhost: &str, policy: &Policy) -> (Bytes, Bytes) {
     let mut fact = new_fact();
-    fact.insert("vhost", vhost);
+    put_vhost(&mut fact, policy.vhost, vhost);
     fact.insert("name", &*policy.name);
     fact.insert("pattern", policy.pattern.source());
     fact.insert("applies_to", policy.applies_to.name());
@@ -193,6 +197,16 @@ pub(crate) enum CatalogFact {
 }
 
 impl CatalogFact {
+    /// The vhost that it is about.
+    pub(crate) fn vhost(&self) -> VhostId {
+        match self {
+            Self::Exchange(exchange) => exchange.vhost,
+            Self::Policy(policy) => policy.vhost,
+            Self::Schedule(schedule) => schedule.vhost,
+            Self::Binding { vhost, .. } => *vhost,
+        }
+    }
+
     /// Reads any fact but a queue's.
     pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<Self, CorruptFact> {
         let fact = Fact::read(key, value)?;
@@ -290,12 +304,10 @@ impl<'a> Fact<'a> {
         }
     }
 
-    /// Vhosts are numbered as a new topology numbers them, which has `/` alone.
+    /// The vhost, which may be gone; `/` had no number at first.
     fn vhost(&self) -> Result<(VhostId, &str), CorruptFact> {
-        match self.text("vhost")? {
-            name @ "/" => Ok((VhostId(0), name)),
-            _ => Err(self.corrupt("its vhost does not exist")),
-        }
+        let id = self.table.get(VHOST_ID).and_then(Value::as_i64).map_or(0, i64::cast_unsigned);
+        Ok((VhostId(id), self.text("vhost")?))
     }
 
     fn lacks(&self, name: &str) -> CorruptFact {
@@ -304,6 +316,13 @@ impl<'a> Fact<'a> {
 
     fn corrupt(&self, why: &str) -> CorruptFact {
         CorruptFact { key: String::from_utf8_lossy(self.key).into_owned(), why: why.to_owned() }
+    }
+}
+
+fn put_vhost(fact: &mut Table, id: VhostId, name: &str) {
+    fact.insert("vhost", name);
+    if id != VhostId(0) {
+        fact.insert(VHOST_ID, id.0.cast_signed());
     }
 }
 
@@ -334,6 +353,7 @@ fn encoded(table: &Table) -> Bytes {
     bytes.freeze()
 }
 
+const VHOST_ID: &str = "vhost_id";
 const QUEUE: &str = "q/";
 const EXCHANGE: &str = "x/";
 const BINDING: &str = "b/";

@@ -281,6 +281,14 @@ impl Queue {
         Stamp { seq, expires_at_ms, priority, due_at_ms }
     }
 
+    /// The same in a stream, where a message stays and has a time.
+    pub(crate) fn stamp_in_stream(&mut self, now: Now) -> Stamp {
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        let expires_at_ms = self.stream.as_mut().map_or(0, |stream| stream.time_ms(now.unix_ms));
+        Stamp { seq, expires_at_ms, priority: 0, due_at_ms: 0 }
+    }
+
     #[cold]
     fn note_age(&mut self, next: Seq, now: Now) {
         let oldest = self.ready.oldest_seq();
@@ -290,14 +298,6 @@ impl Queue {
     /// How long ago the oldest ready message came, at most and about.
     pub(crate) fn oldest_ready_ms(&self, now_ms: u64) -> Option<u64> {
         self.ready.oldest_seq().map(|seq| self.ages.age_ms(seq, now_ms))
-    }
-
-    /// The same in a stream, where a message stays and has a time.
-    pub(crate) fn stamp_in_stream(&mut self, now: Now) -> Stamp {
-        let seq = Seq(self.next_seq);
-        self.next_seq += 1;
-        let expires_at_ms = self.stream.as_mut().map_or(0, |stream| stream.time_ms(now.unix_ms));
-        Stamp { seq, expires_at_ms, priority: 0, due_at_ms: 0 }
     }
 
     /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.

@@ -440,13 +440,13 @@ fn refused(text: String) -> Fault {
     Fault::new(ReplyCode::PreconditionFailed, text)
 }
 
-const QUEUE_TYPE: &str = "x-queue-type";
+pub(crate) const QUEUE_TYPE: &str = "x-queue-type";
 const MESSAGE_TTL: &str = "x-message-ttl";
 const EXPIRES: &str = "x-expires";
 const LENGTH_MAX: &str = "x-max-length";
 const BYTES_MAX: &str = "x-max-length-bytes";
 const OVERFLOW: &str = "x-overflow";
-const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+pub(crate) const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";

@@ -4,6 +4,7 @@
 //! was declared, never what happens: no message, count or consumer is known here.
 
 mod bindings;
+mod identity;
 mod policies;
 mod reply_consumers;
 mod schedules;
@@ -13,25 +14,30 @@ pub(crate) use bindings::{RemovedBinding, canonical};
 use crate::command::{
     BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueSpec, Sieve, VhostId,
 };
+use crate::identity::{Permission, UserRecord, VhostRecord};
 use crate::policy::Applied;
 use crate::resource::{no_exchange, no_queue};
 use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, place, sieve};
 pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
+use identity::Identity;
 use policies::Policies;
 pub(crate) use policies::PolicyChange;
 use reply_consumers::ReplyConsumers;
 pub use reply_consumers::{REPLY_TO, is_reply_address};
 use rustc_hash::FxHashMap;
 use schedules::Schedules;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that was declared.
 #[derive(Debug)]
 pub struct Topology {
     generation: u64,
-    vhosts: Vec<Vhost>,
+    vhosts: FxHashMap<VhostId, Vhost>,
+    vhost_names: BTreeMap<Arc<str>, VhostId>,
+    identity: Identity,
     exchanges: FxHashMap<ExchangeId, Exchange>,
     exchanges_made: u64,
     queues: FxHashMap<QueueId, Arc<QueueSpec>>,
@@ -41,11 +47,13 @@ pub struct Topology {
     reply_consumers: ReplyConsumers,
     /// The arguments of implicit bindings.
     no_arguments: Table,
+    /// The name of a vhost that is gone.
+    no_name: Arc<str>,
 }
 
 #[derive(Debug)]
 struct Vhost {
-    name: Arc<str>,
+    record: Arc<VhostRecord>,
     exchanges: FxHashMap<Arc<str>, ExchangeId>,
     /// The one of the empty name, which most publishes are to.
     default_exchange: ExchangeId,
@@ -113,12 +121,24 @@ pub(crate) struct Ends {
 }
 
 impl Topology {
-    /// The vhost `/` with its predeclared exchanges.
+    /// What a new server has: the vhost `/` with its predeclared exchanges, and the user `guest`, who may do everything.
     #[must_use]
     pub fn new() -> Self {
-        let mut topology = Self {
+        let (mut topology, vhost, guest) = (Self::empty(), VhostRecord::first(), UserRecord::guest());
+        let permission = Permission::all(vhost.id, &guest.name);
+        topology.add_vhost(vhost);
+        topology.put_user(Arc::new(guest));
+        topology.put_permission(Arc::new(permission));
+        topology
+    }
+
+    /// Nothing at all.
+    pub(crate) fn empty() -> Self {
+        Self {
             generation: 0,
-            vhosts: Vec::new(),
+            vhosts: FxHashMap::default(),
+            vhost_names: BTreeMap::new(),
+            identity: Identity::default(),
             exchanges: FxHashMap::default(),
             exchanges_made: 0,
             queues: FxHashMap::default(),
@@ -127,9 +147,8 @@ impl Topology {
             schedules: Schedules::default(),
             reply_consumers: ReplyConsumers::default(),
             no_arguments: Table::new(),
-        };
-        topology.add_vhost("/");
-        topology
+            no_name: "".into(),
+        }
     }
 
     /// Grows with every change that can make a message go elsewhere.
@@ -141,24 +160,24 @@ impl Topology {
     /// The vhost of this name.
     #[must_use]
     pub fn vhost(&self, name: &str) -> Option<VhostId> {
-        self.vhosts().find(|(_, other)| other.as_ref() == name).map(|(id, _)| id)
+        self.vhost_names.get(name).copied()
     }
 
-    /// A vhost's name.
+    /// A vhost's name; empty for one that is gone.
     #[must_use]
     pub fn vhost_name(&self, vhost: VhostId) -> &Arc<str> {
-        &self.vhost_at(vhost).name
+        self.vhosts.get(&vhost).map_or(&self.no_name, |vhost| &vhost.record.name)
     }
 
-    /// All vhosts.
+    /// All vhosts, by name.
     pub fn vhosts(&self) -> impl Iterator<Item = (VhostId, &Arc<str>)> {
-        (0..).map(VhostId).zip(self.vhosts.iter().map(|vhost| &vhost.name))
+        self.vhost_names.iter().map(|(name, id)| (*id, name))
     }
 
     /// The exchange of this name; the default exchange under the empty one.
     #[must_use]
     pub fn exchange(&self, vhost: VhostId, name: &str) -> Option<&Exchange> {
-        let vhost = self.vhost_at(vhost);
+        let vhost = self.vhosts.get(&vhost)?;
         let id = if name.is_empty() { &vhost.default_exchange } else { vhost.exchanges.get(name)? };
         self.exchanges.get(id)
     }
@@ -166,7 +185,7 @@ impl Topology {
     /// The queue of this name.
     #[must_use]
     pub fn queue(&self, vhost: VhostId, name: &str) -> Option<&Arc<QueueSpec>> {
-        self.vhost_at(vhost).queues.get(name)
+        self.vhosts.get(&vhost)?.queues.get(name)
     }
 
     /// The queue of this id.
@@ -227,7 +246,7 @@ impl Topology {
     ) -> Result<(), NoSuchExchange> {
         into.queues.clear();
         into.reuse = Reuse::SameNames;
-        let vhost = self.vhost_at(vhost);
+        let vhost = self.vhosts.get(&vhost).ok_or(NoSuchExchange)?;
         if exchange.is_empty() {
             vhost.emit_named(keys, into);
         } else {
@@ -269,8 +288,9 @@ impl Topology {
         }
     }
 
-    fn vhost_at(&self, vhost: VhostId) -> &Vhost {
-        &self.vhosts[usize::from(vhost.0)]
+    /// The vhost that something is put into, or taken out of.
+    fn vhost_at(&mut self, vhost: VhostId) -> &mut Vhost {
+        self.vhosts.get_mut(&vhost).expect("a vhost goes after what is in it")
     }
 
     fn view<'a>(&'a self, binding: &'a Binding) -> BindingView<'a> {
@@ -297,15 +317,17 @@ impl Default for Topology {
 
 /// Changes, for the catalog alone.
 impl Topology {
-    fn add_vhost(&mut self, name: &str) {
-        let id = VhostId(u16::try_from(self.vhosts.len()).expect("vhosts are few"));
-        self.vhosts.push(Vhost {
-            name: name.into(),
+    pub(crate) fn add_vhost(&mut self, record: VhostRecord) {
+        let id = record.id;
+        self.vhost_names.insert(Arc::clone(&record.name), id);
+        let vhost = Vhost {
+            record: Arc::new(record),
             exchanges: FxHashMap::default(),
             // The first of those that follow.
             default_exchange: ExchangeId(self.exchanges_made + 1),
             queues: FxHashMap::default(),
-        });
+        };
+        self.vhosts.insert(id, vhost);
         for (name, kind, internal) in PREDECLARED {
             self.add_exchange(Exchange { durable: true, internal, ..Exchange::new(id, name, kind) });
         }
@@ -319,7 +341,7 @@ impl Topology {
         if !exchange.name.is_empty() {
             self.apply_policies(&mut exchange);
         }
-        let names = &mut self.vhosts[usize::from(exchange.vhost.0)].exchanges;
+        let names = &mut self.vhost_at(exchange.vhost).exchanges;
         let before = names.insert(Arc::clone(&exchange.name), exchange.id);
         assert!(before.is_none(), "an exchange is declared once");
         self.exchanges.insert(exchange.id, exchange);
@@ -334,13 +356,13 @@ impl Topology {
         assert!(!self.bindings.start_at(id) && !self.bindings.lead_to(Destination::Exchange(id)), "bindings go first");
         let exchange = self.exchanges.remove(&id)?;
         self.generation += 1;
-        self.vhosts[usize::from(exchange.vhost.0)].exchanges.remove(&exchange.name);
+        self.vhost_at(exchange.vhost).exchanges.remove(&exchange.name);
         Some(exchange)
     }
 
     pub(crate) fn add_queue(&mut self, queue: Arc<QueueSpec>) {
         self.generation += 1;
-        let names = &mut self.vhosts[usize::from(queue.vhost.0)].queues;
+        let names = &mut self.vhost_at(queue.vhost).queues;
         let before = names.insert(Arc::clone(&queue.name), Arc::clone(&queue));
         assert!(before.is_none(), "a queue is declared once");
         self.queues.insert(queue.queue.id, queue);
@@ -350,7 +372,7 @@ impl Topology {
     pub(crate) fn remove_queue(&mut self, queue: &QueueSpec) {
         assert!(!self.bindings.lead_to(Destination::Queue(queue.queue)), "bindings go first");
         self.generation += 1;
-        self.vhosts[usize::from(queue.vhost.0)].queues.remove(&queue.name);
+        self.vhost_at(queue.vhost).queues.remove(&queue.name);
         self.queues.remove(&queue.queue.id);
     }
 

@@ -14,6 +14,7 @@ mod commands;
 mod failure;
 mod formats;
 mod help;
+mod identity;
 mod limits;
 mod lists;
 mod nodes;

@@ -45,9 +45,6 @@ pub(crate) struct Flags {
     /// What to log to stderr: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEVERET_LOG")]
     log: Option<LogLevel>,
-    /// How to write it: text, or json for an object a line [default: text]
-    #[arg(long, value_name = "FORMAT", env = "LEVERET_LOG_FORMAT")]
-    log_format: Option<LogFormat>,
     /// A PEM file: the certificate to show, and those that lead to its authority; may be repeated, for other names
     #[arg(long, value_name = "FILE", env = "LEVERET_TLS_CERTIFICATE", value_delimiter = ',', help_heading = TLS)]
     tls_certificate: Option<Vec<PathBuf>>,
@@ -69,6 +66,9 @@ pub(crate) struct Flags {
     /// Every AMQP connection begins with a PROXY header, version 1 or 2, from a load balancer [default: false]
     #[arg(long, value_name = "BOOL", env = "LEVERET_PROXY_PROTOCOL", help_heading = TLS)]
     proxy_protocol: Option<bool>,
+    /// How to write it: text, or json for an object a line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "LEVERET_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     /// How long a delivery may stay unacknowledged, in ms; 0 = for ever [default: 1800000]
     #[arg(long, value_name = "MS", env = "LEVERET_CONSUMER_TIMEOUT_MS", help_heading = LIMITS)]
     consumer_timeout_ms: Option<u64>,
@@ -96,6 +96,12 @@ pub(crate) struct Flags {
     /// The free disk space below which publishers are blocked, such as 2GB [default: 50MB]
     #[arg(long, value_name = "SIZE", env = "LEVERET_DISK_FREE_LIMIT", value_parser = parse_bytes, help_heading = LIMITS)]
     disk_free_limit: Option<u64>,
+    /// Users who can log in from this machine only, with commas between; empty = none [default: guest]
+    #[arg(long, value_name = "USERS", env = "LEVERET_LOOPBACK_USERS", value_delimiter = ',', help_heading = ACCESS)]
+    loopback_users: Option<Vec<String>>,
+    /// Definitions that are imported at each start, as `leveret ctl export_definitions` or RabbitMQ writes them
+    #[arg(long, value_name = "FILE", env = "LEVERET_LOAD_DEFINITIONS", help_heading = ACCESS)]
+    load_definitions: Option<PathBuf>,
 }
 
 /// Runs a server until a signal or a failure ends it.
@@ -119,7 +125,8 @@ pub(crate) fn sources(flags: &Flags) -> Result<Vec<Source>, ConfigError> {
 fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
     let sources = sources(flags)?;
     let config = Config::from_sources(&sources)?;
-    Ok((config, sources.into_iter().flat_map(|source| source.warnings).collect()))
+    let warnings = sources.into_iter().flat_map(|source| source.warnings).chain(config.warnings()).collect();
+    Ok((config, warnings))
 }
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -155,6 +162,14 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
     });
     writeln!(io::stdout(), "{}", ready_line(&server, &data_dir.display()))?;
     notify::tell(notify::READY);
+    if server.serves_nobody_remote() {
+        tracing::warn!(
+            "clients on other machines cannot log in: there is only the user guest, who may from this one. Make a user: \
+             leveret ctl --data-dir {data} add_user NAME, then leveret ctl --data-dir {data} set_permissions NAME '.*' \
+             '.*' '.*'",
+            data = data_dir.display()
+        );
+    }
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
@@ -228,8 +243,8 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) -> Box<dyn Fn(LogLevel) + S
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
     match format {
         LogFormat::Text => {
-            let lines = lines.with_ansi(io::stderr().is_terminal());
-            tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(filter);
+            tracing_subscriber::registry().with(lines).init();
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
@@ -293,6 +308,10 @@ impl Flags {
             tls_fail_if_no_peer_cert: self.tls_fail_if_no_peer_cert,
             auth_mechanisms: self.auth_mechanisms,
             proxy_protocol: self.proxy_protocol,
+            loopback_users: self
+                .loopback_users
+                .map(|users| users.into_iter().filter(|user| !user.is_empty()).collect()),
+            load_definitions: self.load_definitions,
             ..Settings::default()
         }
     }
@@ -300,6 +319,7 @@ impl Flags {
 
 const LIMITS: &str = "Limits";
 const TLS: &str = "TLS and login";
+const ACCESS: &str = "Users";
 
 const OPEN_FILES_MIN: u64 = 4096;
 

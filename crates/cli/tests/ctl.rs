@@ -2,6 +2,8 @@
 //! of queues (a hash table's), its names of processes, and the errors that 4.x words differently.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failed unwrap is a failed test")]
 
+#[path = "ctl/identity.rs"]
+mod identity;
 #[path = "ctl/operations.rs"]
 mod operations;
 #[path = "ctl/schedules.rs"]

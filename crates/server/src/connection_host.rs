@@ -12,15 +12,17 @@
 //! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
 //! the task is woken once for whatever comes first.
 
+use crate::logins::Presence;
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
 use crate::websocket::ByteStream;
+use broker::access::{Refusal, User};
 use broker::command::{Command, ConnectionEvent, Now, ShardId};
-use broker::connection::{CloseSocket, Connection, Effects, NoticeLevel, Peer};
+use broker::connection::{CloseSocket, Connection, Effects, HostQuestion, NoticeLevel, Peer};
 use broker::inspect::TlsView;
 use bytes::{BufMut as _, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -102,10 +104,18 @@ pub(crate) struct ConnectionHost<S> {
     /// When a blocked client's socket, of which nothing is read, is next asked for its errors, in [`Now::ms`].
     next_look_ms: u64,
     name: Box<str>,
+    peer: IpAddr,
+    /// It is on this machine, and speaks for nobody elsewhere.
+    is_local: bool,
+    /// Finds out whether the client is who it says.
+    login: Option<LoginWait>,
+    /// What it counts for in the limits of its vhost and user.
+    presence: Presence,
     seat: Seat,
     board: Arc<Switchboard>,
 }
 
+type LoginWait = Pin<Box<dyn Future<Output = Result<User, Refusal>> + Send>>;
 type RoomWait = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 /// How far the socket's end has come.
@@ -149,8 +159,8 @@ impl<S: Socket> ConnectionHost<S> {
             return None;
         }
         let now = board.clock().now();
-        let (settings, users) = (board.settings(), Arc::clone(board.users()));
-        let mut machine = Connection::new(seat.id, settings, users, way.ends, board.shards(), entropy, now);
+        let settings = board.settings();
+        let mut machine = Connection::new(seat.id, settings, way.ends, board.shards(), entropy, now);
         if let Some(tls) = way.tls {
             machine.secure(tls);
         }
@@ -174,6 +184,10 @@ impl<S: Socket> ConnectionHost<S> {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_ms: u64::MAX,
             next_look_ms: 0,
+            peer: way.ends.peer.ip(),
+            is_local: way.ends.peer.ip().is_loopback() && !way.is_led_from_elsewhere,
+            login: None,
+            presence: Presence::default(),
             seat,
             board,
         })
@@ -186,6 +200,7 @@ impl<S: Socket> ConnectionHost<S> {
             let mut moved = self.take_mail(cx, now);
             moved |= self.take_time(cx, now);
             moved |= self.read(cx, now);
+            moved |= self.answer(cx, now);
             moved |= self.send_commands(cx);
             moved |= self.write(cx);
             moved |= self.end_socket(cx, now);
@@ -207,12 +222,44 @@ impl<S: Socket> ConnectionHost<S> {
             moved = true;
             match mail {
                 ConnectionMail::Events(events) => self.machine.apply_all(now, events, &mut self.fx),
+                ConnectionMail::Deleted => {
+                    self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+                }
                 ConnectionMail::Inspect(answer) => {
                     let _gave_up = answer.send(self.machine.view(&self.fx));
                 }
             }
         }
         moved
+    }
+
+    /// Answers what the machine asks of its host, and tells what it counts for.
+    fn answer(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        if self.machine.is_finished() {
+            self.board.leave(&mut self.presence);
+        } else {
+            self.board.count_channels(&mut self.presence, self.machine.open_channels());
+        }
+        if let Some(login) = &mut self.login {
+            let Poll::Ready(judged) = login.as_mut().poll(cx) else { return false };
+            self.login = None;
+            self.machine.apply(now, ConnectionEvent::LoggedIn(judged), &mut self.fx);
+            return true;
+        }
+        match self.fx.question.take() {
+            None => return false,
+            Some(HostQuestion::LogIn(login)) => {
+                let (board, peer, is_local) = (Arc::clone(&self.board), self.peer, self.is_local);
+                self.login = Some(Box::pin(async move { board.log_in(login, peer, is_local).await }));
+            }
+            Some(question) => {
+                let admission = self.board.admit(&question, &mut self.presence);
+                self.machine.apply(now, ConnectionEvent::Admitted(admission), &mut self.fx);
+                // A deletion that nobody told it of, since it was not there yet.
+                self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+            }
+        }
+        true
     }
 
     fn take_time(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
@@ -440,6 +487,12 @@ impl<S: Socket> ConnectionHost<S> {
                 NoticeLevel::Error => tracing::error!("connection {name}: {text}"),
             }
         }
+    }
+}
+
+impl<S> Drop for ConnectionHost<S> {
+    fn drop(&mut self) {
+        self.board.leave(&mut self.presence);
     }
 }
 

@@ -13,9 +13,11 @@ mod channels;
 mod cluster;
 mod connections;
 mod consumers;
+mod definitions;
 mod exchanges;
 mod health;
 mod leases;
+mod limits;
 mod listing;
 mod local;
 mod message_stats;
@@ -25,20 +27,25 @@ mod nodes;
 mod openapi;
 mod operations;
 mod overview;
+mod parameters;
+mod permissions;
 mod policies;
 mod queues;
 mod redrives;
 mod refusal;
 mod request;
+mod rights;
 mod routes;
 mod rows;
 mod samples;
 mod schedules;
 mod serving;
+mod users;
 mod values;
 mod vhosts;
 mod websockets;
 
+pub(crate) use definitions::load as load_definitions;
 pub(crate) use local::LocalSocket;
 pub use local::{LocalError, SOCKET_NAME};
 
@@ -68,7 +75,6 @@ pub(crate) struct Api {
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
     cluster_name: RwLock<String>,
-    attempts: cluster::Attempts,
     dead_letters: metrics::DeadLetters,
 }
 
@@ -88,20 +94,24 @@ pub(crate) struct Doors {
     pub(crate) local: LocalSocket,
 }
 
-/// Serves the API and the metrics in `tasks`, until they are shut down.
-pub(crate) fn serve(board: &Arc<Switchboard>, backup: Backup, doors: Doors, tasks: &mut JoinSet<()>) {
-    let api = Arc::new(Api {
+/// What requests are served from.
+pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
+    Arc::new(Api {
         board: Arc::clone(board),
         samples: Samples::default(),
         backup: Arc::new(backup),
         redrives: Redrives::default(),
         cluster_name: RwLock::new(footprint::node_name()),
-        attempts: cluster::Attempts::default(),
         dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
-    });
+    })
+}
+
+/// Serves the API and the metrics in `tasks`, until they are shut down.
+pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     let (routes, metrics) = (router(&api), metrics::router(&api));
     // Not for the local socket: whoever speaks AMQP is at some address.
+    let board = &api.board;
     let with_amqp = websockets::beside(board, routes.clone());
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
@@ -153,12 +163,16 @@ fn routes() -> Routes {
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))
         .route("/nodes/{node}/limits", put(nodes::limit))
+        .route("/nodes/{node}/reload", post(nodes::reload))
         .route("/nodes/{node}/memory", get(cluster::memory))
         .route("/nodes/{node}/memory/ets", get(cluster::memory_ets))
-        .route("/nodes/{node}/reload", post(nodes::reload))
         .route("/backup", get(backups::show).post(backups::begin))
-        .route("/vhosts", get(vhosts::list))
-        .route("/vhosts/{vhost}", get(vhosts::show))
+        .merge(vhosts::routes())
+        .merge(users::routes())
+        .merge(permissions::routes())
+        .merge(limits::routes())
+        .merge(parameters::routes())
+        .merge(definitions::routes())
         .route("/connections", get(connections::list))
         .route("/vhosts/{vhost}/connections", get(connections::list_in))
         .route("/connections/{name}", get(connections::show).delete(connections::close))
@@ -225,7 +239,8 @@ impl Api {
         self.cluster_name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Asks by the rights of the request's caller.
     fn operator(&self) -> Operator {
-        self.board.operator()
+        self.board.operator_for(rights::caller().and_then(|caller| caller.name()))
     }
 }

@@ -20,6 +20,8 @@ mod disk_times;
 mod footprint;
 mod http;
 mod listener;
+mod logins;
+mod passwords;
 mod proxy_protocol;
 mod rabbitmq_conf;
 mod schedules;
@@ -36,7 +38,6 @@ pub use tls::TlsError;
 
 use amqp::ReplyCode;
 use backup::Backup;
-use broker::access::Users;
 use broker::command::Fault;
 use broker::connection::ConnectionSettings;
 use broker::shard::{Near, ShardSettings};
@@ -47,6 +48,7 @@ use http::{Doors, LocalSocket};
 use listener::Bound;
 use shard_host::ShardHost;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -97,6 +99,14 @@ pub enum StartError {
     /// The local operator's socket cannot be made.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The definitions cannot be imported.
+    #[error("the definitions in {file} cannot be imported: {why}; correct the file, or start without load_definitions")]
+    Definitions {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
     Thread(io::Error),
@@ -161,7 +171,6 @@ impl Server {
             config,
             tls,
             clock,
-            users: Arc::new(Users::guest_only()),
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
             addresses,
@@ -196,7 +205,12 @@ impl Server {
             metrics: listen_all(metrics, "metrics")?,
             local,
         };
-        http::serve(&board, backup, doors, &mut listeners);
+        let api = http::api(&board, backup);
+        if let Some(file) = board.config().first.definitions.clone() {
+            let loaded = http::load_definitions(&api, &file).await;
+            loaded.map_err(|why| StartError::Definitions { file, why })?;
+        }
+        http::serve(api, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
         let connections_max = listener::connections_max();
@@ -227,6 +241,14 @@ impl Server {
     #[must_use]
     pub fn found(&self) -> Found {
         self.found
+    }
+
+    /// Whether it listens to other machines, and no user may log in from one.
+    #[must_use]
+    pub fn serves_nobody_remote(&self) -> bool {
+        let is_remote = self.board.addresses().amqp.iter().any(|address| !address.ip().is_loopback());
+        let local = &self.board.config().first.loopback_users;
+        is_remote && self.board.topology().users().all(|user| local.iter().any(|name| **name == *user.name))
     }
 
     /// Waits until the server cannot go on, because its disk failed. The process must end then, at once, without

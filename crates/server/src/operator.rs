@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout_at};
 pub struct Operator {
     board: Arc<Switchboard>,
     seat: Seat,
+    /// By whose rights it asks; `None` = it may ask anything.
+    user: Option<Arc<str>>,
     mailbox: UnboundedReceiver<ConnectionMail>,
     last_number: u64,
     shards: BTreeSet<ShardId>,
@@ -25,8 +27,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub(crate) fn new(board: Arc<Switchboard>, seat: Seat, mailbox: UnboundedReceiver<ConnectionMail>) -> Self {
-        Self { board, seat, mailbox, last_number: 0, shards: BTreeSet::new(), asked_catalog: false }
+    pub(crate) fn new(
+        board: Arc<Switchboard>,
+        seat: Seat,
+        user: Option<Arc<str>>,
+        mailbox: UnboundedReceiver<ConnectionMail>,
+    ) -> Self {
+        Self { board, seat, user, mailbox, last_number: 0, shards: BTreeSet::new(), asked_catalog: false }
     }
 
     /// The connection that it is to the machines.
@@ -42,7 +49,7 @@ impl Operator {
     pub async fn ask(&mut self, vhost: VhostId, ask: CatalogAsk) -> Result<Outcome, Unanswered> {
         let call = CallId(self.number());
         self.asked_catalog = true;
-        self.board.request(CatalogRequest { connection: self.id(), call, vhost, ask });
+        self.board.request(CatalogRequest { connection: self.id(), call, vhost, user: self.user.clone(), ask });
         self.answer(call).await
     }
 
@@ -105,7 +112,7 @@ impl Operator {
                         return Ok(found);
                     }
                 }
-                ConnectionMail::Inspect(_) => {}
+                ConnectionMail::Inspect(_) | ConnectionMail::Deleted => {}
             }
         }
     }
@@ -125,7 +132,7 @@ impl Drop for Operator {
         if self.asked_catalog {
             let call = CallId(self.number());
             let ask = CatalogAsk::CloseConnection;
-            self.board.request(CatalogRequest { connection: self.id(), call, vhost: VhostId(0), ask });
+            self.board.request(CatalogRequest { connection: self.id(), call, vhost: VhostId(0), user: None, ask });
         }
     }
 }

@@ -13,11 +13,11 @@ use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
+use crate::logins::Logins;
 use crate::operator::Operator;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
-use broker::access::Users;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -46,7 +46,7 @@ pub struct Switchboard {
     reload: OnceLock<Reload>,
     tls: Tls,
     clock: Clock,
-    users: Arc<Users>,
+    logins: Logins,
     settings: RwLock<Arc<ConnectionSettings>>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
@@ -134,6 +134,8 @@ pub(crate) enum ConnectionMail {
     Events(Vec<ConnectionEvent>),
     /// Describe yourself.
     Inspect(oneshot::Sender<ConnectionView>),
+    /// A user or a vhost was deleted; perhaps yours.
+    Deleted,
 }
 
 /// The receiving ends.
@@ -151,7 +153,6 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tls: Loaded,
     pub(crate) clock: Clock,
-    pub(crate) users: Arc<Users>,
     pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
     pub(crate) shards: u16,
@@ -223,7 +224,7 @@ impl Switchboard {
             scheduler: Scheduler::default(),
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
-            users: parts.users,
+            logins: Logins::default(),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
             shards: lines,
@@ -260,10 +261,9 @@ impl Switchboard {
         self.clock
     }
 
-    /// Who may log in.
-    #[must_use]
-    pub fn users(&self) -> &Arc<Users> {
-        &self.users
+    /// Who is who.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Where the server listens.
@@ -413,8 +413,13 @@ impl Switchboard {
     /// An internal connection, to ask machines what only connections may ask.
     #[must_use]
     pub fn operator(self: &Arc<Self>) -> Operator {
+        self.operator_for(None)
+    }
+
+    /// The same with the rights of a user.
+    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Arc<str>>) -> Operator {
         let (seat, mail) = self.seat(true);
-        Operator::new(Arc::clone(self), seat, mail)
+        Operator::new(Arc::clone(self), seat, user, mail)
     }
 
     // --- for the hosts --------------------------------------------------------------------------------------------
@@ -558,6 +563,14 @@ impl Switchboard {
         let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for line in lines.values().filter(|line| !line.internal) {
             let _gone = line.mail.send(ConnectionMail::Events(vec![ConnectionEvent::Close(fault.clone())]));
+        }
+    }
+
+    /// Tells every client's connection that users or vhosts are gone.
+    pub(crate) fn tell_deleted(&self) {
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.values().filter(|line| !line.internal) {
+            let _gone = line.mail.send(ConnectionMail::Deleted);
         }
     }
 

@@ -3,7 +3,6 @@
 use crate::random::Random;
 use crate::trace;
 use crate::wire::Wire;
-use broker::access::Users;
 use broker::command::{Batch, CatalogRequest, Command, ConnectionEvent, ConnectionId, Now, Settle, Shortage};
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
 use broker::inspect::ConnectionView;
@@ -54,14 +53,13 @@ impl ConnectionNode {
         let (peer, local) =
             (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, 5672)));
         let settings = Arc::new(ConnectionSettings::default());
-        let users = Arc::new(Users::guest_only());
         let mut entropy = [0; 32];
         entropy.fill_with(|| u8::try_from(random.below(256)).expect("a byte"));
         let mut node = Self {
             client,
             mailbox: VecDeque::from([vec![ConnectionEvent::Shortage(shortage)]]),
             phase: Phase::Open,
-            machine: Connection::new(id, settings, users, Peer { peer, local }, shards, entropy, now),
+            machine: Connection::new(id, settings, Peer { peer, local }, shards, entropy, now),
             fx: Effects::new(shards),
             input: BytesMut::new(),
             is_unread: false,
@@ -148,6 +146,10 @@ impl ConnectionNode {
             wire.read_by_server(bytes, &mut self.input);
         }
         self.machine.receive(now, &mut self.input, topology, &mut self.fx);
+        while let Some(question) = self.fx.question.take() {
+            self.machine.apply(now, question.plain_answer(topology), &mut self.fx);
+            self.machine.receive(now, &mut self.input, topology, &mut self.fx);
+        }
         self.is_unread = !self.input.is_empty() && !self.machine.accepts_input(&self.fx);
         let mut commands = self.fx.shards.iter().flatten();
         let is_let_in = self.is_warned && commands.any(|command| matches!(command, Command::Publish(_)));

@@ -40,7 +40,7 @@ impl World {
                 definition: [(KEY, i64::from(value))].into_iter().collect(),
             })),
         };
-        let request = CatalogRequest { connection: crate::node::OPERATOR, call, vhost, ask };
+        let request = CatalogRequest { connection: crate::node::OPERATOR, user: None, call, vhost, ask };
         self.node.catalog_mailbox.push_back(CatalogInput::Request(request));
     }
 

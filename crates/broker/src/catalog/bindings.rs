@@ -3,6 +3,7 @@
 use super::exchanges::check_not_default;
 use super::facts::Change;
 use super::{Asker, Progress, Step, access_refused};
+use crate::access::{Resource, Right};
 use crate::command::{BindingSpec, DestinationKind, Fault, Outcome, Recipient, ShardInput, VhostId};
 use crate::fact::{binding_fact, binding_key};
 use crate::route::{BindingId, Destination, ExchangeId};
@@ -11,6 +12,7 @@ use crate::topology::{Ends, ExchangeKind, is_reply_address};
 impl Step<'_> {
     pub(super) fn bind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
         check_bindable(&spec)?;
+        self.check_binding(asker, &spec)?;
         let ends = self.topology.ends(asker.vhost, &spec)?;
         self.check_owner(asker, ends.destination)?;
         let is_new = self.topology.bind(asker.vhost, ends, &spec)?;
@@ -24,7 +26,7 @@ impl Step<'_> {
             Destination::Queue(queue) => Some(queue.id),
             Destination::Exchange(_) => None,
         };
-        let (key, value) = binding_fact(self.vhost_name(asker.vhost), &spec, queue);
+        let (key, value) = binding_fact(asker.vhost, self.vhost_name(asker.vhost), &spec, queue);
         if is_new {
             self.answer_after(vec![Change::Put(key, value)], Some(asker.answer(Outcome::Applied)));
         } else {
@@ -49,6 +51,7 @@ impl Step<'_> {
 
     pub(super) fn unbind(&mut self, asker: Asker, spec: BindingSpec) -> Result<Progress, Fault> {
         check_bindable(&spec)?;
+        self.check_binding(asker, &spec)?;
         let found = match self.topology.ends(asker.vhost, &spec) {
             Ok(ends) => {
                 self.check_owner(asker, ends.destination)?;
@@ -85,6 +88,22 @@ impl Step<'_> {
         }
         let source = self.topology.exchange_by_id(removed.source)?;
         (source.auto_delete && !self.topology.is_source(source.id)).then_some(source.id)
+    }
+
+    fn check_binding(&self, asker: Asker, spec: &BindingSpec) -> Result<(), Fault> {
+        let Some(rights) = &self.rights else { return Ok(()) };
+        let destination = match spec.kind {
+            DestinationKind::Queue => Resource::Queue(&spec.destination),
+            DestinationKind::Exchange => Resource::Exchange(&spec.destination),
+        };
+        rights.check(Right::Write, destination)?;
+        rights.check(Right::Read, Resource::Exchange(&spec.source))?;
+        match self.topology.exchange(asker.vhost, &spec.source) {
+            Some(source) if source.kind == ExchangeKind::Topic => {
+                rights.check_topic(Right::Read, &spec.source, &spec.key)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_owner(&self, asker: Asker, destination: Destination) -> Result<(), Fault> {

@@ -2,6 +2,7 @@
 
 use super::facts::Change;
 use super::{Asker, Catalog, Progress, RESERVED, Step, access_refused, precondition_failed};
+use crate::access::{Resource, Right};
 use crate::command::{Fault, Outcome, ShardId, ShardInput};
 use crate::fact::{exchange_fact, exchange_key};
 use crate::resource::{exchange_title, no_exchange};
@@ -36,6 +37,8 @@ impl Step<'_> {
         let kind = ExchangeKind::named(routes_as);
         let kind = kind.ok_or_else(|| precondition_failed(format!("unknown exchange type '{routes_as}'")))?;
         check_not_default(&wanted.name)?;
+        let this = Resource::Exchange(&wanted.name);
+        self.check(Right::Configure, this)?;
         let vhost_name = self.topology.vhost_name(asker.vhost);
         let title = exchange_title(&wanted.name, vhost_name);
         if let Some(current) = self.topology.exchange(asker.vhost, &wanted.name) {
@@ -48,6 +51,10 @@ impl Step<'_> {
             return Ok(Progress::Underway);
         }
         wanted.check_new(&title)?;
+        if let Some(alternate) = wanted.arguments.get(ALTERNATE).and_then(Value::as_str) {
+            self.check(Right::Read, this)?;
+            self.check(Right::Write, Resource::Exchange(alternate))?;
+        }
         if kind == ExchangeKind::ConsistentHash {
             hash::check_arguments(&wanted.arguments)?;
         }
@@ -76,6 +83,7 @@ impl Step<'_> {
         if name.starts_with(RESERVED) {
             return Err(access_refused(format!("deletion of system {title} not allowed")));
         }
+        self.check(Right::Configure, Resource::Exchange(name))?;
         let Some(exchange) = self.topology.exchange(asker.vhost, name) else {
             let key = exchange_key(vhost_name, name);
             self.answer_with(&key, asker.answer(Outcome::Applied));

@@ -1,16 +1,19 @@
 //! queue.declare and queue.delete, queues that go by themselves, and the exclusive queues of connections that end.
 
+use super::facts::Change;
 use super::{Answer, Asker, Catalog, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
+use crate::access::{Resource, Right};
 use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
     ShardInput,
 };
+use crate::identity::limit;
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
-use crate::settings::{check_equivalent, queue_kind, redeclared};
+use crate::settings::{DEAD_LETTER_EXCHANGE, QUEUE_TYPE, check_equivalent, queue_kind, redeclared};
 use crate::topology::{REPLY_TO, is_reply_address};
-use amqp::Table;
+use amqp::{Table, Value};
 use std::sync::Arc;
 
 /// When queue.delete is to be refused.
@@ -20,10 +23,12 @@ pub(super) struct Conditions {
 }
 
 impl Step<'_> {
-    pub(super) fn declare_queue(&mut self, asker: Asker, wanted: DeclareQueue) -> Result<Progress, Fault> {
+    pub(super) fn declare_queue(&mut self, asker: Asker, mut wanted: DeclareQueue) -> Result<Progress, Fault> {
         if is_reply_address(&wanted.name) {
             return self.find_reply_address(asker, &wanted.name);
         }
+        self.check_declare(asker, &wanted)?;
+        self.default_type(asker, &mut wanted);
         let kind = queue_kind(&wanted.arguments);
         if wanted.server_named && kind != QueueKind::Classic {
             let module = kind.module();
@@ -70,6 +75,45 @@ impl Step<'_> {
         Progress::Underway
     }
 
+    /// Whoever may do anything with a queue may ask whether it is there. A name that nobody can have is refused as such.
+    fn check_declare(&self, asker: Asker, wanted: &DeclareQueue) -> Result<(), Fault> {
+        let Some(rights) = &self.rights else { return Ok(()) };
+        let queue = Resource::Queue(&wanted.name);
+        if wanted.passive && (rights.has(Right::Read, queue) || rights.has(Right::Write, queue)) {
+            return Ok(());
+        }
+        let is_there = || self.topology.queue(asker.vhost, &wanted.name).is_some();
+        if wanted.name.starts_with(RESERVED) && !wanted.server_named && !is_there() {
+            return Ok(());
+        }
+        rights.check(Right::Configure, queue)
+    }
+
+    /// A queue declared without a type has its vhost's default, if that can be declared so (RabbitMQ).
+    fn default_type(&self, asker: Asker, wanted: &mut DeclareQueue) {
+        let is_apt = wanted.durable && !wanted.exclusive && !wanted.auto_delete && !wanted.passive;
+        if !is_apt || wanted.arguments.contains_key(QUEUE_TYPE) {
+            return;
+        }
+        let record = self.topology.vhost_record(asker.vhost);
+        if let Some(queue_type) = record.and_then(|record| record.default_queue_type.as_deref())
+            && queue_type != "classic"
+        {
+            wanted.arguments.insert(QUEUE_TYPE, queue_type);
+        }
+    }
+
+    fn check_queue_limit(&self, asker: Asker, name: &str) -> Result<(), Fault> {
+        let record = self.topology.vhost_record(asker.vhost);
+        let Some(most) = record.and_then(|record| limit(record.limits.max_queues)) else { return Ok(()) };
+        if (self.topology.queues_in(asker.vhost) as u64) < most {
+            return Ok(());
+        }
+        let vhost = self.vhost_name(asker.vhost);
+        let text = format!("cannot declare queue '{name}': queue limit in vhost '{vhost}' ({most}) is reached");
+        Err(precondition_failed(text))
+    }
+
     fn create_queue(&mut self, asker: Asker, wanted: DeclareQueue) -> Result<Progress, Fault> {
         let vhost_name = Arc::clone(self.topology.vhost_name(asker.vhost));
         let title = queue_title(&wanted.name, &vhost_name);
@@ -77,6 +121,11 @@ impl Step<'_> {
             let name = &wanted.name;
             return Err(access_refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
+        if let Some(exchange) = wanted.arguments.get(DEAD_LETTER_EXCHANGE).and_then(Value::as_str) {
+            self.check(Right::Read, Resource::Queue(&wanted.name))?;
+            self.check(Right::Write, Resource::Exchange(exchange))?;
+        }
+        self.check_queue_limit(asker, &wanted.name)?;
         let settings = QueueSettings::parse(&wanted.arguments, &title)?;
         if settings.keeps_all() {
             check_lasting(&wanted, &title)?;
@@ -113,6 +162,7 @@ impl Step<'_> {
     }
 
     pub(super) fn delete_queue(&mut self, asker: Asker, name: &str, when: Conditions) -> Result<Progress, Fault> {
+        self.check(Right::Configure, Resource::Queue(name))?;
         let Some(queue) = self.topology.queue(asker.vhost, name) else {
             return Ok(Progress::Done(Outcome::QueueDeleted { messages: 0, consumers: Vec::new() }));
         };
@@ -144,14 +194,19 @@ impl Step<'_> {
     /// Its shard no longer has the queue: removes what is left of it, if anything is, and then answers.
     pub(super) fn queue_gone(&mut self, id: QueueId, answer: Option<Answer>) {
         let mut changes = Vec::new();
+        self.drop_queue(id, &mut changes);
+        self.answer_after(changes, answer);
+    }
+
+    /// Removes a queue from the topology with its bindings, if it is there.
+    pub(super) fn drop_queue(&mut self, id: QueueId, changes: &mut Vec<Change>) {
         if let Some(queue) = self.topology.queue_by_id(id).cloned() {
-            self.drop_bindings(self.topology.bindings_to(Destination::Queue(queue.queue)), &mut changes);
+            self.drop_bindings(self.topology.bindings_to(Destination::Queue(queue.queue)), changes);
             self.topology.remove_queue(&queue);
             if let Some(owner) = queue.owner {
                 self.catalog.exclusive.remove(&(owner, id));
             }
         }
-        self.answer_after(changes, answer);
     }
 
     pub(super) fn close_connection(&mut self, asker: Asker) -> Progress {

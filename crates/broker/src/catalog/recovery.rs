@@ -4,7 +4,7 @@ use super::facts::FACTS;
 use super::policies::by_shard;
 use super::{Catalog, CatalogOutbox};
 use crate::command::{QueueSpec, ShardId, ShardInput};
-use crate::fact::{CatalogFact, CorruptFact, firing_key};
+use crate::fact::{CatalogFact, CorruptFact, IdentityFact, firing_key};
 use crate::route::Destination;
 use crate::schedule::Firing;
 use crate::topology::Topology;
@@ -25,8 +25,16 @@ impl Catalog {
         out: &mut CatalogOutbox,
     ) -> Result<(Self, Topology), CorruptFact> {
         let (mut queues, mut bindings, mut firings) = (Vec::new(), Vec::new(), Vec::new());
-        let mut topology = Topology::new();
+        let (mut of_identity, mut others) = (Vec::new(), Vec::new());
         for (shard, key, value) in facts {
+            match IdentityFact::read(&key, &value)? {
+                Some(fact) => of_identity.push((key, fact)),
+                None => others.push((shard, key, value)),
+            }
+        }
+        let mut topology = Self::recover_identity(of_identity, out);
+        let mut orphans = Vec::new();
+        for (shard, key, value) in others {
             if let Some(queue) = QueueSpec::from_fact(shard, &key, &value)? {
                 queues.push(queue);
                 continue;
@@ -35,7 +43,13 @@ impl Catalog {
                 firings.push((shard, firing));
                 continue;
             }
-            match CatalogFact::read(&key, &value)? {
+            let fact = CatalogFact::read(&key, &value)?;
+            // Its vhost was deleted, and that it goes with it was not written in time.
+            if topology.vhost_record(fact.vhost()).is_none() {
+                orphans.push((FACTS, ShardInput::ForgetFact { key, ticket: None }));
+                continue;
+            }
+            match fact {
                 CatalogFact::Exchange(exchange) if topology.exchange(exchange.vhost, &exchange.name).is_some() => {
                     return Err(CorruptFact {
                         key: lossy(&key),
@@ -50,10 +64,12 @@ impl Catalog {
                 CatalogFact::Binding { vhost, spec, queue } => bindings.push((key, vhost, spec, queue)),
             }
         }
+        out.shards.append(&mut orphans);
         let mut catalog = Self::new(shards, epoch);
         queues.sort_unstable_by_key(|queue| std::cmp::Reverse(queue.queue.id));
         for queue in queues {
-            if topology.queue(queue.vhost, &queue.name).is_none() {
+            let has_vhost = topology.vhost_record(queue.vhost).is_some();
+            if has_vhost && topology.queue(queue.vhost, &queue.name).is_none() {
                 topology.add_queue(Arc::new(queue));
             } else {
                 let ticket = catalog.ticket();

@@ -102,7 +102,7 @@ impl World {
     fn send(&mut self, connection: ConnectionId, ask: CatalogAsk) -> CallId {
         self.calls += 1;
         let call = CallId(self.calls);
-        self.step(CatalogInput::Request(CatalogRequest { connection, call, vhost: VhostId(0), ask }));
+        self.step(CatalogInput::Request(CatalogRequest { connection, call, vhost: VhostId(0), user: None, ask }));
         call
     }
 

@@ -3,6 +3,7 @@
 
 use super::Channel;
 use super::unacked::Unacked;
+use crate::access::{Resource, Right};
 use crate::command::{
     CatalogAsk, Command, Consume, ConsumerNumber, Delivery, Fault, Now, QueueRef, Settle, Settlement,
 };
@@ -36,6 +37,7 @@ impl Connection {
             return self.consume_replies(number, &consume, tag, fx);
         }
         let name = self.queue_name(number, consume.queue)?;
+        self.check_right(Right::Read, Resource::Queue(&name), topology)?;
         let queue = self.usable_queue(&name, topology)?;
         let consumer = self.next_consumer();
         let channel = self.open_channel(number);
@@ -314,6 +316,7 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let name = self.queue_name(number, get.queue)?;
+        self.check_right(Right::Read, Resource::Queue(&name), topology)?;
         let queue = self.usable_queue(&name, topology)?;
         let call = self.next_call();
         let command = Command::Get { call, channel: number, queue: queue.id, no_ack: get.no_ack };

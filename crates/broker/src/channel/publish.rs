@@ -5,12 +5,13 @@ use super::consume::encode_content;
 use super::lease::LEASE;
 use super::pattern::Pattern;
 use super::{Channel, ChannelState};
+use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
 use crate::route::Reuse;
-use crate::topology::{REPLY_TO, Routes, Topology, is_reply_address};
+use crate::topology::{ExchangeKind, REPLY_TO, Routes, Topology, is_reply_address};
 use amqp::frame;
 use amqp::method::basic;
 use amqp::{ChannelId, ContentHeader, MethodId, Properties, PropertyList, Reply, ReplyCode, Table, Value, content};
@@ -324,6 +325,22 @@ impl Connection {
         self.settle_failure(now, number, done.map_err(|fault| Failure::new(fault, basic::Publish::ID)), fx)
     }
 
+    /// Refuses a publish to an exchange that the user may not write to.
+    fn check_write(&mut self, number: ChannelId, envelope: &Envelope, topology: &Topology) -> Result<(), Fault> {
+        let generation = topology.access_generation();
+        if self.open_channel(number).permitted.0 == generation
+            && self.open_channel(number).permitted.1 == envelope.exchange
+            || envelope.is_lease()
+        {
+            return Ok(());
+        }
+        self.check_right(Right::Write, Resource::Exchange(&envelope.exchange), topology)?;
+        let permitted = &mut self.open_channel(number).permitted;
+        permitted.0 = generation;
+        permitted.1.clone_from(&envelope.exchange);
+        Ok(())
+    }
+
     /// Everything that can be wrong with a message, in RabbitMQ's order of checks. They need no body, so a bad message
     /// is refused before it is sent.
     fn check_publish(
@@ -342,6 +359,7 @@ impl Connection {
             let text = format!("message size {size} is larger than configured max size {size_max}");
             return Err(Fault::new(ReplyCode::PreconditionFailed, text));
         }
+        self.check_write(number, &envelope, topology)?;
         let exchange = topology.exchange(self.vhost, &envelope.exchange);
         let exchange = exchange.ok_or_else(|| resource::no_exchange(&envelope.exchange, &self.vhost_name))?;
         if exchange.internal {
@@ -369,7 +387,12 @@ impl Connection {
                 list.headers.get_or_insert_default().remove("BCC");
             }
         }
-        if let Some(user_id) = properties.user_id().filter(|user_id| *user_id != self.user) {
+        if exchange.kind == ExchangeKind::Topic && self.rights.as_ref().is_some_and(|rights| rights.has_topics()) {
+            let rights = self.rights_now(topology);
+            let keys = std::iter::once(&envelope.routing_key).chain(&more_keys);
+            keys.into_iter().try_for_each(|key| rights.check_topic(Right::Write, &envelope.exchange, key))?;
+        }
+        if let Some(user_id) = properties.user_id().filter(|user_id| *user_id != &*self.user && !self.impersonates) {
             let user = &self.user;
             let text = format!("user_id property set to '{user_id}' but authenticated user was '{user}'");
             return Err(precondition(text));

@@ -1,11 +1,13 @@
 //! How a connection begins: protocol header, login, tuning, vhost (amqp-0-9-1 §2.2.4, RabbitMQ's `rabbit_reader`).
 
-use super::{Connection, Effects, Failure, NoticeLevel, Phase};
-use crate::access::{EXTERNAL, MECHANISMS, Refusal};
-use crate::command::{Fault, Now};
+use super::{Connection, Effects, Failure, HostQuestion, NoticeLevel, Phase, Then, Waiting};
+use crate::access::{EXTERNAL, Login, MECHANISMS, Refusal, Resource, Right, Rights, User};
+use crate::command::{Admission, ConnectionEvent, Fault, Now};
+use crate::identity::limit;
 use crate::topology::Topology;
-use amqp::method::connection::{OpenOk, Start, StartOk, Tune, TuneOk};
-use amqp::{ChannelId, Method, MethodId, ReplyCode, Table, Value};
+use amqp::method::connection::{Open, OpenOk, Start, StartOk, Tune, TuneOk};
+use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode, Table, Value};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What connections are held to.
@@ -124,7 +126,7 @@ impl Connection {
         match (self.phase, method) {
             (Phase::AwaitStartOk, Method::ConnectionStartOk(start_ok)) => self.start_ok(now, start_ok, fx),
             (Phase::AwaitTuneOk, Method::ConnectionTuneOk(tune_ok)) => self.tune_ok(now, tune_ok),
-            (Phase::AwaitOpen, Method::ConnectionOpen(open)) => self.open(now, open.vhost, topology, fx),
+            (Phase::AwaitOpen, Method::ConnectionOpen(open)) => self.open(open.vhost, topology, fx),
             (phase, method) => {
                 let text = format!("unexpected method in connection state {}", phase.name());
                 Err(Failure::new(Fault::new(ReplyCode::ChannelError, text), method.id()))
@@ -140,17 +142,33 @@ impl Connection {
             EXTERNAL => EXTERNAL,
             _ => "",
         };
-        let is_loopback = self.peer.peer.ip().is_loopback() && !self.is_led_from_elsewhere;
         let is_offered = self.offered().any(|mechanism| mechanism == start_ok.mechanism);
         let login = match (start_ok.mechanism, self.certificate_user()) {
             (mechanism, _) if !is_offered => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
             // TLS has checked the certificate: no password, but the user must be known and allowed from there.
-            (EXTERNAL, Some(user)) => self.users.login_external(user, is_loopback),
-            _ => self.users.login(start_ok.mechanism, start_ok.response, is_loopback),
+            (EXTERNAL, Some(user)) => Ok(Login::external(user)),
+            _ => Login::read(start_ok.mechanism, start_ok.response),
         };
         match login {
+            Ok(login) => {
+                self.next_call();
+                self.wait(1, ChannelId::CONNECTION, MethodId::NONE, Then::LogIn);
+                fx.question = Some(HostQuestion::LogIn(login));
+                Ok(())
+            }
+            Err(refusal) => self.refuse_login(now, &refusal, fx),
+        }
+    }
+
+    /// The host knows whether the login is right.
+    pub(super) fn logged_in(&mut self, now: Now, login: Result<User, Refusal>, fx: &mut Effects) {
+        if self.waiting.take_if(|waiting| matches!(waiting.then, Then::LogIn)).is_none() {
+            return;
+        }
+        match login {
             Ok(user) => {
-                self.user = user.name.to_string();
+                self.impersonates = user.has_tag("impersonator");
+                (self.user, self.user_id) = (user.name, user.id);
                 self.phase = Phase::AwaitTuneOk;
                 Tune {
                     channel_max: self.settings.channel_max,
@@ -158,9 +176,12 @@ impl Connection {
                     heartbeat: self.settings.heartbeat_s,
                 }
                 .encode(ChannelId::CONNECTION, fx.out.tail());
-                Ok(())
             }
-            Err(refusal) => self.refuse_login(now, &refusal, fx),
+            Err(refusal) => {
+                if let Err(Failure { fault, method }) = self.refuse_login(now, &refusal, fx) {
+                    self.fail(now, &Reply::new(fault.code, fault.text, method), fx);
+                }
+            }
         }
     }
 
@@ -215,17 +236,89 @@ impl Connection {
         Ok(())
     }
 
-    fn open(&mut self, now: Now, vhost: &str, topology: &Topology, fx: &mut Effects) -> Result<(), Failure> {
+    fn open(&mut self, vhost: &str, topology: &Topology, fx: &mut Effects) -> Result<(), Failure> {
+        let refused = |fault| Err(Failure::new(fault, Open::ID));
         let Some(id) = topology.vhost(vhost) else {
-            let fault = Fault::new(ReplyCode::NotAllowed, format!("vhost {vhost} not found"));
-            return Err(Failure::new(fault, amqp::method::connection::Open::ID));
+            return refused(Fault::new(ReplyCode::NotAllowed, format!("vhost {vhost} not found")));
         };
         self.vhost = id;
         self.vhost_name = topology.vhost_name(id).clone();
-        self.phase = Phase::Running;
-        self.last_received_ms = now.ms;
-        OpenOk.encode(ChannelId::CONNECTION, fx.out.tail());
+        let rights = topology.rights(&self.user, id);
+        let user = topology.user(&self.user).filter(|user| user.id == self.user_id);
+        let Some(user) = user.filter(|_| rights.may_enter()) else { return refused(rights.stranger()) };
+        self.rights = Some(Arc::new(rights));
+        self.rights_generation = topology.access_generation();
+        let vhost_max = topology.vhost_record(id).and_then(|record| limit(record.limits.max_connections));
+        let user_max = limit(user.limits.max_connections);
+        self.next_call();
+        self.wait(1, ChannelId::CONNECTION, Open::ID, Then::Enter { limits: (vhost_max, user_max) });
+        fx.question = Some(HostQuestion::Enter { vhost: id, vhost_max, user: Arc::clone(&self.user), user_max });
         Ok(())
+    }
+
+    /// The host knows whether there is room for what was asked.
+    pub(super) fn admitted(&mut self, now: Now, admission: Admission, fx: &mut Effects) {
+        let is_asked = |waiting: &mut Waiting| matches!(waiting.then, Then::Enter { .. } | Then::OpenChannel { .. });
+        let Some(waiting) = self.waiting.take_if(is_asked) else { return };
+        let user = &self.user;
+        let text = match (waiting.then, admission) {
+            (Then::Enter { .. }, Admission::Granted) => {
+                self.phase = Phase::Running;
+                self.last_received_ms = now.ms;
+                OpenOk.encode(ChannelId::CONNECTION, fx.out.tail());
+                return;
+            }
+            (_, Admission::Granted) => {
+                self.open_channel_of(now, waiting.channel, fx);
+                return;
+            }
+            (Then::Enter { limits: (Some(most), _) }, Admission::VhostFull) => {
+                let vhost = &self.vhost_name;
+                format!("access to vhost '{vhost}' refused for user '{user}': connection limit ({most}) is reached")
+            }
+            (Then::Enter { limits: (_, most) }, _) => {
+                let most = most.unwrap_or(0);
+                format!("connection refused for user '{user}': user connection limit ({most}) is reached")
+            }
+            (Then::OpenChannel { limit }, _) => {
+                format!(
+                    "number of channels opened for user '{user}' has reached the maximum allowed user limit of {limit}"
+                )
+            }
+            _ => return,
+        };
+        self.fail(now, &Reply::new(ReplyCode::NotAllowed, text, waiting.method), fx);
+    }
+
+    /// Closes the connection if its user or its vhost is gone. To be called after a change of either.
+    pub fn check_existence(&mut self, now: Now, topology: &Topology, fx: &mut Effects) {
+        let logged_in = !self.user.is_empty();
+        let has_user = topology.user(&self.user).is_some_and(|user| user.id == self.user_id);
+        let has_vhost = self.rights.is_none() || topology.vhost_record(self.vhost).is_some();
+        let text = match (has_user || !logged_in, has_vhost) {
+            (true, true) => return,
+            (false, _) => format!("user '{}' is deleted", self.user),
+            (true, false) => format!("vhost '{}' is deleted", self.vhost_name),
+        };
+        self.apply(now, ConnectionEvent::Close(Fault::new(ReplyCode::ConnectionForced, text)), fx);
+    }
+
+    /// What the user may do, as of now.
+    pub(crate) fn rights_now(&mut self, topology: &Topology) -> Arc<Rights> {
+        match &self.rights {
+            Some(rights) if self.rights_generation == topology.access_generation() => Arc::clone(rights),
+            _ => {
+                let rights = Arc::new(topology.rights(&self.user, self.vhost));
+                self.rights_generation = topology.access_generation();
+                self.rights = Some(Arc::clone(&rights));
+                rights
+            }
+        }
+    }
+
+    /// Refuses what the user has no right to.
+    pub(crate) fn check_right(&mut self, right: Right, to: Resource<'_>, topology: &Topology) -> Result<(), Fault> {
+        self.rights_now(topology).check(right, to)
     }
 }
 

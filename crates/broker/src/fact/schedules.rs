@@ -19,7 +19,7 @@ pub(crate) fn schedule_key(vhost: &str, name: &str) -> Bytes {
 /// A schedule as a durable fact: key and value.
 pub(crate) fn schedule_fact(vhost: &str, schedule: &Schedule) -> (Bytes, Bytes) {
     let mut fact = new_fact();
-    fact.insert("vhost", vhost);
+    super::put_vhost(&mut fact, schedule.vhost, vhost);
     fact.insert("name", &*schedule.name);
     fact.insert("id", schedule.id.0.cast_signed());
     match &schedule.timing {

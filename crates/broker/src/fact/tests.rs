@@ -84,7 +84,7 @@ fn a_binding_comes_back_and_its_key_knows_no_order_of_arguments() {
     let other: Table =
         one.iter().map(|(name, value)| (name, value.clone())).collect::<Vec<_>>().into_iter().rev().collect();
     assert_eq!(binding_key("/", &binding(one.clone())), binding_key("/", &binding(other)));
-    let (key, value) = binding_fact("/", &binding(one.clone()), Some(QueueId(u64::MAX)));
+    let (key, value) = binding_fact(VhostId(0), "/", &binding(one.clone()), Some(QueueId(u64::MAX)));
     assert_eq!(key, binding_key("/", &binding(one.clone())));
     let Ok(CatalogFact::Binding { vhost, spec, queue }) = CatalogFact::read(&key, &value) else { panic!("no binding") };
     assert_eq!((vhost, spec, queue), (VhostId(0), binding(one), Some(QueueId(u64::MAX))));
@@ -151,7 +151,7 @@ proptest! {
 
     #[test]
     fn a_cut_or_changed_fact_never_panics(at in 0..120_usize, octet in any::<u8>()) {
-        let (key, value) = binding_fact("/", &binding(nested(3)), Some(QueueId(1)));
+        let (key, value) = binding_fact(VhostId(0), "/", &binding(nested(3)), Some(QueueId(1)));
         let mut value = value.to_vec();
         let at = at % value.len();
         let _ = CatalogFact::read(&key, &value[..at]);

@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-pub(super) const SWITCHES: [Switch; 45] = [
+pub(super) const SWITCHES: [Switch; 52] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -134,10 +134,17 @@ pub(super) const SWITCHES: [Switch; 45] = [
     rare("used", None, false),
     rare("wait", None, false),
     rare("no-wait", None, false),
+    rare("pre-hashed-password", None, false),
+    rare("user", None, true),
+    rare("description", None, true),
+    rare("tags", None, true),
+    rare("default-queue-type", None, true),
+    rare("format", None, true),
+    rare("skip-if-unchanged", None, false),
 ];
 
 /// Options that are kept as they are given, for the commands that have them.
-const OF_MESSAGES: [&str; 19] = [
+const OF_MESSAGES: [&str; 25] = [
     "count",
     "offset",
     "where",
@@ -157,6 +164,12 @@ const OF_MESSAGES: [&str; 19] = [
     "pid",
     "interval",
     "used",
+    "pre-hashed-password",
+    "user",
+    "description",
+    "tags",
+    "default-queue-type",
+    "format",
 ];
 
 impl Line {

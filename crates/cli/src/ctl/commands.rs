@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, checks, limits, nodes, operations, policies, reload, schedules, status, top};
+use super::{Screen, backup, checks, identity, limits, nodes, operations, policies, reload, schedules, status, top};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,7 +61,12 @@ impl Run {
 
 /// The command of this name.
 pub(super) fn find(name: &str) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name == name)
+    all().find(|command| command.name == name)
+}
+
+/// All commands, in the order of the overview.
+pub(super) fn all() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().chain(identity::COMMANDS)
 }
 
 const ANY: usize = usize::MAX;
@@ -76,8 +81,8 @@ const POLICIES: &str = "Policies";
 const SCHEDULES: &str = "Schedules";
 const OPERATIONS: &str = "Operations";
 
-/// All commands, in the order of the overview.
-pub(super) const COMMANDS: &[Command] = &[
+/// Those of this file and of small ones.
+const COMMANDS: &[Command] = &[
     Command {
         name: "version",
         section: "Help",
@@ -457,15 +462,6 @@ pub(super) const COMMANDS: &[Command] = &[
         run: Run::Do(status::run),
     },
     Command {
-        name: "top",
-        section: MONITORING,
-        about: "Shows queues, rates and leases, live",
-        usage: "[--interval <seconds>] [--count <n>]",
-        operands: (0, 0),
-        options: &["interval", "count"],
-        run: Run::Do(top::run),
-    },
-    Command {
         name: "reload_config",
         section: CONFIGURATION,
         about: "Reads the server's configuration and certificates anew, as SIGHUP does",
@@ -473,6 +469,15 @@ pub(super) const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &[],
         run: Run::Do(reload::run),
+    },
+    Command {
+        name: "top",
+        section: MONITORING,
+        about: "Shows queues, rates and leases, live",
+        usage: "[--interval <seconds>] [--count <n>]",
+        operands: (0, 0),
+        options: &["interval", "count"],
+        run: Run::Do(top::run),
     },
     Command {
         name: "set_disk_free_limit",

@@ -6,6 +6,8 @@
 pub(super) const USAGE: u8 = 64;
 /// What the command is about does not exist.
 pub(super) const DATA: u8 = 65;
+/// There is no such user.
+pub(super) const NO_USER: u8 = 67;
 /// The server cannot be reached, or refuses.
 pub(super) const UNAVAILABLE: u8 = 69;
 /// The fault is in this program or the system.

@@ -1,7 +1,7 @@
 //! What the commands say about themselves.
 
 use super::arguments::{SWITCHES, Switch};
-use super::commands::{COMMANDS, Command, Run};
+use super::commands::{self, Command, Run};
 use super::formats::{BOLD, PLAIN};
 use std::io::IsTerminal as _;
 
@@ -10,7 +10,7 @@ pub(super) fn overview(program: &str) -> String {
     let mut text =
         format!("\n{}\n\n{program} {GENERAL} <command> [<command options>]\n\nAvailable commands:\n", head("Usage"));
     let mut section = "";
-    for command in COMMANDS {
+    for command in commands::all() {
         if command.section != section {
             section = command.section;
             text.push_str(&format!("\n{}:\n\n", head(section)));
@@ -78,7 +78,7 @@ pub(super) fn described() -> Vec<clap::Command> {
         }
         described
     };
-    COMMANDS.iter().map(describe).collect()
+    commands::all().map(describe).collect()
 }
 
 /// The options that all commands have.

@@ -1,8 +1,8 @@
 //! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
 
-use super::Shared;
 use super::refusal::Refusal;
 use super::serving::Origin;
+use super::{Shared, rights};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use broker::access::User;
+use broker::access::{Login, User};
 use serde_json::{Value, json};
 
 /// The one who asks.
@@ -26,22 +26,25 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
-            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()] };
+            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
             Caller { user, is_local: true }
         }
         Some(Origin::Tcp(peer)) => {
             let header = request.headers().get(header::AUTHORIZATION);
             let Some(header) = header else { return challenge(().into_response()) };
-            let login = credentials(header)
-                .map(|(user, password)| api.board.users().login_basic(&user, &password, peer.ip().is_loopback()));
-            api.attempts.count(matches!(login, Some(Ok(_))));
-            match login {
-                Some(Ok(user)) => Caller { user, is_local: false },
-                Some(Err(refusal)) => {
+            let Some((user, password)) = credentials(header) else {
+                return challenge(Refusal::login_failed().into_response());
+            };
+            let judged = match Login::basic(&user, &password) {
+                Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
+                Err(refusal) => Err(refusal),
+            };
+            match judged {
+                Ok(user) => Caller { user, is_local: false },
+                Err(refusal) => {
                     tracing::warn!("HTTP access denied to {peer}: {}", refusal.log_text());
                     return challenge(Refusal::login_failed().into_response());
                 }
-                None => return challenge(Refusal::login_failed().into_response()),
             }
         }
         None => return Refusal::login_failed().into_response(),
@@ -49,8 +52,12 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
     if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
         return Refusal::not_authorised("Not management user").into_response();
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
+        return refusal.into_response();
+    }
+    request.extensions_mut().insert(caller.view(&api));
+    request.extensions_mut().insert(caller.clone());
+    rights::on_behalf_of(caller, next.run(request)).await
 }
 
 /// `GET /api/whoami`

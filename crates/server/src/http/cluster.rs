@@ -5,12 +5,12 @@ use super::access::Caller;
 use super::refusal::Refusal;
 use super::request::Document;
 use super::{Api, Shared, footprint};
+use crate::logins::Attempts;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `GET /api/cluster-name`
 pub(super) async fn name(State(api): Shared) -> Json<Value> {
@@ -86,31 +86,12 @@ pub(super) async fn reset_node(
 
 // --- logins -------------------------------------------------------------------------------------------------------
 
-/// Logins that were tried over HTTP.
-#[derive(Debug, Default)]
-pub(super) struct Attempts {
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Attempts {
-    pub(super) fn count(&self, is_success: bool) {
-        let counter = if is_success { &self.succeeded } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many succeeded, and how many did not.
-    pub(super) fn counted(&self) -> (u64, u64) {
-        (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
-    }
-}
-
 /// `GET /api/auth`: how the user interface logs in.
 pub(super) async fn auth() -> Json<Value> {
     Json(json!({"oauth_enabled": false}))
 }
 
-/// `GET /api/auth/attempts/NODE`. Those over AMQP are not counted.
+/// `GET /api/auth/attempts/NODE`, by protocol.
 pub(super) async fn attempts(
     State(api): Shared,
     Path(node): Path<String>,
@@ -118,13 +99,16 @@ pub(super) async fn attempts(
 ) -> Result<Json<Value>, Refusal> {
     must_be_administrator(&caller)?;
     must_be_ours(&api, &node)?;
-    let (succeeded, failed) = api.attempts.counted();
-    Ok(Json(json!([{
-        "protocol": "http",
-        "auth_attempts": succeeded + failed,
-        "auth_attempts_failed": failed,
-        "auth_attempts_succeeded": succeeded,
-    }])))
+    let counted = api.board.logins().attempts().into_iter().filter(|(_, attempts)| *attempts != Attempts::default());
+    let shown = counted.map(|(protocol, Attempts { succeeded, failed })| {
+        json!({
+            "protocol": protocol,
+            "auth_attempts": succeeded + failed,
+            "auth_attempts_failed": failed,
+            "auth_attempts_succeeded": succeeded,
+        })
+    });
+    Ok(Json(shown.collect()))
 }
 
 /// `GET /api/auth/attempts/NODE/source`: nobody's address is remembered, as RabbitMQ does not by default either.
@@ -146,8 +130,7 @@ pub(super) async fn forget_attempts(
 ) -> Result<StatusCode, Refusal> {
     must_be_administrator(&caller)?;
     must_be_ours(&api, &node)?;
-    api.attempts.succeeded.store(0, Ordering::Relaxed);
-    api.attempts.failed.store(0, Ordering::Relaxed);
+    api.board.logins().forget_attempts();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,10 +1,11 @@
 //! `/api/connections`
 
+use super::access::Caller;
 use super::consumers::connection_pid;
 use super::listing::Listing;
 use super::refusal::Refusal;
 use super::samples::{Past, octets};
-use super::{Api, Shared, message_stats, values};
+use super::{Api, Shared, message_stats, rights, values};
 use amqp::ReplyCode;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -58,6 +59,7 @@ pub(super) async fn close(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let connection = find(&api, &name).await?;
+    rights::check_owner(&connection.user, Caller::is_administrator)?;
     tell_to_close(&api, &connection, &headers);
     await_close(&api, &connection).await;
     Ok(StatusCode::NO_CONTENT)
@@ -108,7 +110,9 @@ const LOOKS_MAX: usize = 20;
 /// The connection of a path.
 pub(super) async fn find(api: &Api, name: &str) -> Result<ConnectionView, Refusal> {
     let connections = api.board.inspect_connections().await;
-    connections.into_iter().find(|connection| connection.name == name).ok_or_else(Refusal::no_object)
+    let found = connections.into_iter().find(|connection| connection.name == name).ok_or_else(Refusal::no_object)?;
+    rights::check_owner(&found.user, Caller::is_monitor)?;
+    Ok(found)
 }
 
 fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {

@@ -1,6 +1,7 @@
 //! What a query string makes of an answer: which objects, in which order, which page of them, and which fields.
 
 use super::refusal::Refusal;
+use super::rights::View;
 use super::rows::Row;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
@@ -29,6 +30,9 @@ pub(super) struct Listing {
     msg_rates_incr: Option<String>,
     lengths_age: Option<String>,
     lengths_incr: Option<String>,
+    /// What of the list may be seen at all.
+    #[serde(skip)]
+    view: View,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Listing {
@@ -36,9 +40,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Listing {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let query = Query::<Self>::from_request_parts(parts, state).await;
-        query.map(|Query(listing)| listing).map_err(|error| Refusal::bad_request(error.body_text()))
+        let view = parts.extensions.get::<View>().cloned().unwrap_or_default();
+        query.map(|Query(listing)| Self { view, ..listing }).map_err(|error| Refusal::bad_request(error.body_text()))
     }
 }
+
+/// Which names are listed.
+type NameFilter = Box<dyn Fn(&str) -> bool>;
 
 impl Listing {
     /// Only what was declared is asked for.
@@ -72,6 +80,7 @@ impl Listing {
     /// The answer for a list, ordered by these fields unless the query says otherwise.
     pub(super) fn all(&self, mut objects: Vec<Value>, order: &[&str]) -> Result<Json<Value>, Refusal> {
         let page = self.page()?;
+        objects.retain(|object| self.view.shows(object));
         let total = objects.len();
         if page.is_some() {
             self.keep_named(&mut objects)?;
@@ -209,9 +218,6 @@ fn history(age: &Option<String>, step: &Option<String>) -> Option<(u64, u64)> {
     let ms = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok().map(|seconds| u64::from(seconds) * 1000);
     Some((ms(age)?, ms(step)?))
 }
-
-/// Whether a name is wanted.
-type NameFilter = Box<dyn Fn(&str) -> bool>;
 
 /// Where a page begins in a list of that length.
 fn first_of(page: usize, page_size: usize, length: usize) -> Result<usize, Refusal> {

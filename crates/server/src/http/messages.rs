@@ -4,7 +4,7 @@ use super::access::Caller;
 use super::exchanges::real_name;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
-use super::{Api, Shared, queues, values};
+use super::{Api, Shared, queues, rights, values};
 use crate::operator::Operator;
 use amqp::{ChannelId, Properties, PropertyList, ReplyCode, Value as Amqp};
 use axum::extract::{Path, State};
@@ -38,6 +38,7 @@ pub(super) async fn publish(
     let body = payload(&document)?;
     let draft = Draft::read(&document.object("properties")?)?;
     let exchange = real_name(&exchange);
+    rights::check_key(&api, vhost_id, exchange, routing_key)?;
     let place = Place { vhost: vhost_id, vhost_name: &vhost, exchange, routing_key };
     let (message, targets) =
         prepare(&api, &caller, &place, draft, &body).map_err(|fault| Refusal::from_channel(&fault))?;

@@ -13,6 +13,7 @@ use super::samples::{Totals, totals};
 use super::{Api, Shared, cluster, overview};
 use crate::disk_times::SyncTimes;
 use crate::footprint;
+use crate::logins::Attempts;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
@@ -76,11 +77,13 @@ async fn detailed(State(api): Shared, Query(query): Query<Vec<(String, String)>>
         look.write_node(&api, "rabbitmq_detailed_", &mut page);
     }
     if has("auth_attempt_metrics") {
-        let (succeeded, failed) = api.attempts.counted();
+        let counted = api.board.logins().attempts();
+        let sum = |of: fn(&Attempts) -> u64| counted.iter().map(|(_, attempts)| of(attempts)).sum::<u64>();
+        let (succeeded, failed) = (sum(|attempts| attempts.succeeded), sum(|attempts| attempts.failed));
         for (name, help, number) in [
-            ("auth_attempts_total", "Logins tried over HTTP", succeeded + failed),
-            ("auth_attempts_succeeded_total", "Logins over HTTP that succeeded", succeeded),
-            ("auth_attempts_failed_total", "Logins over HTTP that failed", failed),
+            ("auth_attempts_total", "Logins that were tried", succeeded + failed),
+            ("auth_attempts_succeeded_total", "Logins that succeeded", succeeded),
+            ("auth_attempts_failed_total", "Logins that failed", failed),
         ] {
             page.put_one((&format!("rabbitmq_detailed_{name}"), "counter", help), number);
         }
@@ -400,11 +403,7 @@ impl DeadLetters {
         let mut now: BTreeMap<_, [u64; 4]> = BTreeMap::new();
         for queue in queues {
             let settings = &queue.spec.settings;
-            let queue_type = match settings.kind.name() {
-                "quorum" => "rabbit_quorum_queue",
-                "stream" => "rabbit_stream_queue",
-                _ => "rabbit_classic_queue",
-            };
+            let queue_type = settings.kind.module();
             let strategy = if settings.dead_letter_exchange.is_some() { "at_least_once" } else { "disabled" };
             let counters = &queue.counters;
             let counted = [counters.expired, counters.rejected, counters.maxlen, counters.delivery_limit];

@@ -7,10 +7,11 @@
 use super::access::Caller;
 use super::refusal::Refusal;
 use super::request::Document;
-use super::{Api, Shared, leases, messages, queues};
+use super::{Api, Shared, leases, messages, queues, rights};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use broker::access::{Resource, Right};
 use broker::command::{QueueRef, QueueSpec, Seq};
 use broker::operation::{
     Act, Answer, Cursor, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Time, Which,
@@ -195,8 +196,13 @@ pub(super) fn target(api: &Api, spec: &QueueSpec, document: &Document) -> Result
     if routing_key.as_ref().is_some_and(|key| key.len() > usize::from(u8::MAX)) {
         return Err(Refusal::bad_request("routing_key is longer than 255 bytes"));
     }
+    let to = (text("to_queue")?, text("to_exchange")?);
+    let exchange = to.1.as_deref().map(super::exchanges::real_name);
+    if to != (None, None) {
+        rights::check_use(api, spec.vhost, Right::Write, Resource::Exchange(exchange.unwrap_or_default()))?;
+    }
     let topology = api.board.topology();
-    match (text("to_queue")?, text("to_exchange")?) {
+    match to {
         (None, None) => Ok(None),
         (Some(queue), None) if topology.queue(spec.vhost, &queue).is_some() => Ok(Some(Target::Queue(queue))),
         (Some(queue), None) => Err(Refusal::not_found(format!("there is no queue {queue:?} to move to"))),

@@ -64,28 +64,37 @@ async fn set(
     document: &Document,
 ) -> Result<StatusCode, Refusal> {
     let vhost = api.vhost(vhost)?;
+    let policy = read(kind, vhost, name, document)?;
+    let existed = api.board.topology().policy(kind, vhost, name).is_some();
+    put(api, policy).await?;
+    Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
+}
+
+/// Reads a policy's JSON form.
+pub(super) fn read(kind: PolicyKind, vhost: VhostId, name: &str, document: &Document) -> Result<Policy, Refusal> {
     document.require(&["pattern", "definition"])?;
     let priority = document.integer("priority")?.unwrap_or(0);
     let applies_to = match document.text("apply-to")? {
         "" => Ok(AppliesTo::All),
         applies_to => AppliesTo::named(applies_to),
     };
-    let policy = Policy {
+    Ok(Policy {
         kind,
         vhost,
-        name: name.as_str().into(),
+        name: name.into(),
         pattern: Pattern::new(document.text("pattern")?).map_err(|fault| failed_validation(&fault))?,
         applies_to: applies_to.map_err(|fault| failed_validation(&fault))?,
         priority,
         definition: document.table("definition")?,
-    };
-    let existed = api.board.topology().policy(kind, vhost, name).is_some();
+    })
+}
+
+/// Sets it.
+pub(super) async fn put(api: &Arc<Api>, policy: Policy) -> Result<(), Refusal> {
+    let vhost = policy.vhost;
     match api.operator().ask(vhost, CatalogAsk::SetPolicy(Box::new(policy))).await? {
         Outcome::Fault(fault) => Err(failed_validation(&fault)),
-        outcome => {
-            succeeded(outcome)?;
-            Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
-        }
+        outcome => succeeded(outcome).map(drop),
     }
 }
 
@@ -105,7 +114,7 @@ fn failed_validation(fault: &Fault) -> Refusal {
     Refusal::bad_request(format!("Validation failed\n\n{}\n", fault.text))
 }
 
-fn describe(topology: &Topology, policy: &Policy) -> Value {
+pub(super) fn describe(topology: &Topology, policy: &Policy) -> Value {
     json!({
         "vhost": &**topology.vhost_name(policy.vhost),
         "name": &*policy.name,

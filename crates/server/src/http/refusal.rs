@@ -47,6 +47,26 @@ impl Refusal {
         Self { status: StatusCode::UNAUTHORIZED, error: "not_authorized", reason: "Login failed".into() }
     }
 
+    /// 412.
+    pub(super) fn precondition_failed(reason: impl Into<Value>) -> Self {
+        Self { status: StatusCode::PRECONDITION_FAILED, error: "precondition_failed", reason: reason.into() }
+    }
+
+    /// The same refusal, saying of what.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        let reason = match self.reason {
+            Value::String(reason) => reason,
+            other => other.to_string(),
+        };
+        self.reason = format!("{what}: {}", reason.trim_end()).into();
+        self
+    }
+
+    /// Why.
+    pub(super) fn reason(&self) -> String {
+        self.reason.as_str().map_or_else(|| self.reason.to_string(), str::to_owned)
+    }
+
     /// 408: the request did not come whole in time.
     pub(super) fn too_slow() -> Self {
         Self {

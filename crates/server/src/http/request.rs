@@ -69,6 +69,43 @@ impl Document {
         }
     }
 
+    /// A list of strings, or one string of several with commas between them; empty when absent.
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, Refusal> {
+        let wrong = || Refusal::bad_request(json!(["not_a_list_of_strings", key]));
+        match self.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => {
+                Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+            }
+            Some(Value::Array(list)) => {
+                list.iter().map(|part| part.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// The objects in a list; empty when absent.
+    pub(super) fn objects(&self, key: &str) -> Result<Vec<Self>, Refusal> {
+        let wrong = || Refusal::bad_request(json!(["not_a_list_of_objects", key]));
+        match self.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => {
+                list.iter().map(|item| item.as_object().cloned().map(Self).ok_or_else(wrong)).collect()
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// The document of an object.
+    pub(super) fn of(object: Map<String, Value>) -> Self {
+        Self(object)
+    }
+
+    /// Its keys and values.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
     /// An integer, which old tools send as a string.
     pub(super) fn integer(&self, key: &str) -> Result<Option<i64>, Refusal> {
         let number = match self.get(key) {

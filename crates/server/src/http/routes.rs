@@ -67,6 +67,13 @@ impl Routes {
         self
     }
 
+    /// Adds paths beside these.
+    pub(super) fn merge(mut self, routes: Self) -> Self {
+        self.entries.extend(routes.entries);
+        self.router = self.router.merge(routes.router);
+        self
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }

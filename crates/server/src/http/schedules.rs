@@ -6,13 +6,14 @@ use super::listing::Listing;
 use super::messages::{Draft, properties_to_json};
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
-use super::{Api, Shared};
+use super::{Api, Shared, rights};
 use crate::schedules::{Plan, prepare};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use broker::access::{Resource, Right};
 use broker::command::{CatalogAsk, Command, Outcome, VhostId};
 use broker::message::parse_expiration;
 use broker::schedule::{BODY_MAX, Missed, Schedule, ScheduleId, Timing};
@@ -63,11 +64,25 @@ pub(super) async fn set(
     Path((vhost, name)): Path<(String, String)>,
     document: Document,
 ) -> Result<StatusCode, Refusal> {
-    let vhost_id = api.vhost(&vhost)?;
+    let existed = declare(&api, &caller, &vhost, &name, &document).await?;
+    Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
+}
+
+/// Sets a schedule; whether there was one of its name.
+pub(super) async fn declare(
+    api: &Arc<Api>,
+    caller: &Caller,
+    vhost: &str,
+    name: &str,
+    document: &Document,
+) -> Result<bool, Refusal> {
+    let vhost_id = api.vhost(vhost)?;
     if name.is_empty() || name.len() > usize::from(u8::MAX) {
         return Err(Refusal::bad_request("the name of a schedule has 1 to 255 bytes"));
     }
-    let mut schedule = read(&document, vhost_id, &name, &caller)?;
+    let mut schedule = read(document, vhost_id, name, caller)?;
+    rights::check_use(api, vhost_id, Right::Write, Resource::Exchange(&schedule.exchange))?;
+    rights::check_key(api, vhost_id, &schedule.exchange, &schedule.routing_key)?;
     let former = {
         let topology = api.board.topology();
         match topology.exchange(vhost_id, &schedule.exchange) {
@@ -77,7 +92,7 @@ pub(super) async fn set(
             Some(exchange) if exchange.internal => {
                 return Err(Refusal::bad_request(format!("exchange {:?} is internal", schedule.exchange)));
             }
-            Some(_) => topology.schedule(vhost_id, &name).cloned(),
+            Some(_) => topology.schedule(vhost_id, name).cloned(),
         }
     };
     schedule.since_ms = api.board.clock().now().unix_ms;
@@ -89,8 +104,8 @@ pub(super) async fn set(
         schedule.since_ms = former.since_ms;
     }
     Plan::new(&schedule).map_err(Refusal::bad_request)?;
-    put(&api, schedule).await?;
-    Ok(if former.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
+    put(api, schedule).await?;
+    Ok(former.is_some())
 }
 
 /// `DELETE /api/schedules/VHOST/NAME`
@@ -285,7 +300,7 @@ fn describe(api: &Api, topology: &Topology, schedule: &Schedule) -> Value {
 }
 
 /// What was declared: the same that is declared again by it.
-fn definition(topology: &Topology, schedule: &Schedule) -> Map<String, Value> {
+pub(super) fn definition(topology: &Topology, schedule: &Schedule) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("vhost".into(), (&**topology.vhost_name(schedule.vhost)).into());
     object.insert("name".into(), (&*schedule.name).into());

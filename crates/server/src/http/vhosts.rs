@@ -1,31 +1,127 @@
-//! `/api/vhosts`, to read.
+//! `/api/vhosts`
 
 use super::listing::Listing;
 use super::message_stats;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, succeeded};
+use super::request::Document;
+use super::routes::{Routes, get, post};
 use super::samples::{Octets, Past, add_queue, octets, queue_sample};
-use super::{Api, Shared};
+use super::users::{ask, change};
+use super::{Api, Shared, rights};
 use axum::Json;
 use axum::extract::{Path, State};
-use broker::command::VhostId;
+use axum::http::StatusCode;
+use broker::command::{Outcome, VhostId};
+use broker::identity::{IdentityAsk, VhostRecord};
 use broker::inspect::{ConnectionView, QueueCounters, QueueView};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/vhosts", get(list))
+        .route("/vhosts/{vhost}", get(show).put(set).delete(delete))
+        .route("/vhosts/{vhost}/deletion/protection", post(protect).delete(expose))
+        .route("/vhosts/{vhost}/start/{node}", post(start))
+}
+
+/// `PUT /api/vhosts/VHOST`
+async fn set(State(api): Shared, Path(name): Path<String>, document: Document) -> Result<StatusCode, Refusal> {
+    let existed = api.board.topology().vhost(&name).is_some();
+    change(&api, read(&name, &document)?).await?;
+    Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
+}
+
+/// Reads a vhost's JSON form.
+pub(super) fn read(name: &str, document: &Document) -> Result<IdentityAsk, Refusal> {
+    let metadata = document.object("metadata")?;
+    let within = |key: &str| if document.get(key).is_some() { document } else { &metadata };
+    let description = within("description");
+    let queue_type = within("default_queue_type");
+    let default_queue_type = match queue_type.get("default_queue_type").map(|_| queue_type.text("default_queue_type")) {
+        None => None,
+        Some(Ok("undefined" | "")) => Some(None),
+        Some(Ok(known @ ("classic" | "quorum" | "stream"))) => Some(Some(known.to_owned())),
+        Some(Ok(other)) => {
+            return Err(Refusal::bad_request(format!("Unsupported default queue type '{other}'")));
+        }
+        Some(Err(refusal)) => return Err(refusal),
+    };
+    let tags = within("tags");
+    Ok(IdentityAsk::PutVhost {
+        name: name.to_owned(),
+        description: description
+            .get("description")
+            .map(|_| description.text("description").map(str::to_owned))
+            .transpose()?,
+        tags: tags.get("tags").map(|_| tags.texts("tags")).transpose()?,
+        default_queue_type,
+        is_protected: document
+            .get("protected_from_deletion")
+            .map(|_| document.flag("protected_from_deletion"))
+            .transpose()?,
+    })
+}
+
+/// `DELETE /api/vhosts/VHOST`
+async fn delete(State(api): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+    match ask(&api, IdentityAsk::DeleteVhost { name }).await? {
+        Outcome::Fault(fault) => Err(Refusal::precondition_failed(fault.text)),
+        outcome => succeeded(outcome).map(|_| StatusCode::NO_CONTENT),
+    }
+}
+
+/// `POST /api/vhosts/VHOST/deletion/protection`
+async fn protect(State(api): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+    set_protection(&api, name, true).await
+}
+
+/// `DELETE /api/vhosts/VHOST/deletion/protection`
+async fn expose(State(api): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+    set_protection(&api, name, false).await
+}
+
+async fn set_protection(api: &Arc<Api>, name: String, is_protected: bool) -> Result<StatusCode, Refusal> {
+    api.vhost(&name)?;
+    let (description, tags, default_queue_type, is_protected) = (None, None, None, Some(is_protected));
+    change(api, IdentityAsk::PutVhost { name, description, tags, default_queue_type, is_protected }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/vhosts/VHOST/start/NODE`: it runs already.
+async fn start(State(api): Shared, Path((name, _node)): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    api.vhost(&name)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is said of a vhost, without what happens in it.
+pub(super) fn definition(record: &VhostRecord) -> Value {
+    let mut metadata = json!({"description": record.description, "tags": record.tags});
+    if let Some(queue_type) = &record.default_queue_type {
+        metadata["default_queue_type"] = queue_type.as_str().into();
+    }
+    json!({
+        "name": &*record.name,
+        "description": record.description,
+        "tags": record.tags,
+        "default_queue_type": record.default_queue_type.as_deref().unwrap_or("classic"),
+        "metadata": metadata,
+        "protected_from_deletion": record.is_protected,
+    })
+}
+
 /// `GET /api/vhosts`
-pub(super) async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
     let vhosts: Vec<_> = api.board.topology().vhosts().map(|(id, name)| (id, Arc::clone(name))).collect();
     let look = Look::take(&api).await?;
+    let view = rights::caller().map(|caller| caller.view(&api)).unwrap_or_default();
+    let vhosts: Vec<_> = vhosts.into_iter().filter(|(_, name)| view.shows(&json!({"vhost": &**name}))).collect();
     let objects = vhosts.iter().map(|(id, name)| look.describe(&api, *id, name)).collect();
     listing.all(objects, &["name"])
 }
 
 /// `GET /api/vhosts/VHOST`
-pub(super) async fn show(
-    State(api): Shared,
-    Path(name): Path<String>,
-    listing: Listing,
-) -> Result<Json<Value>, Refusal> {
+async fn show(State(api): Shared, Path(name): Path<String>, listing: Listing) -> Result<Json<Value>, Refusal> {
     let id = api.vhost(&name)?;
     let look = Look::take(&api).await?;
     Ok(listing.one(look.describe(&api, id, &name)))
@@ -48,17 +144,12 @@ impl Look {
 
     fn describe(&self, api: &Api, id: VhostId, name: &str) -> Value {
         let past = &self.past;
-        let (description, tags) = if name == "/" { ("Default virtual host", json!([])) } else { ("", json!([])) };
-        let description = json!({
-            "name": name,
-            "description": description,
-            "tags": tags,
-            "default_queue_type": "classic",
-            "metadata": {"description": description, "tags": tags},
-            "tracing": false,
-            "protected_from_deletion": false,
-            "cluster_state": {api.node.as_str(): "running"},
-        });
+        let record = api.board.topology().vhost_record(id).cloned();
+        // Gone since we looked for its name.
+        let record = record.unwrap_or_else(|| VhostRecord::new(id, name).into());
+        let mut description = definition(&record);
+        description["tracing"] = false.into();
+        description["cluster_state"] = json!({api.node.as_str(): "running"});
         let Value::Object(mut object) = description else { return Value::Null };
 
         let queues = || self.queues.iter().filter(|queue| queue.spec.vhost == id);

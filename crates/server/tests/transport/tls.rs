@@ -243,3 +243,13 @@ async fn a_certificate_that_runs_out_in_time_fails_the_health_check() {
     assert_eq!((&expired["protocol"], &expired["port"]), (&"amqp/ssl".into(), &desk.amqps.port().into()));
     assert_eq!(expired["certfile_expires_on"], "2999-12-31T00:00:00Z");
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_handshake_is_dropped() {
+    let desk = Desk::open(false, |config| config.handshake_timeout_ms = 50).await;
+    let mut silent = tokio::net::TcpStream::connect(desk.amqps).await.unwrap();
+    let mut answer = Vec::new();
+    silent.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"");
+    assert_eq!(desk.server.board().churn().opened, 0);
+}

@@ -1,0 +1,136 @@
+//! `/api/parameters` and `/api/global-parameters`: kept and told for tools. Only RabbitMQ's plugins give them a meaning.
+
+use super::listing::Listing;
+use super::refusal::Refusal;
+use super::request::Document;
+use super::routes::{Routes, get};
+use super::users::change;
+use super::{Api, Shared};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use broker::identity::{IdentityAsk, Parameter};
+use broker::topology::Topology;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/parameters", get(list))
+        .route("/parameters/{component}", get(list_of))
+        .route("/parameters/{component}/{vhost}", get(list_in))
+        .route("/parameters/{component}/{vhost}/{name}", get(show).put(set).delete(clear))
+        .route("/global-parameters", get(list_global))
+        .route("/global-parameters/{name}", get(show_global).put(set_global).delete(clear_global))
+}
+
+fn answer(api: &Api, listing: &Listing, is_meant: impl Fn(&Parameter) -> bool) -> Result<Json<Value>, Refusal> {
+    let objects = {
+        let topology = api.board.topology();
+        let wanted = topology.parameters().filter(|parameter| is_meant(parameter));
+        wanted.map(|parameter| describe(&topology, parameter)).collect()
+    };
+    listing.all(objects, &["component", "vhost", "name"])
+}
+
+/// `GET /api/parameters`
+async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+    answer(&api, &listing, |parameter| parameter.scope.is_some())
+}
+
+/// `GET /api/parameters/COMPONENT`
+async fn list_of(State(api): Shared, Path(component): Path<String>, listing: Listing) -> Result<Json<Value>, Refusal> {
+    let is_of = |parameter: &Parameter| parameter.scope.as_ref().is_some_and(|(_, other)| **other == *component);
+    answer(&api, &listing, is_of)
+}
+
+/// `GET /api/parameters/COMPONENT/VHOST`
+async fn list_in(
+    State(api): Shared,
+    Path((component, vhost)): Path<(String, String)>,
+    listing: Listing,
+) -> Result<Json<Value>, Refusal> {
+    let scope = Some((api.vhost(&vhost)?, component.into()));
+    answer(&api, &listing, |parameter| parameter.scope == scope)
+}
+
+/// `GET /api/global-parameters`
+async fn list_global(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+    answer(&api, &listing, |parameter| parameter.scope.is_none())
+}
+
+/// `GET /api/parameters/COMPONENT/VHOST/NAME`
+async fn show(
+    State(api): Shared,
+    Path((component, vhost, name)): Path<(String, String, String)>,
+) -> Result<Json<Value>, Refusal> {
+    let scope = Some((api.vhost(&vhost)?, component.into()));
+    find(&api, |parameter| parameter.scope == scope && *parameter.name == *name)
+}
+
+/// `GET /api/global-parameters/NAME`
+async fn show_global(State(api): Shared, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
+    find(&api, |parameter| parameter.scope.is_none() && *parameter.name == *name)
+}
+
+fn find(api: &Api, is_it: impl Fn(&Parameter) -> bool) -> Result<Json<Value>, Refusal> {
+    let topology = api.board.topology();
+    let found = topology.parameters().find(|parameter| is_it(parameter)).ok_or_else(Refusal::no_object)?;
+    Ok(Json(describe(&topology, found)))
+}
+
+/// `PUT /api/parameters/COMPONENT/VHOST/NAME`
+async fn set(
+    State(api): Shared,
+    Path((component, vhost, name)): Path<(String, String, String)>,
+    document: Document,
+) -> Result<StatusCode, Refusal> {
+    let scope = Some((api.vhost(&vhost)?, component.into()));
+    put(&api, Parameter { scope, name: name.into(), value: value(&document)? }).await
+}
+
+/// `PUT /api/global-parameters/NAME`
+async fn set_global(State(api): Shared, Path(name): Path<String>, document: Document) -> Result<StatusCode, Refusal> {
+    put(&api, Parameter { scope: None, name: name.into(), value: value(&document)? }).await
+}
+
+async fn put(api: &Arc<Api>, parameter: Parameter) -> Result<StatusCode, Refusal> {
+    let is_it = |other: &Arc<Parameter>| (&other.scope, &other.name) == (&parameter.scope, &parameter.name);
+    let existed = api.board.topology().parameters().any(is_it);
+    change(api, IdentityAsk::SetParameter(parameter)).await?;
+    Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
+}
+
+/// `DELETE /api/parameters/COMPONENT/VHOST/NAME`
+async fn clear(
+    State(api): Shared,
+    Path((component, vhost, name)): Path<(String, String, String)>,
+) -> Result<StatusCode, Refusal> {
+    let scope = Some((api.vhost(&vhost)?, component.into()));
+    change(&api, IdentityAsk::ClearParameter { scope, name }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /api/global-parameters/NAME`
+async fn clear_global(State(api): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+    change(&api, IdentityAsk::ClearParameter { scope: None, name }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn value(document: &Document) -> Result<String, Refusal> {
+    document.require(&["value"])?;
+    Ok(document.get("value").map(Value::to_string).unwrap_or_default())
+}
+
+pub(super) fn describe(topology: &Topology, parameter: &Parameter) -> Value {
+    let value: Value = serde_json::from_str(&parameter.value).unwrap_or_default();
+    match &parameter.scope {
+        Some((vhost, component)) => json!({
+            "component": &**component,
+            "vhost": &**topology.vhost_name(*vhost),
+            "name": &*parameter.name,
+            "value": value,
+        }),
+        None => json!({"name": &*parameter.name, "value": value}),
+    }
+}

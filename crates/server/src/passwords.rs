@@ -1,0 +1,121 @@
+//! Hashes of passwords: RabbitMQ's, which are imported, and Argon2id, which is what new passwords get.
+//!
+//! Both take their time on purpose: never call these on a task that serves somebody.
+
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, SaltString};
+use argon2::{Argon2, PasswordHash as Phc};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::identity::{HashAlgorithm, PasswordHash};
+use md5::Md5;
+use sha2::{Digest, Sha256, Sha512};
+use subtle::ConstantTimeEq as _;
+
+/// Hashes a new password.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub(crate) fn hashed(password: &[u8]) -> Result<PasswordHash, getrandom::Error> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)?;
+    let salt = SaltString::encode_b64(&salt).expect("sixteen bytes are a salt");
+    let hash = Argon2::default().hash_password(password, &salt).expect("the default parameters are sound");
+    Ok(PasswordHash { algorithm: HashAlgorithm::Argon2id, text: hash.to_string() })
+}
+
+/// Hashes as RabbitMQ does, for its users.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub(crate) fn hashed_for_rabbitmq(password: &[u8]) -> Result<String, getrandom::Error> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt)?;
+    let digest = digest::<Sha256>(&salt, password);
+    Ok(STANDARD.encode([&salt[..], &digest].concat()))
+}
+
+/// Whether a hash is one that a password can be checked with.
+pub(crate) fn is_sound(hash: &PasswordHash) -> bool {
+    match hash.algorithm {
+        HashAlgorithm::Argon2id => Phc::new(&hash.text).is_ok_and(|phc| phc.algorithm.as_str() == "argon2id"),
+        HashAlgorithm::Sha256 | HashAlgorithm::Sha512 | HashAlgorithm::Md5 => {
+            STANDARD.decode(&hash.text).is_ok_and(|bytes| bytes.len() > SALT_BYTES)
+        }
+    }
+}
+
+/// Whether this is the password.
+pub(crate) fn is_right(hash: &PasswordHash, password: &[u8]) -> bool {
+    let computed: fn(&[u8], &[u8]) -> Vec<u8> = match hash.algorithm {
+        HashAlgorithm::Argon2id => {
+            let phc = Phc::new(&hash.text);
+            return phc.is_ok_and(|phc| Argon2::default().verify_password(password, &phc).is_ok());
+        }
+        HashAlgorithm::Sha256 => digest::<Sha256>,
+        HashAlgorithm::Sha512 => digest::<Sha512>,
+        HashAlgorithm::Md5 => digest::<Md5>,
+    };
+    let Ok(bytes) = STANDARD.decode(&hash.text) else { return false };
+    let Some((salt, expected)) = bytes.split_at_checked(SALT_BYTES) else { return false };
+    computed(salt, password).ct_eq(expected).into()
+}
+
+/// Takes as long as a wrong password of a user does, where there is no user.
+pub(crate) fn waste_time(password: &[u8]) {
+    let hash = PasswordHash { algorithm: HashAlgorithm::Argon2id, text: NOBODYS.to_owned() };
+    let _never = is_right(&hash, password);
+}
+
+fn digest<D: Digest>(salt: &[u8], password: &[u8]) -> Vec<u8> {
+    D::new().chain_update(salt).chain_update(password).finalize().to_vec()
+}
+
+/// Of RabbitMQ's salts.
+const SALT_BYTES: usize = 4;
+
+/// A hash with our parameters.
+const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_password_is_right_and_no_other() {
+        let hash = hashed(b"correct horse").unwrap();
+        assert!(hash.text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.text);
+        assert!(is_sound(&hash));
+        assert!(is_right(&hash, b"correct horse") && !is_right(&hash, b"correct hors"));
+        assert!(!format!("{hash:?}").contains("argon2id$"), "a hash is not shown");
+    }
+
+    #[test]
+    fn hashes_of_rabbitmq_are_understood() {
+        for (algorithm, text) in [
+            (HashAlgorithm::Sha256, "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"),
+            (HashAlgorithm::Sha512, SHA512),
+            (HashAlgorithm::Md5, MD5),
+        ] {
+            let hash = PasswordHash { algorithm, text: text.to_owned() };
+            assert!(is_sound(&hash), "{algorithm:?}");
+            assert!(is_right(&hash, b"test12"), "{algorithm:?}");
+            assert!(!is_right(&hash, b"test1") && !is_right(&hash, b""), "{algorithm:?}");
+        }
+        let ours = hashed_for_rabbitmq(b"x").unwrap();
+        assert!(is_right(&PasswordHash { algorithm: HashAlgorithm::Sha256, text: ours }, b"x"));
+    }
+
+    #[test]
+    fn what_is_no_hash_fits_no_password() {
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Md5, HashAlgorithm::Argon2id] {
+            for text in ["", "AAAA", "not base64", "$argon2id$", "$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA"] {
+                let hash = PasswordHash { algorithm, text: text.to_owned() };
+                assert!(!is_right(&hash, b"") && !is_right(&hash, b"x"), "{algorithm:?} {text}");
+                assert!(!is_sound(&hash), "{algorithm:?} {text}");
+            }
+        }
+    }
+
+    const SHA512: &str = "kI3GChuNuIYf8lRbCCxZjgjKwsY19ns6+uFO0zcXRBGA/XGJPYD8OWMy7EB8TaOmAzjP2azv84GbINYwX2cDWb4DHnc=";
+    const MD5: &str = "kI3GChNpte2FApYFXScl+0dIluk=";
+}
