@@ -137,7 +137,7 @@ pub(super) async fn forget_attempts(
 // --- versions -----------------------------------------------------------------------------------------------------
 
 /// What RabbitMQ had to switch on once and Leveret always does.
-const FEATURE_FLAGS: [(&str, &str); 7] = [
+const FEATURE_FLAGS: [(&str, &str); 8] = [
     (
         "detailed_queues_endpoint",
         "Add a detailed queues HTTP API endpoint. Reduce number of metrics in the default endpoint.",
@@ -147,6 +147,7 @@ const FEATURE_FLAGS: [(&str, &str); 7] = [
     ("empty_basic_get_metric", "Count AMQP `basic.get` on empty queues in stats"),
     ("implicit_default_bindings", "Default bindings are now implicit, instead of being stored in the database"),
     ("quorum_queue", "Support queues of type `quorum`"),
+    ("stream_queue", "Support queues of type `stream`"),
     ("virtual_host_metadata", "Virtual host metadata (description, tags, etc)"),
 ];
 
@@ -230,13 +231,13 @@ pub(super) async fn memory_ets(State(api): Shared, Path(node): Path<String>) -> 
 /// allocator keeps.
 pub(super) async fn breakdown(api: &Api) -> Result<Value, Refusal> {
     let queues = api.board.inspect_queues().await?;
-    let of = |is_kept: bool| -> u64 {
-        queues.iter().filter(|queue| queue.spec.settings.keeps_all() == is_kept).map(|queue| queue.memory).sum()
+    let of = |kind: &str| -> u64 {
+        queues.iter().filter(|queue| queue.spec.settings.kind.name() == kind).map(|queue| queue.memory).sum()
     };
-    let (classic, quorum) = (of(false), of(true));
+    let [classic, quorum, stream] = ["classic", "quorum", "stream"].map(of);
     let unsent: u64 = api.board.inspect_connections().await.iter().map(|connection| connection.unsent_bytes).sum();
-    let resident = footprint::resident_bytes().unwrap_or(classic + quorum + unsent);
-    let rest = resident.saturating_sub(classic + quorum + unsent);
+    let resident = footprint::resident_bytes().unwrap_or(classic + quorum + stream + unsent);
+    let rest = resident.saturating_sub(classic + quorum + stream + unsent);
     Ok(json!({
         "connection_readers": 0,
         "connection_writers": unsent,
@@ -245,7 +246,7 @@ pub(super) async fn breakdown(api: &Api) -> Result<Value, Refusal> {
         "queue_procs": classic,
         "quorum_queue_procs": quorum,
         "quorum_queue_dlx_procs": 0,
-        "stream_queue_procs": 0,
+        "stream_queue_procs": stream,
         "stream_queue_replica_reader_procs": 0,
         "stream_queue_coordinator_procs": 0,
         "plugins": 0,
