@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::trace;
 use broker::catalog::{Catalog, CatalogOutbox};
 use broker::command::{
-    CatalogInput, ConnectionEvent, ConnectionId, Now, Outbox, ShardId, ShardInput, ShardReport, Shortage,
+    CallId, CatalogInput, ConnectionEvent, ConnectionId, Now, Outbox, ShardId, ShardInput, ShardReport, Shortage,
 };
 use broker::inspect::QueueView;
 use broker::shard::{Shard, ShardSettings};
@@ -21,6 +21,9 @@ use broker::topology::Topology;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use store::{Caretaker, MemoryDisk, OpenError, Options, SegmentLog, Step, Writer};
+
+/// Who asks the catalog for policies.
+pub const OPERATOR: ConnectionId = ConnectionId(u64::MAX);
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Node {
     pub catalog_mailbox: VecDeque<CatalogInput>,
     /// What the catalog has yet to send.
     pub catalog_outgoing: VecDeque<(ConnectionId, ConnectionEvent)>,
+    /// Questions of the operator's that the catalog answered.
+    pub answered: Vec<CallId>,
     /// Which logs said that they were closed.
     pub clean: Vec<bool>,
     /// What all connections were told that the server is short of.
@@ -133,6 +138,7 @@ impl Node {
             connections: BTreeMap::new(),
             catalog_mailbox: VecDeque::new(),
             catalog_outgoing: VecDeque::new(),
+            answered: Vec::new(),
             clean,
             shortage: Shortage::default(),
             alarms: Shortage::default(),
@@ -262,7 +268,10 @@ impl Node {
     /// Sends the first of the catalog's answers.
     pub fn send_catalog(&mut self) {
         if let Some((connection, event)) = self.catalog_outgoing.pop_front() {
-            self.post(connection, vec![event]);
+            match event {
+                ConnectionEvent::Done { call, .. } if connection == OPERATOR => self.answered.push(call),
+                event => self.post(connection, vec![event]),
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod disks;
 mod ending;
 mod fairness;
 mod operator;
+mod policies;
 mod restart;
 
 use crate::client::{Client, Surroundings};
@@ -44,6 +45,7 @@ pub struct World {
     steps: u64,
     choices: Vec<Choice>,
     mood: Mood,
+    policies: policies::Policies,
 }
 
 /// What clients do of their own accord.
@@ -117,7 +119,10 @@ impl World {
             return self.look();
         }
         if self.plan.operates > 0 && self.random.one_in(self.plan.operates) {
-            return self.operate();
+            return match self.random.one_in(6) {
+                true => self.change_policy(),
+                false => self.operate(),
+            };
         }
         if self.plan.tick_ms > 0 && self.random.one_in(40) {
             self.now_ms += self.random.scaled(self.plan.tick_ms);

@@ -13,8 +13,11 @@ use amqp::{ReplyCode, Table, Value};
 use std::fmt;
 use std::sync::Arc;
 
-/// The mechanisms offered in connection.start.
+/// The mechanisms offered in connection.start unless the configuration says otherwise.
 pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
+
+/// Login by the certificate that the client showed to TLS.
+pub const EXTERNAL: &str = "EXTERNAL";
 
 /// Someone who logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,18 @@ impl Login {
             }
             _ => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
         }
+    }
+
+    /// By a verified client certificate, which stands for this user: there is no password.
+    #[must_use]
+    pub fn external(user: &str) -> Self {
+        Self { mechanism: EXTERNAL, user: user.to_owned(), password: Password(Vec::new()) }
+    }
+
+    /// Whether it is proven already who this is.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.mechanism == EXTERNAL
     }
 
     /// HTTP's Basic authentication.
@@ -189,7 +204,9 @@ impl Refusal {
     pub fn log_text(&self) -> String {
         match self {
             Self::UnknownMechanism { mechanism } => {
-                format!("the client chose authentication mechanism '{mechanism}'; only {MECHANISMS} are offered")
+                format!(
+                    "the client chose authentication mechanism '{mechanism}'; it is not offered: see auth_mechanisms, and for EXTERNAL the client needs a certificate that names its user"
+                )
             }
             Self::Malformed { mechanism, why } => format!("malformed {mechanism} response: {why}"),
             Self::Refused { user, why: Denial::Credentials, .. } => {

@@ -677,6 +677,12 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
+    /// From the server: how long deliveries may stay unacked for consumers to come, unless they or their queue say
+    /// otherwise; 0 = for ever.
+    ConsumerTimeout {
+        /// In milliseconds.
+        timeout_ms: u64,
+    },
     /// From the catalog: queues are like this from now on. Only what policies can change differs. At a start it comes
     /// before anything else, all queues in one, so that none is served as if there were no policies.
     ChangeQueues {
@@ -927,7 +933,8 @@ impl QueueKind {
     }
 
     /// In the words of RabbitMQ's errors.
-    pub(crate) fn module(self) -> &'static str {
+    #[must_use]
+    pub fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
             Self::Quorum => "rabbit_quorum_queue",

@@ -23,7 +23,7 @@ use crate::command::{
     DeclareQueue, Fault, Now, Outcome, QueueRef, ShardId, VhostId,
 };
 use crate::identity::limit;
-use crate::inspect::{ChannelCounters, ConnectionView};
+use crate::inspect::{ChannelCounters, ConnectionView, TlsView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
@@ -282,6 +282,9 @@ pub struct Connection {
     /// … as of this [`Topology::access_generation`].
     rights_generation: u64,
     mechanism: &'static str,
+    tls: Option<Arc<TlsView>>,
+    /// Whoever sends through it is elsewhere, whatever its address says.
+    is_led_from_elsewhere: bool,
     pub(crate) vhost: VhostId,
     pub(crate) vhost_name: Arc<str>,
     pub(crate) frame_max: u32,
@@ -394,6 +397,8 @@ impl Connection {
         Self {
             id,
             peer,
+            tls: None,
+            is_led_from_elsewhere: false,
             phase: Phase::AwaitHeader,
             client: Client::default(),
             user: "".into(),
@@ -434,6 +439,16 @@ impl Connection {
             closed_channels: ChannelCounters::default(),
             settings,
         }
+    }
+
+    /// Its bytes came through TLS: what that came to. To be said before the first of them.
+    pub fn secure(&mut self, tls: Arc<TlsView>) {
+        self.tls = Some(tls);
+    }
+
+    /// Its client is a browser that a page of somebody else's made connect: what this machine alone may do, it may not.
+    pub fn distrust_address(&mut self) {
+        self.is_led_from_elsewhere = true;
     }
 
     /// Its id.
@@ -603,6 +618,7 @@ impl Connection {
             user: self.user.to_string(),
             vhost: self.vhost_name.to_string(),
             mechanism: self.mechanism,
+            tls: self.tls.clone(),
             heartbeat_s: self.heartbeat_s,
             frame_max: self.frame_max,
             channel_max: self.channel_max,

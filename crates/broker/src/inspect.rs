@@ -30,6 +30,11 @@ pub struct QueueView {
     /// How long its oldest unacked message has been so, in milliseconds; with very many of them, half a second more or
     /// less, or what that was of one that is settled by now.
     pub oldest_unacked_ms: Option<u64>,
+    /// How long ago its oldest ready message came, in milliseconds: a second too much at most, or a thirtieth of the
+    /// time that its backlog took to come. Of what came before the server was started, since when that was.
+    pub oldest_ready_ms: Option<u64>,
+    /// Deliveries that are unacked for longer than half their timeout.
+    pub late_leases: u64,
     /// The `timestamp` property of the first ready message, in seconds.
     pub head_timestamp: Option<u64>,
     /// When it last had consumers or traffic (unix ms); `None` while in use.
@@ -140,8 +145,10 @@ pub struct ConnectionView {
     pub user: String,
     /// The vhost; empty before it is opened.
     pub vhost: String,
-    /// `PLAIN` or `AMQPLAIN`; empty before login.
+    /// `PLAIN`, `AMQPLAIN` or `EXTERNAL`; empty before login.
     pub mechanism: &'static str,
+    /// How it is encrypted; `None` = it is not.
+    pub tls: Option<Arc<TlsView>>,
     /// Negotiated heartbeat in seconds.
     pub heartbeat_s: u16,
     /// Negotiated.
@@ -168,6 +175,34 @@ pub struct ConnectionView {
     pub channels_opened: u64,
     /// What happened on those that are closed.
     pub closed_channels: ChannelCounters,
+}
+
+/// What TLS came to with a client, in RabbitMQ's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsView {
+    /// `tlsv1.2` or `tlsv1.3`.
+    pub protocol: String,
+    /// `any`, `ecdhe_rsa`, …
+    pub key_exchange: String,
+    /// `aes_256_gcm`, …
+    pub cipher: String,
+    /// `aead`, …
+    pub hash: String,
+    /// The client's certificate, if it showed one that was verified.
+    pub certificate: Option<CertificateView>,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateView {
+    /// Whom it is for, as RFC 4514 writes it.
+    pub subject: String,
+    /// Who signed it, likewise.
+    pub issuer: String,
+    /// From when to when it holds.
+    pub validity: String,
+    /// The user that it stands for, if it names one.
+    pub user: Option<String>,
 }
 
 /// A channel at one moment.

@@ -4,6 +4,7 @@
 //! queues and for connections is the shard's business. Every message is in one place: ready, delayed, unacked, or moving
 //! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
 
+mod ages;
 pub(crate) mod backlog;
 mod block;
 pub(crate) mod dead_letter;
@@ -37,6 +38,7 @@ use crate::queue::run::Run;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use crate::shard::{Near, Terms};
+use ages::Ages;
 use amqp::{ChannelId, Table};
 use deduplication::Keys;
 use delayed::Delayed;
@@ -110,6 +112,8 @@ pub(crate) struct Queue {
     pub(crate) stream: Option<Box<Stream>>,
     /// Who becomes the single active consumer when that one has settled what it has.
     pub(crate) successor: Option<Slot<Holder>>,
+    /// When its messages came.
+    ages: Ages,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -244,6 +248,7 @@ impl Queue {
             keys: None,
             stream: None,
             successor: None,
+            ages: Ages::new(now.ms),
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -264,6 +269,9 @@ impl Queue {
     pub(crate) fn stamp(&mut self, terms: &Terms, now: Now) -> Stamp {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
+        if now.ms >= self.ages.next_ms {
+            self.note_age(seq, now);
+        }
         let priority = self.level_of(terms.priority);
         let is_timed = terms.expiration_ms.is_some() || terms.delay_ms.is_some();
         let (expires_at_ms, due_at_ms) = match self.spec.settings.message_ttl_ms {
@@ -279,6 +287,17 @@ impl Queue {
         self.next_seq += 1;
         let expires_at_ms = self.stream.as_mut().map_or(0, |stream| stream.time_ms(now.unix_ms));
         Stamp { seq, expires_at_ms, priority: 0, due_at_ms: 0 }
+    }
+
+    #[cold]
+    fn note_age(&mut self, next: Seq, now: Now) {
+        let oldest = self.ready.oldest_seq();
+        self.ages.note(next, oldest, now.ms);
+    }
+
+    /// How long ago the oldest ready message came, at most and about.
+    pub(crate) fn oldest_ready_ms(&self, now_ms: u64) -> Option<u64> {
+        self.ready.oldest_seq().map(|seq| self.ages.age_ms(seq, now_ms))
     }
 
     /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.

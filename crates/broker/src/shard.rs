@@ -362,6 +362,7 @@ impl<S: Store> Shard<S> {
                     self.when_durable(lsn, Waiter::Ticket(ticket));
                 }
             }
+            ShardInput::ConsumerTimeout { timeout_ms } => self.settings.consumer_timeout_ms = timeout_ms,
             ShardInput::ChangeQueues { specs } => specs.into_iter().for_each(|spec| self.change_queue(spec)),
             ShardInput::RedeclareQueue { spec } => self.redeclare_queue(spec),
             ShardInput::Recall { exchange, generation, to } => {

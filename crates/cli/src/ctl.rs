@@ -9,6 +9,7 @@
 mod api;
 mod arguments;
 mod backup;
+mod checks;
 mod commands;
 mod failure;
 mod formats;
@@ -16,10 +17,13 @@ mod help;
 mod identity;
 mod limits;
 mod lists;
+mod nodes;
 mod operations;
 mod policies;
+mod reload;
 mod schedules;
 mod status;
+mod top;
 
 use arguments::{Line, Options};
 use failure::{Failure, Wrong};
@@ -42,6 +46,16 @@ pub(crate) fn run(program: &str, arguments: Vec<String>) -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// The commands as clap describes them.
+pub(crate) fn commands() -> Vec<clap::Command> {
+    help::described()
+}
+
+/// The options that all of them have.
+pub(crate) fn options() -> Vec<clap::Arg> {
+    help::general()
 }
 
 fn obey(program: &str, arguments: Vec<String>, screen: &mut Screen) -> Result<(), Failure> {

@@ -1,11 +1,15 @@
 //! `leveret`: the one binary. Reads the command line and hands over to the command.
 //!
-//! Under the name `rabbitmqctl` or `leveretctl` (a link to it, say) it is `leveret ctl`.
+//! Under the name `rabbitmqctl`, `rabbitmq-diagnostics`, `rabbitmq-queues` or `leveretctl` (a link to it, say) it is
+//! `leveret ctl`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 #![allow(rustdoc::broken_intra_doc_links, reason = "the flags' comments are their help, where [::1] is an address")]
 
 mod bench;
+mod config;
 mod ctl;
+mod describe;
+mod notify;
 mod serve;
 mod store;
 
@@ -31,11 +35,13 @@ struct CommandLine {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the server (as `leveret` alone does)
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     /// Load any AMQP 0-9-1 broker and measure it
     Bench(Box<bench::Flags>),
     /// Look into a data directory while no server runs on it
     Store(store::Flags),
+    /// Check a file of settings, or see what follows from it
+    Config(config::Flags),
     /// Ask a running server, or tell it what to do, as rabbitmqctl does (`leveret ctl help`)
     #[command(disable_help_flag = true)]
     Ctl {
@@ -43,25 +49,35 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Print completions for a shell
+    Completions(describe::CompletionsFlags),
+    /// Write manual pages
+    Man(describe::ManFlags),
 }
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_default();
     if let Some(name) = Path::new(&program).file_stem().and_then(OsStr::to_str)
-        && ["rabbitmqctl", "leveretctl"].contains(&name)
+        && CTL_NAMES.contains(&name)
     {
         return ctl::run(name, arguments.map(text).collect());
     }
     let line = CommandLine::parse();
     match line.command {
         Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
-        Some(Command::Serve(flags)) => serve::run(flags),
+        Some(Command::Completions(flags)) => describe::completions::<CommandLine>(&flags),
+        Some(Command::Man(flags)) => describe::man::<CommandLine>(&flags),
+        Some(Command::Serve(flags)) => serve::run(*flags),
         Some(Command::Bench(flags)) => bench::run(&flags),
         Some(Command::Store(flags)) => store::run(&flags),
+        Some(Command::Config(flags)) => config::run(&flags),
         None => serve::run(line.serve),
     }
 }
+
+/// Names that `leveret ctl` has as a program.
+const CTL_NAMES: [&str; 4] = ["rabbitmqctl", "leveretctl", "rabbitmq-diagnostics", "rabbitmq-queues"];
 
 /// An argument as text: what is not is no name of anything that could be asked for.
 fn text(argument: OsString) -> String {

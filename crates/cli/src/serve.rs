@@ -1,9 +1,11 @@
 //! `leveret serve`: the server as a process. Flags, logs, signals, limits, the line that says it is ready, exit codes.
 
+use crate::notify;
 use clap::Args;
 use server::Server;
-use server::config::{Config, LogLevel, Settings, parse_address};
+use server::config::{Config, ConfigError, LogFormat, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
 use server::limits::{MemoryLimit, parse_bytes};
+use server::reload::Reload;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -11,23 +13,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// What can be said to the server on the command line, and in the environment.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
-    /// A TOML file of settings; its keys are the flags' names, with underscores
+    /// A TOML file of settings, whose keys are the flags' names, with underscores; or a rabbitmq.conf, by its ending
     #[arg(long, value_name = "FILE", env = "LEVERET_CONFIG")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Holds everything that survives the server [default: ./leveret-data]
     #[arg(long, value_name = "DIR", env = "LEVERET_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Where to listen for AMQP; may be repeated [default: 127.0.0.1:5672 and [::1]:5672]
     #[arg(long, value_name = "ADDR:PORT", env = "LEVERET_AMQP", value_delimiter = ',', value_parser = parse_address)]
     amqp: Option<Vec<SocketAddr>>,
+    /// Where to listen for AMQP over TLS; may be repeated [default: nowhere; the usual port is 5671]
+    #[arg(long, value_name = "ADDR:PORT", env = "LEVERET_AMQPS", value_delimiter = ',', value_parser = parse_address)]
+    amqps: Option<Vec<SocketAddr>>,
+    /// Where to serve the HTTP API over TLS; may be repeated [default: nowhere; the usual port is 15671]
+    #[arg(long, value_name = "ADDR:PORT", env = "LEVERET_HTTPS", value_delimiter = ',', value_parser = parse_address)]
+    https: Option<Vec<SocketAddr>>,
     /// Where to serve the HTTP API; may be repeated [default: 127.0.0.1:15672 and [::1]:15672]
     #[arg(long, value_name = "ADDR:PORT", env = "LEVERET_HTTP", value_delimiter = ',', value_parser = parse_address)]
     http: Option<Vec<SocketAddr>>,
@@ -37,6 +45,30 @@ pub(crate) struct Flags {
     /// What to log to stderr: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEVERET_LOG")]
     log: Option<LogLevel>,
+    /// A PEM file: the certificate to show, and those that lead to its authority; may be repeated, for other names
+    #[arg(long, value_name = "FILE", env = "LEVERET_TLS_CERTIFICATE", value_delimiter = ',', help_heading = TLS)]
+    tls_certificate: Option<Vec<PathBuf>>,
+    /// A PEM file: the certificate's private key; as often as certificates
+    #[arg(long, value_name = "FILE", env = "LEVERET_TLS_KEY", value_delimiter = ',', help_heading = TLS)]
+    tls_key: Option<Vec<PathBuf>>,
+    /// A PEM file: the authorities that clients' certificates may be from
+    #[arg(long, value_name = "FILE", env = "LEVERET_TLS_CA", help_heading = TLS)]
+    tls_ca: Option<PathBuf>,
+    /// Whether to ask clients for a certificate: none or peer [default: none]
+    #[arg(long, value_name = "WHOM", env = "LEVERET_TLS_VERIFY", help_heading = TLS)]
+    tls_verify: Option<Verify>,
+    /// Refuse clients that have no certificate [default: false]
+    #[arg(long, value_name = "BOOL", env = "LEVERET_TLS_FAIL_IF_NO_PEER_CERT", help_heading = TLS)]
+    tls_fail_if_no_peer_cert: Option<bool>,
+    /// How clients may log in: PLAIN, AMQPLAIN, EXTERNAL; may be repeated [default: PLAIN and AMQPLAIN]
+    #[arg(long, value_name = "NAME", env = "LEVERET_AUTH_MECHANISMS", value_delimiter = ',', help_heading = TLS)]
+    auth_mechanisms: Option<Vec<Mechanism>>,
+    /// Every AMQP connection begins with a PROXY header, version 1 or 2, from a load balancer [default: false]
+    #[arg(long, value_name = "BOOL", env = "LEVERET_PROXY_PROTOCOL", help_heading = TLS)]
+    proxy_protocol: Option<bool>,
+    /// How to write it: text, or json for an object a line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "LEVERET_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     /// How long a delivery may stay unacknowledged, in ms; 0 = for ever [default: 1800000]
     #[arg(long, value_name = "MS", env = "LEVERET_CONSUMER_TIMEOUT_MS", help_heading = LIMITS)]
     consumer_timeout_ms: Option<u64>,
@@ -74,7 +106,7 @@ pub(crate) struct Flags {
 
 /// Runs a server until a signal or a failure ends it.
 pub(crate) fn run(flags: Flags) -> ExitCode {
-    match configure(flags).and_then(serve) {
+    match serve(flags) {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
@@ -83,29 +115,50 @@ pub(crate) fn run(flags: Flags) -> ExitCode {
     }
 }
 
-fn configure(flags: Flags) -> anyhow::Result<Config> {
-    let file = flags.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-    Ok(Config::new(&[flags.settings(), file])?)
+/// What is said, the first that says something about a key being the one that counts, and what is said in vain.
+pub(crate) fn sources(flags: &Flags) -> Result<Vec<Source>, ConfigError> {
+    let file = flags.config.as_deref().map(Source::from_file).transpose()?;
+    let spoken = Source::new("the command line or environment", flags.clone().settings());
+    Ok(std::iter::once(spoken).chain(file).collect())
 }
 
-fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    log_to_stderr(config.log);
+fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
+    let sources = sources(flags)?;
+    let config = Config::from_sources(&sources)?;
+    Ok((config, sources.into_iter().flat_map(|source| source.warnings).collect()))
+}
+
+fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = configure(&flags)?;
+    let log = log_to_stderr(config.log, config.log_format);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let reload = Reload { read: Box::new(move || configure(&flags)), log };
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let code = runtime.block_on(run_server(config));
+    let code = runtime.block_on(run_server(config, reload));
     // Whoever did not leave in time is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     code
 }
 
-async fn run_server(config: Config) -> anyhow::Result<ExitCode> {
+async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> {
     // From the first moment on, so that a signal during a long start does not kill it half-way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let data_dir = config.data_dir.clone();
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         () = either(&mut terminate, &mut interrupt) => return Ok(ExitCode::SUCCESS),
     };
+    server.board().on_reload(reload);
+    let board = std::sync::Arc::clone(server.board());
+    let reloader = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let board = std::sync::Arc::clone(&board);
+            // It reads files, and tells the log what came of it.
+            let _told = tokio::task::spawn_blocking(move || board.reload()).await;
+        }
+    });
     writeln!(io::stdout(), "{}", ready_line(&server, &data_dir.display()))?;
     if server.serves_nobody_remote() {
         tracing::warn!(
@@ -115,12 +168,15 @@ async fn run_server(config: Config) -> anyhow::Result<ExitCode> {
             data = data_dir.display()
         );
     }
+    notify::tell(notify::READY);
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
             Ok(ExitCode::FAILURE)
         }
         () = either(&mut terminate, &mut interrupt) => {
+            reloader.abort();
+            notify::tell(notify::STOPPING);
             tracing::info!("stopping: closing connections and making everything durable");
             tokio::select! {
                 stopped = server.stop() => {
@@ -146,7 +202,13 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 /// `Leveret 0.1.0 is ready: AMQP on …, HTTP on …, metrics on …, data in … (… queues, … messages, … ms)`
 fn ready_line(server: &Server, data_dir: &impl Display) -> String {
     let addresses = server.board().addresses();
-    let services = [("AMQP", &addresses.amqp), ("HTTP", &addresses.http), ("metrics", &addresses.metrics)];
+    let services = [
+        ("AMQP", &addresses.amqp),
+        ("AMQPS", &addresses.amqps),
+        ("HTTP", &addresses.http),
+        ("HTTPS", &addresses.https),
+        ("metrics", &addresses.metrics),
+    ];
     let mut line = format!("Leveret {} is ready: ", env!("CARGO_PKG_VERSION"));
     for (service, addresses) in services.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
         let shown: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
@@ -174,7 +236,27 @@ fn complain(sentence: &dyn Display) {
     let _closed = writeln!(io::stderr(), "leveret: {sentence}");
 }
 
-fn log_to_stderr(level: LogLevel) {
+/// Starts the log; what is returned changes its level.
+fn log_to_stderr(level: LogLevel, format: LogFormat) -> Box<dyn Fn(LogLevel) + Send + Sync> {
+    let (filter, handle) = reload::Layer::<_, Registry>::new(targets(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(filter);
+            tracing_subscriber::registry().with(lines).init();
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+        }
+    }
+    Box::new(move |level| {
+        // It fails when there is no log any more.
+        let _gone = handle.reload(targets(level));
+    })
+}
+
+fn targets(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -184,14 +266,7 @@ fn log_to_stderr(level: LogLevel) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // What libraries say below a warning is of no use to an operator.
-    let targets =
-        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets([("server", level), ("leveret", level)]);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_filter(targets);
-    tracing_subscriber::registry().with(lines).init();
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets([("server", level), ("leveret", level)])
 }
 
 /// Each client takes a file descriptor, and most systems give a process 1,024 unless it asks for more.
@@ -210,9 +285,12 @@ impl Flags {
         Settings {
             data_dir: self.data_dir,
             amqp: self.amqp,
+            amqps: self.amqps,
             http: self.http,
+            https: self.https,
             metrics: self.metrics,
             log: self.log,
+            log_format: self.log_format,
             consumer_timeout_ms: self.consumer_timeout_ms,
             max_message_bytes: self.max_message_bytes,
             heartbeat_s: self.heartbeat_s,
@@ -226,12 +304,21 @@ impl Flags {
                 .loopback_users
                 .map(|users| users.into_iter().filter(|user| !user.is_empty()).collect()),
             load_definitions: self.load_definitions,
+            tls_certificate: self.tls_certificate,
+            tls_key: self.tls_key,
+            tls_ca: self.tls_ca,
+            tls_verify: self.tls_verify,
+            tls_fail_if_no_peer_cert: self.tls_fail_if_no_peer_cert,
+            auth_mechanisms: self.auth_mechanisms,
+            proxy_protocol: self.proxy_protocol,
+            ..Settings::default()
         }
     }
 }
 
 const LIMITS: &str = "Limits";
 const ACCESS: &str = "Users";
+const TLS: &str = "TLS and login";
 
 const OPEN_FILES_MIN: u64 = 4096;
 

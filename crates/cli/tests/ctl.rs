@@ -8,6 +8,8 @@ mod identity;
 mod operations;
 #[path = "ctl/schedules.rs"]
 mod schedules;
+#[path = "ctl/surface.rs"]
+mod surface;
 
 use amqp::method::{basic, channel, connection, queue};
 use amqp::{ChannelId, Method, Table, Value};

@@ -77,6 +77,25 @@ fn it_says_when_it_is_ready_and_stops_on_either_signal() {
 }
 
 #[test]
+fn a_service_manager_is_told_when_it_is_ready_and_when_it_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    let mut command = leveret(&directory.path().join("data"));
+    command.env("NOTIFY_SOCKET", &socket);
+    let running = Running::start(command);
+    let told = || {
+        let mut state = [0; 64];
+        let length = manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    assert_eq!(told(), "READY=1");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(running.end().1, Some(0));
+}
+
+#[test]
 fn a_second_server_on_the_same_directory_is_told_who_holds_it() {
     let directory = tempfile::tempdir().unwrap();
     let running = Running::start(leveret(directory.path()));
@@ -175,4 +194,21 @@ fn a_client_that_is_connected_at_the_stop_is_told() {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();
     assert_eq!(running.end().1, Some(0));
+}
+
+#[test]
+fn logs_are_objects_where_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = leveret(directory.path());
+    command.args(["--log", "info", "--log-format", "json"]);
+    let mut running = Running::start(command);
+    let mut stderr = running.child.stderr.take().unwrap();
+    running.signal(rustix::process::Signal::TERM);
+    let mut lines = String::new();
+    stderr.read_to_string(&mut lines).unwrap();
+    assert_eq!(running.end().1, Some(0));
+    let logged: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stopping = logged.last().unwrap();
+    assert_eq!(stopping["level"], "INFO", "{lines}");
+    assert!(stopping["message"].as_str().unwrap().starts_with("stopping: ") && stopping["timestamp"].is_string());
 }

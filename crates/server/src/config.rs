@@ -4,9 +4,13 @@
 //! first that has it, fills in the defaults and checks the ranges. Nothing else in the server reads the environment.
 
 use crate::limits::{self, MemoryLimit};
-use serde::{Deserialize, Deserializer};
+use crate::rabbitmq_conf;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// What the server runs by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +19,18 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it listens for AMQP.
     pub amqp: Listen,
+    /// Where it listens for AMQP over TLS.
+    pub amqps: Listen,
     /// Where it serves the HTTP API.
     pub http: Listen,
+    /// Where it serves the HTTP API over TLS.
+    pub https: Listen,
     /// Where it serves Prometheus metrics.
     pub metrics: Listen,
     /// The least severe messages that are logged.
     pub log: LogLevel,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// How long a delivery may stay unacknowledged, in milliseconds; 0 = for ever.
     pub consumer_timeout_ms: u64,
     /// The largest message body, in bytes.
@@ -39,10 +49,174 @@ pub struct Config {
     pub memory_limit: MemoryLimit,
     /// How much of the data directory's disk must be free, or else publishers are blocked, in bytes, to begin with.
     pub disk_free_limit: u64,
-    /// Users who can log in from this machine only.
-    pub loopback_users: Vec<String>,
-    /// A file of definitions that is imported at each start.
-    pub load_definitions: Option<PathBuf>,
+    /// How AMQP clients are met over TLS.
+    pub tls: TlsConfig,
+    /// How HTTP clients are.
+    pub https_tls: TlsConfig,
+    /// What a client certificate's user is called.
+    pub tls_login_from: LoginFrom,
+    /// How AMQP clients may log in.
+    pub auth_mechanisms: Vec<Mechanism>,
+    /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
+    pub proxy_protocol: bool,
+    /// What the first start of an empty data directory makes.
+    pub first: FirstStart,
+}
+
+impl Config {
+    /// Whether this user may log in from this machine only: `guest`, unless the configuration says otherwise.
+    #[must_use]
+    pub fn is_loopback_user(&self, user: &str) -> bool {
+        match &self.first.loopback_users {
+            Some(users) => users.iter().any(|only| only == user),
+            None => user == "guest",
+        }
+    }
+}
+
+/// A service's TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Files of certificates, each with those that lead to its authority behind it. The one whose name a client asks
+    /// for is used, else the first.
+    pub certificates: Vec<PathBuf>,
+    /// Files of their private keys, in the same order.
+    pub keys: Vec<PathBuf>,
+    /// A file of authorities that clients' certificates may be from.
+    pub ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate.
+    pub verify: Verify,
+    /// Whether one that has none is refused.
+    pub fail_if_no_peer_cert: bool,
+    /// The versions spoken.
+    pub versions: Vec<TlsVersion>,
+}
+
+/// What an empty data directory is filled with (RabbitMQ's `default_*` and `load_definitions`); `None` = what is usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstStart {
+    /// The first user.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Its tags.
+    pub tags: Option<Vec<String>>,
+    /// Its permissions: configure, write, read.
+    pub permissions: Option<[String; 3]>,
+    /// The first vhost.
+    pub vhost: Option<String>,
+    /// Who may log in from this machine only.
+    pub loopback_users: Option<Vec<String>>,
+    /// A file of definitions.
+    pub definitions: Option<PathBuf>,
+    /// The type of queues that are declared without one.
+    pub queue_type: Option<String>,
+}
+
+/// Whether clients are asked for a certificate (RabbitMQ's `ssl_options.verify`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// No.
+    #[default]
+    None,
+    /// Yes, and one that no known authority signed is refused.
+    Peer,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[expect(missing_docs, reason = "the names are the meaning")]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Which part of a client's certificate is its user's name (RabbitMQ's `ssl_cert_login_from`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFrom {
+    /// The whole subject, as RFC 4514 writes it.
+    DistinguishedName,
+    /// The subject's common name.
+    #[default]
+    CommonName,
+    /// The first alternative name that is a host's.
+    SanDns,
+    /// The first that is an e-mail address.
+    SanEmail,
+    /// The first that is a URI.
+    SanUri,
+}
+
+/// A way to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Mechanism {
+    /// Name and password.
+    Plain,
+    /// The same in a table.
+    AmqPlain,
+    /// By client certificate.
+    External,
+}
+
+impl FromStr for Mechanism {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "PLAIN" => Ok(Self::Plain),
+            "AMQPLAIN" => Ok(Self::AmqPlain),
+            "EXTERNAL" => Ok(Self::External),
+            _ => Err(format!("{text:?} is none of PLAIN, AMQPLAIN and EXTERNAL")),
+        }
+    }
+}
+
+impl FromStr for Verify {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "peer" => Ok(Self::Peer),
+            _ => Err("must be none or peer".to_owned()),
+        }
+    }
+}
+
+/// What must not be shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps this to itself.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, target: S) -> Result<S::Ok, S::Error> {
+        target.serialize_str("<hidden>")
+    }
 }
 
 /// Addresses to listen on.
@@ -55,7 +229,7 @@ pub struct Listen {
 }
 
 /// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names are the meaning")]
 pub enum LogLevel {
@@ -67,19 +241,35 @@ pub enum LogLevel {
     Trace,
 }
 
-/// What one source (the flags, the environment, a file) says; `None` = nothing. The keys are [`Config`]'s.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// What one source (the flags, the environment, a file) says; `None` = nothing. The keys are [`Config`'s](Config).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "documented in Config, field by field")]
 pub struct Settings {
     pub data_dir: Option<PathBuf>,
-    #[serde(deserialize_with = "one_or_more", default)]
+    #[serde(deserialize_with = "one_or_more")]
     pub amqp: Option<Vec<SocketAddr>>,
-    #[serde(deserialize_with = "one_or_more", default)]
+    #[serde(deserialize_with = "one_or_more")]
+    pub amqps: Option<Vec<SocketAddr>>,
+    #[serde(deserialize_with = "one_or_more")]
     pub http: Option<Vec<SocketAddr>>,
-    #[serde(deserialize_with = "one_or_more", default)]
+    #[serde(deserialize_with = "one_or_more")]
+    pub https: Option<Vec<SocketAddr>>,
+    #[serde(deserialize_with = "one_or_more")]
     pub metrics: Option<Vec<SocketAddr>>,
     pub log: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
     pub consumer_timeout_ms: Option<u64>,
     pub max_message_bytes: Option<u64>,
     pub heartbeat_s: Option<u16>,
@@ -87,12 +277,49 @@ pub struct Settings {
     pub channel_max: Option<u16>,
     pub shards: Option<u16>,
     pub handshake_timeout_ms: Option<u64>,
-    #[serde(deserialize_with = "limits::memory_from_file", default)]
+    #[serde(deserialize_with = "limits::memory_from_file", serialize_with = "limits::memory_to_file")]
     pub memory_limit: Option<MemoryLimit>,
-    #[serde(deserialize_with = "limits::bytes_from_file", default)]
+    #[serde(deserialize_with = "limits::bytes_from_file")]
     pub disk_free_limit: Option<u64>,
+    #[serde(deserialize_with = "paths")]
+    pub tls_certificate: Option<Vec<PathBuf>>,
+    #[serde(deserialize_with = "paths")]
+    pub tls_key: Option<Vec<PathBuf>>,
+    pub tls_ca: Option<PathBuf>,
+    pub tls_verify: Option<Verify>,
+    pub tls_fail_if_no_peer_cert: Option<bool>,
+    pub tls_versions: Option<Vec<TlsVersion>>,
+    pub tls_login_from: Option<LoginFrom>,
+    #[serde(deserialize_with = "paths")]
+    pub https_certificate: Option<Vec<PathBuf>>,
+    #[serde(deserialize_with = "paths")]
+    pub https_key: Option<Vec<PathBuf>>,
+    pub https_ca: Option<PathBuf>,
+    pub https_verify: Option<Verify>,
+    pub https_fail_if_no_peer_cert: Option<bool>,
+    pub auth_mechanisms: Option<Vec<Mechanism>>,
+    pub proxy_protocol: Option<bool>,
+    pub default_user: Option<String>,
+    pub default_pass: Option<Secret>,
+    pub default_user_tags: Option<Vec<String>>,
+    pub default_permissions: Option<[String; 3]>,
+    pub default_vhost: Option<String>,
+    pub default_queue_type: Option<String>,
     pub loopback_users: Option<Vec<String>>,
     pub load_definitions: Option<PathBuf>,
+}
+
+/// A source of settings, and what it is called.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// A file's name, or something like `the environment`.
+    pub name: String,
+    /// What it says.
+    pub settings: Settings,
+    /// In a file, the line of each key.
+    lines: BTreeMap<String, usize>,
+    /// What it says in vain: one sentence each, with the file and the line.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no configuration. Its text is one sentence for the operator.
@@ -127,6 +354,84 @@ pub enum ConfigError {
     /// A list that must not be empty is.
     #[error("amqp names no address: the server would serve nobody; give it one, such as amqp = \"127.0.0.1:5672\"")]
     NoAddress,
+    /// Keys do not go together.
+    #[error("{key}: {why}")]
+    Contradiction {
+        /// The key that is wrong, or missing.
+        key: &'static str,
+        /// Why, and what would be right.
+        why: String,
+    },
+    /// One of these, in a file.
+    #[error("{file}, line {line}: {why}")]
+    InFile {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        why: Box<ConfigError>,
+    },
+}
+
+impl ConfigError {
+    /// The key that is wrong, where it is one.
+    fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfRange { key, .. } | Self::Contradiction { key, .. } => Some(key),
+            Self::NoAddress => Some("amqp"),
+            Self::Unreadable { .. } | Self::Malformed { .. } | Self::InFile { .. } => None,
+        }
+    }
+}
+
+impl Source {
+    /// Settings that were said elsewhere than in a file.
+    #[must_use]
+    pub fn new(name: &str, settings: Settings) -> Self {
+        Self { name: name.to_owned(), settings, ..Self::default() }
+    }
+
+    /// Reads a file: RabbitMQ's format if its name ends in `.conf`, else TOML.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] and [`ConfigError::Malformed`].
+    pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
+        let name = file.display().to_string();
+        if file.extension().is_some_and(|extension| extension == "conf") {
+            let text = read(file)?;
+            let conf = rabbitmq_conf::parse(&text);
+            let sentence = |(line, what): &(usize, String)| format!("{name}, line {line}: {what}");
+            if !conf.errors.is_empty() {
+                let lines: Vec<_> = conf.errors.iter().map(|(line, what)| format!("line {line}: {what}")).collect();
+                return Err(ConfigError::Malformed { file: file.to_owned(), why: lines.join("\n  ") });
+            }
+            let lines = conf.lines.into_iter().map(|(key, line)| (key.to_owned(), line)).collect();
+            let warnings = conf.warnings.iter().map(sentence).collect();
+            return Ok(Self { name, settings: conf.settings, lines, warnings });
+        }
+        let settings = Settings::from_file(file)?;
+        let mut lines = BTreeMap::new();
+        for (number, line) in (1..).zip(read(file)?.lines()) {
+            if let Some((key, _)) = line.split_once('=') {
+                lines.entry(key.trim().trim_matches('"').to_owned()).or_insert(number);
+            }
+        }
+        Ok(Self { name, settings, lines, warnings: Vec::new() })
+    }
+
+    /// Where it says this key: `leveret.toml, line 3`.
+    #[must_use]
+    pub fn place_of(&self, key: &str) -> String {
+        match self.lines.get(key) {
+            Some(line) => format!("{}, line {line}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|why| ConfigError::Unreadable { file: file.to_owned(), why })
 }
 
 impl Settings {
@@ -135,30 +440,21 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Unreadable`] and [`ConfigError::Malformed`].
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|why| ConfigError::Unreadable { file: file.to_owned(), why })?;
+        let text = read(file)?;
         toml::from_str(&text)
             .map_err(|why| ConfigError::Malformed { file: file.to_owned(), why: why.to_string().trim_end().to_owned() })
     }
 
     fn or(self, other: &Self) -> Self {
-        Self {
-            data_dir: self.data_dir.or_else(|| other.data_dir.clone()),
-            amqp: self.amqp.or_else(|| other.amqp.clone()),
-            http: self.http.or_else(|| other.http.clone()),
-            metrics: self.metrics.or_else(|| other.metrics.clone()),
-            log: self.log.or(other.log),
-            consumer_timeout_ms: self.consumer_timeout_ms.or(other.consumer_timeout_ms),
-            max_message_bytes: self.max_message_bytes.or(other.max_message_bytes),
-            heartbeat_s: self.heartbeat_s.or(other.heartbeat_s),
-            frame_max: self.frame_max.or(other.frame_max),
-            channel_max: self.channel_max.or(other.channel_max),
-            shards: self.shards.or(other.shards),
-            handshake_timeout_ms: self.handshake_timeout_ms.or(other.handshake_timeout_ms),
-            memory_limit: self.memory_limit.or(other.memory_limit),
-            disk_free_limit: self.disk_free_limit.or(other.disk_free_limit),
-            loopback_users: self.loopback_users.or_else(|| other.loopback_users.clone()),
-            load_definitions: self.load_definitions.or_else(|| other.load_definitions.clone()),
+        macro_rules! each_or {
+            ($($key:ident)*) => { Self { $($key: self.$key.or_else(|| other.$key.clone()),)* } };
+        }
+        each_or! {
+            data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
+            channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
+            tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
+            https_verify https_fail_if_no_peer_cert auth_mechanisms proxy_protocol default_user default_pass
+            default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
         }
     }
 }
@@ -170,12 +466,47 @@ impl Config {
     /// [`ConfigError::OutOfRange`] and [`ConfigError::NoAddress`].
     pub fn new(sources: &[Settings]) -> Result<Self, ConfigError> {
         let said = sources.iter().fold(Settings::default(), |earlier, later| earlier.or(later));
+        let tls = TlsConfig {
+            certificates: said.tls_certificate.unwrap_or_default(),
+            keys: said.tls_key.unwrap_or_default(),
+            ca: said.tls_ca,
+            verify: said.tls_verify.unwrap_or_default(),
+            fail_if_no_peer_cert: said.tls_fail_if_no_peer_cert.unwrap_or(false),
+            versions: said.tls_versions.unwrap_or_else(|| vec![TlsVersion::Tls12, TlsVersion::Tls13]),
+        };
+        // A browser is not asked for a certificate because AMQP clients are.
+        let https_tls = TlsConfig {
+            certificates: said.https_certificate.unwrap_or_else(|| tls.certificates.clone()),
+            keys: said.https_key.unwrap_or_else(|| tls.keys.clone()),
+            ca: said.https_ca.or_else(|| tls.ca.clone()),
+            verify: said.https_verify.unwrap_or_default(),
+            fail_if_no_peer_cert: said.https_fail_if_no_peer_cert.unwrap_or(false),
+            versions: tls.versions.clone(),
+        };
         let config = Self {
+            tls,
+            https_tls,
+            tls_login_from: said.tls_login_from.unwrap_or_default(),
+            auth_mechanisms: said.auth_mechanisms.unwrap_or_else(|| vec![Mechanism::Plain, Mechanism::AmqPlain]),
+            proxy_protocol: said.proxy_protocol.unwrap_or(false),
+            first: FirstStart {
+                user: said.default_user,
+                password: said.default_pass,
+                tags: said.default_user_tags,
+                permissions: said.default_permissions,
+                vhost: said.default_vhost,
+                loopback_users: said.loopback_users,
+                definitions: said.load_definitions,
+                queue_type: said.default_queue_type,
+            },
+            amqps: Listen { addresses: said.amqps.unwrap_or_default(), by_default: false },
+            https: Listen { addresses: said.https.unwrap_or_default(), by_default: false },
             data_dir: said.data_dir.unwrap_or_else(|| PathBuf::from("./leveret-data")),
             amqp: Listen::or_loopback(said.amqp, 5672),
             http: Listen::or_loopback(said.http, 15672),
             metrics: Listen::or_loopback(said.metrics, 15692),
             log: said.log.unwrap_or(LogLevel::Info),
+            log_format: said.log_format.unwrap_or_default(),
             consumer_timeout_ms: said.consumer_timeout_ms.unwrap_or(30 * 60 * 1000),
             max_message_bytes: said.max_message_bytes.unwrap_or(128 << 20),
             heartbeat_s: said.heartbeat_s.unwrap_or(60),
@@ -185,10 +516,99 @@ impl Config {
             handshake_timeout_ms: said.handshake_timeout_ms.unwrap_or(10_000),
             memory_limit: said.memory_limit.unwrap_or(MemoryLimit::DEFAULT),
             disk_free_limit: said.disk_free_limit.unwrap_or(DISK_FREE_LIMIT),
-            loopback_users: said.loopback_users.unwrap_or_else(|| vec!["guest".to_owned()]),
-            load_definitions: said.load_definitions,
         };
         config.check()
+    }
+
+    /// The same of sources that can say where they say what.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfRange`] and the like, in [`ConfigError::InFile`] where it is in one.
+    pub fn from_sources(sources: &[Source]) -> Result<Self, ConfigError> {
+        let settings: Vec<_> = sources.iter().map(|source| source.settings.clone()).collect();
+        Self::new(&settings).map_err(|error| {
+            let found = error.key().and_then(|key| {
+                let source = sources.iter().find(|source| said_by(source).iter().any(|(said, _)| said == key))?;
+                source.lines.get(key).map(|line| (source.name.clone(), *line))
+            });
+            match found {
+                Some((file, line)) => ConfigError::InFile { file, line, why: Box::new(error) },
+                None => error,
+            }
+        })
+    }
+
+    /// Each key with its value as TOML and where that is from, in the order in which keys are documented. Keys that have
+    /// no value are left out, and secrets hidden.
+    #[must_use]
+    pub fn explain(&self, sources: &[Source]) -> Vec<(String, String, String)> {
+        let effective = Source::new("default", self.settings());
+        let place = |key: &str| {
+            let source = sources.iter().find(|source| said_by(source).iter().any(|(said, _)| said == key));
+            source.map_or_else(|| "default".to_owned(), |source| source.place_of(key))
+        };
+        said_by(&effective)
+            .into_iter()
+            .map(|(key, value)| (place(&key), key, value))
+            .map(|(p, k, v)| (k, v, p))
+            .collect()
+    }
+
+    /// How clients may log in, as AMQP lists it.
+    pub(crate) fn mechanisms(&self) -> String {
+        let names = self.auth_mechanisms.iter().map(|mechanism| match mechanism {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::AmqPlain => "AMQPLAIN",
+            Mechanism::External => "EXTERNAL",
+        });
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What would have to be said for this.
+    fn settings(&self) -> Settings {
+        let config = self.clone();
+        let (tls, https, first) = (config.tls, config.https_tls, config.first);
+        Settings {
+            data_dir: Some(config.data_dir),
+            amqp: Some(config.amqp.addresses),
+            amqps: Some(config.amqps.addresses),
+            http: Some(config.http.addresses),
+            https: Some(config.https.addresses),
+            metrics: Some(config.metrics.addresses),
+            log: Some(config.log),
+            log_format: Some(config.log_format),
+            consumer_timeout_ms: Some(config.consumer_timeout_ms),
+            max_message_bytes: Some(config.max_message_bytes),
+            heartbeat_s: Some(config.heartbeat_s),
+            frame_max: Some(config.frame_max),
+            channel_max: Some(config.channel_max),
+            shards: Some(config.shards),
+            handshake_timeout_ms: Some(config.handshake_timeout_ms),
+            memory_limit: Some(config.memory_limit),
+            disk_free_limit: Some(config.disk_free_limit),
+            tls_certificate: Some(tls.certificates),
+            tls_key: Some(tls.keys),
+            tls_ca: tls.ca,
+            tls_verify: Some(tls.verify),
+            tls_fail_if_no_peer_cert: Some(tls.fail_if_no_peer_cert),
+            tls_versions: Some(tls.versions),
+            tls_login_from: Some(config.tls_login_from),
+            https_certificate: Some(https.certificates),
+            https_key: Some(https.keys),
+            https_ca: https.ca,
+            https_verify: Some(https.verify),
+            https_fail_if_no_peer_cert: Some(https.fail_if_no_peer_cert),
+            auth_mechanisms: Some(config.auth_mechanisms),
+            proxy_protocol: Some(config.proxy_protocol),
+            default_user: first.user,
+            default_pass: first.password,
+            default_user_tags: first.tags,
+            default_permissions: first.permissions,
+            default_vhost: first.vhost,
+            default_queue_type: first.queue_type,
+            loopback_users: first.loopback_users,
+            load_definitions: first.definitions,
+        }
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -205,9 +625,58 @@ impl Config {
             c if c.channel_max == 0 => out_of_range("channel_max", 0, "at least 1"),
             c if !(1..=64).contains(&c.shards) => out_of_range("shards", c.shards.into(), "from 1 to 64"),
             c if c.handshake_timeout_ms == 0 => out_of_range("handshake_timeout_ms", 0, "at least 1"),
-            _ => Ok(self),
+            c if c.auth_mechanisms.is_empty() => {
+                Err(contradiction("auth_mechanisms", "nobody could log in; name PLAIN, AMQPLAIN or EXTERNAL"))
+            }
+            c => {
+                c.tls.check(!c.amqps.addresses.is_empty(), ["amqps", "tls_certificate", "tls_key", "tls_ca"])?;
+                c.https_tls
+                    .check(!c.https.addresses.is_empty(), ["https", "https_certificate", "https_key", "https_ca"])?;
+                Ok(self)
+            }
         }
     }
+}
+
+impl TlsConfig {
+    /// `keys` name the listener, its certificate, its key and its authorities.
+    fn check(&self, is_used: bool, keys: [&'static str; 4]) -> Result<(), ConfigError> {
+        let [listener, certificate, key, ca] = keys;
+        if self.certificates.len() != self.keys.len() {
+            let (certificates, keys) = (self.certificates.len(), self.keys.len());
+            return Err(contradiction(
+                key,
+                &format!("{certificates} certificates need as many keys, in the same order, and there are {keys}"),
+            ));
+        }
+        if is_used && self.certificates.is_empty() {
+            return Err(contradiction(
+                listener,
+                &format!("TLS needs a certificate and its key: {certificate} = \"FILE\" and {key} = \"FILE\""),
+            ));
+        }
+        if is_used && self.versions.is_empty() {
+            return Err(contradiction("tls_versions", "no version is left: name \"1.2\" or \"1.3\""));
+        }
+        if is_used && self.verify == Verify::Peer && self.ca.is_none() {
+            return Err(contradiction(
+                ca,
+                "to verify clients' certificates takes a file of authorities that they may be from",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn contradiction(key: &'static str, why: &str) -> ConfigError {
+    ConfigError::Contradiction { key, why: why.to_owned() }
+}
+
+/// The keys that a source says, with their values as TOML, in order. (JSON's scalars and lists are TOML's.)
+fn said_by(source: &Source) -> Vec<(String, String)> {
+    let said = serde_json::to_value(&source.settings).unwrap_or_default();
+    let keys = said.as_object().into_iter().flatten();
+    keys.filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.to_string())).collect()
 }
 
 impl Listen {
@@ -232,12 +701,36 @@ impl std::str::FromStr for LogLevel {
     }
 }
 
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Text, Self::Json];
+        let found = known.into_iter().find(|format| format!("{format:?}").eq_ignore_ascii_case(text));
+        found.ok_or_else(|| "must be text or json".to_owned())
+    }
+}
+
 /// Reads `ADDR:PORT`.
 ///
 /// # Errors
 /// A sentence with an example.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not ADDR:PORT, such as 127.0.0.1:5672 or [::1]:5672"))
+}
+
+/// A file's name, or a list of them.
+fn paths<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected \"FILE\" or a list of them")]
+    enum OneOrMore {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(Some(match OneOrMore::deserialize(source)? {
+        OneOrMore::One(path) => vec![path],
+        OneOrMore::More(paths) => paths,
+    }))
 }
 
 /// One address as a string, or a list of them.
@@ -361,8 +854,65 @@ mod tests {
     }
 
     #[test]
+    fn tls_needs_a_certificate_and_what_is_wrong_is_found_in_its_file() {
+        let check = |text: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("leveret.toml");
+            std::fs::write(&path, text).unwrap();
+            let error = Config::from_sources(&[Source::from_file(&path).unwrap()]).unwrap_err().to_string();
+            error.split_once("leveret.toml, ").map_or(error.clone(), |(_, rest)| rest.to_owned())
+        };
+        assert_eq!(
+            check("\namqps = '127.0.0.1:5671'"),
+            "line 2: amqps: TLS needs a certificate and its key: tls_certificate = \"FILE\" and tls_key = \"FILE\""
+        );
+        assert_eq!(
+            check("tls_certificate = ['a', 'b']\ntls_key = 'a'"),
+            "line 2: tls_key: 2 certificates need as many keys, in the same order, and there are 1"
+        );
+        assert_eq!(
+            check("frame_max = 5"),
+            "line 1: frame_max = 5 is out of range: it must be from 4096 to 16777216 bytes"
+        );
+        assert!(check("amqps='[::1]:1'\ntls_certificate='a'\ntls_key='a'\ntls_verify='peer'").starts_with("tls_ca: "));
+        assert!(check("auth_mechanisms = []").starts_with("line 1: auth_mechanisms: nobody could log in"));
+    }
+
+    #[test]
+    fn each_value_is_shown_with_where_it_is_from_and_secrets_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leveret.toml");
+        std::fs::write(&path, "heartbeat_s = 3\ndefault_pass = 'sesame'\ntls_key = []").unwrap();
+        let flags = Settings { shards: Some(2), ..Settings::default() };
+        let sources = [Source::new("the command line", flags), Source::from_file(&path).unwrap()];
+        let config = Config::from_sources(&sources).unwrap();
+        let shown = config.explain(&sources);
+        let of = |key: &str| {
+            let (_, value, place) = shown.iter().find(|(name, ..)| name == key).unwrap();
+            (value.as_str(), place.rsplit('/').next().unwrap())
+        };
+        assert_eq!(of("heartbeat_s"), ("3", "leveret.toml, line 1"));
+        assert_eq!(of("shards"), ("2", "the command line"));
+        assert_eq!(of("frame_max"), ("131072", "default"));
+        assert_eq!(of("amqp"), ("[\"127.0.0.1:5672\",\"[::1]:5672\"]", "default"));
+        assert_eq!(of("default_pass"), ("\"<hidden>\"", "leveret.toml, line 2"));
+        assert!(!format!("{config:?}{shown:?}{sources:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let config = Config::new(&[]).unwrap();
+        let text: String =
+            config.explain(&[]).into_iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
+        let again = Config::new(&[file(&text).unwrap()]).unwrap();
+        assert_eq!(again.settings(), config.settings());
+    }
+
+    #[test]
     fn log_levels_are_read_in_any_case() {
         assert_eq!("DEBUG".parse(), Ok(LogLevel::Debug));
         assert!("verbose".parse::<LogLevel>().is_err());
+        assert_eq!("JSON".parse(), Ok(LogFormat::Json));
+        assert_eq!(file("log_format = 'json'").unwrap().log_format, Some(LogFormat::Json));
     }
 }

@@ -14,9 +14,11 @@
 
 use crate::logins::Presence;
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
+use crate::websocket::ByteStream;
 use broker::access::{Refusal, User};
 use broker::command::{Command, ConnectionEvent, Now, ShardId};
 use broker::connection::{CloseSocket, Connection, Effects, HostQuestion, NoticeLevel, Peer};
+use broker::inspect::TlsView;
 use bytes::{BufMut as _, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -25,23 +27,69 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 /// The address as IPv4 where it is: a listener on `[::]` sees 127.0.0.1 as `::ffff:127.0.0.1`, which is not loopback.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What a connection's bytes come and go by.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// What went wrong with it meanwhile, if anybody can tell.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+}
+
+impl Socket for TcpStream {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Self::take_error(self)
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.get_ref().0.take_error()
+    }
+}
+
+impl Socket for ByteStream {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(None)
+    }
+}
+
+/// Who is at the other end, and how it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// Both ends' addresses.
+    pub(crate) ends: Peer,
+    /// What TLS came to, if there is any.
+    pub(crate) tls: Option<Arc<TlsView>>,
+    /// It is a browser, on a page from elsewhere.
+    pub(crate) is_led_from_elsewhere: bool,
+}
+
+impl Way {
+    /// Of a socket that is all there is between us; `None` if its peer is gone already and has no address.
+    pub(crate) fn of(socket: &TcpStream) -> Option<Self> {
+        let (peer, local) = (canonical(socket.peer_addr().ok()?), canonical(socket.local_addr().ok()?));
+        Some(Self { ends: Peer { peer, local }, tls: None, is_led_from_elsewhere: false })
+    }
 }
 
 /// Serves one client: a future that is ready when its connection has ended and nobody is owed anything. One value and
 /// no `async` function around it, since ten thousand of them wait and each byte counts.
-pub(crate) struct ConnectionHost {
+pub(crate) struct ConnectionHost<S> {
     machine: Connection,
     fx: Effects,
-    socket: TcpStream,
+    socket: S,
+    /// Something written may still be in `socket` itself: TLS and WebSocket keep what the system has no room for.
+    unflushed: bool,
     phase: Phase,
     /// Read and not yet taken by the machine.
     input: BytesMut,
@@ -57,6 +105,8 @@ pub(crate) struct ConnectionHost {
     next_look_ms: u64,
     name: Box<str>,
     peer: IpAddr,
+    /// The client is on this machine.
+    is_local: bool,
     /// Finds out whether the client is who it says.
     login: Option<LoginWait>,
     /// What it counts for in the limits of its vhost and user.
@@ -83,7 +133,7 @@ enum Phase {
     Gone,
 }
 
-impl Future for ConnectionHost {
+impl<S: Socket> Future for ConnectionHost<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -91,24 +141,34 @@ impl Future for ConnectionHost {
     }
 }
 
-impl ConnectionHost {
-    /// Makes the machine for a socket that was just accepted; `None` if there is nothing to serve.
+impl<S: Socket> ConnectionHost<S> {
+    /// Makes the machine for a client that was just accepted; `None` if there is nothing to serve.
     pub(crate) fn new(
         board: Arc<Switchboard>,
         seat: Seat,
         mailbox: UnboundedReceiver<ConnectionMail>,
-        socket: TcpStream,
+        socket: S,
+        way: Way,
     ) -> Option<Self> {
-        // A peer that is gone already has no address.
-        let (peer, local) = (canonical(socket.peer_addr().ok()?), canonical(socket.local_addr().ok()?));
         let mut entropy = [0; 32];
         if let Err(error) = getrandom::fill(&mut entropy) {
-            tracing::error!("cannot accept a connection from {peer}: the system gives no random bytes ({error})");
+            tracing::error!(
+                "cannot accept a connection from {}: the system gives no random bytes ({error})",
+                way.ends.peer
+            );
             return None;
         }
         let now = board.clock().now();
-        let settings = Arc::clone(board.settings());
-        let mut machine = Connection::new(seat.id, settings, Peer { peer, local }, board.shards(), entropy, now);
+        let settings = board.settings();
+        let way_peer = way.ends.peer.ip();
+        let is_local = way_peer.is_loopback() && !way.is_led_from_elsewhere;
+        let mut machine = Connection::new(seat.id, settings, way.ends, board.shards(), entropy, now);
+        if let Some(tls) = way.tls {
+            machine.secure(tls);
+        }
+        if way.is_led_from_elsewhere {
+            machine.distrust_address();
+        }
         // Its mailbox is open already: what changes from now on is told there, after this.
         let mut fx = Effects::new(board.shards());
         machine.apply(now, ConnectionEvent::Shortage(board.alarms().shortage()), &mut fx);
@@ -117,6 +177,7 @@ impl ConnectionHost {
             machine,
             fx,
             socket,
+            unflushed: false,
             phase: Phase::Open,
             input: BytesMut::new(),
             unread: false,
@@ -125,7 +186,8 @@ impl ConnectionHost {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_ms: u64::MAX,
             next_look_ms: 0,
-            peer: peer.ip(),
+            peer: way_peer,
+            is_local,
             login: None,
             presence: Presence::default(),
             seat,
@@ -189,8 +251,8 @@ impl ConnectionHost {
         match self.fx.question.take() {
             None => return false,
             Some(HostQuestion::LogIn(login)) => {
-                let (board, peer) = (Arc::clone(&self.board), self.peer);
-                self.login = Some(Box::pin(async move { board.log_in(login, peer).await }));
+                let (board, peer, is_local) = (Arc::clone(&self.board), self.peer, self.is_local);
+                self.login = Some(Box::pin(async move { board.log_in(login, peer, is_local).await }));
             }
             Some(question) => {
                 let admission = self.board.admit(&question, &mut self.presence);
@@ -348,12 +410,14 @@ impl ConnectionHost {
 
     fn write(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while matches!(self.phase, Phase::Open | Phase::Flushing { .. }) && !self.fx.out.is_empty() {
+        let is_open = |phase| matches!(phase, Phase::Open | Phase::Flushing { .. });
+        while is_open(self.phase) && !self.fx.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             let count = self.fx.out.io_slices(&mut slices);
             match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.unflushed = true;
                     self.fx.out.advance(bytes);
                     self.machine.written(bytes, &mut self.fx);
                 }
@@ -363,6 +427,18 @@ impl ConnectionHost {
                 }
             }
             moved = true;
+        }
+        // Nothing for a TCP socket.
+        if self.unflushed && is_open(self.phase) {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!("connection {}: cannot write: {error}", self.name);
+                    self.lose();
+                    moved = true;
+                }
+            }
         }
         moved
     }
@@ -374,13 +450,13 @@ impl ConnectionHost {
             (Phase::Open, Some(CloseSocket::AfterFlush | CloseSocket::AfterClient)) => {
                 self.phase = Phase::Flushing { until_ms: now.ms + FLUSH_MS };
             }
-            (Phase::Flushing { .. }, Some(CloseSocket::AfterClient)) if self.fx.out.is_empty() => {
+            (Phase::Flushing { .. }, Some(CloseSocket::AfterClient)) if self.is_flushed() => {
                 self.lose();
                 self.phase = Phase::Draining { until_ms: now.ms + CLIENT_CLOSES_MS, bytes_left: DRAIN_BYTES };
             }
-            (Phase::Flushing { .. }, _) if self.fx.out.is_empty() => {
+            (Phase::Flushing { .. }, _) if self.is_flushed() => {
                 self.lose();
-                // At once for a TCP socket, and a failure shows when draining.
+                // At once unless the socket's buffer is full, and a failure shows when draining.
                 let _ready = Pin::new(&mut self.socket).poll_shutdown(cx);
                 self.phase = Phase::Draining { until_ms: now.ms + DRAIN_MS, bytes_left: DRAIN_BYTES };
             }
@@ -389,6 +465,10 @@ impl ConnectionHost {
             _ => return false,
         }
         true
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.fx.out.is_empty() && !self.unflushed
     }
 
     /// The socket is of no use any more.
@@ -412,7 +492,7 @@ impl ConnectionHost {
     }
 }
 
-impl Drop for ConnectionHost {
+impl<S> Drop for ConnectionHost<S> {
     fn drop(&mut self) {
         self.board.leave(&mut self.presence);
     }

@@ -10,6 +10,7 @@ mod access;
 mod backups;
 mod bindings;
 mod channels;
+mod cluster;
 mod connections;
 mod consumers;
 mod definitions;
@@ -23,6 +24,7 @@ mod message_stats;
 mod messages;
 mod metrics;
 mod nodes;
+mod openapi;
 mod operations;
 mod overview;
 mod parameters;
@@ -33,12 +35,15 @@ mod redrives;
 mod refusal;
 mod request;
 mod rights;
+mod routes;
+mod rows;
 mod samples;
 mod schedules;
 mod serving;
 mod users;
 mod values;
 mod vhosts;
+mod websockets;
 
 pub(crate) use definitions::load as load_definitions;
 pub(crate) use local::LocalSocket;
@@ -50,13 +55,13 @@ use crate::operator::Operator;
 use crate::switchboard::Switchboard;
 use axum::Router;
 use axum::extract::State;
-use axum::routing::{delete, get, post, put};
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
 use redrives::Redrives;
 use refusal::Refusal;
+use routes::{Routes, delete, get, post, put};
 use samples::Samples;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -69,6 +74,9 @@ pub(crate) struct Api {
     redrives: Redrives,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
+    cluster_name: RwLock<String>,
+    attempts: cluster::Attempts,
+    dead_letters: metrics::DeadLetters,
 }
 
 /// How a resource's functions get it.
@@ -79,6 +87,8 @@ type Shared = State<Arc<Api>>;
 pub(crate) struct Doors {
     /// The API, for anyone who can log in.
     pub(crate) http: Vec<TcpListener>,
+    /// The same over TLS.
+    pub(crate) https: Vec<TcpListener>,
     /// The metrics, for anyone.
     pub(crate) metrics: Vec<TcpListener>,
     /// The API, for whoever may open the socket in the data directory: its owner.
@@ -92,6 +102,9 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         samples: Samples::default(),
         backup: Arc::new(backup),
         redrives: Redrives::default(),
+        cluster_name: RwLock::new(footprint::node_name()),
+        attempts: cluster::Attempts::default(),
+        dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
     })
 }
@@ -99,25 +112,62 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
 /// Serves the API and the metrics in `tasks`, until they are shut down.
 pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     let (routes, metrics) = (router(&api), metrics::router(&api));
+    // Not for the local socket: whoever speaks AMQP is at some address.
+    let board = &Arc::clone(&api.board);
+    let with_amqp = websockets::beside(board, routes.clone());
     for listener in doors.http {
-        tasks.spawn(serving::tcp(listener, routes.clone()));
+        tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
+    }
+    for listener in doors.https {
+        tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), true));
     }
     for listener in doors.metrics {
-        tasks.spawn(serving::tcp(listener, metrics.clone()));
+        tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
     }
     tasks.spawn(serving::local(doors.local, routes));
     tasks.spawn(samples::keep(api));
 }
 
 fn router(api: &Arc<Api>) -> Router {
-    let mut api_routes = Router::new()
+    let routes = routes();
+    let document = openapi::document(routes.entries());
+    let api_routes = routes
+        .into_router()
+        .route("/openapi.json", axum::routing::get(async move || axum::Json(document.clone())))
+        .fallback(async || Refusal::no_object());
+    Router::new()
+        .nest("/api", api_routes)
+        .fallback(async || Refusal::no_object())
+        .layer(axum::middleware::map_response(refusal::in_rabbitmqs_form))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
+        .with_state(Arc::clone(api))
+}
+
+/// Everything below `/api`.
+fn routes() -> Routes {
+    let mut routes = Routes::new()
         .route("/overview", get(overview::show))
         .route("/version", get(overview::version))
-        .route("/cluster-name", get(overview::cluster_name))
+        .route("/cluster-name", get(cluster::name).put(cluster::rename))
+        .route("/config/effective", get(cluster::config))
+        .route("/extensions", get(cluster::extensions))
+        .route("/feature-flags", get(cluster::feature_flags))
+        .route("/feature-flags/{name}/enable", put(cluster::enable_feature_flag))
+        .route("/deprecated-features", get(cluster::deprecated))
+        .route("/deprecated-features/used", get(cluster::deprecated_used))
+        .route("/rebalance/queues", post(cluster::rebalance))
+        .route("/reset", delete(cluster::reset))
+        .route("/reset/{node}", delete(cluster::reset_node))
+        .route("/auth", get(cluster::auth))
+        .route("/auth/attempts/{node}", get(cluster::attempts).delete(cluster::forget_attempts))
+        .route("/auth/attempts/{node}/source", get(cluster::attempts_by_source).delete(cluster::forget_attempts))
         .route("/whoami", get(access::whoami))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))
         .route("/nodes/{node}/limits", put(nodes::limit))
+        .route("/nodes/{node}/reload", post(nodes::reload))
+        .route("/nodes/{node}/memory", get(cluster::memory))
+        .route("/nodes/{node}/memory/ets", get(cluster::memory_ets))
         .route("/backup", get(backups::show).post(backups::begin))
         .merge(vhosts::routes())
         .merge(users::routes())
@@ -128,6 +178,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/connections", get(connections::list))
         .route("/vhosts/{vhost}/connections", get(connections::list_in))
         .route("/connections/{name}", get(connections::show).delete(connections::close))
+        .route("/connections/username/{user}", get(connections::list_of).delete(connections::close_of))
         .route("/connections/{name}/channels", get(channels::list_of))
         .route("/channels", get(channels::list))
         .route("/vhosts/{vhost}/channels", get(channels::list_in))
@@ -145,6 +196,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/queues/{vhost}", get(queues::list_in))
         .route("/queues/{vhost}/{name}", get(queues::show).put(queues::declare).delete(queues::delete))
         .route("/queues/{vhost}/{name}/contents", delete(queues::purge))
+        .route("/queues/{vhost}/{name}/actions", post(queues::act))
         .route("/queues/{vhost}/{name}/get", post(messages::get))
         .route("/queues/{vhost}/{name}/pause", put(operations::pause))
         .route("/queues/{vhost}/{name}/resume", put(operations::resume))
@@ -172,22 +224,25 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/aliveness-test/{vhost}", get(health::aliveness_test))
         .route("/healthchecks/node", get(health::node))
         .route("/healthchecks/node/{node}", get(health::node))
-        .nest("/health/checks", health::routes())
-        .fallback(async || Refusal::no_object());
+        .nest("/health/checks", health::routes());
     for (path, methods) in [PolicyKind::User, PolicyKind::Operator].into_iter().flat_map(policies::routes) {
-        api_routes = api_routes.route(&path, methods);
+        routes = routes.route(&path, methods);
     }
-    Router::new()
-        .nest("/api", api_routes)
-        .fallback(async || Refusal::no_object())
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
-        .with_state(Arc::clone(api))
+    routes
 }
 
 impl Api {
+    pub(crate) fn board(&self) -> &Arc<Switchboard> {
+        &self.board
+    }
+
     /// The vhost of this name.
     fn vhost(&self, name: &str) -> Result<VhostId, Refusal> {
         self.board.topology().vhost(name).ok_or_else(Refusal::no_object)
+    }
+
+    fn cluster_name(&self) -> String {
+        self.cluster_name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks by the rights of the request's caller.

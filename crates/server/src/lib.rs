@@ -10,24 +10,32 @@ pub mod clock;
 pub mod config;
 pub mod limits;
 pub mod operator;
+pub mod reload;
 pub mod switchboard;
 
 mod backup;
 mod catalog_host;
 mod connection_host;
+mod disk_times;
+mod first_start;
 mod footprint;
 mod http;
 mod listener;
 mod logins;
 mod passwords;
+mod proxy_protocol;
+mod rabbitmq_conf;
 mod schedules;
 mod shard_host;
 mod storage;
+mod tls;
+mod websocket;
 
 pub use config::Config;
 pub use http::{LocalError, SOCKET_NAME};
 pub use listener::ListenError;
 pub use storage::StorageError;
+pub use tls::TlsError;
 
 use amqp::ReplyCode;
 use backup::Backup;
@@ -36,11 +44,11 @@ use broker::connection::ConnectionSettings;
 use broker::shard::{Near, ShardSettings};
 use clock::Clock;
 use config::Listen;
+use disk_times::SyncTimes;
 use http::{Doors, LocalSocket};
 use listener::Bound;
 use shard_host::ShardHost;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -82,20 +90,18 @@ pub enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A certificate, or what belongs to it, cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The local operator's socket cannot be made.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The definitions cannot be imported.
-    #[error("the definitions in {file} cannot be imported: {why}; correct the file, or start without load_definitions")]
-    Definitions {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// What the configuration wants in the data directory cannot be made.
+    #[error("{0}")]
+    First(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
     Thread(io::Error),
@@ -127,30 +133,44 @@ impl Server {
         let clock = Clock::start();
         // Before the data directory is touched: a port that is taken is the likeliest refusal.
         let amqp = bind_all(&config.amqp, "amqp")?;
+        let amqps = bind_all(&config.amqps, "amqps")?;
         let http = bind_all(&config.http, "http")?;
+        let https = bind_all(&config.https, "https")?;
         let metrics = bind_all(&config.metrics, "metrics")?;
+        let tls = tls::Loaded::read(&config)?;
         let memory_bytes = config.memory_limit.bytes_of(footprint::memory_bytes()).unwrap_or(MEMORY_BYTES_ASSUMED);
         let settings = ShardSettings {
             consumer_timeout_ms: config.consumer_timeout_ms,
             near: Near { bytes: memory_bytes / NEAR_SHARE, ..Near::default() },
             ..ShardSettings::default()
         };
+        let sync_times = Arc::new(SyncTimes::default());
+        let times = Arc::clone(&sync_times);
         let (data_dir, shards_min) = (config.data_dir.clone(), config.shards);
-        let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock));
+        let opened =
+            tokio::task::spawn_blocking(move || storage::open(&data_dir, shards_min, &settings, clock, &times));
         let opened = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let local = LocalSocket::bind(&config.data_dir)?;
         let sources = opened.shards.iter().map(|shard| shard.backup.clone()).collect();
         let backup = Backup::new(config.data_dir.clone(), sources);
         let addresses_of = |bound: &[Bound]| bound.iter().map(Bound::address).collect();
-        let addresses =
-            Addresses { amqp: addresses_of(&amqp), http: addresses_of(&http), metrics: addresses_of(&metrics) };
+        let addresses = Addresses {
+            amqp: addresses_of(&amqp),
+            amqps: addresses_of(&amqps),
+            http: addresses_of(&http),
+            https: addresses_of(&https),
+            metrics: addresses_of(&metrics),
+        };
+        let is_new = opened.topology.is_new();
         let (board, mailboxes) = Switchboard::new(Parts {
-            settings: Arc::new(connection_settings(&config)),
-            config: Arc::new(config),
+            settings: connection_settings(&config),
+            config,
+            tls,
             clock,
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
             addresses,
+            sync_times,
         });
         for (shard, input) in opened.first.shards {
             board.post(shard, switchboard::ShardMail::Input(input));
@@ -175,18 +195,26 @@ impl Server {
         board.check_alarms();
         let views = board.inspect_queues().await.unwrap_or_default();
         let mut listeners = JoinSet::new();
-        let doors = Doors { http: listen_all(http, "http")?, metrics: listen_all(metrics, "metrics")?, local };
+        let doors = Doors {
+            http: listen_all(http, "http")?,
+            https: listen_all(https, "https")?,
+            metrics: listen_all(metrics, "metrics")?,
+            local,
+        };
         let api = http::api(&board, backup);
-        if let Some(file) = board.config().load_definitions.clone() {
-            let loaded = http::load_definitions(&api, &file).await;
-            loaded.map_err(|why| StartError::Definitions { file, why })?;
-        }
+        first_start::fill(&api, is_new).await.map_err(StartError::First)?;
         http::serve(api, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
         let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
-            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max));
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, false));
+        }
+        for listener in listen_all(amqps, "amqps")? {
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, true));
+        }
+        if !(board.addresses().amqps.is_empty() && board.addresses().https.is_empty()) {
+            listeners.spawn(reload::watch_certificates(Arc::clone(&board)));
         }
         let found = Found {
             queues: views.len() as u64,
@@ -212,8 +240,8 @@ impl Server {
     #[must_use]
     pub fn serves_nobody_remote(&self) -> bool {
         let is_remote = self.board.addresses().amqp.iter().any(|address| !address.ip().is_loopback());
-        let local = &self.board.config().loopback_users;
-        is_remote && self.board.topology().users().all(|user| local.iter().any(|name| **name == *user.name))
+        let config = self.board.config();
+        is_remote && self.board.topology().users().all(|user| config.is_loopback_user(&user.name))
     }
 
     /// Waits until the server cannot go on, because its disk failed. The process must end then, at once, without
@@ -259,7 +287,11 @@ fn bind_all(listen: &Listen, flag: &'static str) -> Result<Vec<Bound>, ListenErr
     for &address in &listen.addresses {
         match Bound::bind(address, &listen.addresses, flag) {
             Ok(one) => bound.push(one),
-            Err(error) if listen.by_default && listener::is_missing_ip_version(&error) => {
+            // Whoever asks for all addresses of either version asks for those that there are.
+            Err(error)
+                if listener::is_missing_ip_version(&error)
+                    && (listen.by_default || listen.addresses.contains(&([0, 0, 0, 0], address.port()).into())) =>
+            {
                 tracing::info!("this machine has no IPv6: not listening on {address}");
             }
             Err(error) => return Err(error),
@@ -272,6 +304,14 @@ fn listen_all(bound: Vec<Bound>, flag: &'static str) -> Result<Vec<TcpListener>,
     bound.into_iter().map(|bound| bound.listen(flag)).collect()
 }
 
+/// Reads the files of certificates and keys that a configuration names.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn check_certificates(config: &Config) -> Result<(), TlsError> {
+    tls::Loaded::read(config).map(drop)
+}
+
 fn connection_settings(config: &Config) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat_s: config.heartbeat_s,
@@ -279,6 +319,7 @@ fn connection_settings(config: &Config) -> ConnectionSettings {
         channel_max: config.channel_max,
         message_bytes_max: config.max_message_bytes,
         handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),
+        mechanisms: config.mechanisms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Units are RabbitMQ's: `k`, `M`, `G`, `T` and `kiB`, `MiB`, `GiB`, `TiB` count by 1024, `kB`, `MB`, `GB`, `TB` by 1000.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
@@ -114,6 +114,16 @@ pub(crate) fn bytes_from_file<'de, D: Deserializer<'de>>(source: D) -> Result<Op
 pub(crate) fn memory_from_file<'de, D: Deserializer<'de>>(source: D) -> Result<Option<MemoryLimit>, D::Error> {
     let written = Written::deserialize(source)?.text();
     written.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The same the other way: a share as a number below or up to 1, a size as its bytes.
+#[expect(clippy::ref_option, reason = "serde asks for a reference to the field")]
+pub(crate) fn memory_to_file<S: Serializer>(limit: &Option<MemoryLimit>, target: S) -> Result<S::Ok, S::Error> {
+    match limit {
+        Some(MemoryLimit::Share { millionths }) => target.serialize_f64(f64::from(*millionths) / 1e6),
+        Some(MemoryLimit::Bytes(bytes)) => target.serialize_u64(*bytes),
+        None => target.serialize_none(),
+    }
 }
 
 #[cfg(test)]

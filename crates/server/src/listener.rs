@@ -2,16 +2,20 @@
 //!
 //! A failed accept never ends a listener: when the process has no file descriptors left it waits for some.
 
-use crate::connection_host::ConnectionHost;
+use crate::connection_host::{ConnectionHost, Socket, Way, canonical};
+use crate::proxy_protocol;
 use crate::switchboard::Switchboard;
+use crate::tls;
+use broker::connection::Peer;
 use socket2::SockRef;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::time::{Instant, sleep};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
 /// An address that is ours and not yet open: clients are refused until [`Bound::listen`].
 #[derive(Debug)]
@@ -102,8 +106,12 @@ pub(crate) fn connections_max() -> usize {
     usize::try_from(open_files.saturating_sub(FILES_KEPT).max(1)).unwrap_or(usize::MAX)
 }
 
-/// Accepts AMQP clients, for ever. Those beyond `connections_max` wait until others leave.
-pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, connections_max: usize) {
+/// Accepts AMQP clients, for ever. Those beyond `connections_max` wait until others leave; so do those who are not yet
+/// connections because TLS or a PROXY header comes first, beyond a fixed number.
+pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, connections_max: usize, is_tls: bool) {
+    let preludes_max = PRELUDES_MAX.min(connections_max / 4).max(1);
+    let preludes = Arc::new(Semaphore::new(preludes_max));
+    let connections_max = if is_tls { (connections_max - preludes_max).max(1) } else { connections_max };
     let mut last_complaint: Option<Instant> = None;
     let mut complain = |why: &dyn Display| {
         if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
@@ -120,8 +128,21 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, conne
             Ok((socket, _)) => {
                 // Small frames go out at once; the host writes whole batches anyway.
                 let _gone_already = socket.set_nodelay(true);
-                let (seat, mailbox) = board.connect();
-                ConnectionHost::new(Arc::clone(&board), seat, mailbox, socket).map(tokio::spawn);
+                if !is_tls && !board.config().proxy_protocol {
+                    if let Some(way) = Way::of(&socket) {
+                        host(&board, socket, way);
+                    }
+                    continue;
+                }
+                let Ok(place) = Arc::clone(&preludes).acquire_owned().await else { return };
+                let board = Arc::clone(&board);
+                tokio::spawn(async move {
+                    let patience = Duration::from_millis(board.config().handshake_timeout_ms);
+                    if timeout(patience, begin(&board, socket, is_tls)).await.is_err() {
+                        tracing::debug!("a client did not finish TLS or its PROXY header in time");
+                    }
+                    drop(place);
+                });
             }
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -132,6 +153,43 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, conne
         }
     }
 }
+
+/// Goes through what comes before AMQP, and makes the connection.
+async fn begin(board: &Arc<Switchboard>, mut socket: TcpStream, is_tls: bool) {
+    let Some(mut way) = Way::of(&socket) else { return };
+    let config = board.config();
+    if config.proxy_protocol {
+        match proxy_protocol::read(&mut socket).await {
+            Ok(None) => {}
+            Ok(Some((peer, local))) => way.ends = Peer { peer: canonical(peer), local: canonical(local) },
+            Err(why) => return tracing::warn!("a client at {} is refused: {why}", way.ends.peer),
+        }
+    }
+    if !is_tls {
+        return host(board, socket, way);
+    }
+    let Some(acceptor) = board.tls().amqps() else { return };
+    match acceptor.accept(socket).await {
+        Ok(stream) => {
+            way.tls = Some(Arc::new(tls::view(stream.get_ref().1, config.tls_login_from)));
+            host(board, stream, way);
+        }
+        // Load balancers and port scans connect and say nothing.
+        Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!("a client at {} left before TLS was agreed on", way.ends.peer);
+        }
+        Err(why) => tracing::warn!("TLS with a client at {} failed: {why}", way.ends.peer),
+    }
+}
+
+/// Lets a client in.
+pub(crate) fn host(board: &Arc<Switchboard>, socket: impl Socket, way: Way) {
+    let (seat, mailbox) = board.connect();
+    ConnectionHost::new(Arc::clone(board), seat, mailbox, socket, way).map(tokio::spawn);
+}
+
+/// Clients of one listener that are not yet connections: each takes a file descriptor that is not counted as one.
+const PRELUDES_MAX: usize = 512;
 
 /// Connections that may wait to be accepted. The system caps it (net.core.somaxconn).
 const BACKLOG: u32 = 4096;

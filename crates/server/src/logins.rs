@@ -30,14 +30,6 @@ pub(crate) struct Logins {
     /// For threads that check passwords.
     places: Semaphore,
     census: Mutex<Census>,
-    attempts: Mutex<Attempts>,
-}
-
-/// Attempts to log in since the server started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attempts {
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
 }
 
 #[derive(Debug)]
@@ -77,31 +69,27 @@ impl Default for Logins {
             guesses: Mutex::default(),
             places: Semaphore::new(threads),
             census: Mutex::default(),
-            attempts: Mutex::default(),
         }
     }
 }
 
 impl Switchboard {
-    /// Judges a login from this address; may take seconds.
+    /// Judges a login from this address, which is this machine's if `is_local`; may take seconds.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub(crate) async fn log_in(&self, login: Login, peer: IpAddr) -> Result<User, Refusal> {
-        let judged = self.judge(&login, peer).await;
-        let mut attempts = locked(&self.logins().attempts);
-        match &judged {
-            Ok(_) => attempts.succeeded += 1,
-            Err(_) => attempts.failed += 1,
-        }
-        judged
+    pub(crate) async fn log_in(&self, login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
+        self.judge(&login, peer, is_local).await
     }
 
-    async fn judge(&self, login: &Login, peer: IpAddr) -> Result<User, Refusal> {
+    async fn judge(&self, login: &Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let logins = self.logins();
         let user = self.topology().user(&login.user).cloned();
-        if !peer.is_loopback() && self.config().loopback_users.iter().any(|only| *only == login.user) {
+        if !is_local && self.config().is_loopback_user(&login.user) {
             return Err(login.refused(Denial::NotLocal));
+        }
+        if login.is_proven() {
+            return user.map(|user| User::from(&*user)).ok_or_else(|| login.refused(Denial::Credentials));
         }
         let digest = user.as_deref().and_then(|user| logins.digest(user, login));
         if let Some(user) = &user
@@ -207,11 +195,6 @@ impl Switchboard {
 }
 
 impl Logins {
-    /// Attempts since the server started.
-    pub(crate) fn attempts(&self) -> Attempts {
-        *locked(&self.attempts)
-    }
-
     fn digest(&self, user: &UserRecord, login: &Login) -> Option<[u8; 32]> {
         let hash = user.password.as_ref()?;
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_ref()?).ok()?;
@@ -337,12 +320,13 @@ mod tests {
             let defaults = crate::Config::new(&[crate::config::Settings::default()]).unwrap();
             let data_dir = directory.path().join("data");
             let (http, metrics) = (none.clone(), none);
-            let config = crate::Config { data_dir, amqp: any_port, http, metrics, loopback_users, ..defaults };
+            let first = crate::config::FirstStart { loopback_users: Some(loopback_users), ..Default::default() };
+            let config = crate::Config { data_dir, amqp: any_port, http, metrics, first, ..defaults };
             let server = crate::Server::start(config).await.unwrap();
             let login = || Login::read("PLAIN", b"\0guest\0guest").unwrap();
-            let judged = server.board().log_in(login(), [192, 0, 2, 1].into()).await;
+            let judged = server.board().log_in(login(), [192, 0, 2, 1].into(), false).await;
             assert_eq!(judged.is_ok(), is_let_in, "{judged:?}");
-            assert!(server.board().log_in(login(), [127, 0, 0, 1].into()).await.is_ok());
+            assert!(server.board().log_in(login(), [127, 0, 0, 1].into(), true).await.is_ok());
             server.stop().await.unwrap();
         }
     }

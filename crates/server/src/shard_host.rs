@@ -72,6 +72,8 @@ impl<S: Store> ShardHost<S> {
             if let Some(is_full) = desk.out.full.take() {
                 self.board.set_disk_full(self.shard.id(), is_full);
             }
+            let log = self.shard.store();
+            self.board.log(self.shard.id()).note(log.log_bytes(), log.live_bytes());
             self.send(&mut desk);
             if desk.out.closed {
                 return;

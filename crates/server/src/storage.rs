@@ -11,6 +11,7 @@
 //! A directory never loses shards: a server told to use fewer than it finds uses those it finds.
 
 use crate::clock::Clock;
+use crate::disk_times::{SyncTimes, TimedDisk};
 use broker::catalog::{Catalog, CatalogOutbox};
 use broker::command::ShardId;
 use broker::fact::CorruptFact;
@@ -18,6 +19,7 @@ use broker::shard::{Near, Recovery, RecoveryError, Shard, ShardSettings};
 use broker::topology::Topology;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
 use store::{
@@ -39,8 +41,8 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct OpenedShard {
     pub(crate) shard: Shard<SegmentLog>,
-    pub(crate) writer: Writer<FileDisk>,
-    pub(crate) caretaker: Caretaker<FileDisk>,
+    pub(crate) writer: Writer<TimedDisk<FileDisk>>,
+    pub(crate) caretaker: Caretaker<TimedDisk<FileDisk>>,
     pub(crate) backup: BackupSource,
 }
 
@@ -83,6 +85,7 @@ pub(crate) fn open(
     shards_min: u16,
     settings: &ShardSettings,
     clock: Clock,
+    times: &Arc<SyncTimes>,
 ) -> Result<Opened, StorageError> {
     let lock = DirectoryLock::acquire(directory, &httpdate::fmt_http_date(SystemTime::now()))?;
     let shards = shards_min.max(shards_in(directory)?);
@@ -92,8 +95,8 @@ pub(crate) fn open(
     let settings = ShardSettings { shards, near, ..settings.clone() };
     let opened: Vec<Result<_, StorageError>> = thread::scope(|scope| {
         let open = |id| {
-            let (path, settings) = (shard_directory(directory, id), settings.clone());
-            scope.spawn(move || open_shard(&path, ShardId(id), settings, clock))
+            let (path, settings, times) = (shard_directory(directory, id), settings.clone(), Arc::clone(times));
+            scope.spawn(move || open_shard(&path, ShardId(id), settings, clock, times))
         };
         let threads: Vec<_> = (0..shards).map(open).collect();
         threads
@@ -125,6 +128,7 @@ fn open_shard(
     id: ShardId,
     settings: ShardSettings,
     clock: Clock,
+    times: Arc<SyncTimes>,
 ) -> Result<ShardParts, StorageError> {
     let mut salt = [0; 4];
     getrandom::fill(&mut salt).map_err(StorageError::NoEntropy)?;
@@ -135,7 +139,7 @@ fn open_shard(
         progress: Some(Box::new(progress_of(directory.to_owned()))),
         ..Options::default()
     };
-    let disk = FileDisk::open(directory)?;
+    let disk = TimedDisk::new(FileDisk::open(directory)?, times);
     let mut recovery: Recovery = Shard::<SegmentLog>::recover(id, settings, clock.now());
     let opened = SegmentLog::open(disk, options, &mut |lsn, record| recovery.replay(lsn, record))?;
     if let Some(cut) = &opened.report.cut {

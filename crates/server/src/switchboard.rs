@@ -12,9 +12,12 @@
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::disk_times::{LogSize, SyncTimes};
 use crate::logins::Logins;
 use crate::operator::Operator;
+use crate::reload::Reload;
 use crate::schedules::Scheduler;
+use crate::tls::{Loaded, Tls};
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -29,7 +32,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
@@ -38,10 +41,13 @@ use tokio::time::{Instant, timeout_at};
 /// See the module.
 #[derive(Debug)]
 pub struct Switchboard {
-    config: Arc<Config>,
+    /// Replaced as a whole when it is read anew.
+    config: RwLock<Arc<Config>>,
+    reload: OnceLock<Reload>,
+    tls: Tls,
     clock: Clock,
     logins: Logins,
-    settings: Arc<ConnectionSettings>,
+    settings: RwLock<Arc<ConnectionSettings>>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
     catalog: UnboundedSender<CatalogInput>,
@@ -58,6 +64,7 @@ pub struct Switchboard {
     alarms: Alarms,
     scheduler: Scheduler,
     addresses: Addresses,
+    sync_times: Arc<SyncTimes>,
 }
 
 /// Where the server really listens.
@@ -65,8 +72,12 @@ pub struct Switchboard {
 pub struct Addresses {
     /// For AMQP.
     pub amqp: Vec<SocketAddr>,
+    /// For AMQP over TLS.
+    pub amqps: Vec<SocketAddr>,
     /// For the HTTP API.
     pub http: Vec<SocketAddr>,
+    /// For the HTTP API over TLS.
+    pub https: Vec<SocketAddr>,
     /// For metrics.
     pub metrics: Vec<SocketAddr>,
 }
@@ -139,12 +150,14 @@ pub(crate) struct Mailboxes {
 /// What a switchboard is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Config,
+    pub(crate) tls: Loaded,
     pub(crate) clock: Clock,
-    pub(crate) settings: Arc<ConnectionSettings>,
+    pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
     pub(crate) shards: u16,
     pub(crate) addresses: Addresses,
+    pub(crate) sync_times: Arc<SyncTimes>,
 }
 
 #[derive(Debug)]
@@ -155,6 +168,7 @@ struct ShardLine {
     light_room: Arc<Semaphore>,
     /// For what settles deliveries and does nothing else: that does not wait behind publishes.
     settling_room: Arc<Semaphore>,
+    log: LogSize,
 }
 
 impl ShardLine {
@@ -193,15 +207,25 @@ impl Switchboard {
             let (mail, mailbox) = unbounded_channel();
             let room = || Arc::new(Semaphore::new(ROOM as usize));
             mailboxes.push(mailbox);
-            lines.push(ShardLine { mail, room: room(), light_room: room(), settling_room: room() });
+            lines.push(ShardLine {
+                mail,
+                room: room(),
+                light_room: room(),
+                settling_room: room(),
+                log: LogSize::default(),
+            });
         }
+        let tls = Tls::default();
+        tls.use_from_now_on(parts.tls);
         let board = Self {
+            tls,
+            reload: OnceLock::new(),
             alarms: Alarms::new(&parts.config),
             scheduler: Scheduler::default(),
-            config: parts.config,
+            config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
-            settings: parts.settings,
+            settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
             shards: lines,
             catalog,
@@ -215,14 +239,20 @@ impl Switchboard {
             queues_deleted: AtomicU64::new(0),
             past: Mutex::default(),
             addresses: parts.addresses,
+            sync_times: parts.sync_times,
         };
         (Arc::new(board), Mailboxes { shards: mailboxes, catalog: catalog_mailbox })
     }
 
     /// What the server runs by.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says how [`Self::reload`] reads the configuration. Only the first time counts.
+    pub fn on_reload(&self, reload: Reload) {
+        let _first_counts = self.reload.set(reload);
     }
 
     /// The server's clock.
@@ -246,6 +276,21 @@ impl Switchboard {
     #[must_use]
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// How long the disk took to make things durable.
+    #[must_use]
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
+    }
+
+    /// The sizes of the shards' logs.
+    pub fn logs(&self) -> impl Iterator<Item = &LogSize> {
+        self.shards.iter().map(|shard| &shard.log)
+    }
+
+    pub(crate) fn log(&self, shard: ShardId) -> &LogSize {
+        &self.shards[usize::from(shard.0)].log
     }
 
     /// How many shards there are.
@@ -379,8 +424,30 @@ impl Switchboard {
 
     // --- for the hosts --------------------------------------------------------------------------------------------
 
-    pub(crate) fn settings(&self) -> &Arc<ConnectionSettings> {
-        &self.settings
+    pub(crate) fn settings(&self) -> Arc<ConnectionSettings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn reload_source(&self) -> Option<&Reload> {
+        self.reload.get()
+    }
+
+    /// How clients are met over TLS.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// Runs by this configuration from now on; connections that are open keep what they were told.
+    pub(crate) fn run_by(&self, config: Config) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crate::connection_settings(&config));
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Tells every shard the same.
+    pub(crate) fn tell_shards(&self, input: impl Fn() -> ShardInput) {
+        for shard in 0..self.shards() {
+            self.post(ShardId(shard), ShardMail::Input(input()));
+        }
     }
 
     pub(crate) fn topology_mut(&self) -> RwLockWriteGuard<'_, Topology> {

@@ -9,6 +9,8 @@ mod operations;
 mod raw_client;
 #[path = "http/schedules.rs"]
 mod schedules;
+#[path = "http/surface.rs"]
+mod surface;
 
 use amqp::method::{basic, channel, confirm, connection, queue};
 use amqp::{ChannelId, Method, Table};
@@ -584,13 +586,36 @@ async fn metrics_are_a_page_that_prometheus_can_read() {
     let browser = Browser::at_root(desk.server.board().addresses().metrics[0]);
     let page = browser.ask("GET", "/metrics", None).await;
     assert_eq!(page.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    for line in ["rabbitmq_queues 1", "rabbitmq_queue_messages_ready 1", "rabbitmq_queues_created_total 1"] {
+    for line in [
+        "rabbitmq_queues 1",
+        "rabbitmq_queue_messages_ready 1",
+        "rabbitmq_queues_created_total 1",
+        "leveret_late_leases 0",
+        r#"rabbitmq_global_messages_dead_lettered_expired_total{queue_type="rabbit_classic_queue",dead_letter_strategy="disabled"} 0"#,
+    ] {
         assert!(page.text.lines().any(|other| other == line), "{line} is missing in\n{}", page.text);
     }
     let objects = browser.ask("GET", "/metrics/per-object", None).await;
     let line = r#"rabbitmq_queue_messages_bytes{vhost="/",queue="q\"q"} 5"#;
     assert!(objects.text.lines().any(|other| other == line), "{}", objects.text);
-    for text in [page.text, objects.text] {
+    let families =
+        "family=queue_metrics&family=queue_consumer_count&family=leveret_queue_metrics&family=exchange_names";
+    let detailed =
+        browser.ask("GET", &format!("/metrics/detailed?{families}&family=node_metrics&family=nope"), None).await;
+    for line in [
+        r#"rabbitmq_detailed_queue_messages_bytes{vhost="/",queue="q\"q"} 5"#,
+        r#"rabbitmq_detailed_queue_consumers{vhost="/",queue="q\"q"} 0"#,
+        r#"leveret_queue_paused{vhost="/",queue="q\"q"} 0"#,
+        r#"rabbitmq_cluster_exchange_name{vhost="/",exchange="amq.topic",type="topic"} 1"#,
+    ] {
+        assert!(detailed.text.lines().any(|other| other == line), "{line} is missing in\n{}", detailed.text);
+    }
+    assert!(!detailed.text.contains("queue_messages_ready{"), "a family that nobody asked for");
+    let elsewhere = browser.ask("GET", &format!("/metrics/detailed?{families}&vhost=elsewhere"), None).await;
+    assert!(!elsewhere.text.contains("vhost="), "{}", elsewhere.text);
+    let memory = browser.ask("GET", "/metrics/memory-breakdown", None).await;
+    assert!(memory.text.contains("\nrabbitmq_memory_queue_procs_bytes "), "{}", memory.text);
+    for text in [page.text, objects.text, detailed.text, memory.text] {
         let mut seen = std::collections::HashSet::new();
         let mut name = "";
         for line in text.lines() {
@@ -598,7 +623,10 @@ async fn metrics_are_a_page_that_prometheus_can_read() {
                 name = head.split(' ').next().unwrap();
                 assert!(seen.insert(name), "{name} begins twice");
             } else if !line.starts_with('#') {
-                assert_eq!(line.split(['{', ' ']).next(), Some(name), "a number stands under its own name");
+                let own = line.split(['{', ' ']).next().unwrap();
+                let suffixes = ["_bucket", "_sum", "_count"];
+                let of_histogram = suffixes.into_iter().find_map(|suffix| own.strip_suffix(suffix));
+                assert!(own == name || of_histogram == Some(name), "{line}: a number stands under its own name");
             }
         }
     }

@@ -330,6 +330,11 @@ pub trait Store {
     /// The size of the log in bytes, appended records included.
     fn log_bytes(&self) -> u64;
 
+    /// About how many of these live: the rest goes when it is worth it. A store that does not know says all.
+    fn live_bytes(&self) -> u64 {
+        self.log_bytes()
+    }
+
     /// Asks for the next messages of a segment that is worth emptying: one that mostly is dead, in a log that mostly
     /// holds more than what lives. `false`, and nothing happens, if there is none. The answer is a [`StoreEvent::Old`],
     /// which is to be dealt with before the next call.

@@ -477,6 +477,10 @@ impl Store for SegmentLog {
         self.appended_bytes.saturating_sub(self.written_bytes) as usize
     }
 
+    fn live_bytes(&self) -> u64 {
+        self.space.live_bytes().min(self.space.log_bytes())
+    }
+
     fn log_bytes(&self) -> u64 {
         self.space.log_bytes() + self.index_bytes
     }

@@ -109,6 +109,10 @@ impl Space {
         self.log_bytes
     }
 
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
     /// The size of all segments from that one on.
     pub(crate) fn bytes_from(&self, number: u64) -> u64 {
         self.segments.iter().rev().take_while(|segment| segment.number >= number).map(|segment| segment.bytes).sum()

@@ -94,6 +94,7 @@ impl World {
         let views = self.all_views();
         self.ledger.inspect(&views);
         self.ledger.check_at_rest(&views);
+        self.check_policies();
         self.check_connections();
         if self.plan.probes {
             self.probe();

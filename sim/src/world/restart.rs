@@ -36,6 +36,7 @@ impl World {
             steps: 0,
             choices: Vec::new(),
             mood: super::Mood::Resting,
+            policies: super::policies::Policies::default(),
         }
     }
 
@@ -147,6 +148,7 @@ impl World {
     }
 
     fn restart(&mut self) {
+        self.hear_of_policies();
         self.clients.clear();
         self.frozen = None;
         self.disks.iter().for_each(MemoryDisk::heal);
@@ -182,6 +184,7 @@ impl World {
             }
         };
         self.repair_disks();
+        self.check_policies_after_restart();
         for (at, is_clean) in (0..).zip(&self.node.clean) {
             self.ledger.opened(ShardId(at), *is_clean);
         }

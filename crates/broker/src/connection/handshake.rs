@@ -1,7 +1,7 @@
 //! How a connection begins: protocol header, login, tuning, vhost (amqp-0-9-1 §2.2.4, RabbitMQ's `rabbit_reader`).
 
 use super::{Connection, Effects, Failure, HostQuestion, NoticeLevel, Phase, Then, Waiting};
-use crate::access::{Login, MECHANISMS, Refusal, Resource, Right, Rights, User};
+use crate::access::{EXTERNAL, Login, MECHANISMS, Refusal, Resource, Right, Rights, User};
 use crate::command::{Admission, ConnectionEvent, Fault, Now};
 use crate::identity::limit;
 use crate::topology::Topology;
@@ -23,6 +23,9 @@ pub struct ConnectionSettings {
     pub message_bytes_max: u64,
     /// How long a client may take from the socket's opening to connection.open.
     pub handshake_timeout: Duration,
+    /// How clients may log in, divided by spaces, of [`MECHANISMS`] and `EXTERNAL`. That one is offered to those only
+    /// whose certificate names a user.
+    pub mechanisms: String,
     /// The program's version, as clients and people see it.
     pub version: String,
 }
@@ -35,6 +38,7 @@ impl Default for ConnectionSettings {
             heartbeat_s: 60,
             message_bytes_max: 128 << 20,
             handshake_timeout: Duration::from_secs(10),
+            mechanisms: MECHANISMS.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -88,15 +92,28 @@ impl ConnectionSettings {
 
 impl Connection {
     pub(super) fn send_start(&mut self, fx: &mut Effects) {
+        let offered: Vec<_> = self.offered().collect();
+        let offered = offered.join(" ");
         let start = Start {
             version_major: 0,
             version_minor: 9,
             server_properties: self.settings.server_properties(),
-            mechanisms: MECHANISMS.as_bytes(),
+            mechanisms: offered.as_bytes(),
             locales: b"en_US",
         };
         start.encode(ChannelId::CONNECTION, fx.out.tail());
         self.phase = Phase::AwaitStartOk;
+    }
+
+    /// The mechanisms that this client may choose from.
+    fn offered(&self) -> impl Iterator<Item = &str> {
+        let is_offered = |mechanism: &&str| *mechanism != EXTERNAL || self.certificate_user().is_some();
+        self.settings.mechanisms.split(' ').filter(is_offered)
+    }
+
+    /// The user that the client's verified certificate stands for.
+    fn certificate_user(&self) -> Option<&str> {
+        self.tls.as_ref()?.certificate.as_ref()?.user.as_deref()
     }
 
     pub(super) fn handshake_method(
@@ -122,9 +139,17 @@ impl Connection {
         self.mechanism = match start_ok.mechanism {
             "PLAIN" => "PLAIN",
             "AMQPLAIN" => "AMQPLAIN",
+            EXTERNAL => EXTERNAL,
             _ => "",
         };
-        match Login::read(start_ok.mechanism, start_ok.response) {
+        let is_offered = self.offered().any(|mechanism| mechanism == start_ok.mechanism);
+        let login = match (start_ok.mechanism, self.certificate_user()) {
+            (mechanism, _) if !is_offered => Err(Refusal::UnknownMechanism { mechanism: mechanism.to_owned() }),
+            // TLS has checked the certificate: no password, but the user must be known and allowed from there.
+            (EXTERNAL, Some(user)) => Ok(Login::external(user)),
+            _ => Login::read(start_ok.mechanism, start_ok.response),
+        };
+        match login {
             Ok(login) => {
                 self.next_call();
                 self.wait(1, ChannelId::CONNECTION, MethodId::NONE, Then::LogIn);

@@ -521,6 +521,15 @@ impl Ready {
         self.levels.get(self.top)?.first()
     }
 
+    /// The lowest seq that leads a level, which is that of the oldest message unless some had to wait for a time.
+    pub(crate) fn oldest_seq(&self) -> Option<Seq> {
+        let first = |level: &Level| match level.first()? {
+            Head::Near(entry) => Some(entry.seq),
+            Head::Far(run) => Some(run.seq),
+        };
+        self.levels.iter().filter_map(|level| level.parked_before_first().or_else(|| first(level))).min()
+    }
+
     /// Takes the message that leaves next, near or far.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         self.find_top();

@@ -214,6 +214,31 @@ impl Unacked {
         self.get(seq).map(|held| &held.entry)
     }
 
+    /// How many deliveries on this list were made before that time and not extended, counting no more than
+    /// [`LATE_MAX`] and all that are far as one with the oldest.
+    pub(crate) fn made_before(
+        &self,
+        list: &HeldList,
+        holder: Slot<Holder>,
+        extended: Option<&Extended>,
+        ms: u64,
+    ) -> u64 {
+        let is_extended = |seq| extended.is_some_and(|extended| extended.until(holder, seq).is_some());
+        let far_extended = || {
+            let seqs = extended.into_iter().flat_map(|extended| extended.of(holder));
+            seqs.filter(|(seq, _)| self.get(*seq).is_none()).count() as u64
+        };
+        let is_far_late = list.has_far() && list.far_since_ms < ms;
+        let far = if is_far_late { u64::from(list.far).saturating_sub(far_extended()) } else { 0 };
+        let (mut next, mut count) = (list.first, 0);
+        while let Some(held) = next.and_then(|seq| self.get(seq)).filter(|held| held.since_ms < ms && count < LATE_MAX)
+        {
+            next = held.next;
+            count += u64::from(!is_extended(held.entry.seq));
+        }
+        far + count
+    }
+
     /// Notes which deliveries on this list are overdue, but for those whose lease was extended.
     pub(crate) fn note_overdue(
         &self,
@@ -360,3 +385,6 @@ const SPARE: usize = 256;
 const FAR_SINCE_MS: u64 = 500;
 /// How many runs are taken at once.
 const FAR_AT_ONCE: usize = 4096;
+
+/// How many late deliveries of one holder are counted: looking must not take long.
+const LATE_MAX: u64 = 10_000;

@@ -5,7 +5,7 @@ use super::slots::Slot;
 use crate::inspect::{ConsumerView, QueueView};
 use crate::message::Message;
 use crate::queue::ready::Head;
-use crate::queue::{Queue, Turn};
+use crate::queue::{Holder, Queue, Turn};
 use amqp::Properties;
 use std::sync::Arc;
 use store::{Lsn, QueueId, Store};
@@ -62,6 +62,14 @@ impl<S: Store> Shard<S> {
         };
         let held = queue.holders.iter().map(|(_, holder)| &holder.held);
         let oldest_unacked = held.filter_map(|list| queue.unacked.oldest_since_at_least(list)).min();
+        let late_of = |(slot, holder): (_, &Holder)| match holder.timeout_ms {
+            0 => 0,
+            timeout_ms => {
+                let half_ago_ms = self.now.ms.saturating_sub(timeout_ms / 2);
+                queue.unacked.made_before(&holder.held, slot, queue.extended.as_deref(), half_ago_ms)
+            }
+        };
+        let late_leases = queue.holders.iter().map(late_of).sum();
         let (ready, unacked, delayed) = (queue.ready.sums(), queue.unacked.sums(), queue.delayed_sums());
         QueueView {
             spec: Arc::clone(&queue.spec),
@@ -72,6 +80,8 @@ impl<S: Store> Shard<S> {
             unacked_bytes: unacked.body_bytes,
             is_paused: queue.is_paused,
             oldest_unacked_ms: oldest_unacked.map(|since_ms| self.now.ms.saturating_sub(since_ms)),
+            oldest_ready_ms: queue.oldest_ready_ms(self.now.ms),
+            late_leases,
             delayed_bytes: delayed.body_bytes,
             persistent: ready.kept + unacked.kept + delayed.kept + queue.moving.kept,
             persistent_bytes: [ready, unacked, delayed, queue.moving].iter().map(|sums| sums.kept_body_bytes).sum(),

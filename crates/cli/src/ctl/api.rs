@@ -106,6 +106,17 @@ impl Api {
         self.connect().map(drop)
     }
 
+    /// The host that the server is on, where that is told by a URL.
+    pub(super) fn host(&self) -> Option<String> {
+        match &self.place {
+            Place::Local { .. } => None,
+            Place::Remote { address, .. } => {
+                let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+                Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+            }
+        }
+    }
+
     /// Whether the server lets itself be connected to.
     pub(super) fn is_there(&self) -> bool {
         self.connect().is_ok()

@@ -41,7 +41,7 @@ pub(super) struct Options {
     pub(super) global: bool,
     pub(super) limit: usize,
     pub(super) delay: Duration,
-    /// Those that only the commands for messages have, as given.
+    /// Those that only some commands have, as given.
     of_messages: Vec<(&'static str, String)>,
     pub(super) priority: i64,
     pub(super) apply_to: Option<String>,
@@ -53,7 +53,7 @@ impl Options {
         self.vhost.as_deref().unwrap_or("/")
     }
 
-    /// Whether an option of the commands for messages is given.
+    /// Whether such an option is given.
     pub(super) fn has(&self, name: &str) -> bool {
         self.all(name).next().is_some()
     }
@@ -71,12 +71,12 @@ impl Options {
 }
 
 /// An option: its long name, its letter if it has one, and whether a value follows.
-struct Switch {
-    name: &'static str,
-    letter: Option<char>,
-    has_value: bool,
+pub(super) struct Switch {
+    pub(super) name: &'static str,
+    pub(super) letter: Option<char>,
+    pub(super) has_value: bool,
     /// Only commands that name it have it.
-    is_rare: bool,
+    pub(super) is_rare: bool,
 }
 
 const fn switch(name: &'static str, letter: Option<char>, has_value: bool) -> Switch {
@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-const SWITCHES: [Switch; 44] = [
+pub(super) const SWITCHES: [Switch; 52] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -133,10 +133,18 @@ const SWITCHES: [Switch; 44] = [
     rare("default-queue-type", None, true),
     rare("format", None, true),
     rare("skip-if-unchanged", None, false),
+    rare("address", None, true),
+    rare("within", None, true),
+    rare("unit", None, true),
+    rare("pid", None, true),
+    rare("interval", None, true),
+    rare("used", None, false),
+    rare("wait", None, false),
+    rare("no-wait", None, false),
 ];
 
-/// Options of the commands for messages.
-const OF_MESSAGES: [&str; 19] = [
+/// Options that are kept as they are given, for the commands that have them.
+const OF_MESSAGES: [&str; 25] = [
     "count",
     "offset",
     "where",
@@ -156,9 +164,22 @@ const OF_MESSAGES: [&str; 19] = [
     "tags",
     "default-queue-type",
     "format",
+    "address",
+    "within",
+    "unit",
+    "pid",
+    "interval",
+    "used",
 ];
 
 impl Line {
+    /// Another command with the same options, in this vhost if one is given.
+    pub(super) fn like(&self, command: &str, vhost: Option<&str>) -> Self {
+        let mut options = self.options.clone();
+        options.vhost = vhost.map(str::to_owned).or(options.vhost);
+        Self { command: Some(command.to_owned()), options, ..Self::default() }
+    }
+
     /// Takes the arguments apart. What is wrong with them is told by [`Self::check`].
     pub(super) fn parse(given: Vec<String>) -> Self {
         let mut line = Self { given, ..Self::default() };

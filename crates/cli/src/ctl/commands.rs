@@ -5,7 +5,7 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, identity, limits, operations, policies, schedules, status};
+use super::{Screen, backup, checks, identity, limits, nodes, operations, policies, reload, schedules, status, top};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,6 +71,9 @@ pub(super) fn all() -> impl Iterator<Item = &'static Command> {
 
 const ANY: usize = usize::MAX;
 const NODES: &str = "Nodes";
+const CLUSTER: &str = "Cluster";
+const HEALTH: &str = "Health checks";
+const ABSENT: &str = "Without meaning here";
 const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
@@ -97,6 +100,231 @@ const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &[],
         run: Run::Do(await_startup),
+    },
+    Command {
+        name: "await_online_nodes",
+        section: NODES,
+        about: "Waits until so many nodes run; there is one",
+        usage: "<count> [--timeout <seconds>]",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(nodes::await_online_nodes),
+    },
+    Command {
+        name: "stop",
+        section: NODES,
+        about: "Stops the server; what was confirmed is on disk",
+        usage: "",
+        operands: (0, 1),
+        options: &[],
+        run: Run::Do(nodes::stop),
+    },
+    Command {
+        name: "shutdown",
+        section: NODES,
+        about: "Stops the server, as stop does",
+        usage: "[--wait] [--timeout <seconds>]",
+        operands: (0, 0),
+        options: &["wait", "no-wait"],
+        run: Run::Do(nodes::stop),
+    },
+    Command {
+        name: "wait",
+        section: NODES,
+        about: "Waits until the server of a process answers",
+        usage: "<pidfile> | --pid <pid>",
+        operands: (0, 1),
+        options: &["pid"],
+        run: Run::Do(nodes::wait),
+    },
+    Command {
+        name: "cluster_status",
+        section: CLUSTER,
+        about: "Displays the cluster, which is one node",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(nodes::cluster_status),
+    },
+    Command {
+        name: "set_cluster_name",
+        section: CLUSTER,
+        about: "Sets the cluster name, until the server stops",
+        usage: "<name>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(nodes::set_cluster_name),
+    },
+    Command {
+        name: "enable_feature_flag",
+        section: CLUSTER,
+        about: "Enables a feature flag; all are",
+        usage: "<name> | all",
+        operands: (1, 1),
+        options: &["force"],
+        run: Run::Do(nodes::enable_feature_flag),
+    },
+    Command {
+        name: "list_feature_flags",
+        section: CLUSTER,
+        about: "Lists feature flags",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::FEATURE_FLAGS),
+    },
+    Command {
+        name: "list_deprecated_features",
+        section: CLUSTER,
+        about: "Lists deprecated features, all or those in use",
+        usage: "[--used] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &["used"],
+        run: Run::List(&lists::DEPRECATED_FEATURES),
+    },
+    Command {
+        name: "alarms",
+        section: HEALTH,
+        about: "Lists resource alarms",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::alarms),
+    },
+    Command {
+        name: "check_alarms",
+        section: HEALTH,
+        about: "Fails if there is a resource alarm",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_alarms),
+    },
+    Command {
+        name: "check_certificate_expiration",
+        section: HEALTH,
+        about: "Fails if a certificate expires soon",
+        usage: "[--within <count>] [--unit days|weeks|months|years]",
+        operands: (0, 0),
+        options: &["within", "unit"],
+        run: Run::Do(checks::check_certificate_expiration),
+    },
+    Command {
+        name: "check_if_any_deprecated_features_are_used",
+        section: HEALTH,
+        about: "Fails if a deprecated feature is in use",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_deprecated),
+    },
+    Command {
+        name: "check_if_node_is_quorum_critical",
+        section: HEALTH,
+        about: "Fails if queues would lose their quorum without the node",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_quorum),
+    },
+    Command {
+        name: "check_local_alarms",
+        section: HEALTH,
+        about: "Fails if there is a resource alarm on the node",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_local_alarms),
+    },
+    Command {
+        name: "check_port_connectivity",
+        section: HEALTH,
+        about: "Connects to every listener, from here",
+        usage: "[--address <host>]",
+        operands: (0, 0),
+        options: &["address"],
+        run: Run::Do(checks::check_port_connectivity),
+    },
+    Command {
+        name: "check_port_listener",
+        section: HEALTH,
+        about: "Fails if nothing listens on a port",
+        usage: "<port>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(checks::check_port_listener),
+    },
+    Command {
+        name: "check_protocol_listener",
+        section: HEALTH,
+        about: "Fails if nothing listens for a protocol",
+        usage: "<protocol>",
+        operands: (1, 1),
+        options: &[],
+        run: Run::Do(checks::check_protocol_listener),
+    },
+    Command {
+        name: "check_running",
+        section: HEALTH,
+        about: "Fails if the server does not run",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_running),
+    },
+    Command {
+        name: "check_virtual_hosts",
+        section: HEALTH,
+        about: "Fails if a virtual host does not run",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::check_virtual_hosts),
+    },
+    Command {
+        name: "is_booting",
+        section: HEALTH,
+        about: "Says that the server is not starting",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::is_booting),
+    },
+    Command {
+        name: "is_running",
+        section: HEALTH,
+        about: "Says whether the server runs",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::is_running),
+    },
+    Command {
+        name: "node_health_check",
+        section: HEALTH,
+        about: "Deprecated, and does nothing",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::node_health_check),
+    },
+    Command {
+        name: "environment",
+        section: MONITORING,
+        about: "Displays what the server runs by",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(nodes::environment),
+    },
+    Command {
+        name: "erlang_version",
+        section: MONITORING,
+        about: "Says that there is no Erlang",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::erlang_version),
     },
     Command {
         name: "list_bindings",
@@ -162,6 +390,15 @@ const COMMANDS: &[Command] = &[
         run: Run::List(&lists::QUEUES),
     },
     Command {
+        name: "list_unresponsive_queues",
+        section: MONITORING,
+        about: "Lists queues that do not answer",
+        usage: "[--vhost <vhost>] [--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &["local"],
+        run: Run::List(&lists::UNRESPONSIVE_QUEUES),
+    },
+    Command {
         name: "list_vhosts",
         section: MONITORING,
         about: "Lists virtual hosts",
@@ -169,6 +406,24 @@ const COMMANDS: &[Command] = &[
         operands: (0, ANY),
         options: &[],
         run: Run::List(&lists::VHOSTS),
+    },
+    Command {
+        name: "listeners",
+        section: MONITORING,
+        about: "Lists listeners",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::listeners),
+    },
+    Command {
+        name: "memory_breakdown",
+        section: MONITORING,
+        about: "Displays memory by purpose",
+        usage: "[--unit bytes|kb|mb|gb|tb]",
+        operands: (0, 0),
+        options: &["unit"],
+        run: Run::Do(checks::memory_breakdown),
     },
     Command {
         name: "ping",
@@ -180,6 +435,24 @@ const COMMANDS: &[Command] = &[
         run: Run::Do(ping),
     },
     Command {
+        name: "report",
+        section: MONITORING,
+        about: "Displays all that helps someone who was not there",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(nodes::report),
+    },
+    Command {
+        name: "server_version",
+        section: MONITORING,
+        about: "Displays the version of RabbitMQ that the server is like",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(checks::server_version),
+    },
+    Command {
         name: "status",
         section: MONITORING,
         about: "Displays status of the server",
@@ -187,6 +460,24 @@ const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &[],
         run: Run::Do(status::run),
+    },
+    Command {
+        name: "reload_config",
+        section: CONFIGURATION,
+        about: "Reads the server's configuration and certificates anew, as SIGHUP does",
+        usage: "",
+        operands: (0, 0),
+        options: &[],
+        run: Run::Do(reload::run),
+    },
+    Command {
+        name: "top",
+        section: MONITORING,
+        about: "Shows queues, rates and leases, live",
+        usage: "[--interval <seconds>] [--count <n>]",
+        operands: (0, 0),
+        options: &["interval", "count"],
+        run: Run::Do(top::run),
     },
     Command {
         name: "set_disk_free_limit",
@@ -223,6 +514,15 @@ const COMMANDS: &[Command] = &[
         operands: (1, 1),
         options: &["global", "limit", "per-connection-delay"],
         run: Run::Do(close_all_connections),
+    },
+    Command {
+        name: "close_all_user_connections",
+        section: OPERATIONS,
+        about: "Closes all connections of a user",
+        usage: "<username> <explanation>",
+        operands: (2, 2),
+        options: &[],
+        run: Run::Do(close_all_user_connections),
     },
     Command {
         name: "close_connection",
@@ -449,6 +749,195 @@ const COMMANDS: &[Command] = &[
         options: &[],
         run: Run::Do(operations::return_lease),
     },
+    Command {
+        name: "cipher_suites",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "eval",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "eval_file",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "force_boot",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "force_reset",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "forget_cluster_node",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "grow",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "join_cluster",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "observer",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "remote_shell",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "rename_cluster_node",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "reset",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "resume_listeners",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "rotate_logs",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "shrink",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "start_app",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "stop_app",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "suspend_listeners",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "tls_versions",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "trace_off",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
+    Command {
+        name: "trace_on",
+        section: ABSENT,
+        about: "Fails, and says why",
+        usage: "[<argument> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::Do(nodes::no_meaning),
+    },
 ];
 
 fn purge_queue(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
@@ -528,6 +1017,23 @@ fn close_all_connections(_program: &str, line: &Line, screen: &mut Screen) -> Re
     formats::print_message(screen, options, &format!("Closed {} connections", connections.len()))
 }
 
+fn close_all_user_connections(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let (options, user, reason) = (&line.options, &line.operands[0], &line.operands[1]);
+    let api = Api::new("close_all_user_connections", options, None)?;
+    api.reach()?;
+    screen.banner(options, &format!("Closing connections of user {user}, reason: {reason}..."))?;
+    let answer = api.send("DELETE", &format!("/connections/username/{}", encoded(user)), &[("X-Reason", reason)])?;
+    match answer.status {
+        204 => done(&api, options, screen),
+        _ => Err(Failure::error(failure::UNAVAILABLE, answer.reason())),
+    }
+}
+
+/// Runs another command.
+pub(super) fn run(program: &str, name: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    find(name).map_or(Ok(()), |command| command.run.run(program, line, screen))
+}
+
 fn connections(api: &Api) -> Result<Vec<Value>, Failure> {
     match api.get("/connections?columns=name,pid,vhost")? {
         Some(Value::Array(connections)) => Ok(connections),
@@ -562,7 +1068,7 @@ fn version(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failu
     }
 }
 
-fn await_startup(_program: &str, line: &Line, _screen: &mut Screen) -> Result<(), Failure> {
+pub(super) fn await_startup(_program: &str, line: &Line, _screen: &mut Screen) -> Result<(), Failure> {
     let patience = line.options.timeout.unwrap_or(STARTUP_TIME);
     let deadline = Instant::now() + patience;
     loop {
@@ -599,8 +1105,8 @@ pub(super) fn done(api: &Api, options: &Options, screen: &mut Screen) -> Result<
 
 /// The node's name.
 pub(super) fn node(api: &Api) -> Result<String, Failure> {
-    let name = api.get("/cluster-name")?.unwrap_or_default();
-    Ok(name["name"].as_str().unwrap_or_default().to_owned())
+    let nodes = api.get("/nodes?columns=name")?.unwrap_or_default();
+    Ok(nodes[0]["name"].as_str().unwrap_or_default().to_owned())
 }
 
 pub(super) fn queue_path(options: &Options, queue: &str) -> String {

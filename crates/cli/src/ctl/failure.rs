@@ -12,6 +12,8 @@ pub(super) const NO_USER: u8 = 67;
 pub(super) const UNAVAILABLE: u8 = 69;
 /// The fault is in this program or the system.
 pub(super) const SOFTWARE: u8 = 70;
+/// The configuration is wrong.
+pub(super) const CONFIGURATION: u8 = 78;
 /// The server did not answer in time.
 pub(super) const TIMEOUT: u8 = 75;
 

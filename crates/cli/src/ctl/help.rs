@@ -1,5 +1,6 @@
 //! What the commands say about themselves.
 
+use super::arguments::{SWITCHES, Switch};
 use super::commands::{self, Command, Run};
 use super::formats::{BOLD, PLAIN};
 use std::io::IsTerminal as _;
@@ -58,3 +59,43 @@ const OPTIONS: &str = "\
 --formatter <f>    table, pretty_table, json, json_stream or csv
 -n, -l             accepted for RabbitMQ's sake: there is one node
 ";
+
+/// All commands as clap describes them, for completions and manual pages.
+pub(super) fn described() -> Vec<clap::Command> {
+    let describe = |command: &Command| {
+        let mut described = clap::Command::new(command.name).about(command.about).disable_help_flag(true);
+        for switch in SWITCHES.iter().filter(|switch| command.options.contains(&switch.name)) {
+            described = described.arg(flag(switch));
+        }
+        if command.operands.1 > 0 {
+            let operands = clap::Arg::new("operands").num_args(0..).value_name("ARGUMENT").help(command.usage);
+            described = described.arg(operands);
+        }
+        if let Run::List(list) = command.run
+            && command.operands.1 > 0
+        {
+            described = described.mut_arg("operands", |operands| operands.value_parser(list.names()));
+        }
+        described
+    };
+    commands::all().map(describe).collect()
+}
+
+/// The options that all commands have.
+pub(super) fn general() -> Vec<clap::Arg> {
+    SWITCHES.iter().filter(|switch| !switch.is_rare).map(flag).collect()
+}
+
+fn flag(switch: &Switch) -> clap::Arg {
+    let action = if switch.has_value { clap::ArgAction::Set } else { clap::ArgAction::SetTrue };
+    let flag = clap::Arg::new(switch.name).long(switch.name).action(action);
+    let help = OPTIONS.lines().find_map(|line| {
+        let (flags, help) = line.split_once("  ").or_else(|| line.split_once(' '))?;
+        flags.contains(&format!("--{}", switch.name)).then(|| help.trim().to_owned())
+    });
+    let flag = if let Some(help) = help { flag.help(help) } else { flag };
+    match switch.letter {
+        Some(letter) => flag.short(letter),
+        None => flag,
+    }
+}

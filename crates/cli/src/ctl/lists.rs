@@ -124,8 +124,12 @@ impl List {
         }
         screen.banner(options, &(self.banner)(options))?;
         let names: Vec<_> = columns.iter().map(|column| column.name).collect();
-        let rows: Vec<Vec<Value>> = match options.offline {
-            true => Vec::new(),
+        let shows_none = options.offline || self.command == UNRESPONSIVE_QUEUES.command;
+        let rows: Vec<Vec<Value>> = match shows_none {
+            true => {
+                self.objects(&api, options, &columns)?;
+                Vec::new()
+            }
             false => {
                 let objects = self.objects(&api, options, &columns)?;
                 objects.iter().map(|object| columns.iter().map(|column| column.value(object)).collect()).collect()
@@ -138,7 +142,13 @@ impl List {
         // The order of lists needs no column; at least one keeps the objects apart from the whole.
         let mut fields: Vec<_> = columns.iter().filter_map(|column| column.field()).collect();
         fields.push("name");
-        let within = if self.is_in_vhost { format!("/{}", encoded(options.vhost())) } else { String::new() };
+        let within = if options.has("used") {
+            "/used".to_owned()
+        } else if self.is_in_vhost {
+            format!("/{}", encoded(options.vhost()))
+        } else {
+            String::new()
+        };
         let path = format!("/{}{within}?columns={}", self.resource, fields.join(","));
         match api.get(&path)? {
             Some(Value::Array(objects)) => Ok(objects),
@@ -181,6 +191,9 @@ pub(super) const QUEUES: List = List {
         same("message_bytes_persistent"),
         same("messages_deduplicated"),
         same("head_message_timestamp"),
+        same("oldest_ready_age_ms"),
+        same("oldest_unacked_age_ms"),
+        same("late_leases"),
         nothing("disk_reads"),
         nothing("disk_writes"),
         same("consumers"),
@@ -411,6 +424,47 @@ pub(super) const SCHEDULES: List = List {
         "missed",
         "last_error",
     ],
+};
+
+pub(super) const FEATURE_FLAGS: List = List {
+    command: "list_feature_flags",
+    resource: "feature-flags",
+    is_in_vhost: false,
+    banner: |_| "Listing feature flags ...".to_owned(),
+    timeout: None,
+    columns: &[same("name"), same("state"), same("stability"), same("provided_by"), same("desc"), same("doc_url")],
+    defaults: &["name", "state"],
+};
+
+pub(super) const DEPRECATED_FEATURES: List = List {
+    command: "list_deprecated_features",
+    resource: "deprecated-features",
+    is_in_vhost: false,
+    banner: |options| match options.has("used") {
+        false => "Listing deprecated features ...".to_owned(),
+        true => "Listing deprecated features in use ...".to_owned(),
+    },
+    timeout: None,
+    columns: &[
+        same("name"),
+        same("deprecation_phase"),
+        same("state"),
+        same("provided_by"),
+        same("desc"),
+        same("doc_url"),
+    ],
+    defaults: &["name", "deprecation_phase"],
+};
+
+/// All queues answer together, so that either all do or the command fails.
+pub(super) const UNRESPONSIVE_QUEUES: List = List {
+    command: "list_unresponsive_queues",
+    resource: "queues",
+    is_in_vhost: true,
+    banner: |options| format!("Listing unresponsive queues for vhost {} ...", options.vhost()),
+    timeout: Some(Duration::from_secs(60)),
+    columns: &[same("name"), same("durable"), same("auto_delete"), same("arguments"), same("type")],
+    defaults: &["name"],
 };
 
 pub(super) const VHOSTS: List = List {

@@ -20,10 +20,36 @@ pub(super) fn run(_program: &str, line: &Line, screen: &mut Screen) -> Result<()
         return screen.line(&document(&overview, &node, vhosts).to_string());
     }
     screen.banner(options, &format!("Status of node {name} ..."))?;
-    for (section, lines) in sections(&overview, &node, vhosts) {
-        let head = if std::io::stdout().is_terminal() { format!("{BOLD}{section}{PLAIN}") } else { section.to_owned() };
+    print_sections(screen, &sections(&overview, &node, vhosts))
+}
+
+/// A listener as people read it.
+pub(super) fn listener_line(listener: &Value) -> String {
+    let protocol = cell(&listener["protocol"]);
+    let (interface, port) = (cell(&listener["ip_address"]), cell(&listener["port"]));
+    let interface = if interface.contains(':') { format!("[{interface}]") } else { interface };
+    format!("Interface: {interface}, port: {port}, protocol: {protocol}, purpose: {}", purpose(&protocol))
+}
+
+/// What a protocol is for.
+pub(super) fn purpose(protocol: &str) -> &str {
+    match protocol {
+        "amqp" => "AMQP 0-9-1",
+        "amqp/ssl" => "AMQP 0-9-1 over TLS",
+        "http" => "HTTP API",
+        "https" => "HTTP API over TLS",
+        "http/prometheus" | "https/prometheus" => "Prometheus metrics",
+        other => other,
+    }
+}
+
+/// Heads, and lines below each.
+pub(super) fn print_sections(screen: &mut Screen, sections: &[(&str, Vec<String>)]) -> Result<(), Failure> {
+    for (section, lines) in sections {
+        let head =
+            if std::io::stdout().is_terminal() { format!("{BOLD}{section}{PLAIN}") } else { (*section).to_owned() };
         screen.line(&format!("{head}\n"))?;
-        for line in &lines {
+        for line in lines {
             screen.line(line)?;
         }
         screen.line("")?;
@@ -65,18 +91,7 @@ fn document(overview: &Value, node: &Value, vhosts: usize) -> Value {
 fn sections(overview: &Value, node: &Value, vhosts: usize) -> Vec<(&'static str, Vec<String>)> {
     let totals = &overview["object_totals"];
     let seconds = node["uptime"].as_u64().map_or_else(String::new, |ms| (ms / 1000).to_string());
-    let listener = |listener: &Value| {
-        let protocol = cell(&listener["protocol"]);
-        let purpose = match protocol.as_str() {
-            "amqp" => "AMQP 0-9-1",
-            "http" => "HTTP API",
-            _ => "Prometheus metrics",
-        };
-        let (interface, port) = (cell(&listener["ip_address"]), cell(&listener["port"]));
-        let interface = if interface.contains(':') { format!("[{interface}]") } else { interface };
-        format!("Interface: {interface}, port: {port}, protocol: {protocol}, purpose: {purpose}")
-    };
-    let listeners = overview["listeners"].as_array().map(|all| all.iter().map(listener).collect());
+    let listeners = overview["listeners"].as_array().map(|all| all.iter().map(listener_line).collect());
     vec![
         (
             "Runtime",
@@ -118,7 +133,7 @@ fn sections(overview: &Value, node: &Value, vhosts: usize) -> Vec<(&'static str,
 }
 
 /// The alarms that are on: their names to machines and to people.
-fn alarms(node: &Value) -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(super) fn alarms(node: &Value) -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = [("disk", "Free disk space", "disk_free_alarm"), ("memory", "Memory", "mem_alarm")];
     let on = all.map(|(resource, name, field)| (node[field] == true).then_some((resource, name)));
     on.into_iter().flatten()

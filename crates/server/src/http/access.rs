@@ -36,9 +36,10 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
                 return challenge(Refusal::login_failed().into_response());
             };
             let judged = match Login::basic(&user, &password) {
-                Ok(login) => api.board.log_in(login, peer.ip()).await,
+                Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
                 Err(refusal) => Err(refusal),
             };
+            api.attempts.count(judged.is_ok());
             match judged {
                 Ok(user) => Caller { user, is_local: false },
                 Err(refusal) => {

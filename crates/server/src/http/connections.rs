@@ -32,6 +32,10 @@ pub(super) async fn list_in(
 async fn answer(api: &Api, vhost: Option<&str>, listing: &Listing) -> Result<Json<Value>, Refusal> {
     let mut connections = api.board.inspect_connections().await;
     connections.retain(|connection| vhost.is_none_or(|vhost| connection.vhost == vhost));
+    describe_all(api, &connections, listing)
+}
+
+fn describe_all(api: &Api, connections: &[ConnectionView], listing: &Listing) -> Result<Json<Value>, Refusal> {
     let past = api.samples.past(api.board.clock().now().ms);
     let objects = connections.iter().map(|connection| describe(api, connection, &past)).collect();
     listing.all(objects, &["vhost", "name"])
@@ -56,18 +60,54 @@ pub(super) async fn close(
 ) -> Result<StatusCode, Refusal> {
     let connection = find(&api, &name).await?;
     rights::check_owner(&connection.user, Caller::is_administrator)?;
+    tell_to_close(&api, &connection, &headers);
+    await_close(&api, &connection).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/connections/username/USER`
+pub(super) async fn list_of(
+    State(api): Shared,
+    Path(user): Path<String>,
+    listing: Listing,
+) -> Result<Json<Value>, Refusal> {
+    rights::check_owner(&user, Caller::is_monitor)?;
+    let mut connections = api.board.inspect_connections().await;
+    connections.retain(|connection| connection.user == user);
+    describe_all(&api, &connections, &listing)
+}
+
+/// `DELETE /api/connections/username/USER`; the header `X-Reason` is told to the clients.
+pub(super) async fn close_of(
+    State(api): Shared,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    rights::check_owner(&user, Caller::is_administrator)?;
+    let mut connections = api.board.inspect_connections().await;
+    connections.retain(|connection| connection.user == user);
+    connections.iter().for_each(|connection| tell_to_close(&api, connection, &headers));
+    for connection in &connections {
+        await_close(&api, connection).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn tell_to_close(api: &Api, connection: &ConnectionView, headers: &HeaderMap) {
     let reason = headers.get("x-reason").map(|reason| String::from_utf8_lossy(reason.as_bytes()));
     let reason = reason.as_deref().unwrap_or("Closed via management plugin");
     api.board.close_connection(connection.id, Fault::new(ReplyCode::ConnectionForced, reason));
+}
+
+async fn await_close(api: &Api, connection: &ConnectionView) {
     // Answered when the client has been told, so that it is gone for whoever looks next; one that reads nothing is
     // not waited for.
     for _look in 0..LOOKS_MAX {
-        match find(&api, &connection.name).await {
+        match find(api, &connection.name).await {
             Ok(still) if still.state != "closing" || still.unsent_bytes > 0 => tokio::task::yield_now().await,
             _ => break,
         }
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// How often a connection that is to close is looked at before it is left to itself.
@@ -82,6 +122,8 @@ pub(super) async fn find(api: &Api, name: &str) -> Result<ConnectionView, Refusa
 }
 
 fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {
+    let tls = connection.tls.as_deref();
+    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
     let description = json!({
         "name": connection.name,
         "pid": connection_pid(connection.id),
@@ -93,14 +135,14 @@ fn describe(api: &Api, connection: &ConnectionView, past: &Past) -> Value {
         "user_who_performed_action": connection.user,
         "vhost": connection.vhost,
         "auth_mechanism": connection.mechanism,
-        "ssl": false,
-        "ssl_protocol": null,
-        "ssl_key_exchange": null,
-        "ssl_cipher": null,
-        "ssl_hash": null,
-        "peer_cert_subject": null,
-        "peer_cert_issuer": null,
-        "peer_cert_validity": null,
+        "ssl": tls.is_some(),
+        "ssl_protocol": tls.map(|tls| &tls.protocol),
+        "ssl_key_exchange": tls.map(|tls| &tls.key_exchange),
+        "ssl_cipher": tls.map(|tls| &tls.cipher),
+        "ssl_hash": tls.map(|tls| &tls.hash),
+        "peer_cert_subject": certificate.map(|certificate| &certificate.subject),
+        "peer_cert_issuer": certificate.map(|certificate| &certificate.issuer),
+        "peer_cert_validity": certificate.map(|certificate| &certificate.validity),
         "host": connection.host,
         "port": connection.port,
         "peer_host": connection.peer_host,

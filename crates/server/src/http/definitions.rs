@@ -5,12 +5,12 @@ use super::access::Caller;
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::routes::{Routes, get};
 use super::users::{self, ask, change};
 use super::{Api, Shared, limits, parameters, permissions, policies, rights, schedules, values, vhosts};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use broker::access::User;
 use broker::command::{BindingSpec, CatalogAsk, DeclareQueue, DestinationKind, VhostId};
 use broker::connection::COMPATIBLE_VERSION;
@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/definitions", get(export).post(import))
         .route("/definitions/{vhost}", get(export_vhost).post(import_vhost))
 }

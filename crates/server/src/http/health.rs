@@ -3,25 +3,32 @@
 use super::messages::publish_to_queue;
 use super::overview::services;
 use super::refusal::{Refusal, succeeded};
+use super::routes::{Routes, get};
 use super::{Api, Shared};
+use crate::listener::connections_max;
 use amqp::ChannelId;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use broker::command::{CatalogAsk, Command, DeclareQueue, Outcome, Shortage};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// What each check is about, where it can fail at all.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/alarms", get(alarms))
         .route("/local-alarms", get(local_alarms))
         .route("/virtual-hosts", get(fine))
         .route("/is-in-service", get(fine))
         .route("/ready-to-serve-clients", get(fine))
         .route("/node-is-quorum-critical", get(quorum_critical))
+        .route("/metadata-store/initialized", get(fine))
+        .route("/metadata-store/initialized/with-data", get(fine))
+        .route("/below-node-connection-limit", get(below_connection_limit))
+        .route("/reached-target-cluster-size/{size}", get(reached_cluster_size))
+        .route("/certificate-expiration/{within}/{unit}", get(certificate_expiration))
+        .route("/quorum-queues-without-elected-leaders/all-vhosts/pattern/{pattern}", get(has_leaders))
+        .route("/quorum-queues-without-elected-leaders/vhost/{vhost}/pattern/{pattern}", get(has_leaders_in))
         .route("/port-listener/{port}", get(port_listener))
         .route("/protocol-listener/{protocol}", get(protocol_listener))
 }
@@ -71,6 +78,50 @@ fn resources_in_alarm(api: &Api) -> impl Iterator<Item = (&'static str, &'static
 
 async fn quorum_critical() -> Json<Value> {
     Json(json!({"status": "ok", "reason": "single node cluster"}))
+}
+
+async fn below_connection_limit(State(api): Shared) -> Verdict {
+    let (current, limit) = (api.board.connections(), connections_max());
+    if current < limit {
+        return (StatusCode::OK, Json(json!({"status": "ok", "current": current, "limit": limit})));
+    }
+    let reason = "node connection limit is reached";
+    let failed = json!({"status": "failed", "reason": reason, "current": current, "limit": limit});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(failed))
+}
+
+async fn reached_cluster_size(Path(size): Path<String>) -> Result<Verdict, Refusal> {
+    let size: u64 = size.parse().map_err(|_| Refusal::bad_request("Invalid cluster size"))?;
+    if size <= 1 {
+        return Ok((StatusCode::OK, Json(json!({"status": "ok"}))));
+    }
+    let reason = format!("the cluster has 1 node, and {size} are wanted");
+    let failed = json!({"status": "failed", "reason": reason, "cluster_size": 1, "target_cluster_size": size});
+    Ok((StatusCode::SERVICE_UNAVAILABLE, Json(failed)))
+}
+
+/// No listener has a certificate.
+async fn certificate_expiration(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, Refusal> {
+    if within.parse::<u32>().is_err() {
+        return Err(Refusal::bad_request("Invalid expiration value."));
+    }
+    if !["days", "weeks", "months", "years"].contains(&unit.as_str()) {
+        return Err(Refusal::bad_request("Time unit not recognised. Use: days, weeks, months, years."));
+    }
+    Ok(fine().await)
+}
+
+/// A queue that there is has its leader: the one node.
+async fn has_leaders(Path(_pattern): Path<String>) -> Json<Value> {
+    fine().await
+}
+
+async fn has_leaders_in(
+    State(api): Shared,
+    Path((vhost, _pattern)): Path<(String, String)>,
+) -> Result<Json<Value>, Refusal> {
+    api.vhost(&vhost)?;
+    Ok(fine().await)
 }
 
 async fn port_listener(State(api): Shared, Path(port): Path<String>) -> Result<Verdict, Refusal> {

@@ -3,18 +3,18 @@
 use super::listing::Listing;
 use super::refusal::Refusal;
 use super::request::Document;
+use super::routes::{Routes, get, put};
 use super::users::{self, change};
 use super::{Api, Shared};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use broker::identity::{IdentityAsk, UserLimits, UserRecord, VhostLimits, VhostRecord};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/vhost-limits", get(list_vhosts))
         .route("/vhost-limits/{vhost}", get(list_vhost))
         .route("/vhost-limits/{vhost}/{limit}", put(limit_vhost).delete(free_vhost))

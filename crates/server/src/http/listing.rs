@@ -2,16 +2,19 @@
 
 use super::refusal::Refusal;
 use super::rights::View;
+use super::rows::Row;
 use axum::Json;
 use axum::extract::{FromRequestParts, Query};
+use axum::http::header;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use regex_lite::RegexBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 
-/// The query strings that every list takes. Ages and increments of rates are taken and ignored: rates are over the
-/// last seconds only.
+/// The query strings that every list takes. Rates are over the last seconds whatever is asked for; with the ages and
+/// increments that RabbitMQ knows, `/api/overview` tells how the counters stood before.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Listing {
     columns: Option<String>,
@@ -26,6 +29,10 @@ pub(super) struct Listing {
     /// What of the list may be seen at all.
     #[serde(skip)]
     view: View,
+    msg_rates_age: Option<String>,
+    msg_rates_incr: Option<String>,
+    lengths_age: Option<String>,
+    lengths_incr: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Listing {
@@ -38,6 +45,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Listing {
     }
 }
 
+/// Which names are listed.
+type NameFilter = Box<dyn Fn(&str) -> bool>;
+
 impl Listing {
     /// Only what was declared is asked for.
     pub(super) fn disables_stats(&self) -> bool {
@@ -47,6 +57,16 @@ impl Listing {
     /// Message counts are asked for nevertheless.
     pub(super) fn enables_queue_totals(&self) -> bool {
         is_true(self.enable_queue_totals.as_deref())
+    }
+
+    /// How far back message counters are to be told, and in which steps, in milliseconds.
+    pub(super) fn message_rates(&self) -> Option<(u64, u64)> {
+        history(&self.msg_rates_age, &self.msg_rates_incr)
+    }
+
+    /// The same of the lengths of queues.
+    pub(super) fn lengths(&self) -> Option<(u64, u64)> {
+        history(&self.lengths_age, &self.lengths_incr)
     }
 
     /// The answer for one object.
@@ -76,11 +96,7 @@ impl Listing {
             return Ok(Json(self.cut_all(objects)));
         };
         let filtered = objects.len();
-        let from = (page - 1).saturating_mul(page_size);
-        if from > filtered {
-            let reason = format!("Page out of range, page: {page} page size: {page_size}, len: {filtered}");
-            return Err(Refusal::bad("page_out_of_range", reason));
-        }
+        let from = first_of(page, page_size, filtered)?;
         let items: Vec<_> = objects.into_iter().skip(from).take(page_size).collect();
         Ok(Json(json!({
             "filtered_count": filtered,
@@ -91,6 +107,68 @@ impl Listing {
             "page_size": page_size,
             "total_count": total,
         })))
+    }
+
+    /// The same for things that are in order already, of which only those are described that are asked for.
+    pub(super) fn rows<T>(
+        &self,
+        mut things: Vec<T>,
+        name: impl Fn(&T) -> &str,
+        describe: impl Fn(&T) -> Row,
+    ) -> Result<Response, Refusal> {
+        if let View::Some { .. } = self.view {
+            things.retain(|thing| self.view.shows(&describe(thing).into_value()));
+        }
+        if self.sort.is_some() {
+            let objects = things.iter().map(|thing| describe(thing).into_value()).collect();
+            return self.all(objects, &[]).map(IntoResponse::into_response);
+        }
+        let page = self.page()?;
+        let total = things.len();
+        if page.is_some()
+            && let Some(is_wanted) = self.name_filter()?
+        {
+            things.retain(|thing| is_wanted(name(thing)));
+        }
+        if is_true(self.sort_reverse.as_deref()) {
+            things.reverse();
+        }
+        let filtered = things.len();
+        let (from, size) = match page {
+            Some((page, page_size)) => (first_of(page, page_size, filtered)?, page_size),
+            None => (0, filtered),
+        };
+        let columns = self.columns();
+        let described = things.iter().skip(from).take(size).map(|thing| match &columns {
+            Some(columns) => describe(thing).cut(columns),
+            None => describe(thing),
+        });
+        let mut text = Vec::new();
+        let mut count = 0;
+        let write = || -> serde_json::Result<()> {
+            text.push(b'[');
+            for row in described {
+                if count > 0 {
+                    text.push(b',');
+                }
+                count += 1;
+                serde_json::to_writer(&mut text, &row)?;
+            }
+            text.push(b']');
+            Ok(())
+        };
+        // Nothing in a row can fail to be written to memory.
+        write().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        if let Some((page, page_size)) = page {
+            let mut paged = format!(r#"{{"filtered_count":{filtered},"item_count":{count},"items":"#).into_bytes();
+            paged.append(&mut text);
+            let pages = filtered.div_ceil(page_size);
+            let rest =
+                format!(r#","page":{page},"page_count":{pages},"page_size":{page_size},"total_count":{total}}}"#);
+            paged.extend_from_slice(rest.as_bytes());
+            text = paged;
+        }
+        Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
     }
 
     /// The page and its size, when pages are asked for.
@@ -108,16 +186,21 @@ impl Listing {
 
     /// Keeps what the query names: by a part of the name, or a regular expression, in any case.
     fn keep_named(&self, objects: &mut Vec<Value>) -> Result<(), Refusal> {
-        let Some(wanted) = self.name.as_deref().filter(|name| !name.is_empty()) else { return Ok(()) };
+        if let Some(is_wanted) = self.name_filter()? {
+            objects.retain(|object| is_wanted(name_of(object)));
+        }
+        Ok(())
+    }
+
+    fn name_filter(&self) -> Result<Option<NameFilter>, Refusal> {
+        let Some(wanted) = self.name.as_deref().filter(|name| !name.is_empty()) else { return Ok(None) };
         if is_true(self.use_regex.as_deref()) {
             let pattern = RegexBuilder::new(wanted).case_insensitive(true).build();
             let pattern = pattern.map_err(|_| Refusal::bad_request("Pagination parameters are invalid"))?;
-            objects.retain(|object| pattern.is_match(name_of(object)));
-        } else {
-            let wanted = wanted.to_lowercase();
-            objects.retain(|object| name_of(object).to_lowercase().contains(&wanted));
+            return Ok(Some(Box::new(move |name| pattern.is_match(name))));
         }
-        Ok(())
+        let wanted = wanted.to_lowercase();
+        Ok(Some(Box::new(move |name| name.to_lowercase().contains(&wanted))))
     }
 
     fn cut_all(&self, objects: Vec<Value>) -> Value {
@@ -133,6 +216,22 @@ impl Listing {
     }
 }
 
+/// From seconds; nothing where they are no numbers.
+fn history(age: &Option<String>, step: &Option<String>) -> Option<(u64, u64)> {
+    let ms = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok().map(|seconds| u64::from(seconds) * 1000);
+    Some((ms(age)?, ms(step)?))
+}
+
+/// Where a page begins in a list of that length.
+fn first_of(page: usize, page_size: usize, length: usize) -> Result<usize, Refusal> {
+    let from = (page - 1).saturating_mul(page_size);
+    if from > length {
+        let reason = format!("Page out of range, page: {page} page size: {page_size}, len: {length}");
+        return Err(Refusal::bad("page_out_of_range", reason));
+    }
+    Ok(from)
+}
+
 fn is_true(value: Option<&str>) -> bool {
     value == Some("true")
 }
@@ -142,7 +241,7 @@ fn name_of(object: &Value) -> &str {
 }
 
 /// The fields of an object, and of objects within, that are columns.
-fn cut<C: AsRef<[S]>, S: AsRef<str>>(value: Value, columns: &[C]) -> Value {
+pub(super) fn cut<C: AsRef<[S]>, S: AsRef<str>>(value: Value, columns: &[C]) -> Value {
     match value {
         Value::Array(list) => list.into_iter().map(|item| cut(item, columns)).collect(),
         Value::Object(object) => {

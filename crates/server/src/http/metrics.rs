@@ -1,45 +1,161 @@
-//! Prometheus metrics: `/metrics` sums up the node, `/metrics/per-object` lists queues and connections too.
+//! Prometheus metrics: `/metrics` sums up the node, `/metrics/per-object` lists queues, connections and channels, and
+//! `/metrics/detailed` those families of their numbers that are asked for.
 //!
-//! Names and labels are those of RabbitMQ's plugin, so that its dashboards work. A number that we do not have is left
-//! out. These listeners ask for no login: they are bound to loopback addresses by default.
+//! Names and labels are those of RabbitMQ's plugin, so that its dashboards work; names of our own begin with `leveret_`.
+//! A number that we do not have is left out. These listeners ask for no login: they are bound to loopback addresses by
+//! default.
+
+mod families;
+mod page;
 
 use super::refusal::Refusal;
 use super::samples::{Totals, totals};
-use super::{Api, Shared, overview};
+use super::{Api, Shared, cluster, overview};
+use crate::disk_times::SyncTimes;
 use crate::footprint;
 use axum::Router;
-use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Query, State};
 use axum::routing::get;
 use broker::connection::COMPATIBLE_VERSION;
 use broker::inspect::{ConnectionView, QueueView};
-use std::fmt::{Display, Write as _};
-use std::sync::Arc;
+use families::{Family, Metric, seconds};
+use page::{IntoNumber, Labels, Page};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) fn router(api: &Arc<Api>) -> Router {
     Router::new()
         .route("/metrics", get(aggregated))
         .route("/metrics/per-object", get(per_object))
+        .route("/metrics/detailed", get(detailed))
+        .route("/metrics/memory-breakdown", get(memory_breakdown))
         .fallback(async || Refusal::no_object())
         .with_state(Arc::clone(api))
 }
 
-async fn aggregated(State(api): Shared) -> Result<Response, Refusal> {
+async fn aggregated(State(api): Shared) -> Result<Page, Refusal> {
     let look = Look::take(&api).await?;
     let mut page = Page::default();
-    look.write_node(&api, "/metrics", &mut page);
+    write_identity(&api, "/metrics", &mut page);
+    look.write_node(&api, "rabbitmq_", &mut page);
+    look.write_churn("rabbitmq_", &mut page);
+    look.write_global(&api, &mut page);
     look.write_sums(&mut page);
-    Ok(page.into_response())
+    look.write_ours(&api, &mut page);
+    Ok(page)
 }
 
-async fn per_object(State(api): Shared) -> Result<Response, Refusal> {
+async fn per_object(State(api): Shared) -> Result<Page, Refusal> {
     let look = Look::take(&api).await?;
     let mut page = Page::default();
-    look.write_node(&api, "/metrics/per-object", &mut page);
-    look.write_queues(&mut page);
-    look.write_connections(&mut page);
-    Ok(page.into_response())
+    write_identity(&api, "/metrics/per-object", &mut page);
+    look.write_node(&api, "rabbitmq_", &mut page);
+    look.write_churn("rabbitmq_", &mut page);
+    look.write_global(&api, &mut page);
+    look.write_objects("rabbitmq_", &|_| true, &|_| true, &mut page);
+    look.write_ours(&api, &mut page);
+    Ok(page)
+}
+
+/// `?family=F&vhost=V`, both as often as wanted; without a vhost of all of them.
+async fn detailed(State(api): Shared, Query(query): Query<Vec<(String, String)>>) -> Result<Page, Refusal> {
+    let given = |name: &str| -> Vec<&str> {
+        query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+    };
+    let (families, vhosts) = (given("family"), given("vhost"));
+    let has = |family: &str| families.contains(&family);
+    let shows = |vhost: &str| vhosts.is_empty() || vhosts.contains(&vhost);
+    let look = Look::take(&api).await?;
+    let mut page = Page::default();
+    write_identity(&api, "/metrics/detailed", &mut page);
+    look.write_objects("rabbitmq_detailed_", &has, &shows, &mut page);
+    if has("connection_churn_metrics") {
+        look.write_churn("rabbitmq_detailed_", &mut page);
+    }
+    if has("node_coarse_metrics") || has("node_metrics") {
+        look.write_node(&api, "rabbitmq_detailed_", &mut page);
+    }
+    if has("auth_attempt_metrics") {
+        let (succeeded, failed) = api.attempts.counted();
+        for (name, help, number) in [
+            ("auth_attempts_total", "Logins tried over HTTP", succeeded + failed),
+            ("auth_attempts_succeeded_total", "Logins over HTTP that succeeded", succeeded),
+            ("auth_attempts_failed_total", "Logins over HTTP that failed", failed),
+        ] {
+            page.put_one((&format!("rabbitmq_detailed_{name}"), "counter", help), number);
+        }
+    }
+    write_topology(&api, &has, &shows, &mut page);
+    Ok(page)
+}
+
+async fn memory_breakdown(State(api): Shared) -> Result<Page, Refusal> {
+    let mut page = Page::default();
+    write_identity(&api, "/metrics/memory-breakdown", &mut page);
+    let breakdown = cluster::breakdown(&api).await?;
+    for (part, bytes) in breakdown.as_object().into_iter().flatten() {
+        if let Some(bytes) = bytes.as_u64() {
+            page.put_one((&format!("rabbitmq_memory_{part}_bytes"), "gauge", "Memory by purpose"), bytes);
+        }
+    }
+    Ok(page)
+}
+
+fn write_identity(api: &Api, endpoint: &str, page: &mut Page) {
+    let cluster = api.cluster_name();
+    let identity = Labels::new([
+        ("rabbitmq_node", api.node.as_str()),
+        ("rabbitmq_cluster", &cluster),
+        ("rabbitmq_cluster_permanent_id", &api.node),
+        ("rabbitmq_endpoint", endpoint),
+    ]);
+    let head = ("rabbitmq_identity_info", "untyped", "The node, and the endpoint that is read");
+    page.put(head, [(&identity, 1.0)]);
+    let build = Labels::new([
+        ("rabbitmq_version", COMPATIBLE_VERSION),
+        ("prometheus_plugin_version", COMPATIBLE_VERSION),
+        ("prometheus_client_version", overview::VERSION),
+        ("erlang_version", overview::NO_ERLANG),
+        ("product_name", overview::PRODUCT),
+        ("product_version", overview::VERSION),
+    ]);
+    page.put(("rabbitmq_build_info", "untyped", "What runs"), [(&build, 1.0)]);
+}
+
+/// What is the same for the whole cluster: vhosts, exchanges and their bindings.
+fn write_topology(api: &Api, has: &dyn Fn(&str) -> bool, shows: &dyn Fn(&str) -> bool, page: &mut Page) {
+    let topology = api.board.topology();
+    if has("vhost_status") {
+        let vhosts: Vec<_> = topology.vhosts().map(|(_, name)| &**name).filter(|name| shows(name)).collect();
+        let labels: Vec<_> = vhosts.into_iter().map(|name| Labels::new([("vhost", name)])).collect();
+        let head = ("rabbitmq_cluster_vhost_status", "gauge", "Whether a given vhost is running");
+        page.put(head, labels.iter().map(|labels| (labels, 1.0)));
+    }
+    if !has("exchange_bindings") && !has("exchange_names") {
+        return;
+    }
+    let mut bound: BTreeMap<_, u64> = BTreeMap::new();
+    for binding in topology.bindings() {
+        *bound.entry((binding.vhost, binding.source.to_owned())).or_default() += 1;
+    }
+    let exchanges: Vec<_> = topology
+        .exchanges()
+        .filter(|exchange| shows(topology.vhost_name(exchange.vhost)))
+        .map(|exchange| {
+            let vhost = topology.vhost_name(exchange.vhost);
+            let labels = [("vhost", &**vhost), ("exchange", &*exchange.name), ("type", exchange.type_name())];
+            let count = bound.get(&(exchange.vhost, exchange.name.to_string())).copied().unwrap_or_default();
+            (Labels::new(labels), count)
+        })
+        .collect();
+    if has("exchange_bindings") {
+        let head = ("rabbitmq_cluster_exchange_bindings", "gauge", "Number of bindings for an exchange");
+        page.put(head, exchanges.iter().map(|(labels, count)| (labels, count.number())));
+    }
+    if has("exchange_names") {
+        let head = ("rabbitmq_cluster_exchange_name", "gauge", "Enumerates exchanges without any additional info");
+        page.put(head, exchanges.iter().map(|(labels, _)| (labels, 1.0)));
+    }
 }
 
 /// Everything at one moment.
@@ -58,28 +174,12 @@ impl Look {
         Ok(Self { queues, connections, totals })
     }
 
-    fn write_node(&self, api: &Api, endpoint: &str, page: &mut Page) {
-        let identity = [
-            ("rabbitmq_node", api.node.as_str()),
-            ("rabbitmq_cluster", &api.node),
-            ("rabbitmq_cluster_permanent_id", &api.node),
-            ("rabbitmq_endpoint", endpoint),
-        ];
-        page.family("rabbitmq_identity_info", "untyped", "The node, and the endpoint that is read").add(&identity, 1);
-        let build = [
-            ("rabbitmq_version", COMPATIBLE_VERSION),
-            ("prometheus_plugin_version", COMPATIBLE_VERSION),
-            ("prometheus_client_version", overview::VERSION),
-            ("erlang_version", overview::NO_ERLANG),
-            ("product_name", overview::PRODUCT),
-            ("product_version", overview::VERSION),
-        ];
-        page.family("rabbitmq_build_info", "untyped", "What runs").add(&build, 1);
-        let uptime_s = api.board.clock().uptime_ms() / 1000;
-        page.gauge("rabbitmq_erlang_uptime_seconds", "How long the node runs").add(&[], uptime_s);
-        let data_dir = &api.board.config().data_dir;
+    fn write_node(&self, api: &Api, prefix: &str, page: &mut Page) {
+        let config = api.board.config();
+        let data_dir = &config.data_dir;
         let alarms = api.board.alarms().view();
         for (name, help, number) in [
+            ("erlang_uptime_seconds", "How long the node runs", Some(api.board.clock().uptime_ms() / 1000)),
             ("process_open_fds", "Open file descriptors", footprint::open_files()),
             ("process_max_fds", "Open file descriptors limit", footprint::files_max()),
             ("process_resident_memory_bytes", "Memory used in bytes", footprint::resident_bytes()),
@@ -92,15 +192,18 @@ impl Look {
             ),
         ] {
             if let Some(number) = number {
-                page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
+                page.put_one((&format!("{prefix}{name}"), "gauge", help), number);
             }
         }
         for (name, help, is_on) in [
             ("memory_used_watermark", "is 1 if VM memory watermark alarm is in effect", alarms.shortage.memory),
             ("free_disk_space_watermark", "is 1 if free disk space watermark alarm is in effect", alarms.shortage.disk),
         ] {
-            page.family(&format!("rabbitmq_alarms_{name}"), "untyped", help).add(&[], u8::from(is_on));
+            page.put_one((&format!("{prefix}alarms_{name}"), "untyped", help), is_on);
         }
+    }
+
+    fn write_churn(&self, prefix: &str, page: &mut Page) {
         let (totals, churn) = (&self.totals, self.totals.churn);
         for (name, help, number) in [
             ("connections_opened_total", "Connections opened", churn.opened),
@@ -111,18 +214,26 @@ impl Look {
             ("queues_created_total", "Queues created", churn.queues_created),
             ("queues_deleted_total", "Queues deleted", churn.queues_deleted),
         ] {
-            page.counter(&format!("rabbitmq_{name}"), help).add(&[], number);
+            page.put_one((&format!("{prefix}{name}"), "counter", help), number);
         }
-        self.write_global(page);
     }
 
     /// Counters of all that ever happened, by protocol.
-    fn write_global(&self, page: &mut Page) {
-        const PROTOCOL: [(&str, &str); 1] = [("protocol", "amqp091")];
+    fn write_global(&self, api: &Api, page: &mut Page) {
+        let protocol = Labels::new([("protocol", "amqp091")]);
         let counted = self.totals.channels;
         let delivered = counted.deliver + counted.deliver_no_ack + counted.get + counted.get_no_ack;
+        let unroutable = counted.drop_unroutable + counted.return_unroutable;
+        let channels = || self.connections.iter().flat_map(|connection| &connection.channels);
+        let to_confirm = channels().map(|channel| channel.unconfirmed).sum::<u64>();
         for (name, help, number) in [
             ("received", "Messages received from clients", counted.publish),
+            (
+                "received_confirm",
+                "Messages received to be confirmed, and confirmed since",
+                counted.confirm + to_confirm,
+            ),
+            ("routed", "Messages that queues took", counted.publish.saturating_sub(unroutable)),
             ("confirmed", "Messages confirmed to publishers", counted.confirm),
             ("unroutable_dropped", "Messages dropped as no queue took them", counted.drop_unroutable),
             ("unroutable_returned", "Messages returned as no queue took them", counted.return_unroutable),
@@ -135,13 +246,19 @@ impl Look {
             ("acknowledged", "Messages acknowledged", counted.ack),
             ("get_empty", "Polls of an empty queue", counted.get_empty),
         ] {
-            page.counter(&format!("rabbitmq_global_messages_{name}_total"), help).add(&PROTOCOL, number);
+            let name = format!("rabbitmq_global_messages_{name}_total");
+            page.put((&name, "counter", help), [(&protocol, number.number())]);
         }
-        let unroutable = counted.drop_unroutable + counted.return_unroutable;
-        let routed = counted.publish.saturating_sub(unroutable);
-        page.counter("rabbitmq_global_messages_routed_total", "Messages that queues took").add(&PROTOCOL, routed);
+        let publishers = channels().filter(|channel| channel.counters.publish > 0).count();
         let consumers: usize = self.queues.iter().map(|queue| queue.consumers.len()).sum();
-        page.gauge("rabbitmq_global_consumers", "Consumers").add(&PROTOCOL, consumers);
+        page.put(("rabbitmq_global_publishers", "gauge", "Channels that publish"), [(&protocol, publishers.number())]);
+        page.put(("rabbitmq_global_consumers", "gauge", "Consumers"), [(&protocol, consumers.number())]);
+        let dead = api.dead_letters.of(&self.queues);
+        for (at, (reason, help)) in DEAD_LETTERS.iter().enumerate() {
+            let name = format!("rabbitmq_global_messages_dead_lettered_{reason}_total");
+            let counted: Vec<_> = dead.iter().map(|(labels, counted)| (labels, counted[at].number())).collect();
+            page.put((&name, "counter", help), counted);
+        }
     }
 
     fn write_sums(&self, page: &mut Page) {
@@ -162,126 +279,148 @@ impl Look {
             ("queue_messages_ready_bytes", "Size in bytes of ready messages", sum(|queue| queue.ready_bytes)),
             ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", sum(|queue| queue.unacked_bytes)),
             ("queue_messages_delayed_bytes", "Size in bytes of messages not due yet", sum(|queue| queue.delayed_bytes)),
+            ("queue_process_memory_bytes", "Memory in bytes used by queues", sum(|queue| queue.memory)),
         ] {
-            page.gauge(&format!("rabbitmq_{name}"), help).add(&[], number);
+            page.put_one((&format!("rabbitmq_{name}"), "gauge", help), number);
+        }
+        let oldest = |of: fn(&QueueView) -> Option<u64>| seconds(self.queues.iter().filter_map(of).max());
+        let none = Labels::default();
+        let head = ("leveret_oldest_ready_age_seconds", "gauge", "How long ago the oldest ready message of all came");
+        page.put(head, [(&none, oldest(|queue| queue.oldest_ready_ms))]);
+        let head = ("leveret_oldest_unacked_age_seconds", "gauge", "How long the oldest unacked message is so");
+        page.put(head, [(&none, oldest(|queue| queue.oldest_unacked_ms))]);
+        let head = ("leveret_late_leases", "gauge", "Deliveries unacked for longer than half their timeout");
+        page.put_one(head, sum(|queue| queue.late_leases));
+        let paused = self.queues.iter().filter(|queue| queue.is_paused).count();
+        page.put_one(("leveret_queues_paused", "gauge", "Queues that an operator paused"), paused);
+    }
+
+    /// What RabbitMQ has no name for: the log, and the disk below it.
+    fn write_ours(&self, api: &Api, page: &mut Page) {
+        let logs: Vec<_> = (0..)
+            .zip(api.board.logs())
+            .map(|(shard, log): (u16, _)| (Labels::new([("shard", shard.to_string().as_str())]), log.view()))
+            .collect();
+        let head = ("leveret_log_bytes", "gauge", "Size of a shard's log");
+        page.put(head, logs.iter().map(|(labels, (bytes, _))| (labels, bytes.number())));
+        let head = ("leveret_log_live_bytes", "gauge", "About how much of a shard's log lives");
+        page.put(head, logs.iter().map(|(labels, (_, live))| (labels, live.number())));
+        let (cumulated, sum_us) = api.board.sync_times().cumulated();
+        let name = "leveret_log_sync_seconds";
+        if let Some(mut family) =
+            page.begin(name, "histogram", "How long the disk took to make what was written durable")
+        {
+            let bounds = SyncTimes::BOUNDS_US.iter().map(|us| (us.number() / 1e6).to_string());
+            for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&cumulated) {
+                family.add("_bucket", &Labels::new([("le", bound.as_str())]), count);
+            }
+            family.add("_sum", &Labels::default(), sum_us.number() / 1e6);
+            family.add("_count", &Labels::default(), cumulated.last().copied().unwrap_or_default());
         }
     }
 
-    fn write_queues(&self, page: &mut Page) {
-        let gauges: [Metric<QueueView>; 11] = [
-            ("queue_messages_ready", "Messages ready to be delivered", |queue| queue.ready),
-            ("queue_messages_unacked", "Messages delivered and not acknowledged", |queue| queue.unacked),
-            ("queue_messages_delayed", "Messages that are not due yet", |queue| queue.delayed),
-            ("queue_messages", "Messages ready, unacknowledged and delayed", QueueView::messages),
-            ("queue_messages_persistent", "Persistent messages", |queue| queue.persistent),
-            ("queue_messages_bytes", "Size in bytes of all messages", QueueView::bytes),
-            ("queue_messages_ready_bytes", "Size in bytes of ready messages", |queue| queue.ready_bytes),
-            ("queue_messages_unacked_bytes", "Size in bytes of unacked messages", |queue| queue.unacked_bytes),
-            ("queue_messages_delayed_bytes", "Size in bytes of messages not due yet", |queue| queue.delayed_bytes),
-            ("queue_consumers", "Consumers on a queue", |queue| queue.consumers.len() as u64),
-            ("queue_process_memory_bytes", "Memory in bytes used by the queue", |queue| queue.memory),
-        ];
-        let counters: [Metric<QueueView>; 13] = [
-            ("queue_messages_published_total", "Messages published to a queue", |queue| queue.counters.publish),
-            ("queue_messages_delivered_ack_total", "Messages delivered, to be acknowledged", |queue| {
-                queue.counters.deliver
-            }),
-            ("queue_messages_delivered_total", "Messages delivered, acknowledged at once", |queue| {
-                queue.counters.deliver_no_ack
-            }),
-            ("queue_get_ack_total", "Messages polled, to be acknowledged", |queue| queue.counters.get),
-            ("queue_get_total", "Messages polled, acknowledged at once", |queue| queue.counters.get_no_ack),
-            ("queue_get_empty_total", "Polls of an empty queue", |queue| queue.counters.get_empty),
-            ("queue_messages_redelivered_total", "Messages delivered again", |queue| queue.counters.redeliver),
-            ("queue_messages_acked_total", "Messages acknowledged", |queue| queue.counters.ack),
-            // Ours: RabbitMQ counts these for the node only.
-            ("queue_messages_expired_total", "Messages that expired", |queue| queue.counters.expired),
-            ("queue_messages_rejected_total", "Messages that consumers rejected", |queue| queue.counters.rejected),
-            ("queue_messages_maxlen_total", "Messages that a full queue dropped", |queue| queue.counters.maxlen),
-            ("queue_messages_delivery_limit_total", "Messages that failed too often", |queue| {
-                queue.counters.delivery_limit
-            }),
-            ("queue_messages_deduplicated_total", "Messages not taken as duplicates", |queue| {
-                queue.counters.deduplicated
-            }),
-        ];
-        for (kind, families) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
-            for (name, help, of) in families {
-                let mut family = page.family(&format!("rabbitmq_{name}"), kind, help);
-                for queue in &self.queues {
-                    let labels = [("vhost", &*queue.spec.vhost_name), ("queue", &*queue.spec.name)];
-                    family.add(&labels, of(queue));
-                }
-            }
+    /// The numbers of queues, connections and channels in these vhosts, of these families.
+    fn write_objects(&self, prefix: &str, has: &dyn Fn(&str) -> bool, shows: &dyn Fn(&str) -> bool, page: &mut Page) {
+        let queues: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|queue| shows(&queue.spec.vhost_name))
+            .map(|queue| (Labels::new([("vhost", &*queue.spec.vhost_name), ("queue", &*queue.spec.name)]), queue))
+            .collect();
+        write_families(prefix, families::QUEUES, has, &queues, page);
+        if has("leveret_queue_metrics") {
+            write_family("leveret_", families::OUR_QUEUES, &queues, page);
         }
-    }
-
-    fn write_connections(&self, page: &mut Page) {
-        let gauges: [Metric<ConnectionView>; 2] = [
-            ("connection_channels", "Channels of a connection", |connection| connection.channels.len() as u64),
-            ("connection_pending_bytes", "Bytes that wait to be sent", |connection| connection.unsent_bytes),
-        ];
-        let counters: [Metric<ConnectionView>; 2] = [
-            ("connection_incoming_bytes_total", "Bytes received", |connection| connection.received_bytes),
-            ("connection_outgoing_bytes_total", "Bytes sent", |connection| connection.sent_bytes),
-        ];
-        for (kind, families) in [("gauge", gauges), ("counter", counters)] {
-            for (name, help, of) in families {
-                let mut family = page.family(&format!("rabbitmq_{name}"), kind, help);
-                for connection in &self.connections {
-                    family.add(&[("connection", &*connection.name), ("vhost", &connection.vhost)], of(connection));
-                }
-            }
-        }
+        let connections = || self.connections.iter().filter(|connection| shows(&connection.vhost));
+        let labelled: Vec<_> = connections()
+            .map(|one| (Labels::new([("connection", one.name.as_str()), ("vhost", &one.vhost)]), one))
+            .collect();
+        write_families(prefix, families::CONNECTIONS, has, &labelled, page);
+        let channels: Vec<_> = connections()
+            .flat_map(|connection| connection.channels.iter().map(move |channel| (connection, channel)))
+            .map(|(connection, channel)| {
+                let name = super::consumers::channel_name(&connection.name, channel.number.0);
+                (Labels::new([("channel", name.as_str()), ("vhost", &connection.vhost)]), channel)
+            })
+            .collect();
+        write_families(prefix, families::CHANNELS, has, &channels, page);
     }
 }
 
-/// A number of each `T`: its name after `rabbitmq_`, what it says, and how to get it.
-type Metric<T> = (&'static str, &'static str, fn(&T) -> u64);
+fn write_families<T>(
+    prefix: &str,
+    families: &[Family<T>],
+    has: &dyn Fn(&str) -> bool,
+    objects: &[(Labels, &T)],
+    page: &mut Page,
+) {
+    for (_, metrics) in families.iter().filter(|(family, _)| has(family)) {
+        write_family(prefix, metrics, objects, page);
+    }
+}
 
-/// A page in Prometheus's text format.
+fn write_family<T>(prefix: &str, metrics: &[Metric<T>], objects: &[(Labels, &T)], page: &mut Page) {
+    for (name, kind, help, of) in metrics {
+        let numbers = objects.iter().map(|(labels, object)| (labels, of(object)));
+        page.put((&format!("{prefix}{name}"), kind, help), numbers);
+    }
+}
+
+/// Why messages die, by RabbitMQ's names.
+const DEAD_LETTERS: [(&str, &str); 4] = [
+    ("expired", "Messages dropped or dead-lettered because they expired"),
+    ("rejected", "Messages dropped or dead-lettered because a consumer rejected them"),
+    ("maxlen", "Messages dropped or dead-lettered because the queue was full"),
+    ("delivery_limit", "Messages dropped or dead-lettered because they failed too often"),
+];
+
+/// Messages that died, as counters that never fall: a queue that is deleted takes its counters with it, but not what
+/// was seen of them.
 #[derive(Debug, Default)]
-struct Page(String);
+pub(super) struct DeadLetters(Mutex<BTreeMap<[&'static str; 2], [Seen; 4]>>);
 
-/// The numbers of one name.
-#[derive(Debug)]
-struct Family<'a> {
-    page: &'a mut String,
-    name: String,
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// What the queues' counters were when they were last looked at, together.
+    last: u64,
+    total: u64,
 }
 
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, "gauge", help)
-    }
-
-    fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, "counter", help)
-    }
-
-    /// Begins a name, which must be a new one.
-    fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
-        let _infallible = write!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}\n");
-        Family { page: &mut self.0, name: name.to_owned() }
+impl Seen {
+    fn see(&mut self, now: u64) -> u64 {
+        self.total += now.saturating_sub(self.last);
+        self.last = now;
+        self.total
     }
 }
 
-impl Family<'_> {
-    fn add(&mut self, labels: &[(&str, &str)], number: impl Display) {
-        self.page.push_str(&self.name);
-        for (at, (name, value)) in labels.iter().enumerate() {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let open = if at == 0 { '{' } else { ',' };
-            let _infallible = write!(self.page, "{open}{name}=\"{value}\"");
+impl DeadLetters {
+    /// By type of queue and strategy: how many died of each of [`DEAD_LETTERS`].
+    fn of(&self, queues: &[QueueView]) -> Vec<(Labels, [u64; 4])> {
+        let mut now: BTreeMap<_, [u64; 4]> = BTreeMap::new();
+        for queue in queues {
+            let settings = &queue.spec.settings;
+            let queue_type = settings.kind.module();
+            let strategy = if settings.dead_letter_exchange.is_some() { "at_least_once" } else { "disabled" };
+            let counters = &queue.counters;
+            let counted = [counters.expired, counters.rejected, counters.maxlen, counters.delivery_limit];
+            let sums = now.entry([queue_type, strategy]).or_default();
+            sums.iter_mut().zip(counted).for_each(|(sum, count)| *sum += count);
         }
-        let close = if labels.is_empty() { "" } else { "}" };
-        let _infallible = writeln!(self.page, "{close} {number}");
-    }
-}
-
-impl IntoResponse for Page {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.0).into_response()
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in now.keys() {
+            seen.entry(*key).or_default();
+        }
+        let seen = seen.iter_mut().map(|(key, seen)| {
+            let now = now.get(key).copied().unwrap_or_default();
+            let mut totals = [0; 4];
+            for (total, (seen, now)) in totals.iter_mut().zip(seen.iter_mut().zip(now)) {
+                *total = seen.see(now);
+            }
+            let [queue_type, strategy] = *key;
+            (Labels::new([("queue_type", queue_type), ("dead_letter_strategy", strategy)]), totals)
+        });
+        seen.collect()
     }
 }
 
@@ -290,9 +429,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_escaped() {
-        let mut page = Page::default();
-        page.gauge("x", "An x").add(&[("queue", "a\"b\\c\nd"), ("vhost", "/")], 1);
-        assert_eq!(page.0, "# TYPE x gauge\n# HELP x An x\nx{queue=\"a\\\"b\\\\c\\nd\",vhost=\"/\"} 1\n");
+    fn counters_do_not_fall_when_a_queue_goes() {
+        let mut seen = Seen::default();
+        assert_eq!([5, 7, 2, 3].map(|now| seen.see(now)), [5, 7, 7, 8]);
     }
 }

@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// `GET /api/nodes`
@@ -54,6 +55,26 @@ pub(super) async fn limit(
         api.board.set_disk_free_limit(bytes);
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/nodes/NAME/reload`, which RabbitMQ does not have: reads the configuration anew and answers which keys
+/// changed and which take a restart, or 400 with what is wrong; then nothing has changed.
+pub(super) async fn reload(
+    State(api): Shared,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, Refusal> {
+    if !caller.user.has_tag("administrator") {
+        return Err(Refusal::not_authorised("Not administrator user"));
+    }
+    if name != api.node {
+        return Err(Refusal::no_object());
+    }
+    let board = Arc::clone(&api.board);
+    let reloaded = tokio::task::spawn_blocking(move || board.reload()).await;
+    let reloaded = reloaded.map_err(|_| Refusal::bad_request("the server stops"))?;
+    let reloaded = reloaded.map_err(|why| Refusal::bad_request(why.to_string()))?;
+    Ok(Json(json!({"changed": reloaded.changed, "restart": reloaded.restart, "warnings": reloaded.warnings})))
 }
 
 fn memory_limit(value: &Value) -> Result<MemoryLimit, Refusal> {
@@ -126,10 +147,7 @@ fn describe(api: &Api) -> Value {
             "description": overview::PRODUCT,
             "version": overview::VERSION,
         }],
-        "auth_mechanisms": [
-            {"name": "PLAIN", "description": "SASL PLAIN authentication mechanism", "enabled": true},
-            {"name": "AMQPLAIN", "description": "AMQPLAIN authentication mechanism", "enabled": true},
-        ],
+        "auth_mechanisms": config.mechanisms().split(' ').map(mechanism).collect::<Vec<_>>(),
         "exchange_types": overview::exchange_types(),
         "contexts": overview::contexts(api),
         "config_files": [],
@@ -149,6 +167,15 @@ fn describe(api: &Api) -> Value {
     put(&mut object, "sockets_total", Some(files_max));
     put(&mut object, "disk_free", footprint::disk_free_bytes(&config.data_dir));
     object.into()
+}
+
+fn mechanism(name: &str) -> Value {
+    let description = match name {
+        "EXTERNAL" => "SASL EXTERNAL authentication mechanism",
+        "PLAIN" => "SASL PLAIN authentication mechanism",
+        _ => "AMQPLAIN authentication mechanism",
+    };
+    json!({"name": name, "description": description, "enabled": true})
 }
 
 fn put(object: &mut Map<String, Value>, name: &str, number: Option<u64>) {

@@ -1,8 +1,9 @@
 //! `/api/overview` and what else describes the whole server.
 
 use super::listing::Listing;
+use super::message_stats::Named;
 use super::refusal::Refusal;
-use super::samples::totals;
+use super::samples::{Totals, totals};
 use super::{Api, Shared, message_stats};
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +16,8 @@ use std::net::SocketAddr;
 pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
     let queues = api.board.inspect_queues().await?;
     let connections = api.board.inspect_connections().await;
-    let past = api.samples.past(api.board.clock().now().ms);
+    let moment = api.board.clock().now();
+    let past = api.samples.past(moment.ms);
     let (now, then) = (totals(&api, &queues, &connections), past.totals());
 
     let mut churn = Map::new();
@@ -28,6 +30,17 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
     message_stats::put(&mut queue_totals, "messages_unacknowledged", now.unacked, then.unacked, &past);
     message_stats::put(&mut queue_totals, "messages_delayed", now.delayed, then.delayed, &past);
     let (counted, counted_then) = (message_stats::of_channel(&now.channels), message_stats::of_channel(&then.channels));
+    let mut stats = message_stats::object(&counted, &counted_then, &past);
+    let history_of = |(age_ms, step_ms): (u64, u64), named: fn(&Totals) -> Named| -> Vec<_> {
+        let history = api.samples.history(moment.ms, age_ms, step_ms);
+        history.iter().map(|(at, totals)| (*at, named(totals))).collect()
+    };
+    if let (Some(asked), Value::Object(stats)) = (listing.message_rates(), &mut stats) {
+        message_stats::put_history(stats, &history_of(asked, |totals| message_stats::of_channel(&totals.channels)));
+    }
+    if let Some(asked) = listing.lengths() {
+        message_stats::put_history(&mut queue_totals, &history_of(asked, Totals::lengths));
+    }
 
     let overview = json!({
         "management_version": COMPATIBLE_VERSION,
@@ -35,7 +48,7 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
         "product_name": PRODUCT,
         "product_version": VERSION,
         "rabbitmq_version": COMPATIBLE_VERSION,
-        "cluster_name": api.node,
+        "cluster_name": api.cluster_name(),
         "cluster_tags": {},
         "node_tags": {},
         // Tools refuse the document without these strings.
@@ -45,7 +58,7 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
         "disable_stats": listing.disables_stats(),
         "enable_queue_totals": listing.enables_queue_totals(),
         "exchange_types": exchange_types(),
-        "message_stats": message_stats::object(&counted, &counted_then, &past),
+        "message_stats": stats,
         "churn_rates": churn,
         "queue_totals": queue_totals,
         "object_totals": {
@@ -69,11 +82,6 @@ pub(super) async fn version() -> Json<Value> {
     Json(VERSION.into())
 }
 
-/// `GET /api/cluster-name`
-pub(super) async fn cluster_name(State(api): Shared) -> Json<Value> {
-    Json(json!({"name": api.node}))
-}
-
 pub(super) fn exchange_types() -> Value {
     let describe = |kind: &ExchangeKind| {
         let description = match kind {
@@ -94,7 +102,13 @@ pub(super) fn exchange_types() -> Value {
 /// Every address that is listened on, by RabbitMQ's name of its protocol.
 pub(super) fn services(api: &Api) -> impl Iterator<Item = (&'static str, SocketAddr)> {
     let addresses = api.board.addresses();
-    let all = [("amqp", &addresses.amqp), ("http", &addresses.http), ("http/prometheus", &addresses.metrics)];
+    let all = [
+        ("amqp", &addresses.amqp),
+        ("amqp/ssl", &addresses.amqps),
+        ("http", &addresses.http),
+        ("https", &addresses.https),
+        ("http/prometheus", &addresses.metrics),
+    ];
     all.into_iter().flat_map(|(protocol, list)| list.iter().map(move |address| (protocol, *address)))
 }
 

@@ -3,19 +3,19 @@
 use super::listing::Listing;
 use super::refusal::Refusal;
 use super::request::Document;
+use super::routes::{Routes, get};
 use super::users::change;
 use super::{Api, Shared};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use broker::identity::{IdentityAsk, Parameter};
 use broker::topology::Topology;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/parameters", get(list))
         .route("/parameters/{component}", get(list_of))
         .route("/parameters/{component}/{vhost}", get(list_in))

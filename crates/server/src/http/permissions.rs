@@ -3,12 +3,12 @@
 use super::listing::Listing;
 use super::refusal::Refusal;
 use super::request::Document;
+use super::routes::{self as table, Routes, get};
 use super::users::change;
 use super::{Api, Shared};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use broker::command::VhostId;
 use broker::identity::{IdentityAsk, Permission, TopicPermission};
 use broker::policy::Pattern;
@@ -16,14 +16,14 @@ use broker::topology::Topology;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/permissions", get(list))
         .route("/permissions/{vhost}/{user}", get(show).put(set).delete(clear))
         .route("/vhosts/{vhost}/permissions", get(list_in))
         .route("/topic-permissions", get(list_topics))
         .route("/topic-permissions/{vhost}/{user}", get(show_topics).put(set_topic).delete(clear_topics))
-        .route("/topic-permissions/{vhost}/{user}/{exchange}", axum::routing::delete(clear_topic))
+        .route("/topic-permissions/{vhost}/{user}/{exchange}", table::delete(clear_topic))
         .route("/vhosts/{vhost}/topic-permissions", get(list_topics_in))
 }
 

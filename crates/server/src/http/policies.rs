@@ -3,11 +3,12 @@
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::routes::{Methods, get};
+use super::rows::Row;
 use super::{Api, Shared, values};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{MethodRouter, get};
 use broker::command::{CatalogAsk, Fault, Outcome, VhostId};
 use broker::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
 use broker::topology::Topology;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The resource of one kind: its path below `/api`, and what is there.
-pub(super) fn routes(kind: PolicyKind) -> [(String, MethodRouter<Arc<Api>>); 3] {
+pub(super) fn routes(kind: PolicyKind) -> [(String, Methods); 3] {
     let root = match kind {
         PolicyKind::User => "/policies",
         PolicyKind::Operator => "/operator-policies",
@@ -130,4 +131,12 @@ pub(super) fn add_to(object: &mut Map<String, Value>, applied: &Applied) {
     object.insert("policy".into(), name(&applied.user));
     object.insert("operator_policy".into(), name(&applied.operator));
     object.insert("effective_policy_definition".into(), values::table_to_json(&applied.definition()));
+}
+
+/// The same for a row of a long list.
+pub(super) fn add_to_row(row: &mut Row, applied: &Applied) {
+    let name = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.name.to_string());
+    row.put("policy", name(&applied.user));
+    row.put("operator_policy", name(&applied.operator));
+    row.put("effective_policy_definition", values::table_to_json(&applied.definition()));
 }

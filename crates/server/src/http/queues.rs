@@ -5,15 +5,17 @@ use super::consumers::{self, Connections};
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::rows::Row;
 use super::samples::{Past, queue_sample};
 use super::{Api, Shared, message_stats, policies, values};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::{Extension, Json};
 use broker::command::{CatalogAsk, Command, DeclareQueue, QueueSpec, VhostId};
 use broker::inspect::QueueView;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What is left out of a queue's description.
@@ -28,12 +30,12 @@ enum Detail {
 }
 
 /// `GET /api/queues`
-pub(super) async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list(State(api): Shared, listing: Listing) -> Result<Response, Refusal> {
     answer(&api, None, Detail::Usual, &listing).await
 }
 
 /// `GET /api/queues/detailed`
-pub(super) async fn list_detailed(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list_detailed(State(api): Shared, listing: Listing) -> Result<Response, Refusal> {
     answer(&api, None, Detail::Full, &listing).await
 }
 
@@ -42,12 +44,12 @@ pub(super) async fn list_in(
     State(api): Shared,
     Path(vhost): Path<String>,
     listing: Listing,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
     let vhost = api.vhost(&vhost)?;
     answer(&api, Some(vhost), Detail::Usual, &listing).await
 }
 
-async fn answer(api: &Api, vhost: Option<VhostId>, detail: Detail, listing: &Listing) -> Result<Json<Value>, Refusal> {
+async fn answer(api: &Api, vhost: Option<VhostId>, detail: Detail, listing: &Listing) -> Result<Response, Refusal> {
     let detail = match listing.disables_stats() {
         true => Detail::Declared { counts: listing.enables_queue_totals() },
         false => detail,
@@ -61,8 +63,10 @@ async fn answer(api: &Api, vhost: Option<VhostId>, detail: Detail, listing: &Lis
     };
     let connections = if needs_connections { Connections::look(api).await } else { Connections::default() };
     let past = api.samples.past(api.board.clock().now().ms);
-    let objects = queues.iter().map(|queue| describe(api, queue, detail, &connections, &past)).collect();
-    listing.all(objects, &["vhost", "name"])
+    queues
+        .sort_by(|one, other| (&one.spec.vhost_name, &one.spec.name).cmp(&(&other.spec.vhost_name, &other.spec.name)));
+    let row = |queue: &QueueView| describe(api, queue, detail, &connections, &past);
+    listing.rows(queues, |queue| &queue.spec.name, row)
 }
 
 /// `GET /api/queues/VHOST/NAME`
@@ -79,7 +83,7 @@ pub(super) async fn show(
     };
     let connections = Connections::look(&api).await;
     let past = api.samples.past(api.board.clock().now().ms);
-    Ok(listing.one(describe(&api, &queue, detail, &connections, &past)))
+    Ok(listing.one(describe(&api, &queue, detail, &connections, &past).into_value()))
 }
 
 /// `PUT /api/queues/VHOST/NAME`
@@ -153,6 +157,20 @@ pub(super) async fn purge(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `POST /api/queues/VHOST/NAME/actions`, `{"action": "sync"}`: what mirrored queues once needed. Nothing needs it here.
+pub(super) async fn act(
+    State(api): Shared,
+    Path((vhost, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<StatusCode, Refusal> {
+    find(&api, &vhost, &name)?;
+    document.require(&["action"])?;
+    match document.text("action")? {
+        "sync" | "cancel_sync" => Ok(StatusCode::NO_CONTENT),
+        other => Err(Refusal::bad_request(json!(["unknown", other]))),
+    }
+}
+
 /// The queue of a path.
 pub(super) fn find(api: &Api, vhost: &str, name: &str) -> Result<Arc<QueueSpec>, Refusal> {
     let topology = api.board.topology();
@@ -160,103 +178,98 @@ pub(super) fn find(api: &Api, vhost: &str, name: &str) -> Result<Arc<QueueSpec>,
     topology.queue(vhost, name).cloned().ok_or_else(Refusal::no_object)
 }
 
-fn describe(api: &Api, queue: &QueueView, detail: Detail, connections: &Connections, past: &Past) -> Value {
-    let mut object = declared(api, &queue.spec);
+fn describe(api: &Api, queue: &QueueView, detail: Detail, connections: &Connections, past: &Past) -> Row {
+    let mut row = declared(api, &queue.spec);
     if queue.is_paused {
-        object.insert("state".into(), "paused".into());
+        row.replace("state", "paused");
     }
     match detail {
         Detail::Declared { counts: false } => {}
         Detail::Declared { counts: true } => {
-            object.insert("messages".into(), queue.messages().into());
-            object.insert("messages_ready".into(), queue.ready.into());
-            object.insert("messages_unacknowledged".into(), queue.unacked.into());
-            object.insert("messages_delayed".into(), queue.delayed.into());
+            row.put("messages", queue.messages());
+            row.put("messages_ready", queue.ready);
+            row.put("messages_unacknowledged", queue.unacked);
+            row.put("messages_delayed", queue.delayed);
         }
-        Detail::Usual => add_statistics(&mut object, queue, connections, past),
+        Detail::Usual => add_statistics(&mut row, queue, connections, past),
         Detail::Full => {
-            add_statistics(&mut object, queue, connections, past);
+            add_statistics(&mut row, queue, connections, past);
             let details = queue.consumers.iter().map(|consumer| consumers::describe(api, queue, consumer, connections));
-            object.insert("consumer_details".into(), details.collect());
+            row.put("consumer_details", details.collect::<Value>());
             // Who publishes and who takes how much is not counted apart.
-            object.insert("incoming".into(), json!([]));
-            object.insert("deliveries".into(), json!([]));
+            row.put("incoming", json!([]));
+            row.put("deliveries", json!([]));
         }
     }
-    object.into()
+    row
 }
 
-fn declared(api: &Api, spec: &QueueSpec) -> Map<String, Value> {
-    let declared = json!({
-        "name": &*spec.name,
-        "vhost": &*spec.vhost_name,
-        "type": spec.settings.kind.name(),
-        "durable": spec.durable,
-        "auto_delete": spec.auto_delete,
-        "exclusive": spec.owner.is_some(),
-        "arguments": values::table_to_json(&spec.arguments),
-        "node": api.node,
-        "state": "running",
-        "pid": format!("<leveret.0.{}>", spec.queue.id.0),
-    });
-    let Value::Object(mut object) = declared else { return Map::new() };
-    policies::add_to(&mut object, &spec.policies);
+fn declared(api: &Api, spec: &QueueSpec) -> Row {
+    let mut row = Row::default();
+    row.put("name", spec.name.to_string());
+    row.put("vhost", spec.vhost_name.to_string());
+    row.put("type", spec.settings.kind.name());
+    row.put("durable", spec.durable);
+    row.put("auto_delete", spec.auto_delete);
+    row.put("exclusive", spec.owner.is_some());
+    row.put("arguments", values::table_to_json(&spec.arguments));
+    row.put("node", api.node.clone());
+    row.put("state", "running");
+    row.put("pid", format!("<leveret.0.{}>", spec.queue.id.0));
+    policies::add_to_row(&mut row, &spec.policies);
     if spec.settings.keeps_all() {
-        object.insert("leader".into(), api.node.as_str().into());
-        object.insert("members".into(), json!([api.node]));
-        object.insert("online".into(), json!([api.node]));
+        row.put("leader", api.node.clone());
+        row.put("members", json!([api.node]));
+        row.put("online", json!([api.node]));
     }
-    object
+    row
 }
 
-fn add_statistics(object: &mut Map<String, Value>, queue: &QueueView, connections: &Connections, past: &Past) {
+fn add_statistics(row: &mut Row, queue: &QueueView, connections: &Connections, past: &Past) {
     let then = past.queue(queue.spec.queue.id);
     let now = queue_sample(queue);
-    message_stats::put(object, "messages", now.messages(), then.messages(), past);
-    message_stats::put(object, "messages_ready", now.ready, then.ready, past);
-    message_stats::put(object, "messages_unacknowledged", now.unacked, then.unacked, past);
-    message_stats::put(object, "messages_delayed", now.delayed, then.delayed, past);
+    message_stats::put_in_row(row, "messages", now.messages(), then.messages(), past);
+    message_stats::put_in_row(row, "messages_ready", now.ready, then.ready, past);
+    message_stats::put_in_row(row, "messages_unacknowledged", now.unacked, then.unacked, past);
+    message_stats::put_in_row(row, "messages_delayed", now.delayed, then.delayed, past);
     let (counted, counted_then) = (message_stats::of_queue(&now.counters), message_stats::of_queue(&then.counters));
-    object.insert("message_stats".into(), message_stats::object(&counted, &counted_then, past));
+    row.put("message_stats", message_stats::row(&counted, &counted_then, past));
     let bytes = queue.bytes();
     let exclusive = exclusive_consumer(queue);
     let single_active = queue.consumers.iter().find(|consumer| queue.spec.settings.single_active && consumer.active);
     let owner = queue.spec.owner.and_then(|owner| connections.get(owner));
     let utilisation = queue.consumer_utilisation.map_or(json!(0), Value::from);
-    let statistics = json!({
-        "consumers": queue.consumers.len(),
-        "consumer_utilisation": utilisation,
-        "consumer_capacity": utilisation,
-        "exclusive_consumer_tag": exclusive.map(|consumer| &consumer.tag),
-        "exclusive_consumer_pid": exclusive.map(consumers::channel_pid),
-        "single_active_consumer_tag": single_active.map(|consumer| &consumer.tag),
-        "owner_pid": queue.spec.owner.map(consumers::connection_pid),
-        "memory": queue.memory,
-        // Every message is in memory until it is settled.
-        "messages_ram": queue.messages(),
-        "messages_ready_ram": queue.ready,
-        "messages_unacknowledged_ram": queue.unacked,
-        "messages_persistent": queue.persistent,
-        "message_bytes": bytes,
-        "message_bytes_ready": queue.ready_bytes,
-        "message_bytes_unacknowledged": queue.unacked_bytes,
-        "message_bytes_delayed": queue.delayed_bytes,
-        "message_bytes_ram": bytes,
-        "message_bytes_persistent": queue.persistent_bytes,
-        "messages_deduplicated": queue.counters.deduplicated,
-        "head_message_timestamp": queue.head_timestamp,
-        "oldest_unacked_age_ms": queue.oldest_unacked_ms,
-        "slave_nodes": [],
-    });
-    if let Value::Object(statistics) = statistics {
-        object.extend(statistics);
-    }
+    row.put("consumers", queue.consumers.len());
+    row.put("consumer_utilisation", utilisation.clone());
+    row.put("consumer_capacity", utilisation);
+    row.put("exclusive_consumer_tag", exclusive.map(|consumer| consumer.tag.clone()));
+    row.put("exclusive_consumer_pid", exclusive.map(consumers::channel_pid));
+    row.put("single_active_consumer_tag", single_active.map(|consumer| consumer.tag.clone()));
+    row.put("owner_pid", queue.spec.owner.map(consumers::connection_pid));
+    row.put("memory", queue.memory);
+    // Every message is in memory until it is settled.
+    row.put("messages_ram", queue.messages());
+    row.put("messages_ready_ram", queue.ready);
+    row.put("messages_unacknowledged_ram", queue.unacked);
+    row.put("messages_persistent", queue.persistent);
+    row.put("message_bytes", bytes);
+    row.put("message_bytes_ready", queue.ready_bytes);
+    row.put("message_bytes_unacknowledged", queue.unacked_bytes);
+    row.put("message_bytes_delayed", queue.delayed_bytes);
+    row.put("message_bytes_ram", bytes);
+    row.put("message_bytes_persistent", queue.persistent_bytes);
+    row.put("messages_deduplicated", queue.counters.deduplicated);
+    row.put("head_message_timestamp", queue.head_timestamp);
+    row.put("oldest_ready_age_ms", queue.oldest_ready_ms);
+    row.put("oldest_unacked_age_ms", queue.oldest_unacked_ms);
+    row.put("late_leases", queue.late_leases);
+    row.put("slave_nodes", json!([]));
     if let Some(idle_since) = queue.idle_since_unix_ms {
-        object.insert("idle_since".into(), values::moment(idle_since).into());
+        row.put("idle_since", values::moment(idle_since));
     }
     if let Some(owner) = owner {
         let details = json!({"name": owner.name, "peer_host": owner.peer_host, "peer_port": owner.peer_port});
-        object.insert("owner_pid_details".into(), details);
+        row.put("owner_pid_details", details);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::switchboard::Unanswered;
 use amqp::ReplyCode;
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use broker::command::{Fault, Outcome};
 use serde_json::{Value, json};
@@ -108,6 +108,20 @@ pub(super) fn succeeded(outcome: Outcome) -> Result<Outcome, Refusal> {
         outcome => Ok(outcome),
     }
 }
+
+/// Gives a refusal that the router worded (a name in a path that is no text, a number that is none) RabbitMQ's form.
+pub(super) async fn in_rabbitmqs_form(response: Response) -> Response {
+    let is_text = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
+    if response.status() != StatusCode::BAD_REQUEST
+        || !response.headers().get(header::CONTENT_TYPE).is_some_and(is_text)
+    {
+        return response;
+    }
+    let reason = axum::body::to_bytes(response.into_body(), REASON_BYTES_MAX).await.unwrap_or_default();
+    Refusal::bad_request(String::from_utf8_lossy(&reason).into_owned()).into_response()
+}
+
+const REASON_BYTES_MAX: usize = 64 << 10;
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {

@@ -25,8 +25,17 @@ pub(super) struct Samples {
 struct Kept {
     /// Oldest first.
     samples: VecDeque<Arc<Sample>>,
+    /// The server's own counters, which take little, further back. Oldest first.
+    totals: VecDeque<(Instant, Totals)>,
     /// When somebody last asked, in [`broker::command::Now::ms`].
     asked_ms: u64,
+}
+
+/// A moment: by the server's clock, and by everybody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Instant {
+    pub(super) ms: u64,
+    pub(super) unix_ms: u64,
 }
 
 /// All counters at one moment.
@@ -117,6 +126,16 @@ impl Past {
 }
 
 impl Totals {
+    /// How long the queues are together, by the API's names.
+    pub(super) fn lengths(&self) -> Named {
+        vec![
+            ("messages", self.messages()),
+            ("messages_ready", self.ready),
+            ("messages_unacknowledged", self.unacked),
+            ("messages_delayed", self.delayed),
+        ]
+    }
+
     /// What came and went, by the API's names.
     pub(super) fn churn(&self) -> Named {
         vec![
@@ -143,17 +162,42 @@ impl Samples {
         Past { sample, now_ms }
     }
 
+    /// Forgets the past.
+    pub(super) fn forget(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.samples.clear();
+        kept.totals.clear();
+    }
+
     fn are_wanted(&self, now_ms: u64) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = now_ms < kept.asked_ms + INTEREST_MS;
         if !wanted {
             kept.samples.clear();
+            kept.totals.clear();
         }
         wanted
     }
 
-    fn add(&self, sample: Sample) {
+    /// The server's own counters as they were, the latest first: those of the last `age_ms`, and of any that are less
+    /// than `step_ms` apart the later one.
+    pub(super) fn history(&self, now_ms: u64, age_ms: u64, step_ms: u64) -> Vec<(Instant, Totals)> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut history: Vec<(Instant, Totals)> = Vec::new();
+        for (at, totals) in kept.totals.iter().rev().take_while(|(at, _)| at.ms + age_ms >= now_ms) {
+            if history.last().is_none_or(|(later, _)| at.ms + step_ms <= later.ms) {
+                history.push((*at, *totals));
+            }
+        }
+        history
+    }
+
+    fn add(&self, sample: Sample, at: Instant) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.totals.push_back((at, sample.totals));
+        while kept.totals.len() > TOTALS_KEPT {
+            kept.totals.pop_front();
+        }
         kept.samples.push_back(Arc::new(sample));
         // Rates need one that is at least a window old.
         while kept.samples.len() > 3 {
@@ -168,7 +212,10 @@ pub(super) async fn keep(api: Arc<Api>) {
         api.samples.wanted.notified().await;
         while api.samples.are_wanted(api.board.clock().now().ms) {
             match take(&api).await {
-                Ok(sample) => api.samples.add(sample),
+                Ok(sample) => {
+                    let at = Instant { ms: sample.at_ms, unix_ms: api.board.clock().now().unix_ms };
+                    api.samples.add(sample, at);
+                }
                 Err(Unanswered) => tracing::debug!("no sample was taken: the queues did not answer"),
             }
             tokio::time::sleep(Duration::from_millis(WINDOW_MS)).await;
@@ -243,6 +290,9 @@ pub(super) fn octets(connection: &ConnectionView) -> Octets {
 /// Rates are over at least this time, once there are samples; a sample is taken as often.
 const WINDOW_MS: u64 = 5_000;
 
+/// How many times the server's own counters are remembered: those of the last ten minutes.
+const TOTALS_KEPT: usize = 120;
+
 /// How long after the last question samples are still taken: longer than monitors wait between two questions.
 const INTEREST_MS: u64 = 120_000;
 
@@ -258,7 +308,7 @@ mod tests {
     fn rates_are_measured_against_the_newest_sample_that_is_a_window_old() {
         let samples = Samples::default();
         for at_ms in [1_000, 6_000, 11_000] {
-            samples.add(sample(at_ms));
+            samples.add(sample(at_ms), Instant::default());
         }
         let past = samples.past(13_000);
         assert_eq!(past.rate(170, 100), 10.0);
@@ -273,9 +323,25 @@ mod tests {
     #[test]
     fn a_young_sample_is_better_than_none() {
         let samples = Samples::default();
-        samples.add(sample(1_000));
+        samples.add(sample(1_000), Instant::default());
         assert_eq!(samples.past(2_000).rate(5, 0), 5.0);
         assert_eq!(samples.past(1_000).rate(5, 0), 0.0);
+    }
+
+    #[test]
+    fn history_goes_back_as_far_and_in_such_steps_as_asked_for() {
+        let samples = Samples::default();
+        for ms in (0..=100_000).step_by(5_000) {
+            samples.add(sample(ms), Instant { ms, unix_ms: ms + 1 });
+        }
+        let moments = |age_ms, step_ms| -> Vec<u64> {
+            samples.history(101_000, age_ms, step_ms).iter().map(|(at, _)| at.unix_ms).collect()
+        };
+        assert_eq!(moments(11_000, 1), [100_001, 95_001, 90_001]);
+        assert_eq!(moments(60_000, 20_000), [100_001, 80_001, 60_001]);
+        assert_eq!(moments(500, 1), [0_u64; 0]);
+        samples.forget();
+        assert_eq!(moments(60_000, 1), [0_u64; 0]);
     }
 
     #[test]

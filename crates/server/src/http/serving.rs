@@ -4,6 +4,9 @@
 //! so is one that is idle for that time. No more than a fixed number is open at once; others wait to be accepted.
 
 use super::local::LocalSocket;
+use crate::connection_host::Way;
+use crate::switchboard::Switchboard;
+use crate::tls;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -15,12 +18,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tower::ServiceExt as _;
 
 /// Where a request came from.
@@ -32,8 +36,17 @@ pub(super) enum Origin {
     Tcp(SocketAddr),
 }
 
+/// What a request's connection is besides: kept for those that become another.
+#[derive(Clone, Debug)]
+pub(super) struct Below {
+    /// Both ends and TLS.
+    pub(super) way: Way,
+    /// Set when it is HTTP's no more, whose patience is not AMQP's.
+    pub(super) is_other: Arc<AtomicBool>,
+}
+
 /// Serves a TCP listener for ever.
-pub(super) async fn tcp(listener: TcpListener, routes: Router) {
+pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -42,9 +55,14 @@ pub(super) async fn tcp(listener: TcpListener, routes: Router) {
                 // Answers are small and somebody waits for them.
                 let _gone_already = socket.set_nodelay(true);
                 let origin = Origin::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-                let connection = serve(socket, origin, routes.clone());
+                let Some(way) = Way::of(&socket) else { continue };
+                let (routes, board) = (routes.clone(), Arc::clone(&board));
                 tokio::spawn(async move {
-                    connection.await;
+                    if is_tls {
+                        serve_tls(socket, origin, routes, way, &board).await;
+                    } else {
+                        serve(socket, origin, routes, Some(way)).await;
+                    }
                     drop(place);
                 });
             }
@@ -60,7 +78,7 @@ pub(super) async fn local(socket: LocalSocket, routes: Router) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match socket.listener().accept().await {
             Ok((stream, _)) => {
-                let connection = serve(stream, Origin::Local, routes.clone());
+                let connection = serve(stream, Origin::Local, routes.clone(), None);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -79,17 +97,40 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: S, origin: Origin, routes: Router) {
+async fn serve_tls(socket: TcpStream, origin: Origin, routes: Router, mut way: Way, board: &Switchboard) {
+    let Some(acceptor) = board.tls().https() else { return };
+    match timeout(PATIENCE, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => {
+            way.tls = Some(Arc::new(tls::view(stream.get_ref().1, board.config().tls_login_from)));
+            serve(stream, origin, routes, Some(way)).await;
+        }
+        Ok(Err(why)) => tracing::debug!("TLS with an HTTP client at {} failed: {why}", way.ends.peer),
+        Err(_) => tracing::debug!("an HTTP client at {} did not finish TLS in time", way.ends.peer),
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    socket: S,
+    origin: Origin,
+    routes: Router,
+    way: Option<Way>,
+) {
+    let is_other = Arc::new(AtomicBool::new(false));
+    let below = way.map(|way| Below { way, is_other: Arc::clone(&is_other) });
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(origin);
+        if let Some(below) = &below {
+            request.extensions_mut().insert(below.clone());
+        }
         routes.clone().oneshot(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(Impatient::new(socket)), service)
+        .serve_connection(TokioIo::new(Impatient::new(socket, is_other)), service)
+        .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::debug!("an HTTP connection ended early: {error}");
@@ -100,17 +141,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: S, or
 #[derive(Debug)]
 struct Impatient<S> {
     socket: S,
+    /// It is not HTTP's any more, so that nothing is judged.
+    is_other: Arc<AtomicBool>,
     /// Set while a write waits.
     until: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    fn new(socket: S) -> Self {
-        Self { socket, until: None }
+    fn new(socket: S, is_other: Arc<AtomicBool>) -> Self {
+        Self { socket, is_other, until: None }
     }
 
     fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        if written.is_ready() || self.is_other.load(Ordering::Relaxed) {
             self.until = None;
             return written;
         }

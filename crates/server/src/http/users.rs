@@ -3,12 +3,12 @@
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::routes::{Routes, get, post};
 use super::{Api, Shared, permissions};
 use crate::passwords;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use broker::access::Login;
 use broker::command::{CatalogAsk, Outcome, VhostId};
 use broker::identity::{HashAlgorithm, IdentityAsk, PasswordHash, UserLimits, UserRecord};
@@ -16,10 +16,9 @@ use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/users", get(list))
-        .route("/users/", get(list))
         .route("/users/bulk-delete", post(delete_many))
         .route("/users/without-permissions", get(list_without_permissions))
         .route("/users/{user}", get(show).put(set).delete(delete))
@@ -27,7 +26,6 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/users/{user}/permissions", get(permissions::list_of_user))
         .route("/users/{user}/topic-permissions", get(permissions::list_topics_of_user))
         .route("/auth/hash_password/{password}", get(hash_password))
-        .route("/auth/attempts/{node}", get(attempts))
 }
 
 /// `GET /api/users`
@@ -126,7 +124,7 @@ async fn delete_many(State(api): Shared, document: Document) -> Result<StatusCod
 /// `POST /api/users/NAME/authenticate`: whether this is the password.
 async fn authenticate(State(api): Shared, Path(name): Path<String>, document: Document) -> Result<StatusCode, Refusal> {
     let judged = match Login::basic(&name, document.text("password")?.as_bytes()) {
-        Ok(login) => api.board.log_in(login, Ipv4Addr::LOCALHOST.into()).await,
+        Ok(login) => api.board.log_in(login, Ipv4Addr::LOCALHOST.into(), true).await,
         Err(refusal) => Err(refusal),
     };
     judged.map(|_| StatusCode::NO_CONTENT).map_err(|_| Refusal::bad_request("failed to authenticate"))
@@ -137,17 +135,6 @@ async fn hash_password(Path(password): Path<String>) -> Result<Json<Value>, Refu
     let hash = passwords::hashed_for_rabbitmq(password.as_bytes());
     let hash = hash.map_err(|_| Refusal::bad_request("the system gives no random bytes"))?;
     Ok(Json(json!({"ok": hash})))
-}
-
-/// `GET /api/auth/attempts/NODE`
-async fn attempts(State(api): Shared, Path(_node): Path<String>) -> Json<Value> {
-    let attempts = api.board.logins().attempts();
-    Json(json!([{
-        "protocol": "all",
-        "auth_attempts": attempts.succeeded + attempts.failed,
-        "auth_attempts_failed": attempts.failed,
-        "auth_attempts_succeeded": attempts.succeeded,
-    }]))
 }
 
 pub(super) fn describe(user: &UserRecord) -> Value {

@@ -4,21 +4,21 @@ use super::listing::Listing;
 use super::message_stats;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
+use super::routes::{Routes, get, post};
 use super::samples::{Octets, Past, add_queue, octets, queue_sample};
 use super::users::{ask, change};
 use super::{Api, Shared, rights};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use broker::command::{Outcome, VhostId};
 use broker::identity::{IdentityAsk, VhostRecord};
 use broker::inspect::{ConnectionView, QueueCounters, QueueView};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/vhosts", get(list))
         .route("/vhosts/{vhost}", get(show).put(set).delete(delete))
         .route("/vhosts/{vhost}/deletion/protection", post(protect).delete(expose))

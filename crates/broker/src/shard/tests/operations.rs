@@ -389,3 +389,38 @@ fn what_leaves_while_a_walk_reads_it_is_passed_over() {
     world.step(vec![operate, delete]);
     assert!(matches!(world.answer(6), Some(Answer::Missing)));
 }
+
+#[test]
+fn the_age_of_the_oldest_ready_message_is_told() {
+    for mut world in [World::new(), World::without_room()] {
+        world.durable_queue(1, QueueSettings::default());
+        assert_eq!(world.view(1).oldest_ready_ms, None);
+        for body in ["a", "b", "c"] {
+            world.pass(10_000);
+            world.command(9, Command::Publish(publication(&[1], body, &PropertyList::default())));
+        }
+        let about = |world: &mut World, ms: u64| {
+            let told = world.view(1).oldest_ready_ms.unwrap();
+            assert!((ms..=ms + 1_000).contains(&told), "{told} is not about {ms}");
+        };
+        about(&mut world, 20_000);
+        world.consume(1, 1, 1, 1);
+        world.pass(1_000);
+        about(&mut world, 11_000);
+    }
+}
+
+#[test]
+fn deliveries_past_half_their_timeout_are_counted() {
+    for mut world in [filled(World::new(), 5), filled(World::without_room(), 5)] {
+        world.consume(1, 1, 1, 3);
+        assert_eq!(world.view(1).late_leases, 0);
+        let timeout_ms = world.view(1).consumers[0].timeout_ms;
+        world.pass(timeout_ms / 2 - 1_000);
+        assert_eq!(world.view(1).late_leases, 0);
+        world.pass(2_000);
+        assert_eq!(world.view(1).late_leases, 3);
+        assert!(matches!(world.operate(1, Operation::Extend { seq: Seq(2), ms: None }), Answer::Done));
+        assert_eq!(world.view(1).late_leases, 2, "it is not late any more");
+    }
+}
