@@ -53,7 +53,8 @@ enum Need<'a> {
 
 /// Refuses a request that its caller has no right to.
 pub(super) fn check(api: &Api, caller: &Caller, method: &Method, path: &str) -> Result<(), Refusal> {
-    if caller.is_local {
+    // Which methods there are is no secret.
+    if caller.is_local || *method == Method::OPTIONS {
         return Ok(());
     }
     let segments: Vec<_> =
