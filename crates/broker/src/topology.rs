@@ -34,6 +34,7 @@ use std::sync::Arc;
 /// Everything that was declared.
 #[derive(Debug)]
 pub struct Topology {
+    is_new: bool,
     generation: u64,
     vhosts: FxHashMap<VhostId, Vhost>,
     vhost_names: BTreeMap<Arc<str>, VhostId>,
@@ -129,12 +130,20 @@ impl Topology {
         topology.add_vhost(vhost);
         topology.put_user(Arc::new(guest));
         topology.put_permission(Arc::new(permission));
+        topology.is_new = true;
         topology
+    }
+
+    /// Whether it is that of a server that starts for the first time.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Nothing at all.
     pub(crate) fn empty() -> Self {
         Self {
+            is_new: false,
             generation: 0,
             vhosts: FxHashMap::default(),
             vhost_names: BTreeMap::new(),

@@ -54,11 +54,10 @@ fn check(file: &std::path::Path) -> anyhow::Result<String> {
     let source = Source::from_file(file)?;
     let config = Config::from_sources(std::slice::from_ref(&source))?;
     server::check_certificates(&config)?;
-    let warnings: Vec<_> = source.warnings.into_iter().chain(config.warnings()).collect();
-    for warning in &warnings {
+    for warning in &source.warnings {
         let _unseen = writeln!(io::stderr(), "warning: {warning}");
     }
-    Ok(match warnings.len() {
+    Ok(match source.warnings.len() {
         0 => format!("{} is right\n", file.display()),
         1 => format!("{} is right, with 1 warning\n", file.display()),
         count => format!("{} is right, with {count} warnings\n", file.display()),

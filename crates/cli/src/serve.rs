@@ -125,8 +125,7 @@ pub(crate) fn sources(flags: &Flags) -> Result<Vec<Source>, ConfigError> {
 fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
     let sources = sources(flags)?;
     let config = Config::from_sources(&sources)?;
-    let warnings = sources.into_iter().flat_map(|source| source.warnings).chain(config.warnings()).collect();
-    Ok((config, warnings))
+    Ok((config, sources.into_iter().flat_map(|source| source.warnings).collect()))
 }
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -161,7 +160,6 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
         }
     });
     writeln!(io::stdout(), "{}", ready_line(&server, &data_dir.display()))?;
-    notify::tell(notify::READY);
     if server.serves_nobody_remote() {
         tracing::warn!(
             "clients on other machines cannot log in: there is only the user guest, who may from this one. Make a user: \
@@ -170,6 +168,7 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
             data = data_dir.display()
         );
     }
+    notify::tell(notify::READY);
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
@@ -301,6 +300,10 @@ impl Flags {
             handshake_timeout_ms: self.handshake_timeout_ms,
             memory_limit: self.memory_limit,
             disk_free_limit: self.disk_free_limit,
+            loopback_users: self
+                .loopback_users
+                .map(|users| users.into_iter().filter(|user| !user.is_empty()).collect()),
+            load_definitions: self.load_definitions,
             tls_certificate: self.tls_certificate,
             tls_key: self.tls_key,
             tls_ca: self.tls_ca,
@@ -308,18 +311,14 @@ impl Flags {
             tls_fail_if_no_peer_cert: self.tls_fail_if_no_peer_cert,
             auth_mechanisms: self.auth_mechanisms,
             proxy_protocol: self.proxy_protocol,
-            loopback_users: self
-                .loopback_users
-                .map(|users| users.into_iter().filter(|user| !user.is_empty()).collect()),
-            load_definitions: self.load_definitions,
             ..Settings::default()
         }
     }
 }
 
 const LIMITS: &str = "Limits";
-const TLS: &str = "TLS and login";
 const ACCESS: &str = "Users";
+const TLS: &str = "TLS and login";
 
 const OPEN_FILES_MIN: u64 = 4096;
 

@@ -63,6 +63,17 @@ pub struct Config {
     pub first: FirstStart,
 }
 
+impl Config {
+    /// Whether this user may log in from this machine only: `guest`, unless the configuration says otherwise.
+    #[must_use]
+    pub fn is_loopback_user(&self, user: &str) -> bool {
+        match &self.first.loopback_users {
+            Some(users) => users.iter().any(|only| only == user),
+            None => user == "guest",
+        }
+    }
+}
+
 /// A service's TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
@@ -95,7 +106,7 @@ pub struct FirstStart {
     /// The first vhost.
     pub vhost: Option<String>,
     /// Who may log in from this machine only.
-    pub loopback_users: Vec<String>,
+    pub loopback_users: Option<Vec<String>>,
     /// A file of definitions.
     pub definitions: Option<PathBuf>,
     /// The type of queues that are declared without one.
@@ -448,12 +459,6 @@ impl Settings {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self::new(&[]).expect("the defaults go together")
-    }
-}
-
 impl Config {
     /// Takes each key from the first of `sources` that has it, else its default.
     ///
@@ -490,7 +495,7 @@ impl Config {
                 tags: said.default_user_tags,
                 permissions: said.default_permissions,
                 vhost: said.default_vhost,
-                loopback_users: said.loopback_users.unwrap_or_else(|| vec!["guest".to_owned()]),
+                loopback_users: said.loopback_users,
                 definitions: said.load_definitions,
                 queue_type: said.default_queue_type,
             },
@@ -559,15 +564,6 @@ impl Config {
         names.collect::<Vec<_>>().join(" ")
     }
 
-    /// What is said in vain: one sentence each. (Until the first start makes what [`FirstStart`] says.)
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let first = Self { first: self.first.clone(), ..Self::default() }.explain(&[]);
-        let usual = Self::default().explain(&[]);
-        let said = first.into_iter().map(|(key, ..)| key).filter(|key| usual.iter().all(|(other, ..)| other != key));
-        said.map(|key| format!("{key} is read and has no effect yet")).collect()
-    }
-
     /// What would have to be said for this.
     fn settings(&self) -> Settings {
         let config = self.clone();
@@ -610,7 +606,7 @@ impl Config {
             default_permissions: first.permissions,
             default_vhost: first.vhost,
             default_queue_type: first.queue_type,
-            loopback_users: Some(first.loopback_users),
+            loopback_users: first.loopback_users,
             load_definitions: first.definitions,
         }
     }
@@ -901,14 +897,6 @@ mod tests {
         assert_eq!(of("amqp"), ("[\"127.0.0.1:5672\",\"[::1]:5672\"]", "default"));
         assert_eq!(of("default_pass"), ("\"<hidden>\"", "leveret.toml, line 2"));
         assert!(!format!("{config:?}{shown:?}{sources:?}").contains("sesame"));
-    }
-
-    #[test]
-    fn what_has_no_effect_yet_is_named() {
-        let said = Settings { default_user: Some("app".into()), loopback_users: Some(vec![]), ..Settings::default() };
-        let expected = ["default_user is read and has no effect yet", "loopback_users is read and has no effect yet"];
-        assert_eq!(Config::new(&[said]).unwrap().warnings(), expected);
-        assert!(Config::default().warnings().is_empty());
     }
 
     #[test]

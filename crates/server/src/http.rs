@@ -111,7 +111,7 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
 pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     let (routes, metrics) = (router(&api), metrics::router(&api));
     // Not for the local socket: whoever speaks AMQP is at some address.
-    let board = &api.board;
+    let board = &Arc::clone(&api.board);
     let with_amqp = websockets::beside(board, routes.clone());
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
@@ -237,6 +237,10 @@ impl Api {
 
     fn cluster_name(&self) -> String {
         self.cluster_name.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Switchboard> {
+        &self.board
     }
 
     /// Asks by the rights of the request's caller.

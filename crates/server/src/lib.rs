@@ -17,6 +17,7 @@ mod backup;
 mod catalog_host;
 mod connection_host;
 mod disk_times;
+mod first_start;
 mod footprint;
 mod http;
 mod listener;
@@ -48,7 +49,6 @@ use http::{Doors, LocalSocket};
 use listener::Bound;
 use shard_host::ShardHost;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -99,14 +99,9 @@ pub enum StartError {
     /// The local operator's socket cannot be made.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The definitions cannot be imported.
-    #[error("the definitions in {file} cannot be imported: {why}; correct the file, or start without load_definitions")]
-    Definitions {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// What the configuration wants in the data directory cannot be made.
+    #[error("{0}")]
+    First(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
     Thread(io::Error),
@@ -166,6 +161,7 @@ impl Server {
             https: addresses_of(&https),
             metrics: addresses_of(&metrics),
         };
+        let is_new = opened.topology.is_new();
         let (board, mailboxes) = Switchboard::new(Parts {
             settings: connection_settings(&config),
             config,
@@ -206,10 +202,7 @@ impl Server {
             local,
         };
         let api = http::api(&board, backup);
-        if let Some(file) = board.config().first.definitions.clone() {
-            let loaded = http::load_definitions(&api, &file).await;
-            loaded.map_err(|why| StartError::Definitions { file, why })?;
-        }
+        first_start::fill(&api, is_new).await.map_err(StartError::First)?;
         http::serve(api, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
@@ -247,8 +240,8 @@ impl Server {
     #[must_use]
     pub fn serves_nobody_remote(&self) -> bool {
         let is_remote = self.board.addresses().amqp.iter().any(|address| !address.ip().is_loopback());
-        let local = &self.board.config().first.loopback_users;
-        is_remote && self.board.topology().users().all(|user| local.iter().any(|name| **name == *user.name))
+        let config = self.board.config();
+        is_remote && self.board.topology().users().all(|user| config.is_loopback_user(&user.name))
     }
 
     /// Waits until the server cannot go on, because its disk failed. The process must end then, at once, without

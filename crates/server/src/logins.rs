@@ -100,7 +100,7 @@ impl Switchboard {
     async fn judge(&self, login: &Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let logins = self.logins();
         let user = self.topology().user(&login.user).cloned();
-        if !is_local && self.config().first.loopback_users.contains(&login.user) {
+        if !is_local && self.config().is_loopback_user(&login.user) {
             return Err(login.refused(Denial::NotLocal));
         }
         if login.is_proven {
@@ -345,7 +345,7 @@ mod tests {
             let defaults = crate::Config::new(&[crate::config::Settings::default()]).unwrap();
             let data_dir = directory.path().join("data");
             let (http, metrics) = (none.clone(), none);
-            let first = crate::config::FirstStart { loopback_users, ..defaults.first.clone() };
+            let first = crate::config::FirstStart { loopback_users: Some(loopback_users), ..defaults.first.clone() };
             let config = crate::Config { data_dir, amqp: any_port, http, metrics, first, ..defaults };
             let server = crate::Server::start(config).await.unwrap();
             let login = || Login::read("PLAIN", b"\0guest\0guest").unwrap();

@@ -22,7 +22,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Error, ErrorKind, ExchangeKind};
 use serde_json::{Value, json};
-use server::config::{Listen, Settings};
+use server::config::{FirstStart, Listen, Settings};
 use server::{Config, Server};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -71,20 +71,26 @@ pub(super) async fn list_of(
     Path(user): Path<String>,
     listing: Listing,
 ) -> Result<Json<Value>, Refusal> {
+    rights::check_owner(&user, Caller::is_monitor)?;
     let mut connections = api.board.inspect_connections().await;
     connections.retain(|connection| connection.user == user);
     describe_all(&api, &connections, &listing)
 }
 
 /// `DELETE /api/connections/username/USER`; the header `X-Reason` is told to the clients.
-pub(super) async fn close_of(State(api): Shared, Path(user): Path<String>, headers: HeaderMap) -> StatusCode {
+pub(super) async fn close_of(
+    State(api): Shared,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    rights::check_owner(&user, Caller::is_administrator)?;
     let mut connections = api.board.inspect_connections().await;
     connections.retain(|connection| connection.user == user);
     connections.iter().for_each(|connection| tell_to_close(&api, connection, &headers));
     for connection in &connections {
         await_close(&api, connection).await;
     }
-    StatusCode::NO_CONTENT
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn tell_to_close(api: &Api, connection: &ConnectionView, headers: &HeaderMap) {

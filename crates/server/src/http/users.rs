@@ -19,7 +19,6 @@ use std::sync::Arc;
 pub(super) fn routes() -> Routes {
     Routes::new()
         .route("/users", get(list))
-        .route("/users/", get(list))
         .route("/users/bulk-delete", post(delete_many))
         .route("/users/without-permissions", get(list_without_permissions))
         .route("/users/{user}", get(show).put(set).delete(delete))

@@ -148,12 +148,8 @@ async fn a_file_is_loaded_before_anyone_is_let_in() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("definitions.json");
     std::fs::write(&file, of_rabbitmq().to_string()).unwrap();
-    let load_definitions = Some(file.clone());
-    let loading = || {
-        let config = config(directory.path());
-        let first = server::config::FirstStart { definitions: load_definitions.clone(), ..config.first.clone() };
-        Config { first, ..config }
-    };
+    let first = FirstStart { definitions: Some(file.clone()), ..FirstStart::default() };
+    let loading = || Config { first: first.clone(), ..config(directory.path()) };
     for _start in 0..2 {
         let server = Server::start(loading()).await.unwrap();
         let address = server.board().addresses().amqp[0];
