@@ -109,13 +109,15 @@ impl Listing {
         })))
     }
 
-    /// The same for things that are in order already, of which only those are described that are asked for.
+    /// The same for things that are in order already, of which only those are described that are asked for. Of each is
+    /// told its vhost and name.
     pub(super) fn rows<T>(
         &self,
         mut things: Vec<T>,
-        name: impl Fn(&T) -> &str,
+        name: impl Fn(&T) -> (&str, &str),
         describe: impl Fn(&T) -> Row,
     ) -> Result<Response, Refusal> {
+        things.retain(|thing| self.view.shows_vhost(name(thing).0));
         if self.sort.is_some() {
             let objects = things.iter().map(|thing| describe(thing).into_value()).collect();
             return self.all(objects, &[]).map(IntoResponse::into_response);
@@ -125,7 +127,7 @@ impl Listing {
         if page.is_some()
             && let Some(is_wanted) = self.name_filter()?
         {
-            things.retain(|thing| is_wanted(name(thing)));
+            things.retain(|thing| is_wanted(name(thing).1));
         }
         if is_true(self.sort_reverse.as_deref()) {
             things.reverse();

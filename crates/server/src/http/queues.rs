@@ -66,7 +66,7 @@ async fn answer(api: &Api, vhost: Option<VhostId>, detail: Detail, listing: &Lis
     queues
         .sort_by(|one, other| (&one.spec.vhost_name, &one.spec.name).cmp(&(&other.spec.vhost_name, &other.spec.name)));
     let row = |queue: &QueueView| describe(api, queue, detail, &connections, &past);
-    listing.rows(queues, |queue| &queue.spec.name, row)
+    listing.rows(queues, |queue| (&queue.spec.vhost_name, &queue.spec.name), row)
 }
 
 /// `GET /api/queues/VHOST/NAME`

@@ -199,6 +199,14 @@ impl View {
         let is_own = object["user"].as_str() == Some(user);
         vhost.is_none_or(|vhost| vhosts.contains(vhost)) && (!is_connection || is_own)
     }
+
+    /// Whether what is in this vhost is.
+    pub(super) fn shows_vhost(&self, vhost: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some { vhosts, .. } => vhosts.contains(vhost),
+        }
+    }
 }
 
 /// Refuses what the request's caller has no permission for in the vhost.
