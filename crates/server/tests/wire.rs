@@ -15,6 +15,8 @@ mod groups;
 mod leases;
 #[path = "wire/operations.rs"]
 mod operations;
+#[path = "wire/policies.rs"]
+mod policies;
 #[path = "wire/rates.rs"]
 mod rates;
 #[path = "wire/raw_client.rs"]
