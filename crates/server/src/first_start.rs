@@ -31,6 +31,9 @@ pub(crate) async fn fill(api: &Arc<Api>, is_new: bool) -> Result<(), String> {
 
 /// The first vhost and user, in the place of `/` and `guest`.
 async fn found(api: &Arc<Api>, first: &FirstStart) -> Result<(), String> {
+    if (FirstStart { definitions: None, loopback_users: None, ..first.clone() }) == FirstStart::default() {
+        return Ok(());
+    }
     let vhost = first.vhost.clone().unwrap_or_else(|| "/".to_owned());
     if first.vhost.is_some() || first.queue_type.is_some() {
         if vhost != "/" {
