@@ -283,8 +283,6 @@ pub struct Connection {
     rights_generation: u64,
     mechanism: &'static str,
     tls: Option<Arc<TlsView>>,
-    /// Whoever sends through it is elsewhere, whatever its address says.
-    is_led_from_elsewhere: bool,
     pub(crate) vhost: VhostId,
     pub(crate) vhost_name: Arc<str>,
     pub(crate) frame_max: u32,
@@ -398,7 +396,6 @@ impl Connection {
             id,
             peer,
             tls: None,
-            is_led_from_elsewhere: false,
             phase: Phase::AwaitHeader,
             client: Client::default(),
             user: "".into(),
@@ -444,11 +441,6 @@ impl Connection {
     /// Its bytes came through TLS: what that came to. To be said before the first of them.
     pub fn secure(&mut self, tls: Arc<TlsView>) {
         self.tls = Some(tls);
-    }
-
-    /// Its client is a browser that a page of somebody else's made connect: what this machine alone may do, it may not.
-    pub fn distrust_address(&mut self) {
-        self.is_led_from_elsewhere = true;
     }
 
     /// Its id.

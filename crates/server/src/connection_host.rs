@@ -164,9 +164,6 @@ impl<S: Socket> ConnectionHost<S> {
         if let Some(tls) = way.tls {
             machine.secure(tls);
         }
-        if way.is_led_from_elsewhere {
-            machine.distrust_address();
-        }
         // Its mailbox is open already: what changes from now on is told there, after this.
         let mut fx = Effects::new(board.shards());
         machine.apply(now, ConnectionEvent::Shortage(board.alarms().shortage()), &mut fx);

@@ -193,11 +193,11 @@ pub(super) enum View {
 impl View {
     /// Whether this one is to be seen.
     pub(super) fn shows(&self, object: &Value) -> bool {
-        let Self::Some { user, vhosts } = self else { return true };
+        let Self::Some { user, .. } = self else { return true };
         let vhost = [&object["vhost"], &object["queue"]["vhost"]].into_iter().find_map(Value::as_str);
         let is_connection = object.get("peer_host").is_some() || object.get("connection_details").is_some();
         let is_own = object["user"].as_str() == Some(user);
-        vhost.is_none_or(|vhost| vhosts.contains(vhost)) && (!is_connection || is_own)
+        vhost.is_none_or(|vhost| self.shows_vhost(vhost)) && (!is_connection || is_own)
     }
 
     /// Whether what is in this vhost is.
