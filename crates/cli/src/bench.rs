@@ -25,6 +25,7 @@ mod latency;
 mod layout;
 mod limit;
 mod link;
+mod management;
 mod open_many;
 mod outcome;
 mod own_broker;
@@ -153,7 +154,9 @@ Examples:
 const QUEUES: &str = "\
 Examples:
   leveret bench queues --count 10000 --pid 4711
-  leveret bench queues --count 1000 --transient --compare amqp://127.0.0.1:5673,pid=4712";
+  leveret bench queues --count 1000 --transient --compare amqp://127.0.0.1:5673,pid=4712
+  All of them with one policy, which is changed when they are there:
+    leveret bench queues --count 10000 --policy --http-port 15672";
 
 const LIMIT: &str = "\
 Examples:
@@ -239,6 +242,7 @@ mod tests {
             "bench delayed --messages 1000 --over 5 --after 2 --order published",
             "bench connections --count 1000 --hold 5",
             "bench queues --count 1000 --transient",
+            "bench queues --count 1000 --policy --http-port 15672",
             "bench limit --size 16,1024 --dir /tmp",
             "bench suite --quick --broker one=amqp://host --start two=serve --only small,latency --without scale",
             "bench report one.json two.json --out charts",

@@ -3,7 +3,8 @@
 
 use super::World;
 use broker::command::{QueueId, Seq, ShardInput};
-use broker::operation::{Act, Cursor, Filter, Operation, Scan, Time, Which};
+use crate::plan::{MOVABLE, SHELF};
+use broker::operation::{Act, Cursor, Filter, Operation, Scan, Target, Time, Which};
 
 impl World {
     /// Does something to some queue.
@@ -19,6 +20,22 @@ impl World {
         let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
         let from = Cursor { skip, ..Cursor::HEAD };
         let delayed = Which::Delayed { from: Time::FIRST, until: None };
+        let other = match &*view.spec.name {
+            MOVABLE => Some(SHELF),
+            SHELF => Some(MOVABLE),
+            _ => None,
+        };
+        if let Some(other) = other
+            && self.random.one_in(2)
+        {
+            let to = Act::Move(Target::Queue(other.to_owned()));
+            let operation = match self.random.below(8) {
+                0 => scan(delayed, count, to),
+                1 => scan(Which::Ready { from, until: None }, count, Act::Requeue),
+                _ => scan(Which::Ready { from, until: None }, count, to),
+            };
+            return self.ask_shard(at, queue, operation);
+        }
         let operation = match self.random.below(11) {
             0 => Operation::Pause,
             1..=3 => Operation::Resume,

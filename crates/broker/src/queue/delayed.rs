@@ -58,11 +58,12 @@ impl Delayed {
 
     /// It is this time now: those that are due soon are put into order.
     pub(crate) fn pass(&mut self, unix_ms: u64) {
-        self.calendar.open_until(unix_ms, unix_ms.saturating_add(SOON_MS));
+        self.calendar.open_until(unix_ms.saturating_add(SOON_MS));
     }
 
     /// Takes messages that are due by this time, those due first of all: up to so many, which wait for one time.
     pub(crate) fn pop_due(&mut self, unix_ms: u64, most: u32) -> Option<Item> {
+        self.calendar.lead_until(unix_ms);
         let item = self.calendar.pop_before(unix_ms.saturating_add(1), most)?;
         self.left(&item);
         Some(item)
@@ -231,7 +232,7 @@ impl Lane {
 
     /// The first far ones, first what leaves first: about so many, if there are that many.
     pub(crate) fn first_far(&mut self, most: usize) -> impl Iterator<Item = Run> {
-        while self.calendar.soon_far_len() < most && self.calendar.open_next() {}
+        self.calendar.open_some(most);
         self.far_in_order()
     }
 
@@ -296,7 +297,6 @@ mod tests {
         delayed.pass(unix_ms);
         while let Some(item) = delayed.pop_due(unix_ms, 10) {
             popped.extend(item.run().messages().map(|run| run.seq.0));
-            delayed.pass(unix_ms);
         }
         popped
     }
