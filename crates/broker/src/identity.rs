@@ -154,7 +154,8 @@ pub struct Parameter {
 /// A change of all that.
 #[derive(Debug)]
 pub enum IdentityAsk {
-    /// Makes a vhost, or changes one: what is `None` stays as it is. → `Applied`
+    /// Makes a vhost, or changes one: what is `None` stays as it is. The user who makes one gets all permissions in it, as in
+    /// RabbitMQ. → `Applied`
     PutVhost {
         /// Its name.
         name: String,
@@ -166,6 +167,14 @@ pub enum IdentityAsk {
         default_queue_type: Option<Option<String>>,
         /// See [`VhostRecord`].
         is_protected: Option<bool>,
+    },
+    /// Copies what passes in a vhost to its exchange `amq.rabbitmq.trace`, or no more; the host tells the connections. →
+    /// `Applied`, or `Missed`
+    TraceVhost {
+        /// Its name.
+        name: String,
+        /// Whether it is.
+        is_traced: bool,
     },
     /// Limits a vhost in this way. → `Applied`, or `Missed`
     LimitVhost {
