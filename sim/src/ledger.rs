@@ -270,7 +270,11 @@ impl Ledger {
                     (copy.due_ms, copy.least_due_ms) = (0, 0);
                 }
             }
-            ShardInput::Operate { queue, operation: Operation::Scan(Scan { act: Act::Move(_) | Act::Requeue, .. }), .. } => {
+            ShardInput::Operate {
+                queue,
+                operation: Operation::Scan(Scan { act: Act::Move(_) | Act::Requeue, .. }),
+                ..
+            } => {
                 self.may_move(*queue);
             }
             ShardInput::Fire(fire) => {

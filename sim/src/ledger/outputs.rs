@@ -267,7 +267,9 @@ impl Ledger {
         for place in alive {
             let copy = self.copy(place);
             match copy.state {
-                State::Ready | State::Unsure if copy.root == id && (copy.may_have_died || copy.has_moved) => copy.state = State::Unsure,
+                State::Ready | State::Unsure if copy.root == id && (copy.may_have_died || copy.has_moved) => {
+                    copy.state = State::Unsure
+                }
                 State::Ready | State::Unsure if copy.root == id => self.end(place),
                 _ => {}
             }

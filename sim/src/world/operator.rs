@@ -2,8 +2,8 @@
 //! noticed but that deliveries wait, that some messages are gone, and that some come before their time.
 
 use super::World;
-use broker::command::{QueueId, Seq, ShardInput};
 use crate::plan::{MOVABLE, SHELF};
+use broker::command::{QueueId, Seq, ShardInput};
 use broker::operation::{Act, Cursor, Filter, Operation, Scan, Target, Time, Which};
 
 impl World {

@@ -5,11 +5,13 @@ use super::World;
 use crate::ledger::{Draft, Target};
 use crate::plan::SCHEDULED;
 use crate::trace;
-use bytes::Bytes;
-use broker::command::{CallId, CatalogAsk, CatalogInput, CatalogRequest, Publish, QueueRef, ShardId, ShardInput, VhostId};
+use broker::command::{
+    CallId, CatalogAsk, CatalogInput, CatalogRequest, Publish, QueueRef, ShardId, ShardInput, VhostId,
+};
 use broker::message::{Message, MessageParts};
 use broker::operation::Answer;
 use broker::schedule::{Fire, Firing, Missed, Schedule, ScheduleId, Timing};
+use bytes::Bytes;
 
 /// What is known of it.
 #[derive(Debug, Default)]
@@ -65,7 +67,9 @@ impl World {
     /// Fires the next occurrence, or asks again for the last one.
     pub(super) fn fire(&mut self) {
         self.hear_of_firings();
-        let Some(schedule) = self.node.topology().schedule(VhostId(0), NAME).map(|schedule| schedule.id) else { return };
+        let Some(schedule) = self.node.topology().schedule(VhostId(0), NAME).map(|schedule| schedule.id) else {
+            return;
+        };
         // What is asked for a schedule that a crash took is not asked for again.
         let is_old = |asked: &Occurrence| asked.schedule != schedule;
         let _lost = self.schedules.asked.take_if(|asked| is_old(asked));

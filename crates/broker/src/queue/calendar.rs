@@ -384,7 +384,9 @@ impl<const PAGE_RUNS: usize> Calendar<PAGE_RUNS> {
         });
         let (mut soon, mut next_filed) = (soon.map(|(_, item)| item.run()).peekable(), filed.next());
         let in_order = std::iter::from_fn(move || match (soon.peek(), next_filed) {
-            (Some(one), Some(other)) if key_of(&other) < key_of(one) => std::mem::replace(&mut next_filed, filed.next()),
+            (Some(one), Some(other)) if key_of(&other) < key_of(one) => {
+                std::mem::replace(&mut next_filed, filed.next())
+            }
             (Some(_), _) => soon.next(),
             (None, _) => std::mem::replace(&mut next_filed, filed.next()),
         });
@@ -731,9 +733,11 @@ mod tests {
                     self.model.insert(key, (run, is_near));
                 }
                 Step::TakeNear => {
-                    let mut near: Vec<Key> = self.calendar.take_near().iter().map(|entry| key_of(&entry.run())).collect();
+                    let mut near: Vec<Key> =
+                        self.calendar.take_near().iter().map(|entry| key_of(&entry.run())).collect();
                     near.sort_unstable();
-                    let expected: Vec<Key> = self.model.extract_if(.., |_, (_, is_near)| *is_near).map(|(key, _)| key).collect();
+                    let expected: Vec<Key> =
+                        self.model.extract_if(.., |_, (_, is_near)| *is_near).map(|(key, _)| key).collect();
                     assert_eq!(near, expected);
                 }
             }
@@ -747,7 +751,9 @@ mod tests {
             assert_eq!(calendar.times.len(), calendar.soon.len());
             assert!(calendar.first_ms() <= model.keys().next().map(|key| key.0) || model.is_empty());
             assert_eq!(calendar.first_ms().is_none(), model.is_empty());
-            let each = |runs: Vec<Run>| runs.into_iter().flat_map(|run| run.messages()).map(|run| (key_of(&run), run.lsn)).collect::<Vec<_>>();
+            let each = |runs: Vec<Run>| {
+                runs.into_iter().flat_map(|run| run.messages()).map(|run| (key_of(&run), run.lsn)).collect::<Vec<_>>()
+            };
             let all: Vec<(Key, Lsn)> = model.iter().map(|(key, (run, _))| (*key, run.lsn)).collect();
             assert_eq!(each(calendar.by_time(0, Seq(0)).collect()), all);
             let from = (17, Seq(100));

@@ -680,8 +680,7 @@ impl Ready {
         }
         let of_priority = |at: usize| priority.is_none_or(|priority| usize::from(priority) == at);
         let levels = self.levels.iter().enumerate().rev().filter(|(at, _)| of_priority(*at));
-        let _is_full =
-            levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())).any(|run| !next.take(run));
+        let _is_full = levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())).any(|run| !next.take(run));
         next.runs
     }
 
@@ -797,7 +796,8 @@ impl Ready {
                 let fresh = level.fresh.range(start..).map(Entry::run);
                 let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
                     [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
-                let timed = level.timed.as_deref().map(|lane| Box::new(lane.from(from)) as Box<dyn Iterator<Item = Run>>);
+                let timed =
+                    level.timed.as_deref().map(|lane| Box::new(lane.from(from)) as Box<dyn Iterator<Item = Run>>);
                 untimed.into_iter().chain(timed).chain(level.parked.iter().flat_map(move |parked| parked.sources(from)))
             })
             .map(Iterator::peekable)

@@ -433,8 +433,7 @@ mod tests {
 
     fn check<const N: usize>(times: &Times<N>, model: &BTreeSet<(u64, u64)>) {
         let spans = times.chunks.values().flat_map(|chunk| chunk.spans());
-        let all =
-            spans.flat_map(|span| (0..span.count).map(move |more| (span.at_ms, span.seq.0 + u64::from(more))));
+        let all = spans.flat_map(|span| (0..span.count).map(move |more| (span.at_ms, span.seq.0 + u64::from(more))));
         assert!(all.eq(model.iter().copied()));
         assert_eq!(times.len(), model.len() as u64);
         let open: Vec<_> = times.chunks.iter().filter(|(_, chunk)| matches!(chunk, Chunk::Open(_))).collect();

@@ -78,8 +78,12 @@ pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
         "prefetch": load.prefetch,
     });
     let order = if load.order == Order::Random { "at random" } else { "in order" };
-    let title =
-        format!("{} messages of {} B, due {order} over {} s", crate::serve::thousands(load.messages), load.size, load.over);
+    let title = format!(
+        "{} messages of {} B, due {order} over {} s",
+        crate::serve::thousands(load.messages),
+        load.size,
+        load.over
+    );
     flags.target.run("delayed", &title, &work, interrupt, |broker| measure(broker, load, interrupt))
 }
 
@@ -150,7 +154,8 @@ fn publish(connection: &mut Connection, load: &Load, queue: &str, began: Instant
             let mut headers = Table::new();
             headers.insert("x-delay", delay_ms as i64);
             let mut properties = BytesMut::new();
-            PropertyList { delivery_mode: Some(2), headers: Some(headers), ..Default::default() }.encode(&mut properties);
+            PropertyList { delivery_mode: Some(2), headers: Some(headers), ..Default::default() }
+                .encode(&mut properties);
             body[..8].copy_from_slice(&(now_us + delay_ms * 1000).to_be_bytes());
             basic::Publish { exchange: "", routing_key: queue, ..Default::default() }.encode(CHANNEL, &mut octets);
             content::encode_content(CHANNEL, &properties, &body, frame_max, &mut octets);
