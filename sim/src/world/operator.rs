@@ -4,6 +4,7 @@
 use super::World;
 use crate::plan::{MOVABLE, SHELF};
 use broker::command::{QueueId, Seq, ShardInput};
+use broker::inspect::QueueView;
 use broker::operation::{Act, Cursor, Filter, Operation, Scan, Target, Time, Which};
 
 impl World {
@@ -14,7 +15,13 @@ impl World {
         if views.is_empty() {
             return;
         }
-        let view = self.random.pick(&views);
+        let moves = |view: &&QueueView| [MOVABLE, SHELF].contains(&&*view.spec.name);
+        let movable: Vec<&QueueView> = views.iter().filter(moves).collect();
+        let view = if !movable.is_empty() && self.random.one_in(2) {
+            *self.random.pick(&movable)
+        } else {
+            self.random.pick(&views)
+        };
         let (queue, is_stream) = (view.spec.queue.id, view.spec.settings.is_stream());
         let scan = |which, count, act| Operation::Scan(Scan { which, filter: Filter::default(), count, act });
         let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
@@ -26,7 +33,7 @@ impl World {
             _ => None,
         };
         if let Some(other) = other
-            && self.random.one_in(2)
+            && !self.random.one_in(4)
         {
             let to = Act::Move(Target::Queue(other.to_owned()));
             let operation = match self.random.below(8) {
