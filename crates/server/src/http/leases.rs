@@ -9,7 +9,7 @@ use super::{Api, Shared};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use broker::command::{QueueSpec, Seq};
+use broker::command::{QueueSpec, Said, Seq};
 use broker::operation::{Act, Answer, Lease, Operation};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -117,9 +117,15 @@ pub(super) fn describe(api: &Api, spec: &QueueSpec, lease: &Lease, connections: 
         "seq": lease.seq.0,
         "consumer_tag": lease.tag,
         "channel_details": channel_details,
+        "client_name": connections.client_name(lease.connection),
         "age_ms": lease.age_ms,
         "left_ms": lease.left_ms,
         "extended": lease.is_extended,
+        "progress": lease.progress.as_ref().map(|progress| match &progress.said {
+            Said::Percent(percent) => json!(percent),
+            Said::Text(text) => json!(text),
+        }),
+        "progress_at": lease.progress.as_ref().map(|progress| progress.at_unix_ms),
     })
 }
 
