@@ -2,8 +2,8 @@
 
 use super::confirms::Confirm;
 use super::consume::encode_content;
-use super::request::Request;
 use super::pattern::Pattern;
+use super::request::Request;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};

@@ -136,7 +136,8 @@ fn read(request: Request, message: &Message, unix_ms: u64) -> Result<Read, Strin
         }
         Request::Progress => {
             let said = headers.get(PROGRESS).ok_or_else(|| format!("header '{PROGRESS}' is missing"))?;
-            let said = said_of(said).ok_or_else(|| format!("header '{PROGRESS}' must be text or a number from 0 to 100"))?;
+            let said =
+                said_of(said).ok_or_else(|| format!("header '{PROGRESS}' must be text or a number from 0 to 100"))?;
             What::Report(Report::Progress(Progress { said, at_unix_ms: unix_ms }), None)
         }
     };

@@ -361,9 +361,8 @@ mod tests {
     #[test]
     fn a_dead_letter_tells_the_last_failure_and_what_a_client_wrote_only_where_nobody_said_anything() {
         let failure = Failure::new("exit 65", b"no such user", 8_500);
-        let headers_before: Table = [("x-failure-reason", Value::from("mine")), ("x-failure-details", "mine".into())]
-            .into_iter()
-            .collect();
+        let headers_before: Table =
+            [("x-failure-reason", Value::from("mine")), ("x-failure-details", "mine".into())].into_iter().collect();
         let message = published(&PropertyList { headers: Some(headers_before), ..PropertyList::default() });
         assert_eq!(told_failure(&message), None);
         let spec = spec(1, dead_lettering(None));

@@ -72,7 +72,8 @@ impl<S: Store> Shard<S> {
     /// What is left of messages that are gone goes.
     fn sweep_failures(&mut self) {
         self.failures.unswept_bytes = 0;
-        let slots: Vec<_> = self.queues.iter().filter(|(_, queue)| queue.failures.is_some()).map(|(slot, _)| slot).collect();
+        let slots: Vec<_> =
+            self.queues.iter().filter(|(_, queue)| queue.failures.is_some()).map(|(slot, _)| slot).collect();
         for slot in slots {
             let id = self.queues[slot].spec.queue.id;
             let moving: Vec<SeqRange> = self.moving_runs(id).map(|run| run.range()).collect();

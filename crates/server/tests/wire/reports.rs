@@ -128,7 +128,11 @@ async fn a_report_that_makes_no_sense_is_refused() {
     for (word, fields, why) in [
         ("failure", vec![("x-failure-reason", text("why"))], "header 'x-delivery-tag' is missing"),
         ("failure", vec![tag(1)], "header 'x-failure-reason' is missing"),
-        ("failure", vec![tag(1), ("x-failure-reason", AMQPValue::LongInt(1))], "header 'x-failure-reason' must be text"),
+        (
+            "failure",
+            vec![tag(1), ("x-failure-reason", AMQPValue::LongInt(1))],
+            "header 'x-failure-reason' must be text",
+        ),
         (
             "failure",
             vec![tag(1), ("x-failure-reason", text("why")), ("x-settle", text("shrug"))],
