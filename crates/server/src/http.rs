@@ -41,7 +41,7 @@ mod samples;
 mod schedules;
 mod serving;
 mod users;
-mod values;
+pub(crate) mod values;
 mod vhosts;
 mod websockets;
 

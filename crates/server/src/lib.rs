@@ -32,6 +32,7 @@ mod tls;
 mod websocket;
 
 pub use config::Config;
+pub use http::values::{table_from_json, table_to_json};
 pub use http::{LocalError, SOCKET_NAME};
 pub use listener::ListenError;
 pub use storage::StorageError;
