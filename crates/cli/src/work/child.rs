@@ -110,6 +110,7 @@ enum Cause {
     Limits(String),
 }
 
+/// A program that runs.
 struct Running<'a> {
     plan: &'a Plan,
     child: &'a mut Child,
@@ -375,6 +376,7 @@ impl<'a> Running<'a> {
     }
 }
 
+/// What is waited for.
 #[derive(Clone, Copy)]
 enum Which {
     End,
@@ -384,6 +386,7 @@ enum Which {
     Stop,
 }
 
+/// What has come of it.
 #[derive(Default)]
 struct Ready {
     end: bool,
@@ -410,8 +413,10 @@ fn has_ended(pid: Pid) -> bool {
 }
 
 fn signal_name(signal: Signal) -> String {
+    // What stands there is `Signal::KILL` in one form or another.
     let debug = format!("{signal:?}");
-    debug.rsplit("::").next().unwrap_or_default().trim_end_matches(')').to_owned()
+    let name = debug.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(|word| !word.is_empty()).unwrap_or_default();
+    format!("SIG{}", name.trim_start_matches("SIG"))
 }
 
 /// What a pipe that is ready takes without blocking.
@@ -424,3 +429,14 @@ pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// Where the system does not tell that a program has ended, it is asked so often.
 const ASK_PAUSE: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        assert_eq!(signal_name(Signal::KILL), "SIGKILL");
+        assert_eq!(signal_name(Signal::SEGV), "SIGSEGV");
+    }
+}

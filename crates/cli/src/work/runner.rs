@@ -49,6 +49,7 @@ pub(super) struct Runner {
     link: Option<Link>,
     connecting: Option<JoinHandle<(Result<Link, Gone>, Backoff)>>,
     backoff: Backoff,
+    connected_at: Instant,
     /// There was a connection before.
     has_begun: bool,
     waiting: Waiting,
@@ -95,6 +96,7 @@ impl Runner {
             link: None,
             connecting: None,
             backoff: Backoff::default(),
+            connected_at: now,
             has_begun: false,
             jobs: HashMap::new(),
             next_id: 0,
@@ -185,7 +187,7 @@ impl Runner {
             let mut last = Gone::Lost("there is no broker to connect to".to_owned());
             for url in &urls {
                 match Link::open(url, &wanted).await {
-                    Ok(link) => return (Ok(link), Backoff::default()),
+                    Ok(link) => return (Ok(link), backoff),
                     Err(gone) => last = gone,
                 }
             }
@@ -208,7 +210,7 @@ impl Runner {
                 if !std::mem::replace(&mut self.has_begun, true) {
                     notify::tell(notify::READY);
                 }
-                self.idle_since = Instant::now();
+                (self.idle_since, self.connected_at) = (Instant::now(), Instant::now());
             }
             // It would be the same another time, and whoever started this may as well know.
             Err(gone) if gone.is_final() && !self.has_begun => {
@@ -357,7 +359,9 @@ impl Runner {
             self.parts.log.note("paused", &text);
         }
         self.parts.log.job(&job, &ending);
-        self.metrics().ended(&job.queue, ending.verdict, ending.took);
+        if ending.verdict != Verdict::Return {
+            self.metrics().ended(&job.queue, ending.verdict, ending.took);
+        }
         match tag.filter(|_| self.link.is_some()) {
             Some(tag) => self.settle(&job, tag, &ending),
             None => {
@@ -448,6 +452,10 @@ impl Runner {
             self.extend_leases(now);
         }
         self.orphans.forget(now);
+        // A broker that lets somebody in and then throws him out is not asked ten times a second.
+        if self.link.is_some() && now.saturating_duration_since(self.connected_at) >= SETTLED {
+            self.backoff = Backoff::default();
+        }
         if self.paused_until.is_some_and(|until| now >= until) {
             self.paused_until = None;
         }
@@ -585,5 +593,7 @@ const OS_ERROR: u8 = 71;
 const NO_PERMISSION: u8 = 77;
 const BATCH_REPORTS: usize = 1024;
 const TICK: Duration = Duration::from_millis(200);
+/// A connection that is as old as this is one.
+const SETTLED: Duration = Duration::from_secs(10);
 const PROGRAMS_PATIENCE: Duration = Duration::from_secs(6);
 const REASON_BYTES_MAX: usize = 256;
