@@ -9,6 +9,7 @@ mod tls;
 mod url;
 
 pub(crate) use backoff::Backoff;
+pub(crate) use tls::Tls;
 pub(crate) use url::{Url, all as urls};
 
 use amqp::method::{basic, channel, connection};
@@ -135,6 +136,8 @@ pub(crate) struct Connection {
     last_heard: Instant,
     /// The broker has not closed the socket.
     is_open: bool,
+    /// What it says it is.
+    broker: String,
 }
 
 impl fmt::Debug for Connection {
@@ -172,13 +175,19 @@ impl Connection {
             last_sent: now,
             last_heard: now,
             is_open: true,
+            broker: String::new(),
         };
         opened.log_in(url, name).await?;
         Ok(opened)
     }
 
     async fn log_in(&mut self, url: &Url, name: &str) -> Result<(), Gone> {
-        self.answer(ChannelId::CONNECTION, connection::Start::ID).await?;
+        let payload = self.answer(ChannelId::CONNECTION, connection::Start::ID).await?;
+        if let Ok(Method::ConnectionStart(start)) = Method::decode(&payload) {
+            let named = |key| start.server_properties.get(key).and_then(Value::as_str).unwrap_or("?");
+            // Brokers may say that they are RabbitMQ, so that clients trust them; the platform tells.
+            self.broker = format!("{} {} ({})", named("product"), named("version"), named("platform"));
+        }
         let plain = format!("\0{}\0{}", url.user, url.password);
         let (mechanism, response) = if url.is_external { ("EXTERNAL", "") } else { ("PLAIN", plain.as_str()) };
         let start_ok = connection::StartOk {
@@ -202,6 +211,11 @@ impl Connection {
         let open = Method::ConnectionOpen(connection::Open { vhost: &url.vhost });
         self.ask(ChannelId::CONNECTION, &open, connection::OpenOk::ID).await?;
         Ok(())
+    }
+
+    /// What the broker says it is: product, version and platform.
+    pub(crate) fn broker(&self) -> &str {
+        &self.broker
     }
 
     /// Opens a channel.

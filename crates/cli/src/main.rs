@@ -14,6 +14,7 @@ mod notify;
 mod publish;
 mod serve;
 mod store;
+mod work;
 
 use clap::{Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
@@ -38,6 +39,8 @@ struct CommandLine {
 enum Command {
     /// Run the server (as `leveret` alone does)
     Serve(Box<serve::Flags>),
+    /// Run a program for each job of a queue, whatever it is written in
+    Work(Box<work::Flags>),
     /// Publish jobs: from arguments, files, or a line each
     Publish(Box<publish::Flags>),
     /// Load any AMQP 0-9-1 broker and measure it
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
             return match error.exit_code() {
                 0 => ExitCode::SUCCESS,
                 // Scripts tell by the code whether to try again.
-                _ if std::env::args_os().nth(1).is_some_and(|command| command == "publish") => {
+                _ if std::env::args_os().nth(1).is_some_and(|command| command == "publish" || command == "work") => {
                     ExitCode::from(publish::USAGE)
                 }
                 code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Some(Command::Completions(flags)) => describe::completions::<CommandLine>(&flags),
         Some(Command::Man(flags)) => describe::man::<CommandLine>(&flags),
         Some(Command::Serve(flags)) => serve::run(*flags),
+        Some(Command::Work(flags)) => work::run(*flags),
         Some(Command::Publish(flags)) => publish::run(*flags),
         Some(Command::Bench(flags)) => bench::run(&flags),
         Some(Command::Store(flags)) => store::run(&flags),

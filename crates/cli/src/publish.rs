@@ -1,6 +1,6 @@
 //! `leveret publish`: jobs from a command line, from files, or a line each, confirmed by the broker before they count.
 
-mod duration;
+pub(crate) mod duration;
 mod input;
 mod job;
 mod progress;

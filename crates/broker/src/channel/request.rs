@@ -1,7 +1,7 @@
 //! What a worker says of a delivery that it has, in words that every AMQP client has: it publishes to the default exchange,
 //! on the channel of the delivery, with the delivery tag as a header. By the routing key it wants more time
-//! (`amq.leveret.lease`), says why the job failed (`amq.leveret.failure`), which may settle the delivery as well, or how far
-//! it is (`amq.leveret.progress`).
+//! (`amq.leveret.lease`), says why the job failed (`amq.leveret.failure`), which may settle the delivery as well, how far it is
+//! (`amq.leveret.progress`), or that it has not begun and gives it back (`amq.leveret.return`).
 //!
 //! A queue of such a name cannot exist, so nothing else is meant by it. Where there is no such delivery (it is settled, or
 //! its time was over) the message is unroutable: it comes back if it is mandatory. A request that makes no sense is an
@@ -20,6 +20,7 @@ pub(super) enum Request {
     Lease,
     Failure,
     Progress,
+    Return,
 }
 
 impl Request {
@@ -29,6 +30,7 @@ impl Request {
             "lease" => Some(Self::Lease),
             "failure" => Some(Self::Failure),
             "progress" => Some(Self::Progress),
+            "return" => Some(Self::Return),
             _ => None,
         }
     }
@@ -38,6 +40,7 @@ impl Request {
             Self::Lease => "lease",
             Self::Failure => "failure",
             Self::Progress => "progress",
+            Self::Return => "return",
         }
     }
 }
@@ -53,6 +56,8 @@ enum What {
     Extend(Option<u64>),
     /// And then what becomes of the delivery.
     Report(Report, Option<Settlement>),
+    /// It was not begun: it goes back as if it had not been delivered.
+    Return,
 }
 
 impl Connection {
@@ -79,6 +84,11 @@ impl Connection {
         let (queue, seq, shard) = (unacked.queue.id, unacked.seq, usize::from(unacked.queue.shard.0));
         let call = self.next_call();
         let (command, settlement) = match what {
+            What::Return => {
+                self.settle_now(number, unacked, Settlement::Unsent, fx);
+                self.request_answered(number, &routed, &Outcome::Applied, fx);
+                return Ok(());
+            }
             What::Extend(ms) => (Command::Extend { call, queue, seq, ms }, None),
             What::Report(report, settlement) => {
                 (Command::Report { call, queue, seq, report: Box::new(report) }, settlement)
@@ -121,6 +131,7 @@ fn read(request: Request, message: &Message, unix_ms: u64) -> Result<Read, Strin
     let tag = natural(&headers, TAG)?.ok_or_else(|| format!("header '{TAG}' is missing"))?;
     let what = match request {
         Request::Lease => What::Extend(natural(&headers, MS)?),
+        Request::Return => What::Return,
         Request::Failure => {
             let reason = match headers.get(REASON) {
                 None => return Err(format!("header '{REASON}' is missing")),

@@ -14,18 +14,18 @@ use tokio_rustls::client::TlsStream;
 
 /// What a URL says of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// Who may have signed the broker's certificate; `None` = whom the system trusts.
-    pub(super) authorities: Option<PathBuf>,
-    pub(super) certificate: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
+    pub(crate) authorities: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Whose certificate it should be; `None` = the host's.
-    pub(super) server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
 }
 
 impl Tls {
     /// Files are read anew each time: they may have been replaced.
-    pub(super) async fn shake_hands(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, Gone> {
+    pub(crate) async fn shake_hands(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, Gone> {
         let config = self.config()?;
         let name = self.server_name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name.clone())
