@@ -73,19 +73,47 @@ fn mix() -> impl Strategy<Value = Mix> {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Publish { group: Option<u8>, key: Option<u8>, priority: u8, ttl_ms: Option<u64>, delay_ms: u64, persistent: bool },
+    Publish {
+        group: Option<u8>,
+        key: Option<u8>,
+        priority: u8,
+        ttl_ms: Option<u64>,
+        delay_ms: u64,
+        persistent: bool,
+    },
     Get,
-    Consume { prefetch: u32 },
-    Cancel { which: usize },
-    Close { which: usize },
-    Settle { which: usize, how: Settlement },
+    Consume {
+        prefetch: u32,
+    },
+    Cancel {
+        which: usize,
+    },
+    Close {
+        which: usize,
+    },
+    Settle {
+        which: usize,
+        how: Settlement,
+    },
     /// A worker says why; and what is left of messages that are gone is looked for.
-    Fail { which: usize, sweeps: bool },
-    Pass { ms: u64 },
+    Fail {
+        which: usize,
+        sweeps: bool,
+    },
+    Pass {
+        ms: u64,
+    },
     Pause(bool),
     Purge,
-    Operate { which: usize, act: Wish },
-    Change { ttl_ms: Option<u64>, length_max: Option<u64>, in_flight_max: Option<u32> },
+    Operate {
+        which: usize,
+        act: Wish,
+    },
+    Change {
+        ttl_ms: Option<u64>,
+        length_max: Option<u64>,
+        in_flight_max: Option<u32>,
+    },
     Restart,
 }
 
