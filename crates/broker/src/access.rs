@@ -292,6 +292,11 @@ impl Rights {
         Self { user: user.into(), vhost: Arc::clone(vhost), permission, topics, writes_all }
     }
 
+    /// Whose they are.
+    pub(crate) const fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
     /// Whether the user has any business in the vhost.
     #[must_use]
     pub fn may_enter(&self) -> bool {

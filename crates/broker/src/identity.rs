@@ -154,7 +154,8 @@ pub struct Parameter {
 /// A change of all that.
 #[derive(Debug)]
 pub enum IdentityAsk {
-    /// Makes a vhost, or changes one: what is `None` stays as it is. → `Applied`
+    /// Makes a vhost, or changes one: what is `None` stays as it is. The user who makes one gets all permissions in it, as in
+    /// RabbitMQ. → `Applied`
     PutVhost {
         /// Its name.
         name: String,

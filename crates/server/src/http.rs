@@ -133,12 +133,14 @@ fn router(api: &Arc<Api>) -> Router {
         .into_router()
         .route("/openapi.json", axum::routing::get(async move || axum::Json(document.clone())))
         .fallback(async || Refusal::no_object());
-    Router::new()
+    let routes = Router::new()
         .nest("/api", api_routes)
         .fallback(async || Refusal::no_object())
         .layer(axum::middleware::map_response(refusal::in_rabbitmqs_form))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
-        .with_state(Arc::clone(api))
+        .with_state(Arc::clone(api));
+    // What changes the path has to stand before what is led by it.
+    Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash))
 }
 
 /// Everything below `/api`.

@@ -27,13 +27,20 @@ impl Step<'_> {
     pub(super) fn identity(&mut self, asker: Asker, ask: IdentityAsk) -> Result<Progress, Fault> {
         let changes = match ask {
             IdentityAsk::PutVhost { name, description, tags, default_queue_type, is_protected } => {
+                let is_new = self.topology.vhost(&name).is_none();
                 let mut record = self.vhost_to_put(&name)?;
                 let changed = Arc::make_mut(&mut record);
                 changed.description = description.unwrap_or_else(|| changed.description.clone());
                 changed.tags = tags.unwrap_or_else(|| changed.tags.clone());
                 changed.default_queue_type = default_queue_type.unwrap_or_else(|| changed.default_queue_type.clone());
                 changed.is_protected = is_protected.unwrap_or(changed.is_protected);
-                Some(vec![self.put_vhost(record)])
+                let id = record.id;
+                let mut changes = vec![self.put_vhost(record)];
+                // Who makes a vhost over HTTP or by definitions may use it at once, as in RabbitMQ.
+                let maker = self.rights.as_ref().map(|rights| Arc::clone(rights.user())).filter(|_| is_new);
+                changes
+                    .extend(maker.and_then(|user| self.set_permission(Permission::all(id, &user))).unwrap_or_default());
+                Some(changes)
             }
             IdentityAsk::LimitVhost { name, limits } => self.limit_vhost(&name, limits),
             IdentityAsk::DeleteVhost { name } => self.delete_vhost(&name)?,

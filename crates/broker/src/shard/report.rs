@@ -70,7 +70,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// What is left of messages that are gone goes.
-    fn sweep_failures(&mut self) {
+    pub(super) fn sweep_failures(&mut self) {
         self.failures.unswept_bytes = 0;
         let slots: Vec<_> =
             self.queues.iter().filter(|(_, queue)| queue.failures.is_some()).map(|(slot, _)| slot).collect();

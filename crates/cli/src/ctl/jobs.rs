@@ -145,8 +145,12 @@ impl Jobs {
                     Some(due_at_ms) => age(&json!(due_at_ms.saturating_sub(now_ms))),
                     None => "now".to_owned(),
                 };
-                let times = format!("{} x", cell(&item["delivery_count"]));
-                let reason = cell(&item["failure"]["reason"]);
+                // A dead letter begins anew.
+                let times = match item["delivery_count"].as_u64() {
+                    Some(0) | None => "-".to_owned(),
+                    Some(count) => format!("{count} x"),
+                };
+                let reason = why(&item["failure"]);
                 lines.push(row(&name(item), &cell(&item["seq"]), &times, &next, &reason, ""));
             }
         }
@@ -154,11 +158,21 @@ impl Jobs {
     }
 }
 
+/// The reason, and the last line of the details, which mostly says it best.
+fn why(failure: &Value) -> String {
+    let reason = failure["reason"].as_str().unwrap_or_default();
+    let details = failure["details"].as_str().unwrap_or_default();
+    match details.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        Some(last) if last != reason => format!("{reason}: {last}"),
+        _ => reason.to_owned(),
+    }
+}
+
 fn row(queue: &str, seq: &str, age: &str, left: &str, who: &str, what: &str) -> String {
     let clean = |text: &str, most: usize| -> String {
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
     };
-    let (queue, who, what) = (clean(queue, 24), clean(who, 48), clean(what, 256));
+    let (queue, who, what) = (clean(queue, 24), clean(who, 256), clean(what, 256));
     format!("{queue:<24} {seq:>8} {age:>7} {left:>7}  {who:<40} {what}").trim_end().to_owned()
 }
 
@@ -197,7 +211,7 @@ mod tests {
             "channel_details": {"connection_name": "127.0.0.1:5 -> 127.0.0.1:6"}, "progress": "page 2\nof 3",
         });
         let failed = json!({
-            "queue": queue, "seq": 3, "delivery_count": 2, "due_at": 31_000, "failure": {"reason": "exit 75"},
+            "queue": queue, "seq": 3, "delivery_count": 2, "due_at": 31_000, "failure": {"reason": "exit 75", "details": "trying\nno route to host\n\n"},
         });
         let jobs = Jobs { waiting: 4, delayed: 1, running: 2, leases: vec![named, unnamed], failed: vec![failed] };
         let lines = jobs.view(100, 1_000);
@@ -205,7 +219,7 @@ mod tests {
         let has = |line: &str, parts: &[&str]| parts.iter().all(|part| line.contains(part));
         assert!(has(&lines[3], &["mails", "7", "5s", "15m", "worker a c1", "40.5 %"]), "{lines:?}");
         assert!(has(&lines[4], &["v/q", "8", "1s", "127.0.0.1:5 -> 127.0.0.1:6", "page 2 of 3"]), "{lines:?}");
-        assert!(has(&lines[7], &["mails", "3", "2 x", "30s", "exit 75"]), "{lines:?}");
+        assert!(has(&lines[7], &["mails", "3", "2 x", "30s", "exit 75: no route to host"]), "{lines:?}");
         assert!(jobs.view(9, 0).len() <= 9);
         assert_eq!(Jobs::default().view(100, 0).len(), 2);
         assert_eq!(jobs.document()["failed"][0]["failure"]["reason"], "exit 75");

@@ -24,6 +24,8 @@ struct Run {
     window: Window,
     state: Option<StateFile>,
     display: Display,
+    /// How far an earlier run came.
+    passed: u64,
     /// How far everything is confirmed, in order; and how many octets of the input that is.
     done: Progress,
     bytes: u64,
@@ -68,6 +70,7 @@ pub(super) async fn run(plan: Plan, items: mpsc::Receiver<Item>, state: Option<S
         window: Window::new(),
         state,
         display,
+        passed: done.lines,
         done,
         bytes: 0,
         end: None,
@@ -300,7 +303,10 @@ impl Run {
         let also = also.collect();
         let kept = self.state.as_mut().map_or(Ok(()), |state| state.finish(also));
         let word = if self.plan.is_confirmed { "confirmed" } else { "sent" };
-        if self.plan.is_many {
+        let nothing_was_left = self.window.confirmed == 0 && self.passed > 0 && ended.is_ok();
+        if nothing_was_left && self.end.as_ref().is_some_and(Result::is_ok) && self.window.len() == 0 {
+            self.display.say(&format!("nothing to do: all {} lines were confirmed before", self.done.lines));
+        } else if self.plan.is_many {
             self.display.finish(self.window.confirmed, word);
         }
         let code = match ended {
@@ -385,15 +391,19 @@ impl Run {
         }
     }
 
+    /// Why a run broke off, with what is known of the jobs.
     fn with_doubt(&self, why: &str) -> String {
         let (confirmed, open) = (self.window.confirmed, self.window.open());
-        let rest = match (open, self.state.is_some()) {
-            (0, _) | (_, true) => "",
-            _ if !self.plan.is_confirmed => "",
-            (_, false) => "; the broker may have them or not",
-        };
-        let goes_on = if self.state.is_some() { "; another run with the same --resume goes on" } else { "" };
-        format!("{why}. {confirmed} confirmed, {open} sent and not confirmed{rest}{goes_on}")
+        let mut text = why.trim_end_matches('.').to_owned();
+        if self.plan.is_many {
+            text.push_str(&format!(". {confirmed} confirmed, {open} sent and not confirmed"));
+        }
+        if self.state.is_some() {
+            text.push_str("; another run with the same --resume goes on");
+        } else if open > 0 {
+            text.push_str("; the broker may have what was not confirmed, or not");
+        }
+        text
     }
 }
 

@@ -5,6 +5,7 @@
 //! reaped, while the group's number cannot be anyone else's; whoever has left the group and still holds a stream is not
 //! waited for.
 
+use super::codes::Codes;
 use super::ending::{Ending, Verdict};
 use super::job::Job;
 use super::limits::Limits;
@@ -12,7 +13,6 @@ use super::progress::Progress;
 use super::said::{Passage, Said, Stream};
 use super::stopping::{Stopping, Urgency};
 use super::template::{Template, environment};
-use super::codes::Codes;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,7 +68,13 @@ impl Judge {
 }
 
 /// Runs it. `say` hears of progress, `room` is to read into.
-pub(super) fn run(plan: &Plan, job: &Job, stopping: &Stopping, room: &mut [u8], say: &mut dyn FnMut(Progress)) -> Ending {
+pub(super) fn run(
+    plan: &Plan,
+    job: &Job,
+    stopping: &Stopping,
+    room: &mut [u8],
+    say: &mut dyn FnMut(Progress),
+) -> Ending {
     let began = Instant::now();
     let Some(arguments) = plan.template.arguments(job) else {
         let why = "the body or a header has an octet 0, which no argument can have";

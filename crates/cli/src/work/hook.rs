@@ -81,7 +81,12 @@ pub(super) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 /// Starts so many. They end when nobody feeds them any more.
-pub(super) fn start(hook: &Arc<Hook>, count: usize, stopping: &Stopping, reports: &UnboundedSender<Report>) -> Vec<Feed> {
+pub(super) fn start(
+    hook: &Arc<Hook>,
+    count: usize,
+    stopping: &Stopping,
+    reports: &UnboundedSender<Report>,
+) -> Vec<Feed> {
     let slots = (0..count).map(|number| {
         let (feed, jobs) = mpsc::unbounded_channel();
         let poster = Poster { hook: Arc::clone(hook), connection: None };
@@ -183,7 +188,8 @@ impl Poster {
         let headers = request.headers_mut();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         headers.insert(header::HOST, HeaderValue::from_str(authority)?);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("leveret-work/", env!("CARGO_PKG_VERSION"))));
+        headers
+            .insert(header::USER_AGENT, HeaderValue::from_static(concat!("leveret-work/", env!("CARGO_PKG_VERSION"))));
         for (name, value) in job.fields() {
             let name = match name {
                 "content_type" => header::CONTENT_TYPE,

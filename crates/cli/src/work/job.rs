@@ -181,10 +181,7 @@ pub(super) mod tests {
         assert_eq!(first.fingerprint(&secret), again.fingerprint(&secret));
         assert_eq!((first.attempt(), again.attempt()), (1, 4));
         assert_ne!(first.fingerprint(&secret), job(first.headers(), b"two").fingerprint(&secret));
-        assert_ne!(
-            first.fingerprint(&secret),
-            job(Table::from_iter([("tenant", "b")]), b"one").fingerprint(&secret)
-        );
+        assert_ne!(first.fingerprint(&secret), job(Table::from_iter([("tenant", "b")]), b"one").fingerprint(&secret));
     }
 
     #[test]

@@ -128,14 +128,18 @@ mod tests {
 
     #[test]
     fn a_job_is_one_line_in_either_format() {
-        let ending = Ending { details: b"first\nboom \"x\"\n\n".to_vec(), ..Ending::failed(Verdict::Retry, "exit 3", Duration::from_millis(12)) };
+        let ending = Ending {
+            details: b"first\nboom \"x\"\n\n".to_vec(),
+            ..Ending::failed(Verdict::Retry, "exit 3", Duration::from_millis(12))
+        };
         let line = |format, level| {
             let mut log = Log::new(format, level);
             log.job(&job(amqp::Table::new(), b""), &ending);
             String::from_utf8(std::mem::take(&mut log.lines)).unwrap()
         };
         let text = line(Format::Text, Level::Failures);
-        let expected = " retry queue=tasks message_id=m-1 attempt=1 ms=12.0 why=\"exit 3\" last_line=\"boom \\\"x\\\"\"\n";
+        let expected =
+            " retry queue=tasks message_id=m-1 attempt=1 ms=12.0 why=\"exit 3\" last_line=\"boom \\\"x\\\"\"\n";
         assert!(text.ends_with(expected) && text.as_bytes()[23] == b'Z', "{text}");
         let json: Value = serde_json::from_str(&line(Format::Json, Level::All)).unwrap();
         assert_eq!((&json["event"], &json["why"], &json["ms"]), (&json!("retry"), &json!("exit 3"), &json!(12.0)));

@@ -65,7 +65,8 @@ impl Metrics {
             for verdict in Verdict::ALL {
                 let (name, count) = (label(&queue.name), queue.ended[verdict as usize]);
                 let result = verdict.name();
-                let _infallible = writeln!(out, "leveret_work_jobs_total{{queue=\"{name}\",result=\"{result}\"}} {count}");
+                let _infallible =
+                    writeln!(out, "leveret_work_jobs_total{{queue=\"{name}\",result=\"{result}\"}} {count}");
             }
         }
         head(&mut out, "job_duration_seconds", "histogram", "How long jobs ran.");
@@ -74,8 +75,10 @@ impl Metrics {
             let mut count = 0;
             for (bound, more) in BOUNDS.iter().zip(queue.took) {
                 count += more;
-                let _infallible =
-                    writeln!(out, "leveret_work_job_duration_seconds_bucket{{queue=\"{name}\",le=\"{bound}\"}} {count}");
+                let _infallible = writeln!(
+                    out,
+                    "leveret_work_job_duration_seconds_bucket{{queue=\"{name}\",le=\"{bound}\"}} {count}"
+                );
             }
             let all: u64 = queue.ended.iter().sum::<u64>() - queue.ended[Verdict::Return as usize];
             let seconds = queue.took_seconds;
@@ -93,7 +96,12 @@ impl Metrics {
             ("connections_lost_total", "counter", self.connections_lost, "Connections that were lost."),
             ("jobs_unsettled_total", "counter", self.unsettled, "Jobs that ended while there was no connection."),
             ("jobs_joined_total", "counter", self.joined, "Jobs that came again while they ran, and ran once."),
-            ("programs_ended_total", "counter", self.programs_ended, "Programs of --mode lines that ended by themselves."),
+            (
+                "programs_ended_total",
+                "counter",
+                self.programs_ended,
+                "Programs of --mode lines that ended by themselves.",
+            ),
         ] {
             head(&mut out, name, kind, help);
             let _infallible = writeln!(out, "leveret_work_{name} {value}");

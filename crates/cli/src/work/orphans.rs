@@ -92,7 +92,11 @@ mod tests {
 
     #[test]
     fn what_has_no_id_is_known_by_being_redelivered() {
-        let anonymous = |redelivered| Job { properties: bytes::Bytes::from_static(&[0, 0]), redelivered, ..job(Table::new(), b"1") };
+        let anonymous = |redelivered| Job {
+            properties: bytes::Bytes::from_static(&[0, 0]),
+            redelivered,
+            ..job(Table::new(), b"1")
+        };
         let mut orphans = Orphans::default();
         orphans.lost(&anonymous(false));
         assert!(orphans.adopt(&anonymous(false)).is_none());

@@ -32,21 +32,11 @@ pub(super) enum Report {
     /// It takes jobs.
     Up(SlotId),
     /// It takes none for now.
-    Down {
-        slot: SlotId,
-        why: String,
-    },
+    Down { slot: SlotId, why: String },
     /// How far a job is.
-    Progress {
-        job: JobId,
-        progress: Progress,
-    },
+    Progress { job: JobId, progress: Progress },
     /// A job has ended. There is room for another one.
-    Ended {
-        slot: SlotId,
-        job: JobId,
-        ending: Box<Ending>,
-    },
+    Ended { slot: SlotId, job: JobId, ending: Box<Ending> },
 }
 
 #[derive(Debug)]
@@ -139,7 +129,8 @@ mod tests {
         assert!(slots.give(job()) && slots.give(job()) && !slots.give(job()));
         slots.set_up(SlotId(0), true);
         assert_eq!(slots.free(), 1);
-        let count = |jobs: &mut tokio::sync::mpsc::UnboundedReceiver<_>| std::iter::from_fn(|| jobs.try_recv().ok()).count();
+        let count =
+            |jobs: &mut tokio::sync::mpsc::UnboundedReceiver<_>| std::iter::from_fn(|| jobs.try_recv().ok()).count();
         assert_eq!((count(&mut first_jobs), count(&mut second_jobs)), (2, 2));
     }
 }

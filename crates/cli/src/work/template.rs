@@ -60,7 +60,8 @@ impl Template {
                     Piece::Body => argument.extend_from_slice(&job.body),
                     Piece::Header(name) => {
                         let header = job.properties().and_then(|properties| properties.header(name));
-                        argument.extend_from_slice(header.map(|value| value_text(&value)).unwrap_or_default().as_bytes());
+                        argument
+                            .extend_from_slice(header.map(|value| value_text(&value)).unwrap_or_default().as_bytes());
                     }
                     Piece::Field(name) => {
                         let field = job.fields().into_iter().find(|(field, _)| field == name);
@@ -80,7 +81,8 @@ impl Template {
 /// What a job puts into its program's environment, beside what the runner has itself. What cannot be there (an octet 0) or
 /// is longer than a system takes is left out.
 pub(super) fn environment(job: &Job) -> Vec<(String, String)> {
-    let fields = job.fields().into_iter().map(|(name, value)| (format!("LEVERET_{}", name.to_ascii_uppercase()), value));
+    let fields =
+        job.fields().into_iter().map(|(name, value)| (format!("LEVERET_{}", name.to_ascii_uppercase()), value));
     let headers = job.headers();
     let headers = headers.iter().map(|(name, value)| (header_variable(name), value_text(value)));
     fields.chain(headers).filter(|(_, value)| value.len() <= VALUE_BYTES_MAX && !value.contains('\0')).collect()
@@ -98,7 +100,8 @@ fn pieces(mut argument: &[u8]) -> Vec<Piece> {
     while let Some(open) = argument.iter().position(|octet| *octet == b'{') {
         let (before, from) = argument.split_at(open);
         text.extend_from_slice(before);
-        let place = from.iter().position(|octet| *octet == b'}').and_then(|close| Some((place(&from[1..close])?, close)));
+        let place =
+            from.iter().position(|octet| *octet == b'}').and_then(|close| Some((place(&from[1..close])?, close)));
         match place {
             Some((piece, close)) => {
                 if !text.is_empty() {
@@ -145,8 +148,22 @@ fn find(name: &OsStr) -> io::Result<PathBuf> {
 }
 
 const FIELDS: [&str; 16] = [
-    "queue", "exchange", "routing_key", "attempt", "redelivered", "message_id", "correlation_id", "reply_to", "type",
-    "content_type", "content_encoding", "app_id", "user_id", "expiration", "timestamp", "priority",
+    "queue",
+    "exchange",
+    "routing_key",
+    "attempt",
+    "redelivered",
+    "message_id",
+    "correlation_id",
+    "reply_to",
+    "type",
+    "content_type",
+    "content_encoding",
+    "app_id",
+    "user_id",
+    "expiration",
+    "timestamp",
+    "priority",
 ];
 
 /// Linux takes 128 KiB for one variable.
@@ -167,7 +184,16 @@ mod tests {
 
     #[test]
     fn places_are_filled_and_other_braces_stay() {
-        let given = ["--to={header.tenant}{header.n}", "{}", "{body}!", "{message_id}/{routing_key}", "{print $1}", "${x}", "{", "{{}}"];
+        let given = [
+            "--to={header.tenant}{header.n}",
+            "{}",
+            "{body}!",
+            "{message_id}/{routing_key}",
+            "{print $1}",
+            "${x}",
+            "{",
+            "{{}}",
+        ];
         let expected = ["--to=acme3", "job", "job!", "m-1/rk", "{print $1}", "${x}", "{", "{job}"];
         assert_eq!(filled(&given, b"job").unwrap(), expected);
         assert_eq!(filled(&["{header.missing}{reply_to}"], b"").unwrap(), [""]);

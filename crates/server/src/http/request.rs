@@ -29,6 +29,18 @@ impl<S: Send + Sync> FromRequest<S> for Document {
     }
 }
 
+/// The request for the path without the slash at its end, which is the same one to RabbitMQ.
+pub(super) async fn without_last_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let Some(path) = uri.path().strip_suffix('/').filter(|path| path.starts_with("/api/")) else { return request };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    // What is cut off the end of a path leaves one.
+    if let Ok(shorter) = format!("{path}{query}").parse() {
+        *request.uri_mut() = shorter;
+    }
+    request
+}
+
 impl Document {
     /// The value under this key.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {

@@ -13,6 +13,7 @@ async fn status(browser: &Browser, method: &str, path: &str, document: Value) ->
 async fn each_tag_sees_and_changes_what_is_its_own() {
     let desk = Desk::open().await;
     desk.send("PUT", "/vhosts/v", json!({}), 201).await;
+    desk.delete("/permissions/v/guest", 204).await;
     desk.send("PUT", "/queues/v/hidden", json!({"durable": true}), 401).await;
     desk.permit("v", "guest", [".*", ".*", ".*"]).await;
     desk.send("PUT", "/queues/v/hidden", json!({"durable": true}), 201).await;

@@ -7,6 +7,8 @@ async fn what_is_in_a_vhost_is_nobody_elses_and_outlives_the_server() {
     let desk = Desk::open().await;
     let vhost = json!({"description": "Tests", "tags": "a,b", "default_queue_type": "quorum"});
     desk.send("PUT", "/vhosts/tests", vhost, 201).await;
+    assert_eq!(desk.get("/vhosts/tests/permissions").await[0]["user"], "guest", "who makes a vhost may use it");
+    desk.delete("/permissions/tests/guest", 204).await;
     let text = "NOT_ALLOWED - access to vhost 'tests' refused for user 'guest'";
     assert_eq!(refusal(desk.connect("guest:guest", "tests").await), (530, text.to_owned()));
     assert_eq!(refusal(desk.connect("guest:guest", "nov").await).1, "NOT_ALLOWED - vhost nov not found");
@@ -38,7 +40,6 @@ async fn what_is_in_a_vhost_is_nobody_elses_and_outlives_the_server() {
 async fn a_deleted_vhost_takes_everything_along() {
     let desk = Desk::open().await;
     desk.send("PUT", "/vhosts/v", json!({}), 201).await;
-    desk.permit("v", "guest", [".*", ".*", ".*"]).await;
     let connection = desk.connect("guest:guest", "v").await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     declare(&channel, "q").await.unwrap();
@@ -65,6 +66,7 @@ async fn a_deleted_vhost_takes_everything_along() {
         // Another of that name begins anew.
         desk.send("PUT", "/vhosts/v", json!({}), 201).await;
         assert_eq!(desk.get("/queues/v").await, json!([]));
+        desk.delete("/permissions/v/guest", 204).await;
         assert_eq!(refusal(desk.connect("guest:guest", "v").await).0, 530);
     }
 }
@@ -82,7 +84,6 @@ async fn the_first_vhost_can_be_deleted_and_stays_so() {
     assert_eq!(desk.get("/vhosts").await, json!([]));
     assert_eq!(refusal(desk.connect("guest:guest", "%2f").await).1, "NOT_ALLOWED - vhost / not found");
     desk.send("PUT", "/vhosts/%2F", json!({}), 201).await;
-    desk.permit("%2F", "guest", [".*", ".*", ".*"]).await;
     let channel = desk.connect("guest:guest", "%2f").await.unwrap().create_channel().await.unwrap();
     declare(&channel, "q").await.unwrap();
 }

@@ -17,6 +17,16 @@ async fn the_clusters_name_can_be_changed() {
 }
 
 #[tokio::test]
+async fn a_slash_at_the_end_of_a_path_changes_nothing() {
+    let desk = Desk::open().await;
+    assert_eq!(desk.get("/healthchecks/node/").await["status"], "ok");
+    assert_eq!(desk.get("/queues/%2F/?page=1").await["items"], json!([]));
+    desk.send("PUT", "/queues/%2F/q/", json!({}), 201).await;
+    assert_eq!(desk.get("/queues/%2F/q").await["name"], "q");
+    desk.send("GET", "/queues/%2F/q//", json!({}), 404).await;
+}
+
+#[tokio::test]
 async fn every_health_check_answers() {
     let desk = Desk::open().await;
     let port = desk.server.board().addresses().amqp[0].port();

@@ -86,7 +86,11 @@ mod tests {
         let mut out = BytesMut::new();
         write(&job(Table::from_iter([("n", 5)]), b"two\nlines \"quoted\""), &mut out);
         write(&job(Table::new(), b"\xFF\x00"), &mut out);
-        let lines: Vec<Value> = out.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+        let lines: Vec<Value> = out
+            .split(|octet| *octet == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
         assert_eq!(
             lines[0],
             json!({
