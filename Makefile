@@ -1,7 +1,7 @@
 # make test: everything that CI runs, on a fresh machine too. make sim: a longer simulation.
-.PHONY: test install check compat crash crash-smoke sim fuzz
+.PHONY: test install check compat work crash crash-smoke sim fuzz
 
-test: install check compat crash-smoke
+test: install check compat work crash-smoke
 
 # What the checks and the clients need, on Debian and Ubuntu; does nothing, quickly, when all is there.
 install:
@@ -15,6 +15,11 @@ check:
 compat: install
 	cargo build --release
 	python3 tests/compat/run.py
+
+# `leveret work` with real programs: how they end, are ended and killed, ten thousand at a time.
+work:
+	cargo build --release
+	python3 tests/work/run.py
 
 # Kills of the real process under mixed load, a filesystem that is filled up (as root), backups, and directories that are
 # taken away, held against every confirm.

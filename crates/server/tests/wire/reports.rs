@@ -99,6 +99,25 @@ async fn a_job_that_is_tried_again_counts_it_and_tells_why_when_it_dies_at_its_l
 }
 
 #[tokio::test]
+async fn a_job_that_was_not_begun_goes_back_as_if_it_had_not_been_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare_with_graves(&channel).await;
+    channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
+    publish(&channel, ("", "tasks"), "job", BasicProperties::default()).await;
+    let mut consumer = consume(&channel, "tasks").await;
+    // More often than the limit of failed deliveries.
+    for _ in 0..5 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!((delivery.redelivered, header(&delivery.properties, "x-delivery-count")), (false, None));
+        assert!(say(&channel, "return", &[tag(delivery.delivery_tag)], b"").await);
+        assert!(!say(&channel, "return", &[tag(delivery.delivery_tag)], b"").await);
+    }
+    assert_eq!(body(&next(&mut consumer).await), "job");
+}
+
+#[tokio::test]
 async fn the_reason_is_on_disk_with_the_return_of_its_message() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;
@@ -138,6 +157,7 @@ async fn a_report_that_makes_no_sense_is_refused() {
             vec![tag(1), ("x-failure-reason", text("why")), ("x-settle", text("shrug"))],
             "header 'x-settle' must be 'retry' or 'dead-letter'",
         ),
+        ("return", vec![], "header 'x-delivery-tag' is missing"),
         ("progress", vec![tag(1)], "header 'x-progress' is missing"),
         ("progress", vec![tag(1), ("x-progress", AMQPValue::LongInt(101))], range),
         ("progress", vec![tag(1), ("x-progress", AMQPValue::Double(f64::NAN))], range),
