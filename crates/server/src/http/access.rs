@@ -1,8 +1,9 @@
-//! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
+//! Who is asking: Basic authentication or a session's cookie on TCP, none on the local socket, whose file system rights are
+//! the login.
 
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Shared, rights};
+use super::{Api, Shared, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::access::{Login, User};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The one who asks.
 #[derive(Clone, Debug)]
@@ -21,8 +23,17 @@ pub(super) struct Caller {
     pub(super) is_local: bool,
 }
 
+/// In an answer: nobody is logged in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoginNeeded;
+
+/// Whether the user may use the API at all.
+pub(super) fn is_let_in(user: &User) -> bool {
+    TAGS.iter().any(|tag| user.has_tag(tag))
+}
+
 /// Lets a request pass with its [`Caller`], or answers 401.
-pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> Response {
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
@@ -30,8 +41,17 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
             Caller { user, is_local: true }
         }
         Some(Origin::Tcp(peer)) => {
-            let header = request.headers().get(header::AUTHORIZATION);
-            let Some(header) = header else { return challenge(().into_response()) };
+            let Some(header) = request.headers().get(header::AUTHORIZATION) else {
+                let caller = match sessions::caller(&api, &request, peer.ip()) {
+                    Ok(Some(user)) => Caller { user, is_local: false },
+                    Ok(None) if sessions::is_from_page(&request) => {
+                        return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
+                    }
+                    Ok(None) => return challenge(().into_response()),
+                    Err(refusal) => return refusal.into_response(),
+                };
+                return serve(&api, caller, request, next).await;
+            };
             let Some((user, password)) = credentials(header) else {
                 return challenge(Refusal::login_failed().into_response());
             };
@@ -49,13 +69,17 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
         }
         None => return Refusal::login_failed().into_response(),
     };
-    if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
+    serve(&api, caller, request, next).await
+}
+
+async fn serve(api: &Arc<Api>, caller: Caller, mut request: Request, next: Next) -> Response {
+    if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
-    if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
+    if let Err(refusal) = rights::check(api, &caller, request.method(), request.uri().path()) {
         return refusal.into_response();
     }
-    request.extensions_mut().insert(caller.view(&api));
+    request.extensions_mut().insert(caller.view(api));
     request.extensions_mut().insert(caller.clone());
     rights::on_behalf_of(caller, next.run(request)).await
 }
@@ -70,6 +94,7 @@ fn challenge(mut response: Response) -> Response {
     // The realm is RabbitMQ's, since browsers and scripts remember logins by it.
     let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response.extensions_mut().insert(LoginNeeded);
     response
 }
 
