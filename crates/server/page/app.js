@@ -43,7 +43,7 @@ function setValues(values) {
   dispatchEvent(new Event("hashchange"));
 }
 
-const THEMES = { auto: "As the system", light: "Light", dark: "Dark" };
+const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
 function useTheme() {
   const [theme, setTheme] = useState(localStorage.getItem("theme") ?? "auto");
@@ -98,8 +98,8 @@ function Frame({ me, leave }) {
       <button type="button" class="icon burger" aria-expanded=${isOpen} aria-controls="menu" aria-label="Menu" onClick=${() => setOpen(!isOpen)}>☰</button>
       <a class="brand" href="#/"><img src="/static/icon.svg" alt="" width="24" height="24" />Leveret</a>
       <${Pulse} />
-      <label class="theme"><span class="unseen">Colours</span><select value=${theme} onChange=${(event) => setTheme(event.target.value)}>
-        ${Object.entries(THEMES).map(([id, label]) => html`<option value=${id}>${label}</option>`)}</select></label>
+      <span class="theme"><select aria-label="Colours" value=${theme} onChange=${(event) => setTheme(event.target.value)}>
+        ${Object.entries(THEMES).map(([id, label]) => html`<option value=${id}>${label}</option>`)}</select></span>
       <span class="me" title=${me.tags.join(", ")}>${me.name}</span>
       <button type="button" class="plain" onClick=${leave}>Log out</button>
     </header>

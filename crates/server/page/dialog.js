@@ -100,6 +100,12 @@ export function Dialogs() {
     question?.resolve(isDone);
     setQuestion(null);
   };
+  useEffect(() => {
+    // Whoever goes elsewhere is done with it.
+    const leave = () => close(false);
+    addEventListener("popstate", leave);
+    return () => removeEventListener("popstate", leave);
+  }, [question]);
   return html`
     ${question && html`<dialog ref=${element} key=${question.title} class=${question.isLarge ? "large" : ""} aria-labelledby="dialog-title"
         onCancel=${(event) => { event.preventDefault(); close(false); }}

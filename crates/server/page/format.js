@@ -6,9 +6,10 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignific
 /** 1,234; from a million on 1.23M. */
 export const count = (n) => (n === undefined || n === null ? "–" : Math.abs(n) < 1e6 ? whole.format(n) : short.format(n));
 
-/** A second: 12.3/s. */
-export function rate(n) {
+/** A second: 12.3/s; 12.3 if `isBare`. */
+export function rate(n, isBare) {
   if (n === undefined || n === null) return "–";
+  if (isBare) return n % 1 ? n.toFixed(n < 1 ? 2 : 1) : count(n);
   if (n === 0) return "0/s";
   return `${Math.abs(n) < 10 ? n.toFixed(1) : count(n)}/s`;
 }

@@ -2,7 +2,7 @@
 import { html } from "../vendor/htm-preact.js";
 import { ask, at, query } from "../api.js";
 import { askFor, say } from "../dialog.js";
-import { count, rate, rateOf } from "../format.js";
+import { count } from "../format.js";
 import { BOXES_MAX, Graph, reach } from "../graph.js";
 import { usePolled } from "../live.js";
 import { Badge, Facts, Pager, Refusal, Search, Table } from "../table.js";
@@ -43,8 +43,6 @@ export function Exchanges({ values, setValues }) {
       { label: "Exchange", isMain: true, cell: (exchange) => html`<a href=${leads(exchange.vhost)("exchange", exchange.name)}>${exchange.name || "(default)"}</a>${vhosts.length > 1 && html` <small>${exchange.vhost}</small>`}` },
       { label: "Type", cell: (exchange) => html`<${Badge}>${exchange.type}<//>` },
       { label: "Kept", isWide: true, cell: (exchange) => (exchange.durable ? "durable" : "transient") },
-      { label: "In", isNumber: true, cell: (exchange) => rate(rateOf(exchange.message_stats, "publish_in")) },
-      { label: "Out", isNumber: true, isWide: true, cell: (exchange) => rate(rateOf(exchange.message_stats, "publish_out")) },
       { label: "Policy", isWide: true, cell: (exchange) => exchange.policy ?? "" },
     ]} /><${Pager} page=${page} pageCount=${list.data?.page_count} total=${list.data?.filtered_count} of="exchanges" set=${(next) => setValues({ ...values, page: next === 1 ? undefined : next })} />`}`;
 }

@@ -65,7 +65,7 @@ export function Jobs({ vhost, queue, state, only, home, kind, refreshed }) {
     setSearch((old) => ({ ...old, text: draft }));
   };
   return html`<form class="tools" onSubmit=${submit} role="search">
-      <label><span class="unseen">Look for</span><select value=${search.field} onChange=${(event) => setSearch({ field: event.target.value, text: draft })}>${FIELDS.map(([id, label]) => html`<option value=${id}>${label}</option>`)}</select></label>
+      <select aria-label="Look for" value=${search.field} onChange=${(event) => setSearch({ field: event.target.value, text: draft })}>${FIELDS.map(([id, label]) => html`<option value=${id}>${label}</option>`)}</select>
       <label class="search"><span class="unseen">What to look for</span><input type="search" value=${draft} placeholder=${search.field === "header" ? "tenant=acme" : "Find a job"} spellcheck="false" autocomplete="off"
         onInput=${(event) => { setDraft(event.target.value); if (!event.target.value) setSearch((old) => ({ ...old, text: "" })); }} /></label>
       <button type="submit">Find</button>

@@ -16,7 +16,7 @@ const BUSIEST = "/queues" + query({
   page: 1, page_size: 8, sort: "messages", sort_reverse: true,
   columns: "name,vhost,state,messages,messages_ready,messages_unacknowledged,messages_delayed,consumers,oldest_ready_age_ms,late_leases",
 });
-const RATES = [["publish", "Published"], ["deliver", "Delivered"], ["ack", "Acknowledged"], ["redeliver", "Redelivered"]].map(([id, label]) => ({ id, label }));
+const RATES = [["publish", "Published"], ["deliver", "Delivered"], ["ack", "Acked"], ["redeliver", "Redelivered"]].map(([id, label]) => ({ id, label }));
 const DEPTHS = [["ready", "Waiting"], ["unacked", "Running"], ["delayed", "Delayed"]].map(([id, label]) => ({ id, label }));
 
 const isTold = (answer) => answer && !answer.refused;
@@ -74,7 +74,7 @@ export function Overview({ me }) {
       <${Tile} name="Forgotten acks" value=${count(vitals.late_leases)} kind=${vitals.late_leases ? "warn" : ""} href="#/running" />`}
     </dl>
     <div class="charts">
-      <${Chart} title="Messages a second" series=${RATES} points=${points} format=${(n, isTick) => (isTick ? count(n) : rate(n))} />
+      <${Chart} title="Messages a second" series=${RATES} points=${points} format=${rate} />
       <${Chart} title="Messages in queues" series=${DEPTHS} points=${points} format=${count} isWhole=${true} />
       ${node && html`<${Chart} title="Sync latency" series=${[{ id: "sync", label: "Mean" }]} points=${syncs} height=${130} format=${(n, isTick) => `${isTick ? n : n < 10 ? n.toFixed(1) : Math.round(n)} ms`} />
       <${Chart} title="Memory" series=${[{ id: "memory", label: `of ${bytes(node.mem_limit)} allowed` }]} points=${machine} height=${130} format=${(n, isTick) => bytes(n, isTick)} />`}

@@ -14,7 +14,7 @@ import { parse } from "./queues.js";
 const COLUMNS = "name,vhost,type,durable,auto_delete,exclusive,arguments,state,policy,operator_policy,effective_policy_definition,messages,messages_ready,messages_unacknowledged,messages_delayed,message_bytes,memory,message_stats,consumers,consumer_utilisation,consumer_details,oldest_ready_age_ms,oldest_unacked_age_ms,late_leases,messages_deduplicated,idle_since";
 
 const DEPTHS = [["ready", "Waiting"], ["unacked", "Running"], ["delayed", "Delayed"]].map(([id, label]) => ({ id, label }));
-const RATES = [["publish", "In"], ["deliver", "Out"], ["ack", "Acknowledged"], ["redeliver", "Redelivered"]].map(([id, label]) => ({ id, label }));
+const RATES = [["publish", "In"], ["deliver", "Out"], ["ack", "Acked"], ["redeliver", "Redelivered"]].map(([id, label]) => ({ id, label }));
 
 /** What holds for the queue: its argument, or what a policy says. */
 const setting = (queue, key) => queue.arguments?.[`x-${key}`] ?? queue.effective_policy_definition?.[key];
@@ -125,9 +125,9 @@ export function Queue({ me, parts: [vhost, name], values, setValues }) {
       <${Tile} name="In" value=${rate(rateOf(stats, "publish"))} />
       <${Tile} name="Out" value=${rate(rateOf(stats, "deliver_get"))} />
     </dl>
-    <div class="charts">
+    <div class="charts below">
       <${Chart} title="Jobs" series=${DEPTHS} points=${points} height=${140} format=${count} isWhole=${true} />
-      <${Chart} title="Jobs a second" series=${RATES} points=${points} height=${140} format=${(n, isTick) => (isTick ? count(n) : rate(n))} />
+      <${Chart} title="Jobs a second" series=${RATES} points=${points} height=${140} format=${rate} />
     </div>
     <${Tabs} label="Jobs and settings" tabs=${tabs} chosen=${tab} set=${setTab} />
     <${Panel} tab=${tab}>

@@ -18,8 +18,7 @@ export function useVhosts() {
   return vhosts;
 }
 
-export const VhostChoice = ({ vhosts, value, set }) => vhosts.length > 1 && html`<label><span class="unseen">Virtual host</span>
-  <select value=${value ?? ""} onChange=${(event) => set(event.target.value)}><option value="">All virtual hosts</option>${vhosts.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>`;
+export const VhostChoice = ({ vhosts, value, set }) => vhosts.length > 1 && html`<select aria-label="Virtual host" value=${value ?? ""} onChange=${(event) => set(event.target.value)}><option value="">All virtual hosts</option>${vhosts.map((name) => html`<option value=${name}>${name}</option>`)}</select>`;
 
 export function Queues({ values, setValues }) {
   const vhosts = useVhosts();
