@@ -365,12 +365,15 @@ for (const colorScheme of ["light", "dark"]) {
     await page.getByRole("button", { name: "Publish…" }).click();
     await look("a form");
     await page.keyboard.press("Escape");
-    await page.setViewportSize({ width: 390, height: 844 });
-    await go(page, world.server, "queues");
-    await page.getByRole("heading", { name: "Queues", level: 1 }).waitFor();
-    await look("a phone");
-    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    assert.ok(overflow <= 0, `the page is ${overflow} px wider than a phone`);
+    await page.setViewportSize({ width: 360, height: 780 });
+    for (const view of VIEWS) {
+      await go(page, world.server, view);
+      await page.waitForFunction(() => document.querySelector("main h1") && !document.querySelector("[aria-busy]"));
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      if (overflow > 0) found.push(`${view} is ${overflow} px wider than a phone`);
+    }
+    await page.getByRole("button", { name: "Menu" }).click();
+    await look("the menu on a phone");
     assert.deepEqual(found, []);
     await close();
     await page.done();

@@ -205,7 +205,7 @@ export function Leases({ vhost, queue, refreshed }) {
   return html`<${Table} caption="Running jobs" rows=${leases} id=${(lease) => `${lease.queue.vhost} ${lease.queue.name} ${lease.seq}`} mark=${(lease) => (isLate(lease) ? "late" : "")} empty="No job runs." columns=${[
     { label: "Job", isMain: true, cell: (lease) => html`<button type="button" class="link" onClick=${() => show(lease)}>#${lease.seq}</button>` },
     !queue && { label: "Queue", cell: (lease) => html`<a href=${"#" + at("queue", lease.queue.vhost, lease.queue.name)}>${lease.queue.name}</a>` },
-    { label: "Worker", cell: (lease) => html`${lease.consumer_tag || "taken by basic.get"}<small class="preview">${lease.channel_details?.connection_name}</small>` },
+    { label: "Worker", isWide: true, cell: (lease) => html`${lease.consumer_tag || "taken by basic.get"}<small class="preview">${lease.channel_details?.connection_name}</small>` },
     { label: "Runs for", isNumber: true, cell: (lease) => html`<span class=${isLate(lease) ? "late-text" : ""}>${duration(lease.age)}</span>` },
     { label: "Time left", isNumber: true, cell: (lease) => (lease.left === null ? "for ever" : html`${duration(lease.left)}<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.round((100 * lease.left) / (lease.left + lease.age || 1))}%` }}></i></span>`) },
     leases?.some((lease) => lease.progress) && { label: "Progress", cell: (lease) => lease.progress ?? "" },

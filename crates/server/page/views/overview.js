@@ -84,7 +84,7 @@ export function Overview({ me }) {
         empty="There is no queue yet. Declare one from a client, or under Queues." columns=${[
           { label: "Queue", isMain: true, cell: (queue) => html`<a href=${"#" + at("queue", queue.vhost, queue.name)}>${queue.name}</a>${queue.vhost !== "/" && html` <small>${queue.vhost}</small>`}` },
           { label: "Waiting", isNumber: true, cell: (queue) => count(queue.messages_ready) },
-          { label: "Running", isNumber: true, cell: (queue) => count(queue.messages_unacknowledged) },
+          { label: "Running", isNumber: true, isWide: true, cell: (queue) => count(queue.messages_unacknowledged) },
           { label: "Delayed", isNumber: true, isWide: true, cell: (queue) => count(queue.messages_delayed) },
           { label: "Oldest", isNumber: true, cell: (queue) => duration(queue.oldest_ready_age_ms) },
           { label: "Consumers", isNumber: true, isWide: true, cell: (queue) => count(queue.consumers) },

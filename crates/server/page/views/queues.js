@@ -43,7 +43,7 @@ export function Queues({ values, setValues }) {
         { label: "Queue", sort: "name", isMain: true, cell: (queue) => html`<a href=${"#" + at("queue", queue.vhost, queue.name)}>${queue.name}</a>
           ${vhosts.length > 1 && html` <small>${queue.vhost}</small>`}${queue.type !== "classic" && html` <${Badge}>${queue.type}<//>`}${queue.policy && html` <small title="Policy">${queue.policy}</small>`}` },
         number("Waiting", "messages_ready", (queue) => count(queue.messages_ready)),
-        number("Running", "messages_unacknowledged", (queue) => count(queue.messages_unacknowledged)),
+        number("Running", "messages_unacknowledged", (queue) => count(queue.messages_unacknowledged), true),
         number("Delayed", "messages_delayed", (queue) => count(queue.messages_delayed), true),
         number("Oldest waiting", "oldest_ready_age_ms", (queue) => duration(queue.oldest_ready_age_ms)),
         number("Oldest running", "oldest_unacked_age_ms", (queue) => duration(queue.oldest_unacked_age_ms), true),

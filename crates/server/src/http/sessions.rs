@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_token_is_long_and_none_is_given_twice() {
         let sessions = Sessions::default();
-        let mut begin = || sessions.begin(&user("u"), None, Instant::now()).unwrap();
+        let begin = || sessions.begin(&user("u"), None, Instant::now()).unwrap();
         let (one, other) = (begin(), begin());
         assert_eq!(one.len(), 64);
         assert_ne!(one, other);
@@ -252,7 +252,7 @@ mod tests {
         let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
             pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
         };
-        let ok = |method: &Method, pairs| check_way(method, &headers(pairs)).is_ok();
+        let ok = |method: &Method, pairs: &[(&'static str, &'static str)]| check_way(method, &headers(pairs)).is_ok();
         let page = (PAGE_HEADER, "1");
         assert!(ok(&Method::GET, &[]));
         assert!(ok(&Method::GET, &[(SITE_HEADER, "none")]));
