@@ -403,12 +403,12 @@ test("10,000 queues are listed, searched and sorted at once, in a few kB a secon
   });
   await timed("a search, with the pause after typing", 2_000, async () => {
     await page.getByLabel("Search by name").fill("jobs.0999");
-    await page.getByText("10 queues").waitFor();
+    await page.getByText("10 queues", { exact: true }).waitFor();
   });
   await page.getByLabel("Search by name").fill("jobs.");
   await page.getByText("10,000 queues").waitFor();
   await timed("the longest first", 2_500, async () => {
-    await page.getByRole("button", { name: "Waiting" }).click();
+    await page.getByRole("button", { name: "Waiting", exact: true }).click();
     await page.getByText("jobs.07777").waitFor();
   });
   await timed("the last page", 2_500, async () => {
@@ -424,13 +424,20 @@ test("10,000 queues are listed, searched and sorted at once, in a few kB a secon
   const until = Date.now() + 4_000;
   await reader.read();
   const began = Date.now();
-  while (Date.now() < until) {
-    const { value } = await Promise.race([reader.read(), new Promise((resolve) => setTimeout(() => resolve({}), 500))]);
-    bytes += value?.length ?? 0;
+  const publishing = (async () => {
+    while (Date.now() < until) {
+      await world.ask("POST", "/exchanges/%2F/amq.default/publish", { routing_key: names[0], payload: "x", payload_encoding: "string", properties: {} });
+    }
+    await reader.cancel();
+  })();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    bytes += value.length;
   }
-  await reader.cancel();
+  await publishing;
   const rate = (bytes * 1000) / (Date.now() - began);
   console.log(`   the stream, after its first answer: ${Math.round(rate)} B/s`);
-  assert.ok(rate < 4_000, `${rate} B/s`);
+  assert.ok(rate > 0 && rate < 6_000, `${rate} B/s`);
   await page.done();
 });

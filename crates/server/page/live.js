@@ -87,15 +87,17 @@ export function usePolled(path, seconds = 5) {
 
 const histories = new Map();
 
-/** Remembers how something was while the page is open: `[{ t, … }]`, at most one a second, of the last ten minutes. */
+/** Remembers how something was while the page is open: `[{ t, … }]`, one a second, of the last ten minutes. */
 export function useHistory(key, sample) {
+  // What is not told anew has not changed, while news come at all.
+  useClock();
   let points = histories.get(key);
   if (!points) {
     points = [];
     histories.set(key, points);
     if (histories.size > 60) histories.delete(histories.keys().next().value);
   }
-  if (sample && !(points.at(-1)?.t > Date.now() - 800)) {
+  if (sample && pulse.state === "live" && !(points.at(-1)?.t > Date.now() - 800)) {
     points.push({ t: Date.now(), ...sample });
     while (points[0].t < Date.now() - 600_000) points.shift();
   }

@@ -19,7 +19,6 @@ pub(super) async fn show(State(api): Shared) -> Result<Json<Value>, Refusal> {
         "paused": queues.iter().filter(|queue| queue.is_paused).count(),
         "syncs": syncs.last().copied().unwrap_or(0),
         "sync_us": sync_us,
-        "now": api.board.clock().now().unix_ms,
     })))
 }
 
