@@ -205,10 +205,10 @@ export function Leases({ vhost, queue, refreshed }) {
   return html`<${Table} caption="Running jobs" rows=${leases} id=${(lease) => `${lease.queue.vhost} ${lease.queue.name} ${lease.seq}`} mark=${(lease) => (isLate(lease) ? "late" : "")} empty="No job runs." columns=${[
     { label: "Job", isMain: true, cell: (lease) => html`<button type="button" class="link" onClick=${() => show(lease)}>#${lease.seq}</button>` },
     !queue && { label: "Queue", cell: (lease) => html`<a href=${"#" + at("queue", lease.queue.vhost, lease.queue.name)}>${lease.queue.name}</a>` },
-    { label: "Worker", isWide: true, cell: (lease) => html`${lease.consumer_tag || "taken by basic.get"}<small class="preview">${lease.channel_details?.connection_name}</small>` },
+    { label: "Worker", isWide: true, cell: (lease) => html`${lease.consumer_tag || "taken by basic.get"}<small class="preview">${lease.client_name ?? lease.channel_details?.connection_name}</small>` },
     { label: "Runs for", isNumber: true, cell: (lease) => html`<span class=${isLate(lease) ? "late-text" : ""}>${duration(lease.age)}</span>` },
     { label: "Time left", isNumber: true, cell: (lease) => (lease.left === null ? "for ever" : html`${duration(lease.left)}<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.round((100 * lease.left) / (lease.left + lease.age || 1))}%` }}></i></span>`) },
-    leases?.some((lease) => lease.progress) && { label: "Progress", cell: (lease) => lease.progress ?? "" },
+    leases?.some((lease) => lease.progress) && { label: "Progress", cell: (lease) => (typeof lease.progress === "number" ? html`<progress max="100" value=${lease.progress} aria-label="Progress"></progress><small>${lease.progress} %</small>` : lease.progress ?? "") },
     { label: "State", isWide: true, cell: (lease) => (isLate(lease) ? html`<${Badge} kind="bad">forgotten?<//>` : lease.extended ? html`<${Badge}>extended<//>` : html`<${Badge} kind="good">running<//>`) },
     { label: html`<span class="unseen">Actions</span>`, cell: (lease) => html`<span class="buttons"><button type="button" onClick=${() => extend(lease)}>Extend…</button><button type="button" class="danger" onClick=${() => takeBack(lease)}>Take back…</button></span>` },
   ]} />`;

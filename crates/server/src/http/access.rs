@@ -3,7 +3,7 @@
 
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Api, Shared, rights, sessions};
+use super::{Shared, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -13,7 +13,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::access::{Login, User};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// The one who asks.
 #[derive(Clone, Debug)]
@@ -33,25 +32,26 @@ pub(super) fn is_let_in(user: &User) -> bool {
 }
 
 /// Lets a request pass with its [`Caller`], or answers 401.
-pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
             let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
             Caller { user, is_local: true }
         }
+        Some(Origin::Tcp(peer)) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            match sessions::caller(&api, &request, peer.ip()) {
+                Ok(Some(user)) => Caller { user, is_local: false },
+                Ok(None) if sessions::is_from_page(&request) => {
+                    return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
+                }
+                Ok(None) => return challenge(().into_response()),
+                Err(refusal) => return refusal.into_response(),
+            }
+        }
         Some(Origin::Tcp(peer)) => {
-            let Some(header) = request.headers().get(header::AUTHORIZATION) else {
-                let caller = match sessions::caller(&api, &request, peer.ip()) {
-                    Ok(Some(user)) => Caller { user, is_local: false },
-                    Ok(None) if sessions::is_from_page(&request) => {
-                        return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
-                    }
-                    Ok(None) => return challenge(().into_response()),
-                    Err(refusal) => return refusal.into_response(),
-                };
-                return serve(&api, caller, request, next).await;
-            };
+            let header = request.headers().get(header::AUTHORIZATION);
+            let Some(header) = header else { return challenge(().into_response()) };
             let Some((user, password)) = credentials(header) else {
                 return challenge(Refusal::login_failed().into_response());
             };
@@ -69,17 +69,13 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
         }
         None => return Refusal::login_failed().into_response(),
     };
-    serve(&api, caller, request, next).await
-}
-
-async fn serve(api: &Arc<Api>, caller: Caller, mut request: Request, next: Next) -> Response {
     if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
-    if let Err(refusal) = rights::check(api, &caller, request.method(), request.uri().path()) {
+    if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
         return refusal.into_response();
     }
-    request.extensions_mut().insert(caller.view(api));
+    request.extensions_mut().insert(caller.view(&api));
     request.extensions_mut().insert(caller.clone());
     rights::on_behalf_of(caller, next.run(request)).await
 }

@@ -137,7 +137,8 @@ pub(super) async fn log_in(State(api): Shared, request: Request) -> Response {
         return Refusal::not_authorised("This system gives no random bytes, which a session needs").into_response();
     };
     let is_tls = parts.extensions.get::<Below>().is_some_and(|below| below.way.tls.is_some());
-    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&token, LIFETIME, is_tls))]).into_response()
+    let set = cookie(&name(&parts.headers), &token, LIFETIME, is_tls);
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response()
 }
 
 /// `DELETE /api/login`: the session is over.
@@ -150,7 +151,8 @@ pub(super) async fn log_out(State(api): Shared, request: Request) -> Response {
         api.sessions.end(token);
     }
     let is_tls = request.extensions().get::<Below>().is_some_and(|below| below.way.tls.is_some());
-    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", Duration::ZERO, is_tls))]).into_response()
+    let set = cookie(&name(headers), "", Duration::ZERO, is_tls);
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response()
 }
 
 /// Whose session the request belongs to, if to any.
@@ -189,15 +191,26 @@ fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
     is_cross || super::websockets::is_led_from_elsewhere(headers)
 }
 
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token)
+/// Cookies know no ports: those of two servers on one host must not have the same name.
+fn name(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let port = host.and_then(|host| host.rsplit_once(':')).map(|(_, port)| port);
+    match port.filter(|port| !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit())) {
+        Some(port) => format!("{COOKIE}-{port}"),
+        None => COOKIE.to_owned(),
+    }
 }
 
-fn cookie(token: &str, age: Duration, is_tls: bool) -> String {
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let wanted = name(headers);
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, token)| token)
+}
+
+fn cookie(name: &str, token: &str, age: Duration, is_tls: bool) -> String {
     let secure = if is_tls { "; Secure" } else { "" };
-    format!("{COOKIE}={token}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}", age.as_secs())
+    format!("{name}={token}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}", age.as_secs())
 }
 
 /// A field of a form, decoded.
@@ -265,6 +278,18 @@ mod tests {
         assert!(!ok(&Method::POST, &[page, (SITE_HEADER, "none")]));
         assert!(!ok(&Method::POST, &[page, ("origin", "http://evil.example"), ("host", "here:15672")]));
         assert!(ok(&Method::POST, &[page, ("origin", "http://here:15672"), ("host", "here:15672")]));
+    }
+
+    #[test]
+    fn servers_on_one_host_have_cookies_of_their_own() {
+        let host = |host: &'static str| -> HeaderMap {
+            [(header::HOST, HeaderValue::from_static(host))].into_iter().collect()
+        };
+        assert_eq!(name(&host("localhost:15672")), "leveret-session-15672");
+        assert_eq!(name(&host("[::1]:15673")), "leveret-session-15673");
+        for without in ["broker.example", "[::1]", "x:", "x:y;z"] {
+            assert_eq!(name(&host(without)), "leveret-session");
+        }
     }
 
     #[test]
