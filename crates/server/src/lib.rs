@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod limits;
 pub mod operator;
+pub mod recent_log;
 pub mod reload;
 pub mod switchboard;
 

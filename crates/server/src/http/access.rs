@@ -1,8 +1,9 @@
-//! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
+//! Who is asking: Basic authentication or a session's cookie on TCP, none on the local socket, whose file system rights are
+//! the login.
 
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Shared, rights};
+use super::{Shared, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -21,6 +22,15 @@ pub(super) struct Caller {
     pub(super) is_local: bool,
 }
 
+/// In an answer: nobody is logged in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoginNeeded;
+
+/// Whether the user may use the API at all.
+pub(super) fn is_let_in(user: &User) -> bool {
+    TAGS.iter().any(|tag| user.has_tag(tag))
+}
+
 /// Lets a request pass with its [`Caller`], or answers 401.
 pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
     let origin = request.extensions().get::<Origin>().copied();
@@ -28,6 +38,16 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
         Some(Origin::Local) => {
             let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
             Caller { user, is_local: true }
+        }
+        Some(Origin::Tcp(peer)) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            match sessions::caller(&api, &request, peer.ip()) {
+                Ok(Some(user)) => Caller { user, is_local: false },
+                Ok(None) if sessions::is_from_page(&request) => {
+                    return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
+                }
+                Ok(None) => return challenge(().into_response()),
+                Err(refusal) => return refusal.into_response(),
+            }
         }
         Some(Origin::Tcp(peer)) => {
             let header = request.headers().get(header::AUTHORIZATION);
@@ -49,7 +69,7 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
         }
         None => return Refusal::login_failed().into_response(),
     };
-    if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
+    if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
     if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
@@ -70,6 +90,7 @@ fn challenge(mut response: Response) -> Response {
     // The realm is RabbitMQ's, since browsers and scripts remember logins by it.
     let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response.extensions_mut().insert(LoginNeeded);
     response
 }
 

@@ -52,7 +52,7 @@ async fn take(State(board): State<Arc<Switchboard>>, request: Request, next: Nex
 }
 
 /// Any page may make a browser connect to any address, its own machine's among them; browsers say which page it was.
-fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
+pub(super) fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, page)| page);
