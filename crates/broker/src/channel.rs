@@ -8,6 +8,7 @@ mod consume;
 mod lease;
 mod pattern;
 pub(crate) mod publish;
+pub(crate) mod trace;
 mod transaction;
 mod unacked;
 
@@ -126,6 +127,13 @@ impl Channel {
     fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag
+    }
+}
+
+impl Channel {
+    /// The next publish is parsed.
+    pub(crate) fn forget_pattern(&mut self) {
+        self.pattern = None;
     }
 }
 

@@ -168,6 +168,14 @@ pub enum IdentityAsk {
         /// See [`VhostRecord`].
         is_protected: Option<bool>,
     },
+    /// Copies what passes in a vhost to its exchange `amq.rabbitmq.trace`, or no more; the host tells the connections. →
+    /// `Applied`, or `Missed`
+    TraceVhost {
+        /// Its name.
+        name: String,
+        /// Whether it is.
+        is_traced: bool,
+    },
     /// Limits a vhost in this way. → `Applied`, or `Missed`
     LimitVhost {
         /// Its name.

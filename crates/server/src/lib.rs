@@ -321,6 +321,7 @@ fn connection_settings(config: &Config) -> ConnectionSettings {
         handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),
         mechanisms: config.mechanisms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: footprint::node_name(),
     }
 }
 

@@ -134,8 +134,8 @@ pub(crate) enum ConnectionMail {
     Events(Vec<ConnectionEvent>),
     /// Describe yourself.
     Inspect(oneshot::Sender<ConnectionView>),
-    /// A user or a vhost was deleted; perhaps yours.
-    Deleted,
+    /// A user or a vhost was deleted, perhaps yours, or is traced or no more.
+    Changed,
 }
 
 /// The receiving ends.
@@ -566,11 +566,11 @@ impl Switchboard {
         }
     }
 
-    /// Tells every client's connection that users or vhosts are gone.
-    pub(crate) fn tell_deleted(&self) {
+    /// Tells every client's connection that users or vhosts are gone, or traced.
+    pub(crate) fn tell_changed(&self) {
         let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for line in lines.values().filter(|line| !line.internal) {
-            let _gone = line.mail.send(ConnectionMail::Deleted);
+            let _gone = line.mail.send(ConnectionMail::Changed);
         }
     }
 

@@ -31,6 +31,8 @@ mod retry;
 mod schedules;
 #[path = "wire/streams.rs"]
 mod streams;
+#[path = "wire/trace.rs"]
+mod trace;
 #[path = "wire/ttl.rs"]
 mod ttl;
 

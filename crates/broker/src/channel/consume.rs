@@ -252,6 +252,9 @@ impl Connection {
     fn send_delivery(&mut self, delivery: &Delivery, fx: &mut Effects) {
         let number = delivery.channel;
         let frame_max = self.frame_max as usize;
+        if self.traces {
+            self.trace_delivery(number, delivery);
+        }
         let Some(consumer) = self.consumers.get(&delivery.consumer) else { return };
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let delivery_tag = channel.delivered(delivery);
@@ -327,6 +330,9 @@ impl Connection {
 
     pub(super) fn got(&mut self, number: ChannelId, delivery: &Delivery, left: u64, no_ack: bool, fx: &mut Effects) {
         let frame_max = self.frame_max as usize;
+        if self.traces {
+            self.trace_delivery(number, delivery);
+        }
         let channel = self.open_channel(number);
         let delivery_tag = channel.delivered(delivery);
         if no_ack {

@@ -110,6 +110,14 @@ pub(super) struct RouteCache {
     targets: Option<Targets>,
 }
 
+impl Targets {
+    /// The queues that were found.
+    pub(super) fn of(routes: &Routes) -> Self {
+        let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
+        Self::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect())
+    }
+}
+
 impl Publishing {
     /// The text of the error for a frame that is neither header nor body, where one of those is due.
     pub(super) fn missing(&self) -> Option<&'static str> {
@@ -469,6 +477,11 @@ impl Connection {
         };
         channel.spare_envelope = assembly.envelope;
         channel.counters.publish += 1;
+        if self.traces {
+            self.trace_publish(number, &routed);
+            holds = false;
+        }
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
             return Ok(());
@@ -604,10 +617,7 @@ fn find_targets(
         std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
     let properties = Properties::parse(message.properties()).map_err(|_| ())?;
     topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
-    let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
-    Ok(Targets::Queues(
-        by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect(),
-    ))
+    Ok(Targets::of(routes))
 }
 
 /// What is to be done beside routing, by the exchanges that a message has come through.

@@ -74,7 +74,7 @@ const NODES: &str = "Nodes";
 const CLUSTER: &str = "Cluster";
 const HEALTH: &str = "Health checks";
 const ABSENT: &str = "Without meaning here";
-const MONITORING: &str = "Monitoring, observability and health checks";
+pub(super) const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
 const POLICIES: &str = "Policies";
@@ -913,24 +913,6 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "tls_versions",
-        section: ABSENT,
-        about: "Fails, and says why",
-        usage: "[<argument> ...]",
-        operands: (0, ANY),
-        options: &[],
-        run: Run::Do(nodes::no_meaning),
-    },
-    Command {
-        name: "trace_off",
-        section: ABSENT,
-        about: "Fails, and says why",
-        usage: "[<argument> ...]",
-        operands: (0, ANY),
-        options: &[],
-        run: Run::Do(nodes::no_meaning),
-    },
-    Command {
-        name: "trace_on",
         section: ABSENT,
         about: "Fails, and says why",
         usage: "[<argument> ...]",
