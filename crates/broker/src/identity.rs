@@ -290,10 +290,13 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
     let refused = |why| Err(Fault::new(ReplyCode::PreconditionFailed, format!("{what} name {why}")));
     match name.len() {
         0 => refused("cannot be empty"),
-        256.. => refused("is longer than 255 bytes"),
+        length if length > NAME_BYTES_MAX => refused("is longer than 255 bytes"),
         _ => Ok(()),
     }
 }
+
+/// The longest name of a user or a vhost: what AMQP's short strings hold.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// The first user's name and password.
 pub(crate) const GUEST: &str = "guest";

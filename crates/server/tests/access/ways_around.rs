@@ -77,3 +77,14 @@ async fn what_a_policymaker_may_not_set_cannot_be_laid_by_as_a_parameter_for_an_
         assert_eq!(status(&desk.browser("maker"), "PUT", &path, policy.clone()).await, expected, "{component}");
     }
 }
+
+#[tokio::test]
+async fn a_page_of_another_origin_changes_nothing_with_its_readers_login() {
+    let desk = Desk::open().await;
+    for (site, expected) in [("cross-site", 401), ("same-site", 401), ("same-origin", 200), ("none", 200)] {
+        let headers = [("Sec-Fetch-Site", site)];
+        let answer = desk.admin.ask_with("POST", "/rebalance/queues", &headers).await;
+        assert_eq!(answer.status < 300, expected == 200, "{site}: {} {}", answer.status, answer.text);
+        assert_eq!(desk.admin.ask_with("GET", "/overview", &headers).await.status, 200, "{site}");
+    }
+}
