@@ -285,7 +285,7 @@ pub fn limit(limit: Option<i64>) -> Option<u64> {
     limit.and_then(|limit| u64::try_from(limit).ok())
 }
 
-/// Refuses a name that RabbitMQ has no room for.
+/// Refuses a name that AMQP's short strings have no room for.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
     let refused = |why| Err(Fault::new(ReplyCode::PreconditionFailed, format!("{what} name {why}")));
     match name.len() {
@@ -295,7 +295,7 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
     }
 }
 
-/// The longest name of a user or a vhost: what AMQP's short strings hold.
+/// The longest name: what AMQP's short strings hold.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// The first user's name and password.

@@ -7,7 +7,7 @@ use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
     ShardInput,
 };
-use crate::identity::limit;
+use crate::identity::{check_name, limit};
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
@@ -129,6 +129,8 @@ impl Step<'_> {
             let name = &wanted.name;
             return Err(access_refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
+        // Over HTTP and in definitions a name may be anything.
+        check_name("queue", &wanted.name)?;
         self.check_dead_letters(&wanted)?;
         self.check_queue_limit(asker, &wanted.name)?;
         let settings = QueueSettings::parse(&wanted.arguments, &title)?;
