@@ -7,14 +7,17 @@ use server::config::{Config, ConfigError, LogFormat, LogLevel, Mechanism, Settin
 use server::limits::{MemoryLimit, parse_bytes};
 use server::recent_log::RecentLog;
 use server::reload::Reload;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -248,6 +251,11 @@ fn log_to_stderr(level: LogLevel, format: LogFormat, recent: &RecentLog) -> Box<
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => {
+            let fields = debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+                let text = on_one_line(&format!("{value:?}"));
+                if field.name() == "message" { write!(writer, "{text}") } else { write!(writer, "{field}={text}") }
+            });
+            let lines = lines.fmt_fields(fields.delimited(" "));
             let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(filter);
             tracing_subscriber::registry().with(lines).init();
         }
@@ -260,6 +268,12 @@ fn log_to_stderr(level: LogLevel, format: LogFormat, recent: &RecentLog) -> Box<
         // It fails when there is no log any more.
         let _gone = handle.reload(targets(level));
     })
+}
+
+/// Strangers' names are in the log, and must not look like lines of its own.
+fn on_one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 fn targets(level: LogLevel) -> Targets {
@@ -331,6 +345,11 @@ const OPEN_FILES_MIN: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_call_themselves_makes_no_line_of_the_log() {
+        assert_eq!(on_one_line("user 'é\n2026 INFO x\r\u{1b}[31m'"), "user 'é\\n2026 INFO x\\r\\u{1b}[31m'");
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

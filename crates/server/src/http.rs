@@ -55,6 +55,7 @@ pub use local::{LocalError, SOCKET_NAME};
 
 use crate::backup::Backup;
 use crate::footprint;
+use crate::open_files::OpenFiles;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
 use axum::Router;
@@ -129,7 +130,7 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     for listener in doors.metrics {
         tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
     }
-    tasks.spawn(serving::local(doors.local, routes));
+    tasks.spawn(serving::local(doors.local, routes, OpenFiles::of(board).http_each));
     tasks.spawn(samples::keep(api));
 }
 

@@ -33,6 +33,10 @@ pub(super) fn is_let_in(user: &User) -> bool {
 
 /// Lets a request pass with its [`Caller`], or answers 401.
 pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
+    if is_from_another_page(&request) {
+        let reason = "a page of another origin asks for a change in the name of its reader";
+        return Refusal::not_authorised(reason).into_response();
+    }
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
@@ -83,6 +87,13 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
 /// `GET /api/whoami`
 pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Value> {
     Json(json!({"name": &*caller.user.name, "tags": caller.user.tags}))
+}
+
+/// Browsers send along the login that their user once gave, or that a link names, whoever's page it is that asks. They say
+/// when it is another's; what is merely read they do not show to such a page.
+fn is_from_another_page(request: &Request) -> bool {
+    let site = request.headers().get("sec-fetch-site");
+    !request.method().is_safe() && site.is_some_and(|site| !["same-origin", "none"].iter().any(|own| site == own))
 }
 
 fn challenge(mut response: Response) -> Response {

@@ -5,6 +5,7 @@ use super::consumers::Connections;
 use super::operations::{ask, own, piece, these};
 use super::refusal::Refusal;
 use super::request::Document;
+use super::rights::View;
 use super::{Api, Shared};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -23,10 +24,14 @@ pub(super) struct Part {
 }
 
 /// `GET /api/leases`: of all queues, those with the oldest seqs first in each.
-pub(super) async fn list(State(api): Shared, Query(part): Query<Part>) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list(
+    State(api): Shared,
+    Extension(view): Extension<View>,
+    Query(part): Query<Part>,
+) -> Result<Json<Value>, Refusal> {
     let connections = Connections::look(&api).await;
     let mut queues = api.board.inspect_queues().await?;
-    queues.retain(|queue| queue.unacked > 0);
+    queues.retain(|queue| queue.unacked > 0 && view.shows_vhost(&queue.spec.vhost_name));
     queues
         .sort_by(|one, other| (&one.spec.vhost_name, &one.spec.name).cmp(&(&other.spec.vhost_name, &other.spec.name)));
     let mut left = part.count.unwrap_or(COUNT).min(COUNT_MAX);

@@ -2,6 +2,7 @@
 
 use super::serving::Below;
 use crate::listener;
+use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
 use crate::websocket::ByteStream;
 use axum::Router;
@@ -32,7 +33,7 @@ async fn take(State(board): State<Arc<Switchboard>>, request: Request, next: Nex
         return StatusCode::NOT_FOUND.into_response();
     };
     way.is_led_from_elsewhere = is_led_from_elsewhere(&parts.headers);
-    if board.connections() >= listener::connections_max() {
+    if board.connections() >= OpenFiles::of(&board).clients {
         return (StatusCode::SERVICE_UNAVAILABLE, "as many clients are connected as there may be").into_response();
     }
     let frame_max = usize::try_from(board.config().frame_max).unwrap_or(usize::MAX);
