@@ -250,7 +250,7 @@ pub(crate) enum Then {
         name: String,
         no_ack: bool,
     },
-    Extend(Box<Routed>),
+    Request(Box<Routed>),
     Commit {
         refused: bool,
     },

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
 use crate::logins::Logins;
 use crate::operator::Operator;
+use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
@@ -44,6 +45,7 @@ pub struct Switchboard {
     /// Replaced as a whole when it is read anew.
     config: RwLock<Arc<Config>>,
     reload: OnceLock<Reload>,
+    recent_log: OnceLock<RecentLog>,
     tls: Tls,
     clock: Clock,
     logins: Logins,
@@ -220,6 +222,7 @@ impl Switchboard {
         let board = Self {
             tls,
             reload: OnceLock::new(),
+            recent_log: OnceLock::new(),
             alarms: Alarms::new(&parts.config),
             scheduler: Scheduler::default(),
             config: RwLock::new(Arc::new(parts.config)),
@@ -253,6 +256,15 @@ impl Switchboard {
     /// Says how [`Self::reload`] reads the configuration. Only the first time counts.
     pub fn on_reload(&self, reload: Reload) {
         let _first_counts = self.reload.set(reload);
+    }
+
+    /// Says where the latest lines of the log are. Only the first time counts.
+    pub fn show_log(&self, log: RecentLog) {
+        let _first_counts = self.recent_log.set(log);
+    }
+
+    pub(crate) fn recent_log(&self) -> Option<&RecentLog> {
+        self.recent_log.get()
     }
 
     /// The server's clock.

@@ -25,6 +25,8 @@ mod raw_client;
 mod real_client;
 #[path = "wire/recent_history.rs"]
 mod recent_history;
+#[path = "wire/reports.rs"]
+mod reports;
 #[path = "wire/retry.rs"]
 mod retry;
 #[path = "wire/schedules.rs"]

@@ -416,6 +416,14 @@ impl Connection {
         Ok(())
     }
 
+    /// One delivery, just taken out, is settled at once, whatever a transaction waits for.
+    pub(super) fn settle_now(&mut self, number: ChannelId, unacked: Unacked, how: Settlement, fx: &mut Effects) {
+        send_settlement(unacked, how, fx);
+        if !self.open_channel(number).held.is_empty() {
+            self.send_held(number, fx);
+        }
+    }
+
     pub(super) fn basic_recover(
         &mut self,
         number: ChannelId,

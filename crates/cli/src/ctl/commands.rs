@@ -5,7 +5,9 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, checks, identity, limits, nodes, operations, policies, reload, schedules, status, top};
+use super::{
+    Screen, backup, checks, identity, jobs, limits, nodes, operations, policies, reload, schedules, status, top,
+};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -478,6 +480,15 @@ const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &["interval", "count"],
         run: Run::Do(top::run),
+    },
+    Command {
+        name: "jobs",
+        section: MONITORING,
+        about: "Shows running jobs with their progress, and those that failed and will be tried again",
+        usage: "[--vhost <vhost>] [<queue>] [--watch] [--interval <seconds>] [--count <n>]",
+        operands: (0, 1),
+        options: &["watch", "interval", "count"],
+        run: Run::Do(jobs::run),
     },
     Command {
         name: "set_disk_free_limit",
