@@ -15,6 +15,7 @@ pub(crate) mod failure;
 pub(crate) mod groups;
 pub(crate) mod lease;
 mod pace;
+mod page;
 mod parked;
 pub(crate) mod rate;
 pub(crate) mod ready;

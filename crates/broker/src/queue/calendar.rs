@@ -7,6 +7,7 @@
 //! middle of packed ones, neither when it comes nor when it leaves, and each is packed a few times at most.
 
 use super::backlog::Backlog;
+use super::page::{Key, Page, key_of};
 use super::ready::Entry;
 use super::run::Run;
 use crate::message::Message;
@@ -30,9 +31,6 @@ pub(crate) struct Calendar<const PAGE_RUNS: usize = 16384> {
     soon_far: usize,
 }
 
-/// A time, and a position that breaks ties.
-pub(crate) type Key = (u64, Seq);
-
 /// What has one place in the order.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -42,18 +40,6 @@ pub(crate) enum Item {
     Far(Run),
 }
 
-/// Some that are not soon.
-#[derive(Debug, Default)]
-struct Page {
-    runs: Backlog,
-    /// Those that came after others of a higher position. When they are many, all are packed anew.
-    late: BTreeMap<Seq, Run>,
-    /// How many runs there are, or more.
-    count: usize,
-    /// No key is above this one.
-    last: Key,
-}
-
 impl Item {
     /// What is known of it.
     pub(crate) fn run(&self) -> Run {
@@ -61,110 +47,6 @@ impl Item {
             Self::Near(entry) => entry.run(),
             Self::Far(run) => *run,
         }
-    }
-}
-
-impl Page {
-    /// Of runs in the order of their positions.
-    fn of(runs: &[Run]) -> Self {
-        let mut page = Self::default();
-        runs.iter().for_each(|run| page.insert(*run));
-        page
-    }
-
-    fn insert(&mut self, run: Run) {
-        self.last = self.last.max(key_of(&run));
-        self.count += 1;
-        if self.runs.last_seq() < Some(run.seq) {
-            return self.runs.insert(run);
-        }
-        self.late.insert(run.seq, run);
-        if self.late.len() > LATE_MIN.max(self.count / LATE_SHARE) {
-            self.join_late();
-        }
-    }
-
-    fn join_late(&mut self) {
-        let mut joined = Backlog::default();
-        self.range(Seq(0)).for_each(|run| joined.insert(run));
-        self.late.clear();
-        self.runs = joined;
-        self.count = self.runs.runs();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.late.is_empty()
-    }
-
-    /// The late run that has this position.
-    fn late_at(&self, seq: Seq) -> Option<Run> {
-        let (_, run) = self.late.range(..=seq).next_back()?;
-        run.message(seq).map(|_| *run)
-    }
-
-    fn get(&self, seq: Seq) -> Option<Run> {
-        self.late_at(seq).and_then(|run| run.message(seq)).or_else(|| self.runs.get(seq))
-    }
-
-    fn remove(&mut self, seq: Seq) -> Option<Run> {
-        self.count += 1;
-        let Some(mut run) = self.late_at(seq) else { return self.runs.remove(seq) };
-        self.late.remove(&run.seq);
-        if run.seq < seq {
-            let rest = run.split_off((seq.0 - run.seq.0) as u32);
-            self.late.insert(run.seq, std::mem::replace(&mut run, rest));
-        }
-        if run.count > 1 {
-            let rest = run.split_off(1);
-            self.late.insert(rest.seq, rest);
-        }
-        Some(run)
-    }
-
-    fn move_to(&mut self, seq: Seq, lsn: Lsn) -> bool {
-        self.count += 2;
-        if self.late_at(seq).is_none() {
-            return self.runs.move_to(seq, lsn);
-        }
-        let run = self.remove(seq);
-        self.late.extend(run.map(|run| (seq, Run { lsn, ..run })));
-        run.is_some()
-    }
-
-    /// Those from this position on, in the order of positions.
-    fn range(&self, from: Seq) -> impl Iterator<Item = Run> {
-        let start = self.late_at(from).map_or(from, |run| run.seq);
-        let mut late = self.late.range(start..).map(move |(_, run)| run.not_below(from)).peekable();
-        let mut runs = self.runs.range(from).peekable();
-        std::iter::from_fn(move || match (late.peek(), runs.peek()) {
-            (Some(one), Some(other)) if one.seq < other.seq => late.next(),
-            (_, Some(_)) => runs.next(),
-            (_, None) => late.next(),
-        })
-    }
-
-    /// In the order of their positions.
-    fn into_runs(self) -> Vec<Run> {
-        self.range(Seq(0)).collect()
-    }
-
-    fn into_backlog(mut self) -> Backlog {
-        if !self.late.is_empty() {
-            self.join_late();
-        }
-        self.runs
-    }
-
-    /// The lowest and the highest position.
-    fn ends(&self) -> Option<(Seq, Seq)> {
-        let late = self.late.first_key_value().zip(self.late.last_key_value());
-        let late = late.map(|((first, _), (_, last))| (*first, last.last_seq()));
-        let ends = late.into_iter().chain(self.runs.first_seq().zip(self.runs.last_seq()));
-        ends.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
-    }
-
-    fn heap_bytes(&self) -> u64 {
-        self.runs.heap_bytes() + (self.late.len() * LATE_BYTES) as u64 + PAGE_BYTES
     }
 }
 
@@ -578,10 +460,6 @@ impl<const PAGE_RUNS: usize> Calendar<PAGE_RUNS> {
     }
 }
 
-fn key_of(run: &Run) -> Key {
-    (run.due_at_ms, run.seq)
-}
-
 /// The key of which half of them have a lower one.
 fn middle(runs: &[Run]) -> Key {
     let mut keys: Vec<Key> = runs.iter().map(key_of).collect();
@@ -598,14 +476,6 @@ const LEAD_RUNS: usize = 256;
 const SOON_BYTES: usize = (size_of::<Key>() + size_of::<Item>() + size_of::<(Seq, u64)>()) * 3 / 2;
 /// A page of which half is due so much later than it should be, at most, is opened as a whole.
 const LATER_MS: u64 = 1000;
-/// So many late ones have a page packed anew, …
-const LATE_MIN: usize = 64;
-/// … or, of many, such a part.
-const LATE_SHARE: usize = 8;
-/// About what a late one takes.
-const LATE_BYTES: usize = (size_of::<Seq>() + size_of::<Run>()) * 3 / 2;
-/// About what a page takes beside its runs.
-const PAGE_BYTES: u64 = (size_of::<Key>() + size_of::<Page>()) as u64 * 2;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,8 @@
 //! restart finds the same order.
 
 use super::backlog::Backlog;
-use super::calendar::{Calendar, Item, Key};
+use super::calendar::{Calendar, Item};
+use super::page::Key;
 use super::ready::{Entry, Head, NEAR_BYTES, Sums};
 use super::run::Run;
 use crate::message::Message;
