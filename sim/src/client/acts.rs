@@ -467,7 +467,15 @@ impl Client {
         if going_on.count() > CONSUMERS_MAX {
             return;
         }
-        let queue = around.random.pick(&around.plan.queues).name.clone();
+        let mut queue = around.random.pick(&around.plan.queues).name.clone();
+        // Drawn aside. Few channels can read a stream as they are.
+        let mut aside = Random::new(around.random.clone().draw());
+        if around.plan.queues.iter().any(|queue| queue.name == STREAM) && aside.one_in(3) {
+            STREAM.clone_into(&mut queue);
+            if !self.channel(on).may_read_streams() {
+                return self.qos(on, 10, false, around.now_ms);
+            }
+        }
         if queue == STREAM {
             let last = i64::try_from(around.random.below(100)).expect("small");
             let offsets = ["first".into(), "last".into(), "next".into(), "1h".into(), Value::I64(last)];
