@@ -107,3 +107,15 @@ async fn what_http_does_needs_the_permissions_that_amqp_needs() {
         assert_eq!(status, expected, "{method} {path}: {reason}");
     }
 }
+
+#[tokio::test]
+async fn properties_that_no_frame_holds_are_refused_over_http() {
+    let desk = Desk::open().await;
+    desk.send("PUT", "/queues/%2F/q", json!({"durable": true}), 201).await;
+    let message = |length: usize| json!({"properties": {"headers": {"h": "y".repeat(length)}}, "routing_key": "q", "payload": "", "payload_encoding": "string"});
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(140_000), 400).await;
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(130_000), 200).await;
+    let channel = desk.connect("guest:guest", "%2f").await.unwrap().create_channel().await.unwrap();
+    let got = channel.basic_get("q".into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    assert_eq!(got.properties.headers().as_ref().unwrap().inner().len(), 1);
+}
