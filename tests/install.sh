@@ -24,6 +24,7 @@ have node || wanted+=(nodejs)
 have npm || wanted+=(npm)
 have cc || wanted+=(build-essential)
 have valgrind || wanted+=(valgrind)
+have openssl || wanted+=(openssl)
 if [ ${#wanted[@]} -gt 0 ]; then
     have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
     root=()
