@@ -25,6 +25,7 @@ have npm || wanted+=(npm)
 have cc || wanted+=(build-essential)
 have valgrind || wanted+=(valgrind)
 [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium fonts-dejavu-core)
+have openssl || wanted+=(openssl)
 if [ ${#wanted[@]} -gt 0 ]; then
     have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
     root=()
