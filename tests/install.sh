@@ -62,3 +62,13 @@ for folder in "$tests/compat/lapin" "$tests/../examples/rust"; do
     cargo fetch -q --locked --manifest-path "$folder/Cargo.toml" --target "$(rustc -vV | sed -n 's/^host: //p')" ||
         fail "cargo could not fetch the crates of ${folder#"$tests"/}."
 done
+
+# Two crates of RabbitMQ's with their own tests, in a workspace where one compilation serves both.
+tools=$work/rabbitmq-tools
+sources=("$tests/compat/rabbitmq_tools/"{Cargo.toml,Cargo.lock,sources.py})
+if ! unchanged "$tools/.stamp" "${sources[@]}"; then
+    python3 "$tests/compat/rabbitmq_tools/sources.py" "$tools" || fail "cargo could not fetch rabbitmq_http_client and rabbitmqadmin."
+    cargo fetch -q --locked --manifest-path "$tools/Cargo.toml" --target "$(rustc -vV | sed -n 's/^host: //p')" ||
+        fail "cargo could not fetch the crates of rabbitmq_http_client and rabbitmqadmin."
+    cat "${sources[@]}" >"$tools/.stamp"
+fi

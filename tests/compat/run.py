@@ -5,6 +5,7 @@
 
 LEVERET_BIN is the server to test; without it the release build is made. --amqp tests a broker that already
 runs; the tests that restart the server, or that hold for Leveret alone, are then left out.
+Each server is on free ports but those of the clients that have their ports written into them.
 A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
 server listens again with the same data and those settings in its configuration file, and `ctl ARGUMENT...`,
@@ -26,6 +27,8 @@ import threading
 import time
 from pathlib import Path
 
+from rabbitmq_tools.sources import PORTS
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = HERE.parent / ".work"
@@ -33,8 +36,11 @@ PYTHON = WORK / "venv" / "bin" / "python"
 GO_ENV = {"GO111MODULE": "off", "GOPATH": f"{WORK}/go:/usr/share/gocode", "GOFLAGS": ""}
 JARS = ":".join(f"/usr/share/java/{name}.jar" for name in ("amqp-client", "slf4j-api", "slf4j-nop"))
 TARGET = WORK / "target"  # the Rust programs of the tests, apart from the workspace's
-CLIENT_SECONDS = 240
+CLIENT_SECONDS = 360
 START_SECONDS = 30
+# How cargo builds the suites of RabbitMQ's crates: both with the same, so that what they share is compiled once.
+TOOLS = ["-q", "--locked", "--manifest-path", WORK / "rabbitmq-tools" / "Cargo.toml", "--target-dir", TARGET,
+         "--test", "integration"]
 
 
 # Each client: the commands that build it, then the one that runs it.
@@ -61,6 +67,14 @@ CLIENTS = {
            for name in ("new_task", "worker")],
         [PYTHON, HERE / "examples_test.py"],
     ),
+    "rabbitmq_http_client": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmq_http_client", "--features", "async,tabled,zeroize", "--no-run"]],
+        [PYTHON, HERE / "rabbitmq_tools_test.py", "rabbitmq_http_client", *TOOLS, "--features", "async,tabled,zeroize"],
+    ),
+    "rabbitmqadmin": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmqadmin", "--no-run"]],
+        [PYTHON, HERE / "rabbitmq_tools_test.py", "rabbitmqadmin", *TOOLS],
+    ),
 }
 
 
@@ -81,6 +95,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix=f"leveret-{name}-"))
         self.settings = {}
         self.amqp, self.http, self.metrics = free_ports(3)
+        self.amqp, self.http = PORTS.get(name, (self.amqp, self.http))
         self.log_path = WORK / f"{name}.server.log"
         self.log = open(self.log_path, "wb")
         try:
