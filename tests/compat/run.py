@@ -6,7 +6,7 @@
 LEVERET_BIN is the server to test; without it the release build is made. --amqp tests a broker that already
 runs; the tests that restart the server, or that hold for Leveret alone, are then left out.
 Each server is on free ports but those of the clients that have their ports written into them.
-A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
+A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, METRICS_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
 server listens again with the same data and those settings in its configuration file, and `ctl ARGUMENT...`,
 answered `ok` when `leveret ctl` has done that.
@@ -49,6 +49,7 @@ CLIENTS = {
     "aio-pika": ([], [PYTHON, HERE / "aio_pika_test.py"]),
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
+    "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
         [["javac", "-cp", JARS, "-d", WORK / "java", HERE / "java" / "CompatTest.java"]],
@@ -74,6 +75,10 @@ CLIENTS = {
     "rabbitmqadmin": (
         [["cargo", "test", *TOOLS, "-p", "rabbitmqadmin", "--no-run"]],
         [PYTHON, HERE / "rabbitmq_tools_test.py", "rabbitmqadmin", *TOOLS],
+    ),
+    "rabbitmqadmin-users": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmqadmin", "--no-run"]],
+        [PYTHON, HERE / "rabbitmqadmin_test.py"],
     ),
 }
 
@@ -211,6 +216,7 @@ def run_client(name, binary, broker):
             return [f"FAIL start: {error}"], 0.0
         environment.update(
             AMQP_HOST="127.0.0.1", AMQP_PORT=str(server.amqp), HTTP_PORT=str(server.http),
+            METRICS_PORT=str(server.metrics),
             LEVERET_PID=str(server.process.pid), CONTROL_PORT=str(server.control.getsockname()[1]),
             LEVERET_DATA_DIR=str(server.directory / "data"), PATH=f"{binary.parent}:{os.environ['PATH']}",
         )

@@ -29,7 +29,7 @@ def registry(directory):
     package = '[package]\nname = "probe"\nversion = "0.0.0"\nedition = "2024"\n[lib]\npath = "lib.rs"\n[workspace]\n'
     (probe / "Cargo.toml").write_text(f"{package}[dependencies]\n{dependencies}")
     (probe / "lib.rs").touch()
-    command = ["cargo", "metadata", "--format-version", "1", "--manifest-path", probe / "Cargo.toml"]
+    command = ["cargo", "metadata", "-q", "--format-version", "1", "--manifest-path", probe / "Cargo.toml"]
     packages = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["packages"]
     shutil.rmtree(probe)
     return {package["name"]: Path(package["manifest_path"]).parent for package in packages if package["name"] in VERSIONS}
@@ -54,6 +54,8 @@ def main():
         for test in (crate / "tests" / "integration").glob("*.rs"):
             edit(test, (r"\b5672\b", str(amqp)), (r"\b15672\b", str(http)))
     edit(directory / "rabbitmq_http_client/tests/integration/main.rs", (r"mod \w+_tls_tests;\n", ""))
+    for fixture in (directory / "rabbitmqadmin/tests/fixtures/config_files").iterdir():
+        edit(fixture, (r"\b15672\b", str(PORTS["rabbitmqadmin"][1])))
     edit(directory / "rabbitmqadmin/src/constants.rs", (r"= 15672;", f"= {PORTS['rabbitmqadmin'][1]};"))
     for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy(HERE / name, directory)
