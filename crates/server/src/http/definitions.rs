@@ -328,12 +328,17 @@ async fn put_policy(
 
 /// RabbitMQ 3 mirrored queues by policies. There is nothing to mirror to, and no other use for those keys.
 fn drop_mirroring(policy: &mut Policy) -> bool {
-    let keys: Vec<_> = policy.definition.iter().map(|(key, _)| key.to_owned()).filter(|k| k.starts_with("ha-")).collect();
+    let keys: Vec<_> =
+        policy.definition.iter().map(|(key, _)| key.to_owned()).filter(|k| k.starts_with("ha-")).collect();
     for key in &keys {
         policy.definition.remove(key);
     }
     if !keys.is_empty() {
-        tracing::warn!("policy '{}' is imported without {}: queues are not mirrored here", policy.name, keys.join(", "));
+        tracing::warn!(
+            "policy '{}' is imported without {}: queues are not mirrored here",
+            policy.name,
+            keys.join(", ")
+        );
     }
     !keys.is_empty()
 }
