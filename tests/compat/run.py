@@ -51,6 +51,7 @@ CLIENTS = {
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
     "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),
     "definitions": ([], [PYTHON, HERE / "definitions_test.py"]),
+    "tutorial": ([], [PYTHON, HERE / "tutorial_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
         [["javac", "-cp", JARS, "-d", WORK / "java", HERE / "java" / "CompatTest.java"]],

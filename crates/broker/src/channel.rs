@@ -5,9 +5,10 @@
 
 mod confirms;
 mod consume;
-mod lease;
 mod pattern;
 pub(crate) mod publish;
+mod request;
+pub(crate) mod trace;
 mod transaction;
 mod unacked;
 
@@ -25,6 +26,7 @@ use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode};
 use confirms::Confirms;
 use pattern::Pattern;
 use publish::{Envelope, Publishing, RouteCache};
+pub(crate) use request::is_request;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -126,6 +128,13 @@ impl Channel {
     fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag
+    }
+}
+
+impl Channel {
+    /// The next publish is parsed.
+    pub(crate) fn forget_pattern(&mut self) {
+        self.pattern = None;
     }
 }
 
@@ -259,6 +268,11 @@ impl Connection {
         .encode(number, fx.out.tail());
     }
 
+    /// Whether what is being taken in on this channel is something that a worker says of a delivery, and no message.
+    pub(crate) fn takes_request(&self, number: ChannelId) -> bool {
+        self.channels.get(&number).is_some_and(|channel| channel.publishing.is_request())
+    }
+
     pub(crate) fn is_open(&self, number: ChannelId) -> bool {
         self.channels.get(&number).is_some_and(|channel| channel.state == ChannelState::Open)
     }
@@ -359,7 +373,7 @@ impl Connection {
             (Then::Get { no_ack, .. }, Outcome::Got { delivery, left }) => {
                 self.got(number, &delivery, left, no_ack, fx)
             }
-            (Then::Extend(request), outcome) => self.lease_answered(number, &request, &outcome, fx),
+            (Then::Request(request), outcome) => self.request_answered(number, &request, &outcome, fx),
             (Then::Get { .. }, _) => {
                 basic::GetEmpty.encode(number, out);
                 self.open_channel(number).counters.get_empty += 1;

@@ -112,7 +112,7 @@ impl Operator {
                         return Ok(found);
                     }
                 }
-                ConnectionMail::Inspect(_) | ConnectionMail::Deleted => {}
+                ConnectionMail::Inspect(_) | ConnectionMail::Changed => {}
             }
         }
     }

@@ -13,6 +13,8 @@ mod permissions;
 mod users;
 #[path = "access/vhosts.rs"]
 mod vhosts;
+#[path = "access/ways_around.rs"]
+mod ways_around;
 
 use base64::Engine as _;
 use browser::Browser;

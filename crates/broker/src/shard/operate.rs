@@ -15,7 +15,7 @@ use crate::command::{Publish, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
-use crate::queue::dead_letter::origin;
+use crate::queue::dead_letter::{origin, told_failure};
 use crate::queue::ready::{Body, Entry};
 use crate::queue::run::Run;
 use crate::topology::Topology;
@@ -263,7 +263,8 @@ impl<S: Store> Shard<S> {
         let Run { seq, redelivered, attempts, priority, .. } = run;
         // That of a stream's message says when it came.
         let expires_at_ms = if queue.stream.is_some() { 0 } else { run.expires_at_ms };
-        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease })
+        let failure = queue.failure(seq).or_else(|| told_failure(&message));
+        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease, failure })
     }
 
     fn release_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {

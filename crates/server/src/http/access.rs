@@ -1,8 +1,9 @@
-//! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
+//! Who is asking: Basic authentication or a session's cookie on TCP, none on the local socket, whose file system rights are
+//! the login.
 
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Shared, rights};
+use super::{Shared, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -21,13 +22,36 @@ pub(super) struct Caller {
     pub(super) is_local: bool,
 }
 
+/// In an answer: nobody is logged in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoginNeeded;
+
+/// Whether the user may use the API at all.
+pub(super) fn is_let_in(user: &User) -> bool {
+    TAGS.iter().any(|tag| user.has_tag(tag))
+}
+
 /// Lets a request pass with its [`Caller`], or answers 401.
 pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
+    if is_from_another_page(&request) {
+        let reason = "a page of another origin asks for a change in the name of its reader";
+        return Refusal::not_authorised(reason).into_response();
+    }
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
             let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
             Caller { user, is_local: true }
+        }
+        Some(Origin::Tcp(peer)) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            match sessions::caller(&api, &request, peer.ip()) {
+                Ok(Some(user)) => Caller { user, is_local: false },
+                Ok(None) if sessions::is_from_page(&request) => {
+                    return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
+                }
+                Ok(None) => return challenge(().into_response()),
+                Err(refusal) => return refusal.into_response(),
+            }
         }
         Some(Origin::Tcp(peer)) => {
             let header = request.headers().get(header::AUTHORIZATION);
@@ -49,7 +73,7 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
         }
         None => return Refusal::login_failed().into_response(),
     };
-    if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
+    if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
     if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
@@ -65,11 +89,19 @@ pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Value> 
     Json(json!({"name": &*caller.user.name, "tags": caller.user.tags}))
 }
 
+/// Browsers send along the login that their user once gave, or that a link names, whoever's page it is that asks. They say
+/// when it is another's; what is merely read they do not show to such a page.
+fn is_from_another_page(request: &Request) -> bool {
+    let site = request.headers().get("sec-fetch-site");
+    !request.method().is_safe() && site.is_some_and(|site| !["same-origin", "none"].iter().any(|own| site == own))
+}
+
 fn challenge(mut response: Response) -> Response {
     *response.status_mut() = axum::http::StatusCode::UNAUTHORIZED;
     // The realm is RabbitMQ's, since browsers and scripts remember logins by it.
     let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response.extensions_mut().insert(LoginNeeded);
     response
 }
 

@@ -137,7 +137,9 @@ fn need<'a>(method: &Method, path: &[&'a str]) -> Need<'a> {
         ["exchanges" | "queues" | "bindings" | "consumers" | "schedules", vhost, ..] => {
             either(Need::Sight(vhost), Need::Entry(vhost))
         }
-        ["users" | "permissions" | "topic-permissions" | "user-limits" | "definitions", ..] => Need::Administrator,
+        ["users" | "log" | "permissions" | "topic-permissions" | "user-limits" | "definitions", ..] => {
+            Need::Administrator
+        }
         _ => either(Need::Monitor, Need::Administrator),
     }
 }
