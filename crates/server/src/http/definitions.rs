@@ -15,7 +15,7 @@ use broker::access::User;
 use broker::command::{BindingSpec, CatalogAsk, DeclareQueue, DestinationKind, VhostId};
 use broker::connection::COMPATIBLE_VERSION;
 use broker::identity::{IdentityAsk, Parameter, UserLimits, VhostLimits};
-use broker::policy::PolicyKind;
+use broker::policy::{Policy, PolicyKind};
 use broker::topology::Topology;
 use serde_json::{Value, json};
 use std::fmt;
@@ -379,8 +379,29 @@ async fn put_policy(
     name: &str,
     document: &Document,
 ) -> Result<(), Refusal> {
-    let put = async { policies::put(api, policies::read(kind, vhost, name, document)?).await };
+    let put = async {
+        let mut policy = policies::read(kind, vhost, name, document)?;
+        let is_dropped = drop_mirroring(&mut policy);
+        if is_dropped && policy.definition.is_empty() { Ok(()) } else { policies::put(api, policy).await }
+    };
     put.await.map_err(|refusal| refusal.about(&format!("policy '{name}'")))
+}
+
+/// RabbitMQ 3 mirrored queues by policies. There is nothing to mirror to, and no other use for those keys.
+fn drop_mirroring(policy: &mut Policy) -> bool {
+    let keys: Vec<_> =
+        policy.definition.iter().map(|(key, _)| key.to_owned()).filter(|k| k.starts_with("ha-")).collect();
+    for key in &keys {
+        policy.definition.remove(key);
+    }
+    if !keys.is_empty() {
+        tracing::warn!(
+            "policy '{}' is imported without {}: queues are not mirrored here",
+            policy.name,
+            keys.join(", ")
+        );
+    }
+    !keys.is_empty()
 }
 
 /// RabbitMQ keeps operator policies and the limits of vhosts as parameters.
