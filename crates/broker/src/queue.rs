@@ -34,6 +34,7 @@ mod window;
 pub(crate) mod tests;
 
 use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueSpec};
+use crate::histogram::Latencies;
 use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Backlog;
@@ -48,7 +49,7 @@ use delayed::Delayed;
 use failure::Failures;
 use lease::{Extended, Overdue, Progresses, TimeoutAction};
 use pace::Pace;
-use ready::{Body, Entry, Ready, Sums};
+use ready::{Body, Entry, Head, Ready, Sums};
 use rotation::Rotation;
 use shaping::Shaping;
 use std::collections::VecDeque;
@@ -121,6 +122,8 @@ pub(crate) struct Queue {
     pub(crate) successor: Option<Slot<Holder>>,
     /// When its messages came.
     ages: Ages,
+    /// How long they took, once one did.
+    pub(crate) latencies: Option<Box<Latencies>>,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -258,6 +261,7 @@ impl Queue {
             stream: None,
             successor: None,
             ages: Ages::new(now.ms),
+            latencies: None,
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -307,6 +311,30 @@ impl Queue {
     /// How long ago the oldest ready message came, at most and about.
     pub(crate) fn oldest_ready_ms(&self, now_ms: u64) -> Option<u64> {
         self.ready.oldest_seq().map(|seq| self.ages.age_ms(seq, now_ms))
+    }
+
+    /// What stands first and was never delivered: its seq, and when it was due (unix ms) if it had to wait for that.
+    pub(crate) fn first_untried(&mut self) -> Option<(Seq, u64)> {
+        let (seq, due_at_ms, redelivered) = match self.ready.first()? {
+            Head::Near(entry) => (entry.seq, entry.due_at_ms, entry.redelivered),
+            Head::Far(run) => (run.seq, run.due_at_ms, run.redelivered),
+        };
+        (!redelivered).then_some((seq, due_at_ms))
+    }
+
+    /// First deliveries so far.
+    pub(crate) fn tried(&self) -> u64 {
+        let QueueCounters { deliver, deliver_no_ack, get, get_no_ack, redeliver, .. } = self.counters;
+        (deliver + deliver_no_ack + get + get_no_ack).saturating_sub(redeliver)
+    }
+
+    /// So many messages were delivered for the first time, of which this was the first.
+    pub(crate) fn note_in_queue(&mut self, (seq, due_at_ms): (Seq, u64), count: u64, now: Now) {
+        let ms = match due_at_ms {
+            0 => self.ages.age_ms(seq, now.ms),
+            due_at_ms => now.unix_ms.saturating_sub(due_at_ms),
+        };
+        self.latencies.get_or_insert_default().in_queue.note(ms, count);
     }
 
     /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.

@@ -51,6 +51,7 @@ impl<S: Store> Shard<S> {
             self.serve_getters(slot);
         }
         let before = self.queues[slot].ready.sums();
+        let (first, tried) = (self.queues[slot].first_untried(), self.queues[slot].tried());
         let is_paused = self.queues[slot].is_paused;
         let mut is_held_up = false;
         let is_shaped = self.queues[slot].shaping.is_some();
@@ -87,6 +88,12 @@ impl<S: Store> Shard<S> {
         }
         self.count_near(slot);
         let queue = &mut self.queues[slot];
+        if let Some(first) = first
+            && queue.tried() > tried
+        {
+            // One stands for all that went with it.
+            queue.note_in_queue(first, queue.tried() - tried, self.now);
+        }
         if queue.consumers > 0 {
             let now = queue.ready.sums();
             let gone = |before: u64, now: u64| before.saturating_sub(now);
