@@ -112,7 +112,7 @@ impl World {
         if self.something_goes_wrong() {
             return;
         }
-        if self.ledger.has_just_seen() && self.plan.faults.crash > 0 && self.random.one_in(20) {
+        if self.ledger.has_just_seen() && self.plan.faults.crash > 0 && self.random.one_in(6) {
             trace::note(format_args!("the power is cut as somebody reads a stream"));
             return self.crash();
         }

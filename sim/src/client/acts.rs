@@ -467,14 +467,19 @@ impl Client {
         if going_on.count() > CONSUMERS_MAX {
             return;
         }
-        let mut queue = around.random.pick(&around.plan.queues).name.clone();
+        let queue = around.random.pick(&around.plan.queues).name.clone();
         // Drawn aside. Few channels can read a stream as they are.
         let mut aside = Random::new(around.random.clone().draw());
         if around.plan.queues.iter().any(|queue| queue.name == STREAM) && aside.one_in(3) {
-            STREAM.clone_into(&mut queue);
-            if !self.channel(on).may_read_streams() {
-                return self.qos(on, 10, false, around.now_ms);
+            let channel = self.channel(on);
+            let is_ready = channel.may_read_streams();
+            if !is_ready && !channel.may_get_a_prefetch() {
+                return;
             }
+            if !is_ready {
+                self.qos(on, 10, false, around.now_ms);
+            }
+            return self.read_stream(on, "first".into(), around.now_ms);
         }
         if queue == STREAM {
             let last = i64::try_from(around.random.below(100)).expect("small");

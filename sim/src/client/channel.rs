@@ -225,6 +225,11 @@ impl Channel {
         self.prefetch > 0 && self.limit == 0 && !self.awaits_qos()
     }
 
+    /// Whether that is so as soon as it has asked for a prefetch.
+    pub(super) fn may_get_a_prefetch(&self) -> bool {
+        self.limit == 0 && !self.awaits_qos()
+    }
+
     fn awaits_qos(&self) -> bool {
         self.expects.iter().any(|expect| matches!(expect, Expect::Qos { .. }))
     }
