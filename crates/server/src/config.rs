@@ -3,6 +3,10 @@
 //! Each of those is read into [`Settings`], where every key may be absent; [`Config::new`] takes each key from the
 //! first that has it, fills in the defaults and checks the ranges. Nothing else in the server reads the environment.
 
+mod oauth2;
+
+pub use oauth2::{Alias, OAuth2};
+
 use crate::limits::{self, MemoryLimit};
 use crate::rabbitmq_conf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -57,6 +61,10 @@ pub struct Config {
     pub tls_login_from: LoginFrom,
     /// How AMQP clients may log in.
     pub auth_mechanisms: Vec<Mechanism>,
+    /// Who is asked who somebody is.
+    pub auth_backends: Vec<Backend>,
+    /// Whose tokens are believed.
+    pub oauth2: Option<OAuth2>,
     /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
     pub proxy_protocol: bool,
     /// What the first start of an empty data directory makes.
@@ -64,6 +72,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the server itself knows users.
+    #[must_use]
+    pub fn has_internal_users(&self) -> bool {
+        self.auth_backends.contains(&Backend::Internal)
+    }
+
     /// Whether this user may log in from this machine only: `guest`, unless the configuration says otherwise.
     #[must_use]
     pub fn is_loopback_user(&self, user: &str) -> bool {
@@ -161,6 +175,16 @@ pub enum Mechanism {
     AmqPlain,
     /// By client certificate.
     External,
+}
+
+/// Who knows users (RabbitMQ's `auth_backends`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The server itself.
+    Internal,
+    /// The issuer of tokens.
+    OAuth2,
 }
 
 impl FromStr for Mechanism {
@@ -298,6 +322,7 @@ pub struct Settings {
     pub https_verify: Option<Verify>,
     pub https_fail_if_no_peer_cert: Option<bool>,
     pub auth_mechanisms: Option<Vec<Mechanism>>,
+    pub auth_backends: Option<Vec<Backend>>,
     pub proxy_protocol: Option<bool>,
     pub default_user: Option<String>,
     pub default_pass: Option<Secret>,
@@ -307,6 +332,7 @@ pub struct Settings {
     pub default_queue_type: Option<String>,
     pub loopback_users: Option<Vec<String>>,
     pub load_definitions: Option<PathBuf>,
+    pub oauth2: Option<OAuth2>,
 }
 
 /// A source of settings, and what it is called.
@@ -412,9 +438,13 @@ impl Source {
         }
         let settings = Settings::from_file(file)?;
         let mut lines = BTreeMap::new();
+        let mut table = String::new();
         for (number, line) in (1..).zip(read(file)?.lines()) {
-            if let Some((key, _)) = line.split_once('=') {
-                lines.entry(key.trim().trim_matches('"').to_owned()).or_insert(number);
+            if let Some((header, _)) = line.trim().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                table = format!("{header}.");
+            } else if let Some((key, _)) = line.split_once('=') {
+                let key = key.trim().trim_matches('"');
+                lines.entry(format!("{table}{key}")).or_insert(number);
             }
         }
         Ok(Self { name, settings, lines, warnings: Vec::new() })
@@ -453,8 +483,9 @@ impl Settings {
             data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
-            https_verify https_fail_if_no_peer_cert auth_mechanisms proxy_protocol default_user default_pass
+            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends proxy_protocol default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
+            oauth2
         }
     }
 }
@@ -488,6 +519,12 @@ impl Config {
             https_tls,
             tls_login_from: said.tls_login_from.unwrap_or_default(),
             auth_mechanisms: said.auth_mechanisms.unwrap_or_else(|| vec![Mechanism::Plain, Mechanism::AmqPlain]),
+            // Whoever says whose tokens are believed wants them to be.
+            auth_backends: said.auth_backends.unwrap_or_else(|| {
+                let tokens = said.oauth2.is_some().then_some(Backend::OAuth2);
+                [Backend::Internal].into_iter().chain(tokens).collect()
+            }),
+            oauth2: said.oauth2,
             proxy_protocol: said.proxy_protocol.unwrap_or(false),
             first: FirstStart {
                 user: said.default_user,
@@ -599,6 +636,8 @@ impl Config {
             https_verify: Some(https.verify),
             https_fail_if_no_peer_cert: Some(https.fail_if_no_peer_cert),
             auth_mechanisms: Some(config.auth_mechanisms),
+            auth_backends: Some(config.auth_backends),
+            oauth2: config.oauth2,
             proxy_protocol: Some(config.proxy_protocol),
             default_user: first.user,
             default_pass: first.password,
@@ -628,7 +667,15 @@ impl Config {
             c if c.auth_mechanisms.is_empty() => {
                 Err(contradiction("auth_mechanisms", "nobody could log in; name PLAIN, AMQPLAIN or EXTERNAL"))
             }
+            c if c.auth_backends.is_empty() => {
+                Err(contradiction("auth_backends", "nobody could log in; name internal or oauth2"))
+            }
+            c if c.auth_backends.contains(&Backend::OAuth2) && c.oauth2.is_none() => Err(contradiction(
+                "auth_backends",
+                "oauth2 needs to know whose tokens to believe: oauth2.resource_server_id and oauth2.issuer",
+            )),
             c => {
+                c.oauth2.as_ref().map_or(Ok(()), OAuth2::check)?;
                 c.tls.check(!c.amqps.addresses.is_empty(), ["amqps", "tls_certificate", "tls_key", "tls_ca"])?;
                 c.https_tls
                     .check(!c.https.addresses.is_empty(), ["https", "https_certificate", "https_key", "https_ca"])?;
@@ -675,8 +722,22 @@ fn contradiction(key: &'static str, why: &str) -> ConfigError {
 /// The keys that a source says, with their values as TOML, in order. (JSON's scalars and lists are TOML's.)
 fn said_by(source: &Source) -> Vec<(String, String)> {
     let said = serde_json::to_value(&source.settings).unwrap_or_default();
-    let keys = said.as_object().into_iter().flatten();
-    keys.filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.to_string())).collect()
+    let mut keys = Vec::new();
+    flatten("", &said, &mut keys);
+    keys
+}
+
+/// A table's keys stand behind its own and a dot.
+fn flatten(path: &str, table: &serde_json::Value, keys: &mut Vec<(String, String)>) {
+    for (key, value) in table.as_object().into_iter().flatten() {
+        let is_bare = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && !key.is_empty();
+        let key = if is_bare { key.clone() } else { serde_json::Value::from(key.as_str()).to_string() };
+        match value {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(_) => flatten(&format!("{path}{key}."), value, keys),
+            value => keys.push((format!("{path}{key}"), value.to_string())),
+        }
+    }
 }
 
 impl Listen {

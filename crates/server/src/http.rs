@@ -247,6 +247,6 @@ impl Api {
 
     /// Asks by the rights of the request's caller.
     fn operator(&self) -> Operator {
-        self.board.operator_for(rights::caller().and_then(|caller| caller.name()))
+        self.board.operator_for(rights::caller().and_then(|caller| caller.subject()))
     }
 }

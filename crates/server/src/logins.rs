@@ -5,9 +5,10 @@
 //! - A wrong password makes the next attempt for the same user from the same address wait, twice as long each time, up
 //!   to [`DELAY_MAX`]; attempts beyond the few that wait are refused unseen. What is remembered of that is bounded.
 
+use crate::oauth;
 use crate::passwords;
 use crate::switchboard::Switchboard;
-use broker::access::{BASIC, Denial, Login, Refusal, User};
+use broker::access::{BASIC, BEARER, Denial, Login, Refusal, User};
 use broker::command::{Admission, VhostId};
 use broker::connection::HostQuestion;
 use broker::identity::UserRecord;
@@ -89,7 +90,7 @@ impl Switchboard {
     /// # Errors
     /// [`Refusal`]
     pub(crate) async fn log_in(&self, login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
-        let is_http = login.mechanism == BASIC;
+        let is_http = [BASIC, BEARER].contains(&login.mechanism);
         let judged = self.judge(&login, peer, is_local).await;
         let mut attempts = locked(&self.logins().attempts);
         let Attempts { succeeded, failed } = &mut attempts[usize::from(is_http)];
@@ -99,7 +100,15 @@ impl Switchboard {
 
     async fn judge(&self, login: &Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let logins = self.logins();
-        let user = self.topology().user(&login.user).cloned();
+        let is_bearer = login.mechanism == BEARER;
+        let user = self.topology().user(&login.user).filter(|_| self.config().has_internal_users()).cloned();
+        // What reads as a token is nobody's password, unless it is theirs whose name stands beside it.
+        if is_bearer || (self.issuer().is_some() && oauth::looks_like_token(&login.password.0)) {
+            let judged = self.judge_token(login, is_local).await;
+            if judged.is_ok() || is_bearer || user.is_none() {
+                return judged;
+            }
+        }
         if !is_local && self.config().is_loopback_user(&login.user) {
             return Err(login.refused(Denial::NotLocal));
         }
@@ -145,11 +154,29 @@ impl Switchboard {
         }
     }
 
+    /// Judges a token, whatever the name beside it.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub(crate) async fn judge_token(&self, login: &Login, is_local: bool) -> Result<User, Refusal> {
+        let Some(issuer) = self.issuer() else {
+            let why = "tokens are not taken here; see auth_backends and [oauth2] in the configuration";
+            return Err(login.refused(Denial::Token(why.to_owned())));
+        };
+        let now_s = self.clock().now().unix_ms / 1000;
+        let judged = issuer.judge(&login.password.0, now_s).await;
+        let user = judged.map_err(|why| login.refused(Denial::Token(why)))?;
+        if !is_local && self.config().is_loopback_user(&user.name) {
+            return Err(Login { user: user.name.to_string(), ..login.clone() }.refused(Denial::NotLocal));
+        }
+        Ok(user)
+    }
+
     /// Answers whether there is room.
     pub(crate) fn admit(&self, question: &HostQuestion, presence: &mut Presence) -> Admission {
         let mut census = locked(&self.logins().census);
         match question {
-            HostQuestion::LogIn(_) => Admission::Granted,
+            HostQuestion::LogIn(_) | HostQuestion::Renew(_) => Admission::Granted,
             HostQuestion::Enter { vhost, vhost_max, user, user_max } => {
                 let in_vhost = census.vhosts.get(vhost).copied().unwrap_or(0);
                 let of_user = census.users.get(user).map_or(0, |tally| tally.connections);

@@ -1,7 +1,7 @@
 //! RabbitMQ's `rabbitmq.conf`, read as it is: the keys that mean something here become [`Settings`], each of the others
 //! is named in one warning.
 
-use crate::config::{LogLevel, LoginFrom, Mechanism, Secret, Settings, TlsVersion, Verify};
+use crate::config::{Alias, Backend, LogLevel, LoginFrom, Mechanism, OAuth2, Secret, Settings, TlsVersion, Verify};
 use crate::footprint;
 use crate::limits::{MemoryLimit, parse_bytes};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ pub(crate) struct Conf {
     prometheus: (Option<IpAddr>, Option<u16>),
     /// Which alternative name is the user's, if one is.
     san: Option<LoginFrom>,
+    oauth2: OAuth2,
+    /// Scopes and what they stand for, by the number under which they are said.
+    aliases: BTreeMap<String, (Option<String>, Option<String>)>,
 }
 
 /// Reads a whole file.
@@ -50,6 +53,7 @@ pub(crate) fn parse(text: &str) -> Conf {
         }
     }
     conf.join_addresses();
+    conf.finish_oauth2();
     if let (Some(LoginFrom::SanDns), Some(san)) = (conf.settings.tls_login_from, conf.san) {
         conf.settings.tls_login_from = Some(san);
     }
@@ -103,7 +107,6 @@ impl Conf {
                 put(&mut settings.load_definitions, PathBuf::from(value), &["load_definitions"])
             }
             "definitions.import_backend" if value == "local_filesystem" => &[],
-            "auth_backends.1" if ["internal", "rabbit_auth_backend_internal"].contains(&value) => &[],
             "log.console" if value == "true" => &[],
             "ssl_cert_login_from" => put(&mut settings.tls_login_from, login_from(value)?, &["tls_login_from"]),
             "ssl_cert_login_san_type" => put(&mut self.san, san_type(value)?, &[]),
@@ -142,8 +145,55 @@ impl Conf {
         Ok(Taken::As(taken))
     }
 
+    /// `auth_oauth2.` and this.
+    fn take_oauth2(&mut self, key: &str, value: &str) -> Result<Taken, String> {
+        let (oauth2, text) = (&mut self.oauth2, value.to_owned());
+        match key.split('.').collect::<Vec<_>>().as_slice() {
+            ["resource_server_id"] => oauth2.resource_server_id = text,
+            ["issuer"] => oauth2.issuer = Some(text),
+            ["discovery_endpoint_path"] => oauth2.discovery_endpoint_path = Some(text),
+            ["jwks_url" | "jwks_uri"] => oauth2.jwks_url = Some(text),
+            ["default_key"] => oauth2.default_key = Some(text),
+            ["scope_prefix"] => oauth2.scope_prefix = Some(text),
+            ["additional_scopes_key" | "extra_scopes_source"] => oauth2.additional_scopes_key = Some(text),
+            ["verify_aud"] => oauth2.verify_aud = flag(value)?,
+            ["https", "cacertfile"] => oauth2.ca = Some(text.into()),
+            ["https", "peer_verification"] if value == "verify_peer" => {}
+            ["https", "peer_verification"] => {
+                return Err("an issuer whose certificate is not checked could be anybody; name its authority: \
+                            auth_oauth2.https.cacertfile"
+                    .to_owned());
+            }
+            ["https", ..] => return Ok(Taken::Ignored("the issuer's certificate and name are always checked")),
+            ["algorithms", _] => oauth2.algorithms.push(text),
+            ["preferred_username_claims", _] => oauth2.preferred_username_claims.push(text),
+            ["signing_keys", id] => drop(oauth2.signing_keys.insert((*id).to_owned(), text.into())),
+            ["scope_aliases", number, "alias"] => self.aliases.entry((*number).to_owned()).or_default().0 = Some(text),
+            ["scope_aliases", number, "scope"] => self.aliases.entry((*number).to_owned()).or_default().1 = Some(text),
+            ["scope_aliases", alias @ ..] if !alias.is_empty() => {
+                oauth2.scope_aliases.insert(alias.join("."), Alias::Text(text));
+            }
+            _ => return Ok(Taken::Ignored("there is one resource server with one issuer, and scopes are read from tokens")),
+        }
+        Ok(Taken::As(&["oauth2"]))
+    }
+
+    /// RabbitMQ takes tokens only where `auth_backends` says so.
+    fn finish_oauth2(&mut self) {
+        let aliases = std::mem::take(&mut self.aliases).into_values();
+        let whole = aliases.filter_map(|(alias, scope)| Some((alias?, Alias::Text(scope?))));
+        self.oauth2.scope_aliases.extend(whole);
+        if self.oauth2 != OAuth2::default() {
+            self.settings.oauth2 = Some(std::mem::take(&mut self.oauth2));
+            self.settings.auth_backends.get_or_insert_with(|| vec![Backend::Internal]);
+        }
+    }
+
     /// Keys that end in a name of their own.
     fn take_listed(&mut self, key: &str, value: &str) -> Result<Taken, String> {
+        if let Some(key) = key.strip_prefix("auth_oauth2.") {
+            return self.take_oauth2(key, value);
+        }
         let settings = &mut self.settings;
         let (family, name) = key.rsplit_once('.').unwrap_or((key, ""));
         let taken: &'static [&'static str] = match family {
@@ -153,6 +203,9 @@ impl Conf {
             "auth_mechanisms" => {
                 let mechanism = Mechanism::from_str(value)?;
                 add(&mut settings.auth_mechanisms, Some(mechanism), &["auth_mechanisms"])
+            }
+            "auth_backends" if backend(value).is_some() => {
+                add(&mut settings.auth_backends, backend(value), &["auth_backends"])
             }
             "loopback_users" => {
                 let is_bound = flag(value)?;
@@ -264,6 +317,14 @@ fn version(value: &str) -> Result<Option<TlsVersion>, String> {
     }
 }
 
+fn backend(value: &str) -> Option<Backend> {
+    match value {
+        "internal" | "rabbit_auth_backend_internal" => Some(Backend::Internal),
+        "oauth2" | "oauth" | "rabbit_auth_backend_oauth2" => Some(Backend::OAuth2),
+        _ => None,
+    }
+}
+
 fn log_level(value: &str) -> Result<LogLevel, String> {
     match value {
         "debug" => Ok(LogLevel::Debug),
@@ -318,13 +379,14 @@ fn unquoted(value: &str) -> &str {
 }
 
 /// What keys begin with that mean nothing here, and why.
-const MEANINGLESS: [(&str, &str); 19] = [
+const MEANINGLESS: [(&str, &str); 20] = [
     ("cluster_", "there is one node and no cluster"),
     ("deprecated_features.", "nothing that RabbitMQ deprecated is switched off here"),
     ("queue_master_locator", "there is one node, so queues have no place to choose"),
     ("queue_leader_locator", "there is one node, so queues have no place to choose"),
     ("log.", "logs go to stderr, for the service manager or the container to keep"),
-    ("auth_backends.", "users are in the server itself"),
+    ("auth_backends.", "users are in the server itself (internal), or in tokens (oauth2)"),
+    ("management.oauth_", "log in to the page with a token as the password"),
     ("auth_ldap.", "users are in the server itself"),
     ("auth_http.", "users are in the server itself"),
     ("definitions.", "definitions are read from a file only: load_definitions"),

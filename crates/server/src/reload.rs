@@ -4,6 +4,7 @@
 //! named each time until the restart. Certificates are read anew by every reload, and when their files change.
 
 use crate::config::{Config, ConfigError, LogLevel};
+use crate::oauth::Issuer;
 use crate::switchboard::Switchboard;
 use crate::tls::{self, Loaded, TlsError};
 use broker::command::ShardInput;
@@ -92,6 +93,7 @@ impl Switchboard {
             ..new.clone()
         };
         let loaded = Loaded::read(&merged)?;
+        let issuer = Issuer::of(&merged)?;
         let keys = |from: &Config, to: &Config| -> Vec<String> {
             let (from, to) = (from.explain(&[]), to.explain(&[]));
             let in_both = |key: &str| (value_of(&from, key), value_of(&to, key));
@@ -103,6 +105,7 @@ impl Switchboard {
         };
         let reloaded = Reloaded { changed: keys(&old, &merged), restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
+        self.believe(issuer);
         if merged.log != old.log {
             (source.log)(merged.log);
         }

@@ -14,10 +14,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
 use crate::logins::Logins;
+use crate::oauth::Issuer;
 use crate::operator::Operator;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
+use broker::access::Subject;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -47,6 +49,8 @@ pub struct Switchboard {
     tls: Tls,
     clock: Clock,
     logins: Logins,
+    /// Whose tokens are believed.
+    issuer: RwLock<Option<Arc<Issuer>>>,
     settings: RwLock<Arc<ConnectionSettings>>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
@@ -152,6 +156,7 @@ pub(crate) struct Mailboxes {
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tls: Loaded,
+    pub(crate) issuer: Option<Arc<Issuer>>,
     pub(crate) clock: Clock,
     pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
@@ -225,6 +230,7 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
+            issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
             shards: lines,
@@ -264,6 +270,20 @@ impl Switchboard {
     /// Who is who.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Whose tokens are believed; `None` = nobody's.
+    pub(crate) fn issuer(&self) -> Option<Arc<Issuer>> {
+        self.issuer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Believes this one's from now on.
+    pub(crate) fn believe(&self, issuer: Option<Arc<Issuer>>) {
+        let mut believed = self.issuer.write().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(issuer), Some(earlier)) = (&issuer, &*believed) {
+            issuer.inherit(earlier);
+        }
+        *believed = issuer;
     }
 
     /// Where the server listens.
@@ -417,7 +437,7 @@ impl Switchboard {
     }
 
     /// The same with the rights of a user.
-    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Arc<str>>) -> Operator {
+    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Subject>) -> Operator {
         let (seat, mail) = self.seat(true);
         Operator::new(Arc::clone(self), seat, user, mail)
     }

@@ -7,8 +7,12 @@ mod browser;
 mod definitions;
 #[path = "access/http.rs"]
 mod http;
+#[path = "access/issuer.rs"]
+mod issuer;
 #[path = "access/permissions.rs"]
 mod permissions;
+#[path = "access/tokens.rs"]
+mod tokens;
 #[path = "access/users.rs"]
 mod users;
 #[path = "access/vhosts.rs"]

@@ -1,4 +1,4 @@
-//! Who is asking: Basic authentication on TCP, none on the local socket, whose file system rights are the login.
+//! Who is asking: Basic authentication or a token on TCP, none on the local socket, whose file system rights are the login.
 
 use super::refusal::Refusal;
 use super::serving::Origin;
@@ -26,16 +26,18 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
     let origin = request.extensions().get::<Origin>().copied();
     let caller = match origin {
         Some(Origin::Local) => {
-            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
+            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
             Caller { user, is_local: true }
         }
         Some(Origin::Tcp(peer)) => {
             let header = request.headers().get(header::AUTHORIZATION);
             let Some(header) = header else { return challenge(().into_response()) };
-            let Some((user, password)) = credentials(header) else {
-                return challenge(Refusal::login_failed().into_response());
+            let login = match (bearer(header), credentials(header)) {
+                (Some(token), _) => Ok(Login::bearer(token.as_bytes())),
+                (None, Some((user, password))) => Login::basic(&user, &password),
+                (None, None) => return challenge(Refusal::login_failed().into_response()),
             };
-            let judged = match Login::basic(&user, &password) {
+            let judged = match login {
                 Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
                 Err(refusal) => Err(refusal),
             };
@@ -71,6 +73,11 @@ fn challenge(mut response: Response) -> Response {
     let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
     response
+}
+
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {

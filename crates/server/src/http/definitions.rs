@@ -267,7 +267,7 @@ async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>)
 
 /// Who imports; the server itself at its start.
 fn caller() -> Caller {
-    let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
+    let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
     rights::caller().unwrap_or(Caller { user, is_local: true })
 }
 
