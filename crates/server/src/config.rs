@@ -65,6 +65,8 @@ pub struct Config {
     pub auth_backends: Vec<Backend>,
     /// Whose tokens are believed.
     pub oauth2: Option<OAuth2>,
+    /// How much the record of changes may take, in bytes; 0 = there is none.
+    pub audit_log_bytes: u64,
     /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
     pub proxy_protocol: bool,
     /// What the first start of an empty data directory makes.
@@ -323,6 +325,8 @@ pub struct Settings {
     pub https_fail_if_no_peer_cert: Option<bool>,
     pub auth_mechanisms: Option<Vec<Mechanism>>,
     pub auth_backends: Option<Vec<Backend>>,
+    #[serde(deserialize_with = "limits::bytes_from_file")]
+    pub audit_log_bytes: Option<u64>,
     pub proxy_protocol: Option<bool>,
     pub default_user: Option<String>,
     pub default_pass: Option<Secret>,
@@ -483,7 +487,7 @@ impl Settings {
             data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
-            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends proxy_protocol default_user default_pass
+            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes proxy_protocol default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
             oauth2
         }
@@ -525,6 +529,7 @@ impl Config {
                 [Backend::Internal].into_iter().chain(tokens).collect()
             }),
             oauth2: said.oauth2,
+            audit_log_bytes: said.audit_log_bytes.unwrap_or(16 << 20),
             proxy_protocol: said.proxy_protocol.unwrap_or(false),
             first: FirstStart {
                 user: said.default_user,
@@ -638,6 +643,7 @@ impl Config {
             auth_mechanisms: Some(config.auth_mechanisms),
             auth_backends: Some(config.auth_backends),
             oauth2: config.oauth2,
+            audit_log_bytes: Some(config.audit_log_bytes),
             proxy_protocol: Some(config.proxy_protocol),
             default_user: first.user,
             default_pass: first.password,

@@ -7,6 +7,7 @@
 //! Paths are matched as they are encoded, so that `%2F` in the name of a vhost divides nothing.
 
 mod access;
+mod audit;
 mod backups;
 mod bindings;
 mod channels;
@@ -161,6 +162,7 @@ fn routes() -> Routes {
         .route("/auth", get(cluster::auth))
         .route("/auth/attempts/{node}", get(cluster::attempts).delete(cluster::forget_attempts))
         .route("/auth/attempts/{node}/source", get(cluster::attempts_by_source).delete(cluster::forget_attempts))
+        .route("/audit", get(audit::list))
         .route("/whoami", get(access::whoami))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))

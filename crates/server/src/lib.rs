@@ -13,6 +13,7 @@ pub mod operator;
 pub mod reload;
 pub mod switchboard;
 
+mod audit;
 mod backup;
 mod catalog_host;
 mod connection_host;

@@ -5,6 +5,7 @@
 //! - A wrong password makes the next attempt for the same user from the same address wait, twice as long each time, up
 //!   to [`DELAY_MAX`]; attempts beyond the few that wait are refused unseen. What is remembered of that is bounded.
 
+use crate::audit::Entry;
 use crate::oauth;
 use crate::passwords;
 use crate::switchboard::Switchboard;
@@ -89,9 +90,23 @@ impl Switchboard {
     ///
     /// # Errors
     /// [`Refusal`]
-    pub(crate) async fn log_in(&self, login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
+    pub(crate) async fn log_in(&self, mut login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let is_http = [BASIC, BEARER].contains(&login.mechanism);
+        // Some put it there by mistake, and names are logged.
+        if oauth::looks_like_token(login.user.as_bytes()) {
+            login.user = "(a token)".to_owned();
+        }
         let judged = self.judge(&login, peer, is_local).await;
+        if let Err(refusal) = &judged {
+            let entry = Entry {
+                user: login.user.clone(),
+                peer: peer.to_string(),
+                what: format!("login {}", login.mechanism),
+                details: None,
+                outcome: format!("refused: {}", refusal.log_text()),
+            };
+            self.audit().record_login(self.clock().now().unix_ms, entry);
+        }
         let mut attempts = locked(&self.logins().attempts);
         let Attempts { succeeded, failed } = &mut attempts[usize::from(is_http)];
         *(if judged.is_ok() { succeeded } else { failed }) += 1;

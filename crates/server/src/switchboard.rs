@@ -9,6 +9,7 @@
 //! a queue's creation comes before the first publish to it, and a count after the publishes that its asker sent
 //! before. What bounds the connections is a semaphore beside it.
 
+use crate::audit::Audit;
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -49,6 +50,7 @@ pub struct Switchboard {
     tls: Tls,
     clock: Clock,
     logins: Logins,
+    audit: Arc<Audit>,
     /// Whose tokens are believed.
     issuer: RwLock<Option<Arc<Issuer>>>,
     settings: RwLock<Arc<ConnectionSettings>>,
@@ -221,6 +223,7 @@ impl Switchboard {
             });
         }
         let tls = Tls::default();
+        let audit = Audit::new(&parts.config.data_dir, parts.config.audit_log_bytes);
         tls.use_from_now_on(parts.tls);
         let board = Self {
             tls,
@@ -230,6 +233,7 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
+            audit: Arc::new(audit),
             issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
@@ -270,6 +274,11 @@ impl Switchboard {
     /// Who is who.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Who changed what.
+    pub(crate) fn audit(&self) -> &Arc<Audit> {
+        &self.audit
     }
 
     /// Whose tokens are believed; `None` = nobody's.

@@ -1,6 +1,8 @@
 //! Who may do what, over a client that people use (lapin) and the HTTP API of one server: every rule from both sides.
 #![allow(clippy::unwrap_used, missing_docs, dead_code, reason = "a failed unwrap is a failed test; clients are shared")]
 
+#[path = "access/audit.rs"]
+mod audit;
 #[path = "http/browser.rs"]
 mod browser;
 #[path = "access/definitions.rs"]

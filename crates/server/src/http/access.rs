@@ -1,8 +1,9 @@
 //! Who is asking: Basic authentication or a token on TCP, none on the local socket, whose file system rights are the login.
 
+use super::audit::Change;
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Shared, rights};
+use super::{Api, Shared, rights};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::access::{Login, User};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The one who asks.
 #[derive(Clone, Debug)]
@@ -22,14 +24,16 @@ pub(super) struct Caller {
 }
 
 /// Lets a request pass with its [`Caller`], or answers 401.
-pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
-    let origin = request.extensions().get::<Origin>().copied();
+pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> Response {
+    let Some(origin) = request.extensions().get::<Origin>().copied() else {
+        return Refusal::login_failed().into_response();
+    };
     let caller = match origin {
-        Some(Origin::Local) => {
+        Origin::Local => {
             let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
             Caller { user, is_local: true }
         }
-        Some(Origin::Tcp(peer)) => {
+        Origin::Tcp(peer) => {
             let header = request.headers().get(header::AUTHORIZATION);
             let Some(header) = header else { return challenge(().into_response()) };
             let login = match (bearer(header), credentials(header)) {
@@ -49,17 +53,26 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
                 }
             }
         }
-        None => return Refusal::login_failed().into_response(),
     };
+    let change = Change::of(&request);
+    let serving = serve(&api, &caller, request, next);
+    match change {
+        Some(change) => change.record(&api, &caller, origin, serving).await,
+        None => serving.await,
+    }
+}
+
+/// Lets it do what it may.
+async fn serve(api: &Arc<Api>, caller: &Caller, mut request: Request, next: Next) -> Response {
     if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
         return Refusal::not_authorised("Not management user").into_response();
     }
-    if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
+    if let Err(refusal) = rights::check(api, caller, request.method(), request.uri().path()) {
         return refusal.into_response();
     }
-    request.extensions_mut().insert(caller.view(&api));
+    request.extensions_mut().insert(caller.view(api));
     request.extensions_mut().insert(caller.clone());
-    rights::on_behalf_of(caller, next.run(request)).await
+    rights::on_behalf_of(caller.clone(), next.run(request)).await
 }
 
 /// `GET /api/whoami`

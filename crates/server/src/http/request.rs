@@ -23,7 +23,7 @@ impl<S: Send + Sync> FromRequest<S> for Document {
             return Ok(Self(Map::new()));
         }
         match serde_json::from_slice(&body) {
-            Ok(Value::Object(object)) => Ok(Self(object)),
+            Ok(Value::Object(object)) => Ok(Self(object).noted()),
             _ => Err(Refusal::bad_request("not_json")),
         }
     }
@@ -106,6 +106,11 @@ impl Document {
             }
             Some(_) => Err(wrong()),
         }
+    }
+
+    /// All of it.
+    pub(super) fn as_map(&self) -> &Map<String, Value> {
+        &self.0
     }
 
     /// The document of an object.
