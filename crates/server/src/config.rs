@@ -202,6 +202,33 @@ impl FromStr for Mechanism {
     }
 }
 
+impl FromStr for TlsVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            _ => Err("must be 1.2 or 1.3".to_owned()),
+        }
+    }
+}
+
+impl FromStr for LoginFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "distinguished_name" => Ok(Self::DistinguishedName),
+            "common_name" => Ok(Self::CommonName),
+            "san_dns" => Ok(Self::SanDns),
+            "san_email" => Ok(Self::SanEmail),
+            "san_uri" => Ok(Self::SanUri),
+            _ => Err("must be common_name, distinguished_name, san_dns, san_email or san_uri".to_owned()),
+        }
+    }
+}
+
 impl FromStr for Verify {
     type Err = String;
 

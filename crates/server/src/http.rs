@@ -62,7 +62,7 @@ use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -75,7 +75,6 @@ pub(crate) struct Api {
     redrives: Redrives,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
-    cluster_name: RwLock<String>,
     dead_letters: metrics::DeadLetters,
 }
 
@@ -102,7 +101,6 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         samples: Samples::default(),
         backup: Arc::new(backup),
         redrives: Redrives::default(),
-        cluster_name: RwLock::new(footprint::node_name()),
         dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
     })
@@ -233,6 +231,9 @@ fn routes() -> Routes {
     routes
 }
 
+/// The global parameter that is the cluster's name.
+const CLUSTER_NAME: &str = "cluster_name";
+
 impl Api {
     /// The vhost of this name.
     fn vhost(&self, name: &str) -> Result<VhostId, Refusal> {
@@ -240,7 +241,10 @@ impl Api {
     }
 
     fn cluster_name(&self) -> String {
-        self.cluster_name.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let topology = self.board.topology();
+        let mut globals = topology.parameters().filter(|parameter| parameter.scope.is_none());
+        let kept = globals.find(|parameter| *parameter.name == *CLUSTER_NAME);
+        kept.and_then(|kept| serde_json::from_str(&kept.value).ok()).unwrap_or_else(|| self.node.clone())
     }
 
     pub(crate) fn board(&self) -> &Arc<Switchboard> {

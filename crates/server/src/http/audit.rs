@@ -11,7 +11,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -68,14 +68,6 @@ impl Change {
     }
 }
 
-/// A body was read: kept until it is known what it was for.
-pub(super) fn note(document: &Map<String, Value>) {
-    // Large ones are imports, of which nothing is kept.
-    if document.len() <= KEYS_MAX {
-        let _looks = DETAILS.try_with(|details| *details.borrow_mut() = Some(Value::Object(document.clone())));
-    }
-}
-
 /// Of bodies that have no secrets all, of users their tags, of others nothing.
 fn shown(path: &str, document: Value) -> Option<Value> {
     let Value::Object(mut document) = document else { return None };
@@ -125,14 +117,13 @@ pub(super) async fn list(State(api): Shared, Query(wanted): Query<Wanted>) -> Re
 }
 
 impl Document {
-    /// Tells the record of changes what it says.
+    /// Tells the record of changes what it says, until it is known what it is for.
     pub(super) fn noted(self) -> Self {
-        note(self.as_map());
+        let _looks = DETAILS.try_with(|details| *details.borrow_mut() = Some(Value::Object(self.as_map().clone())));
         self
     }
 }
 
-const KEYS_MAX: usize = 32;
 const PAGE_MAX: usize = 500;
 
 #[cfg(test)]

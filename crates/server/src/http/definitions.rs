@@ -50,7 +50,8 @@ async fn export(State(api): Shared, listing: Listing) -> Json<Value> {
     document["permissions"] = of.collect();
     let of = topology.topic_permissions().map(|topic| permissions::describe_topic(&topology, topic));
     document["topic_permissions"] = of.collect();
-    let globals = topology.parameters().filter(|parameter| parameter.scope.is_none());
+    let globals = topology.parameters();
+    let globals = globals.filter(|parameter| parameter.scope.is_none() && *parameter.name != *LAST_IMPORT);
     document["global_parameters"] = globals.map(|parameter| parameters::describe(&topology, parameter)).collect();
     add_objects(&mut document, &topology, None);
     listing.one(document)
@@ -170,11 +171,35 @@ fn add_objects(document: &mut Value, topology: &Topology, only: Option<VhostId>)
         schedules.map(|schedule| finished(schedules::definition(topology, schedule).into())).collect();
 }
 
+/// How definitions are imported.
+#[derive(Debug, Default, Deserialize)]
+struct Import {
+    /// What was imported last is not imported again.
+    #[serde(default)]
+    skip_if_unchanged: bool,
+}
+
 /// `POST /api/definitions`
-async fn import(State(api): Shared, document: Document) -> Result<StatusCode, Refusal> {
-    import_all(&api, &document, None).await?;
+async fn import(State(api): Shared, Query(how): Query<Import>, document: Document) -> Result<StatusCode, Refusal> {
+    if !how.skip_if_unchanged {
+        import_all(&api, &document, None).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let text = serde_json::to_vec(document.as_map()).unwrap_or_default();
+    let digest = STANDARD.encode(Sha256::digest(&text));
+    let value = Value::from(digest).to_string();
+    let is_last = |parameter: &&Arc<Parameter>| parameter.scope.is_none() && *parameter.name == *LAST_IMPORT;
+    let last = api.board.topology().parameters().find(is_last).cloned();
+    if last.is_none_or(|last| last.value != value) {
+        import_all(&api, &document, None).await?;
+        let set = Parameter { scope: None, name: LAST_IMPORT.into(), value };
+        change(&api, IdentityAsk::SetParameter(set)).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// The global parameter that has the digest of what was imported last. It is about this server, and stays here.
+const LAST_IMPORT: &str = "imported_definition_hash_value";
 
 /// `POST /api/definitions/VHOST`
 async fn import_vhost(
