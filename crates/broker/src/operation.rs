@@ -3,6 +3,7 @@
 //! Whatever looks through messages is a [`Scan`]: a piece of bounded size, which ends with the [`Cursor`] where the next
 //! one begins. So a queue of many millions is gone through without holding its shard up, and nobody keeps a list of it.
 
+use crate::access::Subject;
 use crate::command::{ConnectionId, Seq};
 use crate::message::Message;
 use crate::schedule::Firing;
@@ -119,7 +120,13 @@ pub enum Act {
     /// A delayed one is due now. Delayed ones only.
     Release,
     /// A dead letter goes to the queue where it died. Ready ones only.
-    Redrive(Origin),
+    Redrive {
+        /// Which queue that is.
+        from: Origin,
+        /// Who must be allowed to write to that queue, and to the exchange by which it came there; `None` = whoever asks may
+        /// do everything.
+        by: Option<Subject>,
+    },
 }
 
 /// Which death names the queue that a dead letter goes back to.

@@ -3,7 +3,9 @@
 use crate::notify;
 use clap::Args;
 use server::Server;
-use server::config::{Config, ConfigError, LogFormat, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
+use server::config::{
+    Config, ConfigError, LogFormat, LogLevel, LoginFrom, Mechanism, Settings, Source, TlsVersion, Verify, parse_address,
+};
 use server::limits::{MemoryLimit, parse_bytes};
 use server::reload::Reload;
 use std::fmt::Display;

@@ -11,6 +11,7 @@ use super::log::Waiter;
 use super::publish::Terms;
 use super::read::{Reading, ranges};
 use super::slots::Slot;
+use crate::access::{Resource, Right};
 use crate::command::{Publish, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
@@ -219,10 +220,20 @@ impl<S: Store> Shard<S> {
             }
             (Act::Release, _) => self.release_one(slot, run),
             (Act::Move(target), Some(message)) => self.move_to(ticket, slot, run, message, target, topology),
-            (Act::Redrive(from), Some(message)) => {
-                let Some(whence) = origin(&message, &self.queues[slot].spec.name, *from) else {
+            (Act::Redrive { from, by }, Some(message)) => {
+                let spec = &self.queues[slot].spec;
+                let Some(whence) = origin(&message, &spec.name, *from) else {
                     return Moved::Unroutable;
                 };
+                // What its headers say is anybody's word: who redrives must be one who could have sent it there.
+                let may_write = by.as_ref().is_none_or(|by| {
+                    let rights = topology.rights_of(by, spec.vhost);
+                    rights.has(Right::Write, Resource::Queue(&whence.queue))
+                        && rights.has(Right::Write, Resource::Exchange(&whence.exchange))
+                });
+                if !may_write {
+                    return Moved::Unroutable;
+                }
                 let message = renamed(&message, &whence.exchange, &whence.routing_key);
                 self.move_to(ticket, slot, run, message, &Target::Queue(whence.queue), topology)
             }
@@ -393,7 +404,7 @@ impl Scan {
             _ if !self.filter.terms.is_empty() => true,
             Act::Delete | Act::Release => false,
             Act::Requeue => !matches!(self.which, Which::Unacked { .. }),
-            Act::Show | Act::Move(_) | Act::Redrive(_) => true,
+            Act::Show | Act::Move(_) | Act::Redrive { .. } => true,
         }
     }
 }

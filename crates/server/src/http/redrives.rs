@@ -83,7 +83,7 @@ pub(super) async fn begin(
         "first" => Origin::First,
         _ => return Err(Refusal::bad_request("origin must be last or first")),
     };
-    let act = target(&api, &spec, &document)?.map_or(Act::Redrive(origin), Act::Move);
+    let act = target(&api, &spec, &document)?.map_or(Act::Redrive { from: origin, by: caller.subject() }, Act::Move);
     let rate = document.integer("rate")?.map(u32::try_from).transpose().ok().filter(|rate| *rate != Some(0));
     let rate = rate.ok_or_else(|| Refusal::bad_request("rate must be a number of messages a second"))?;
     let filter = document.get("filter").map(filter_of).transpose()?.unwrap_or_default();
