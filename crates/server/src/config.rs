@@ -65,11 +65,15 @@ pub struct Config {
     pub auth_backends: Vec<Backend>,
     /// Whose tokens are believed.
     pub oauth2: Option<OAuth2>,
+    /// Pages from these origins may use the HTTP API.
+    pub cors_allow_origins: Vec<String>,
+    /// How long browsers remember that, in seconds.
+    pub cors_max_age_s: u64,
     /// How much the record of changes may take, in bytes; 0 = there is none.
     pub audit_log_bytes: u64,
     /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
     pub proxy_protocol: bool,
-    /// What the first start of an empty data directory makes.
+    /// What the first start of an empty data directory makes, and what each start loads.
     pub first: FirstStart,
 }
 
@@ -108,7 +112,8 @@ pub struct TlsConfig {
     pub versions: Vec<TlsVersion>,
 }
 
-/// What an empty data directory is filled with (RabbitMQ's `default_*` and `load_definitions`); `None` = what is usual.
+/// What an empty data directory is filled with (RabbitMQ's `default_*`), and what each start loads (`load_definitions`);
+/// `None` = what is usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstStart {
     /// The first user.
@@ -123,7 +128,7 @@ pub struct FirstStart {
     pub vhost: Option<String>,
     /// Who may log in from this machine only.
     pub loopback_users: Option<Vec<String>>,
-    /// A file of definitions.
+    /// A file of definitions, loaded at each start.
     pub definitions: Option<PathBuf>,
     /// The type of queues that are declared without one.
     pub queue_type: Option<String>,
@@ -352,6 +357,8 @@ pub struct Settings {
     pub https_fail_if_no_peer_cert: Option<bool>,
     pub auth_mechanisms: Option<Vec<Mechanism>>,
     pub auth_backends: Option<Vec<Backend>>,
+    pub cors_allow_origins: Option<Vec<String>>,
+    pub cors_max_age_s: Option<u64>,
     #[serde(deserialize_with = "limits::bytes_from_file")]
     pub audit_log_bytes: Option<u64>,
     pub proxy_protocol: Option<bool>,
@@ -514,7 +521,7 @@ impl Settings {
             data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
-            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes proxy_protocol default_user default_pass
+            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes proxy_protocol cors_allow_origins cors_max_age_s default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
             oauth2
         }
@@ -556,6 +563,8 @@ impl Config {
                 [Backend::Internal].into_iter().chain(tokens).collect()
             }),
             oauth2: said.oauth2,
+            cors_allow_origins: said.cors_allow_origins.unwrap_or_default(),
+            cors_max_age_s: said.cors_max_age_s.unwrap_or(1_728_000),
             audit_log_bytes: said.audit_log_bytes.unwrap_or(16 << 20),
             proxy_protocol: said.proxy_protocol.unwrap_or(false),
             first: FirstStart {
@@ -670,6 +679,8 @@ impl Config {
             auth_mechanisms: Some(config.auth_mechanisms),
             auth_backends: Some(config.auth_backends),
             oauth2: config.oauth2,
+            cors_allow_origins: Some(config.cors_allow_origins),
+            cors_max_age_s: Some(config.cors_max_age_s),
             audit_log_bytes: Some(config.audit_log_bytes),
             proxy_protocol: Some(config.proxy_protocol),
             default_user: first.user,
@@ -1000,6 +1011,40 @@ mod tests {
             config.explain(&[]).into_iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
         let again = Config::new(&[file(&text).unwrap()]).unwrap();
         assert_eq!(again.settings(), config.settings());
+    }
+
+    #[test]
+    fn oauth_2_needs_to_know_whom_to_believe_and_a_table_is_shown_key_by_key() {
+        let check = |text: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("leveret.toml");
+            std::fs::write(&path, text).unwrap();
+            let source = Source::from_file(&path).map_err(|why| why.to_string())?;
+            let config = Config::from_sources(std::slice::from_ref(&source)).map_err(|why| why.to_string())?;
+            Ok::<_, String>((config.clone(), config.explain(&[source])))
+        };
+        let text = "shards = 1\n[oauth2]\nresource_server_id = 'rabbitmq'\nissuer = 'https://sso.example'\n\
+                    [oauth2.scope_aliases]\n'a b' = 'rabbitmq.read:*/*'\n";
+        let (config, shown) = check(text).unwrap();
+        assert_eq!(config.auth_backends, [Backend::Internal, Backend::OAuth2]);
+        let of = |key: &str| shown.iter().find(|(name, ..)| name == key).map(|(_, value, place)| (value.as_str(), place));
+        assert_eq!(of("oauth2.issuer").unwrap().0, "\"https://sso.example\"");
+        assert!(of("oauth2.issuer").unwrap().1.ends_with("leveret.toml, line 4"));
+        assert_eq!(of("oauth2.scope_aliases.\"a b\"").unwrap().0, "\"rabbitmq.read:*/*\"");
+        let again: String = shown.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
+        assert_eq!(check(&again).unwrap().0.oauth2, config.oauth2, "what is shown can be read again");
+        for (text, why) in [
+            ("auth_backends = ['oauth2']", "auth_backends: oauth2 needs to know whose tokens to believe"),
+            ("auth_backends = []", "auth_backends: nobody could log in"),
+            ("[oauth2]\nissuer = 'https://sso.example'", "oauth2.resource_server_id: "),
+            ("[oauth2]\nresource_server_id = 'r'", "oauth2.issuer: nobody's tokens could be checked"),
+            ("[oauth2]\nresource_server_id = 'r'\nissuer = 'http://sso.example'", "line 3: oauth2.issuer: "),
+            ("[oauth2]\nresource_server_id = 'r'\njwks_file = 'k'\nalgorithms = ['none']", "\"none\" is none of"),
+            ("[oauth2]\nresource_server = 'r'", "unknown field `resource_server`"),
+        ] {
+            let refused = check(text).unwrap_err();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod channels;
 mod cluster;
 mod connections;
 mod consumers;
+mod cors;
 mod definitions;
 mod exchanges;
 mod health;
@@ -137,6 +138,7 @@ fn router(api: &Arc<Api>) -> Router {
         .fallback(async || Refusal::no_object())
         .layer(axum::middleware::map_response(refusal::in_rabbitmqs_form))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(api), cors::allow))
         .with_state(Arc::clone(api));
     // What changes the path has to stand before what is led by it.
     Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash))

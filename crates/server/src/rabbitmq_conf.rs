@@ -126,6 +126,7 @@ impl Conf {
             "management.ssl.fail_if_no_peer_cert" => {
                 put(&mut settings.https_fail_if_no_peer_cert, flag(value)?, &["https_fail_if_no_peer_cert"])
             }
+            "management.cors.max_age" => put(&mut settings.cors_max_age_s, number(value)?, &["cors_max_age_s"]),
             "management.tcp.port" => put(&mut self.management.1, number(value)?, &["http"]),
             "management.tcp.ip" => put(&mut self.management.0, ip(value)?, &["http"]),
             "management.ssl.port" => put(&mut self.management_tls.1, number(value)?, &["https"]),
@@ -203,6 +204,9 @@ impl Conf {
             "auth_mechanisms" => {
                 let mechanism = Mechanism::from_str(value)?;
                 add(&mut settings.auth_mechanisms, Some(mechanism), &["auth_mechanisms"])
+            }
+            "management.cors.allow_origins" => {
+                add(&mut settings.cors_allow_origins, [value.to_owned()], &["cors_allow_origins"])
             }
             "auth_backends" if backend(value).is_some() => {
                 add(&mut settings.auth_backends, backend(value), &["auth_backends"])
@@ -440,6 +444,38 @@ mod tests {
         assert_eq!((said.tls_verify, said.tls_fail_if_no_peer_cert), (Some(Verify::Peer), Some(true)));
         assert_eq!((said.tls_versions, said.proxy_protocol), (Some(vec![TlsVersion::Tls13]), Some(true)));
         assert_eq!((conf.lines["heartbeat_s"], conf.lines["http"]), (4, 20), "of the last of several");
+    }
+
+    #[test]
+    fn oauth_2_is_configured_as_in_rabbitmq() {
+        let conf = parse(
+            "auth_backends.1 = rabbit_auth_backend_oauth2\nauth_backends.2 = internal\n\
+             auth_oauth2.resource_server_id = rabbitmq\nauth_oauth2.issuer = https://sso.example/realms/jobs\n\
+             auth_oauth2.https.cacertfile = ca.pem\nauth_oauth2.algorithms.1 = RS256\n\
+             auth_oauth2.additional_scopes_key = extra\nauth_oauth2.preferred_username_claims.1 = user_name\n\
+             auth_oauth2.scope_prefix = api.\nauth_oauth2.verify_aud = false\nauth_oauth2.default_key = k\n\
+             auth_oauth2.signing_keys.k = key.pem\nauth_oauth2.scope_aliases.admin = api.tag:administrator\n\
+             auth_oauth2.scope_aliases.1.alias = api:reader\nauth_oauth2.scope_aliases.1.scope = api.read:*/*\n\
+             management.cors.allow_origins.1 = https://ops.example\nmanagement.cors.max_age = 60\n",
+        );
+        assert_eq!((conf.errors.as_slice(), conf.warnings.as_slice()), (&[][..], &[][..]));
+        let said = conf.settings;
+        assert_eq!(said.auth_backends, Some(vec![Backend::OAuth2, Backend::Internal]));
+        assert_eq!((said.cors_allow_origins, said.cors_max_age_s), (Some(vec!["https://ops.example".into()]), Some(60)));
+        let oauth2 = said.oauth2.unwrap();
+        assert_eq!((oauth2.resource_server_id.as_str(), oauth2.verify_aud), ("rabbitmq", false));
+        assert_eq!(oauth2.issuer.as_deref(), Some("https://sso.example/realms/jobs"));
+        assert_eq!((oauth2.ca, oauth2.algorithms), (Some("ca.pem".into()), vec!["RS256".to_owned()]));
+        assert_eq!(oauth2.signing_keys["k"], PathBuf::from("key.pem"));
+        let aliases: Vec<_> = oauth2.scope_aliases.iter().map(|(alias, scope)| (alias.as_str(), scope.clone())).collect();
+        let text = |text: &str| Alias::Text(text.to_owned());
+        assert_eq!(aliases, [("admin", text("api.tag:administrator")), ("api:reader", text("api.read:*/*"))]);
+        assert_eq!(conf.lines["oauth2"], 15, "of the last of several");
+        // Tokens are not believed where only their issuer is named.
+        let alone = parse("auth_oauth2.resource_server_id = rabbitmq").settings;
+        assert_eq!(alone.auth_backends, Some(vec![Backend::Internal]));
+        assert!(parse("auth_oauth2.https.peer_verification = verify_none").errors[0].1.contains("could be anybody"));
+        assert!(parse("auth_oauth2.oauth_providers.a.issuer = x").warnings[0].1.contains("one issuer"));
     }
 
     #[test]

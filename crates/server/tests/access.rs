@@ -7,6 +7,8 @@ mod audit;
 mod browser;
 #[path = "access/definitions.rs"]
 mod definitions;
+#[path = "access/first.rs"]
+mod first;
 #[path = "access/http.rs"]
 mod http;
 #[path = "access/issuer.rs"]

@@ -161,3 +161,20 @@ async fn a_file_is_loaded_before_anyone_is_let_in() {
     let error = Server::start(loading()).await.unwrap_err().to_string();
     assert!(error.contains("vhost 'nov' does not exist") && error.contains("definitions.json"), "{error}");
 }
+
+#[tokio::test]
+async fn definitions_that_were_imported_last_are_skipped_if_asked() {
+    let desk = Desk::open().await;
+    let queue = |name: &str| json!({"queues": [{"name": name, "vhost": "/", "durable": true, "arguments": {}}]});
+    let import = async |document: Value| desk.send("POST", "/definitions?skip_if_unchanged=true", document, 204).await;
+    import(queue("q")).await;
+    desk.delete("/queues/%2F/q", 204).await;
+    import(queue("q")).await;
+    assert_eq!(desk.get("/queues").await, json!([]), "nothing was imported");
+    desk.send("POST", "/definitions", queue("q"), 204).await;
+    assert_eq!(desk.get("/queues").await.as_array().unwrap().len(), 1, "unless nobody says so");
+    import(queue("r")).await;
+    assert_eq!(desk.get("/queues").await.as_array().unwrap().len(), 2);
+    let exported = desk.get("/definitions").await;
+    assert_eq!(exported["global_parameters"], json!([]), "what was imported here is nobody else's concern");
+}
