@@ -203,6 +203,47 @@ async fn an_issuer_tells_where_its_keys_are_unless_anybody_could_answer_there() 
 }
 
 #[tokio::test]
+async fn an_issuer_is_believed_over_https_if_its_certificate_is_from_the_named_authority_and_for_its_name() {
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&pair).unwrap();
+    let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let signer = Signer::new("k", "ES256");
+    let body = json!({"keys": [signer.jwk()]}).to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _gone = socket.write_all(format!("{head}{body}").as_bytes()).await;
+            let _gone = socket.shutdown().await;
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, certificate.pem()).unwrap();
+    let token = signer.token(&claims("app", ""));
+    let named = format!("ca = '{}'", ca.display());
+    for (host, ca, is_believed) in [("localhost", named.as_str(), true), ("127.0.0.1", &named, false), ("localhost", "", false)]
+    {
+        let issuer = issuer(&format!("jwks_url = 'https://{host}:{port}/keys'\n{ca}"));
+        assert_eq!(judge(&issuer, &token).await.is_ok(), is_believed, "{host} {ca}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_may_be_a_file_of_pem() {
     let directory = tempfile::tempdir().unwrap();
     for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
