@@ -1,7 +1,7 @@
 # make test: everything that CI runs, on a fresh machine too. make sim: a longer simulation.
-.PHONY: test install check compat crash crash-smoke sim fuzz
+.PHONY: test install check compat work page page-pictures crash crash-smoke sim fuzz
 
-test: install check compat crash-smoke
+test: install check compat work page crash-smoke
 
 # What the checks and the clients need, on Debian and Ubuntu; does nothing, quickly, when all is there.
 install:
@@ -15,6 +15,20 @@ check:
 compat: install
 	cargo build --release
 	python3 tests/compat/run.py
+
+# `leveret work` with real programs: how they end, are ended and killed, ten thousand at a time.
+work:
+	cargo build --release
+	python3 tests/work/run.py
+
+# The page in a real browser. `make page-pictures` makes docs/page-*.png anew.
+page: install
+	cargo build --release
+	node tests/page/run.mjs
+
+page-pictures: install
+	cargo build --release
+	node tests/page/run.mjs --pictures
 
 # Kills of the real process under mixed load, a filesystem that is filled up (as root), backups, and directories that are
 # taken away, held against every confirm.

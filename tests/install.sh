@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1, and valgrind for the
-# instruction counts.
+# Installs what the tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1, a browser, and valgrind
+# for the instruction counts.
 # Safe to repeat; does nothing, quickly, when all is there. Ends with a plain sentence and status 1 when
 # something cannot be had. Python's part goes to tests/.work, which git ignores.
 set -euo pipefail
@@ -24,6 +24,7 @@ have node || wanted+=(nodejs)
 have npm || wanted+=(npm)
 have cc || wanted+=(build-essential)
 have valgrind || wanted+=(valgrind)
+[ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium fonts-dejavu-core)
 if [ ${#wanted[@]} -gt 0 ]; then
     have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
     root=()
@@ -49,11 +50,11 @@ if ! "$venv/bin/python" -c '' 2>/dev/null || ! unchanged "$work/venv.stamp" "$re
     cat "$requirements" >"$work/venv.stamp"
 fi
 
-for folder in "$tests/compat/node" "$tests/../examples/javascript"; do
+for folder in "$tests/compat/node" "$tests/page" "$tests/../examples/javascript"; do
     stamp=$folder/node_modules/.stamp
     if ! unchanged "$stamp" "$folder/package-lock.json"; then
         (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts) ||
-            fail "npm could not install amqplib in ${folder#"$tests"/}."
+            fail "npm could not install what is needed in ${folder#"$tests"/}."
         cat "$folder/package-lock.json" >"$stamp"
     fi
 done

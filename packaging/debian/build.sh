@@ -14,8 +14,9 @@ trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 install -D -m 755 "$program" "$root/usr/bin/leveret"
 install -D -m 644 "$here/../systemd/leveret.service" "$root/lib/systemd/system/leveret.service"
+install -D -m 644 "$here/../systemd/leveret-work@.service" "$root/lib/systemd/system/leveret-work@.service"
 install -D -m 644 "$here/../leveret.toml" "$root/etc/leveret/leveret.toml"
-for document in README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/configuration.md; do
+for document in README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/configuration.md docs/work.md; do
     install -D -m 644 "$here/../../$document" "$root/usr/share/doc/leveret/$(basename "$document")"
 done
 install -D -m 644 "$here/../grafana/leveret.json" "$root/usr/share/doc/leveret/grafana/leveret.json"

@@ -209,6 +209,26 @@ def _(stage):
     assert len(left) == 1 and left[0] > 7_000_000, left
 
 
+FAILURES = "Failures and progress: what workers say of their jobs"
+
+
+@given(FAILURES)
+def _(stage):
+    stage.queue("graves")
+    stage.queue("invoices", 1, x_dead_letter_exchange="", x_dead_letter_routing_key="graves")
+
+
+@then(FAILURES)
+def _(stage):
+    stage.confirm()
+    equal((stage.depth("invoices"), stage.depth("graves")), ((0, 0, 0), (1, 0, 0)))
+    told = {"reason": "no such customer", "details": "Traceback (most recent call last): ..."}
+    failure = api("queues/%2F/graves/messages")["items"][0]["failure"]
+    equal({key: failure[key] for key in told}, told)
+    headers = stage.get("graves")[1].headers
+    equal((headers["x-failure-reason"], headers["x-last-death-reason"]), (told["reason"], "rejected"))
+
+
 @then("Delayed messages")
 def _(stage):
     stage.confirm()

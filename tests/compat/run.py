@@ -43,6 +43,7 @@ CLIENTS = {
     "aio-pika": ([], [PYTHON, HERE / "aio_pika_test.py"]),
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
+    "tutorial": ([], [PYTHON, HERE / "tutorial_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
         [["javac", "-cp", JARS, "-d", WORK / "java", HERE / "java" / "CompatTest.java"]],

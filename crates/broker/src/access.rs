@@ -6,7 +6,7 @@
 
 use crate::command::Fault;
 use crate::grant::{Grant, Scope};
-use crate::identity::{GUEST, Permission, TopicPermission, UserRecord};
+use crate::identity::{GUEST, NAME_BYTES_MAX, Permission, TopicPermission, UserRecord};
 use crate::policy::Pattern;
 use crate::resource::{exchange_title, queue_title};
 use crate::topology::Topology;
@@ -136,15 +136,16 @@ impl Login {
     }
 
     fn new(mechanism: &'static str, user: &[u8], password: &[u8]) -> Result<Self, Refusal> {
-        let shown = String::from_utf8_lossy(user).into_owned();
+        // Names are remembered and logged, and a stranger gives many.
+        let shown = String::from_utf8_lossy(&user[..user.len().min(NAME_BYTES_MAX)]).into_owned();
         let login = Self { mechanism, user: shown, password: Password(password.to_vec()), is_proven: false };
         if password.is_empty() {
             return Err(login.refused(Denial::BlankPassword));
         }
         match std::str::from_utf8(user) {
-            Ok(_) => Ok(login),
+            Ok(_) if user.len() <= NAME_BYTES_MAX => Ok(login),
             // No user has such a name.
-            Err(_) => Err(login.refused(Denial::Credentials)),
+            _ => Err(login.refused(Denial::Credentials)),
         }
     }
 
@@ -545,6 +546,15 @@ mod tests {
             let fault = login(mechanism, response).unwrap_err().fault();
             assert_eq!((fault.code, fault.text), (ReplyCode::SyntaxError, format!("response to {mechanism} invalid")));
         }
+    }
+
+    #[test]
+    fn no_user_has_a_name_that_is_too_long_and_little_of_it_is_remembered() {
+        let name = "é".repeat(300);
+        let refusal = Login::basic(&name, b"x").unwrap_err();
+        assert_eq!(refusal.fault().code, ReplyCode::AccessRefused);
+        assert!(refusal.log_text().len() < 400);
+        assert!(Login::basic(&"x".repeat(255), b"x").is_ok());
     }
 
     #[test]

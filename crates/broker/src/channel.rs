@@ -5,9 +5,10 @@
 
 mod confirms;
 mod consume;
-mod lease;
 mod pattern;
 pub(crate) mod publish;
+mod request;
+pub(crate) mod trace;
 mod transaction;
 mod unacked;
 
@@ -132,6 +133,13 @@ impl Channel {
     fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag
+    }
+}
+
+impl Channel {
+    /// The next publish is parsed.
+    pub(crate) fn forget_pattern(&mut self) {
+        self.pattern = None;
     }
 }
 
@@ -365,7 +373,7 @@ impl Connection {
             (Then::Get { no_ack, .. }, Outcome::Got { delivery, left }) => {
                 self.got(number, &delivery, left, no_ack, fx)
             }
-            (Then::Extend(request), outcome) => self.lease_answered(number, &request, &outcome, fx),
+            (Then::Request(request), outcome) => self.request_answered(number, &request, &outcome, fx),
             (Then::Get { .. }, _) => {
                 basic::GetEmpty.encode(number, out);
                 self.open_channel(number).counters.get_empty += 1;

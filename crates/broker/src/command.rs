@@ -10,7 +10,8 @@ use crate::message::Message;
 use crate::operation::{Answer, Operation};
 use crate::policy::{Applied, Policy, PolicyKind};
 pub use crate::queue::deduplication::{Deduplication, KeySource, Sieve, Span};
-pub use crate::queue::lease::TimeoutAction;
+pub use crate::queue::failure::Failure;
+pub use crate::queue::lease::{Progress, Said, TimeoutAction};
 pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
 use crate::schedule::{Fire, Schedule};
@@ -197,6 +198,18 @@ pub enum Command {
         /// For how long from now on, in milliseconds; `None` = its timeout.
         ms: Option<u64>,
     },
+    /// A worker says something of a message that it has. Answered by [`Outcome::Applied`], or [`Outcome::Empty`] where its
+    /// connection does not hold the message any more.
+    Report {
+        /// The question.
+        call: CallId,
+        /// The queue.
+        queue: QueueId,
+        /// The message.
+        seq: Seq,
+        /// What it says.
+        report: Box<Report>,
+    },
     /// A reply for a direct reply-to consumer: passed on to its connection if that is still there and reads.
     Reply {
         /// The requester's channel.
@@ -204,6 +217,15 @@ pub enum Command {
         /// The reply.
         message: Message,
     },
+}
+
+/// What a worker says of a job.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Why it failed. Its settlement is another command.
+    Failure(Failure),
+    /// How far it is.
+    Progress(Progress),
 }
 
 impl Command {

@@ -17,6 +17,7 @@ pub use outbuf::OutBuffer;
 
 use crate::access::{Login, Rights};
 use crate::channel::publish::Routed;
+use crate::channel::trace::Traced;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
     Admission, CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
@@ -253,7 +254,7 @@ pub(crate) enum Then {
         name: String,
         no_ack: bool,
     },
-    Extend(Box<Routed>),
+    Request(Box<Routed>),
     Commit {
         refused: bool,
     },
@@ -318,6 +319,10 @@ pub struct Connection {
     pub(crate) confirmed: Vec<ChannelId>,
     pub(crate) windows: Windows,
     blocking: Blocking,
+    /// What passes is copied for the vhost's firehose, …
+    pub(crate) traces: bool,
+    /// … and this has passed since the last look at the topology.
+    pub(crate) traced: Vec<Traced>,
 
     accepted_ms: u64,
     accepted_unix_ms: u64,
@@ -432,6 +437,8 @@ impl Connection {
             confirmed: Vec::new(),
             windows: Windows::new(shards),
             blocking: Blocking::default(),
+            traces: false,
+            traced: Vec::new(),
             accepted_ms: now.ms,
             accepted_unix_ms: now.unix_ms,
             last_received_ms: now.ms,
@@ -484,6 +491,9 @@ impl Connection {
         self.received_bytes += taken as u64;
         self.received_packets += 1;
         input.advance(taken);
+        if self.has_traced() {
+            self.copy_traced(topology, fx);
+        }
         self.finish_step(fx);
     }
 

@@ -7,6 +7,7 @@
 //! s/LENGTH/VHOST/NAME               a schedule, in shard 0's log
 //! f/ID                              the last firing of a schedule, in the log of each shard that got it
 //! a/…                               vhosts, users and what they may do: `fact/identity.rs`
+//! e/ID/SEQ                          why the last delivery of a message failed, in its queue's shard's log; decimal
 //! h                                 what keys of messages are hashed with, in each log that has such
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
@@ -16,9 +17,11 @@
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.
 
+mod failures;
 mod identity;
 mod schedules;
 
+pub(crate) use failures::{failure_fact, failure_key, failure_place, read_failure};
 pub(crate) use identity::*;
 pub use schedules::firing_key;
 pub(crate) use schedules::{schedule_fact, schedule_key};

@@ -24,8 +24,17 @@ impl Grant {
 
     /// The same once its time is over: it allows nothing. `None` before that, and if it is known already.
     pub(crate) fn lapsed(&self, now_s: u64) -> Option<Self> {
-        let is_over = self.expires_s + LEEWAY_S <= now_s && self.lapsed_s.is_none();
-        is_over.then(|| Self { scopes: Vec::new(), expires_s: self.expires_s, lapsed_s: Some(now_s) })
+        (self.is_over(now_s) && self.lapsed_s.is_none()).then(|| Self {
+            scopes: Vec::new(),
+            expires_s: self.expires_s,
+            lapsed_s: Some(now_s),
+        })
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, now_s: u64) -> bool {
+        self.expires_s + LEEWAY_S <= now_s
     }
 
     /// What RabbitMQ puts behind a refusal for that reason.
@@ -183,8 +192,18 @@ mod tests {
     #[test]
     fn what_is_no_scope_grants_nothing() {
         for text in [
-            "", "read", "read:", "read:*", "read:*/*/*/*", "Read:*/*", "own:*/*", "read:%/*", "read:*/%1", "read:*/*/%",
-            "tag:administrator", "read:w/*",
+            "",
+            "read",
+            "read:",
+            "read:*",
+            "read:*/*/*/*",
+            "Read:*/*",
+            "own:*/*",
+            "read:%/*",
+            "read:*/%1",
+            "read:*/*/%",
+            "tag:administrator",
+            "read:w/*",
         ] {
             assert!(Scope::read(text, "v").is_none(), "{text}");
             assert!(!Grant::new(vec![text.to_owned()], 0).may_enter("v"), "{text}");

@@ -168,6 +168,14 @@ pub enum IdentityAsk {
         /// See [`VhostRecord`].
         is_protected: Option<bool>,
     },
+    /// Copies what passes in a vhost to its exchange `amq.rabbitmq.trace`, or no more; the host tells the connections. →
+    /// `Applied`, or `Missed`
+    TraceVhost {
+        /// Its name.
+        name: String,
+        /// Whether it is.
+        is_traced: bool,
+    },
     /// Limits a vhost in this way. → `Applied`, or `Missed`
     LimitVhost {
         /// Its name.
@@ -277,15 +285,18 @@ pub fn limit(limit: Option<i64>) -> Option<u64> {
     limit.and_then(|limit| u64::try_from(limit).ok())
 }
 
-/// Refuses a name that RabbitMQ has no room for.
+/// Refuses a name that AMQP's short strings have no room for.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
     let refused = |why| Err(Fault::new(ReplyCode::PreconditionFailed, format!("{what} name {why}")));
     match name.len() {
         0 => refused("cannot be empty"),
-        256.. => refused("is longer than 255 bytes"),
+        length if length > NAME_BYTES_MAX => refused("is longer than 255 bytes"),
         _ => Ok(()),
     }
 }
+
+/// The longest name: what AMQP's short strings hold.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// The first user's name and password.
 pub(crate) const GUEST: &str = "guest";

@@ -189,7 +189,8 @@ impl MessageParts<'_> {
     /// Bytes that [`Self::write`] writes.
     #[must_use]
     pub fn header_bytes(&self) -> usize {
-        1 + 1 + self.exchange.len() + 1 + self.routing_key.len() + 4 + self.properties.len()
+        let names = short(self.exchange).len() + short(self.routing_key).len();
+        1 + 1 + 1 + names + PROPERTIES_LENGTH_BYTES + self.properties.len()
     }
 
     /// What [`Message::assembled`] needs to know of them.
@@ -203,12 +204,18 @@ impl MessageParts<'_> {
     pub fn write(&self, out: &mut BytesMut) {
         out.put_u8(if self.died_here { DIED_HERE } else { 0 });
         for name in [self.exchange, self.routing_key] {
-            out.put_u8(u8::try_from(name.len()).expect("AMQP's short strings have at most 255 bytes"));
+            let name = short(name);
+            out.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
             out.put_slice(name.as_bytes());
         }
         out.put_u32_le(offset(self.properties.len()));
         out.put_slice(self.properties);
     }
+}
+
+/// What is longer comes from where names are not AMQP's, and must not end the server.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(usize::from(u8::MAX))]
 }
 
 fn offset(position: usize) -> u32 {
@@ -275,6 +282,15 @@ mod tests {
             assert!(read.died_here());
             assert_eq!(read.body_bytes(), body.len() as u64);
         }
+    }
+
+    #[test]
+    fn longer_names_than_amqp_has_are_cut() {
+        let long = "é".repeat(200);
+        let made = Message::new(parts(&long, &long), b"body");
+        assert_eq!(made.exchange(), "é".repeat(127));
+        assert_eq!((made.exchange(), made.body()), (made.routing_key(), &b"body"[..]));
+        assert_eq!(parts(&long, &long).lengths().properties_at, made.bytes().len() - 3 - 4);
     }
 
     #[test]

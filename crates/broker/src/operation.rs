@@ -3,8 +3,7 @@
 //! Whatever looks through messages is a [`Scan`]: a piece of bounded size, which ends with the [`Cursor`] where the next
 //! one begins. So a queue of many millions is gone through without holding its shard up, and nobody keeps a list of it.
 
-use crate::access::Subject;
-use crate::command::{ConnectionId, Seq};
+use crate::command::{ConnectionId, Failure, Progress, Seq};
 use crate::message::Message;
 use crate::schedule::Firing;
 use amqp::{ChannelId, Properties, PropertyList, Value};
@@ -120,13 +119,7 @@ pub enum Act {
     /// A delayed one is due now. Delayed ones only.
     Release,
     /// A dead letter goes to the queue where it died. Ready ones only.
-    Redrive {
-        /// Which queue that is.
-        from: Origin,
-        /// Who must be allowed to write to that queue, and to the exchange by which it came there; `None` = whoever asks may
-        /// do everything.
-        by: Option<Subject>,
-    },
+    Redrive(Origin),
 }
 
 /// Which death names the queue that a dead letter goes back to.
@@ -329,6 +322,8 @@ pub struct Shown {
     pub priority: u8,
     /// Who has it, if it is unacked.
     pub lease: Option<Lease>,
+    /// Why it failed last, if a worker said so; of a dead letter, what is told by it.
+    pub failure: Option<Failure>,
 }
 
 /// An unacked message, and who has it.
@@ -348,6 +343,8 @@ pub struct Lease {
     pub left_ms: Option<u64>,
     /// Somebody extended it.
     pub is_extended: bool,
+    /// How far the job is, if its worker says so.
+    pub progress: Option<Progress>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod block;
 pub(crate) mod dead_letter;
 pub(crate) mod deduplication;
 pub(crate) mod delayed;
+pub(crate) mod failure;
 pub(crate) mod groups;
 pub(crate) mod lease;
 mod pace;
@@ -42,7 +43,8 @@ use ages::Ages;
 use amqp::{ChannelId, Table};
 use deduplication::Keys;
 use delayed::Delayed;
-use lease::{Extended, Overdue, TimeoutAction};
+use failure::Failures;
+use lease::{Extended, Overdue, Progresses, TimeoutAction};
 use pace::Pace;
 use ready::{Body, Entry, Ready, Sums};
 use rotation::Rotation;
@@ -104,6 +106,10 @@ pub(crate) struct Queue {
     pub(crate) is_paused: bool,
     /// Leases that were extended.
     pub(crate) extended: Option<Box<Extended>>,
+    /// How far jobs are, where workers say so.
+    pub(crate) progress: Option<Box<Progresses>>,
+    /// Why deliveries failed, where workers said so.
+    pub(crate) failures: Option<Box<Failures>>,
     /// Groups and limits, where it has any.
     pub(crate) shaping: Option<Box<Shaping>>,
     /// What it takes one of only, where it does so.
@@ -244,6 +250,8 @@ impl Queue {
             pace: Pace::default(),
             is_paused: false,
             extended: None,
+            progress: None,
+            failures: None,
             shaping: None,
             keys: None,
             stream: None,
@@ -479,6 +487,9 @@ impl Queue {
         if let Some(extended) = &mut self.extended {
             extended.forget(slot, seq);
         }
+        if let Some(progress) = &mut self.progress {
+            progress.forget(slot, seq);
+        }
         let held = self.unacked.take(seq, &mut self.holders[slot].held);
         if self.shaping.is_some() {
             self.note_settled(std::iter::once(seq), now_ms);
@@ -491,6 +502,9 @@ impl Queue {
         let runs = self.unacked.take_far(slot, &mut self.holders[slot].held);
         if let Some(extended) = &mut self.extended {
             runs.iter().for_each(|run| extended.forget_run(slot, run));
+        }
+        if let Some(progress) = &mut self.progress {
+            runs.iter().for_each(|run| progress.forget_run(slot, run));
         }
         if self.shaping.is_some() {
             let seqs = runs.iter().flat_map(|run| run.messages()).map(|message| message.seq);
@@ -537,6 +551,7 @@ impl Queue {
         let extended = self.extended.as_deref();
         self.unacked.note_overdue(&holder.held, slot, holder.timeout_ms, extended, now_ms, &mut overdue);
         for (seq, until_ms) in extended.into_iter().flat_map(|extended| extended.of(slot)) {
+            let until_ms = *until_ms;
             if until_ms <= now_ms && overdue.seqs.len() < OVERDUE_AT_ONCE {
                 overdue.seqs.push(seq);
             } else {
@@ -566,7 +581,8 @@ impl Queue {
         let delayed = self.delayed.as_ref().map_or(0, |delayed| delayed.heap_bytes());
         let groups = self.groups().map_or(0, |groups| groups.heap_bytes());
         let keys = self.keys.as_ref().map_or(0, |keys| keys.heap_bytes());
-        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys
+        let failures = self.failures.as_ref().map_or(0, |failures| failures.bytes());
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys + failures
     }
 
     /// What its messages take in memory that are near, but for what a stream has.

@@ -27,6 +27,7 @@ mod publish;
 mod read;
 mod reclaim;
 mod recovery;
+mod report;
 mod serve;
 mod settle;
 mod shaped;
@@ -181,6 +182,8 @@ pub struct Shard<S: Store> {
     sieve: Option<Arc<Sieve>>,
     /// Recent messages of exchanges that keep them, by exchange.
     histories: FxHashMap<u64, History>,
+    /// What failures of deliveries take.
+    failures: report::Room,
     /// The log finds no room on the disk.
     is_stuck: bool,
     /// The log's end is written, too.
@@ -242,6 +245,7 @@ impl<S: Store> Shard<S> {
             hash_secret,
             sieve: None,
             histories: FxHashMap::default(),
+            failures: report::Room::default(),
             is_stuck: false,
             log_is_closed: false,
             out: Outbox::default(),
@@ -473,6 +477,7 @@ impl<S: Store> Shard<S> {
                 }
             }
             Command::Extend { call, queue, seq, ms } => self.extend_for(peer, call, (queue, seq), ms),
+            Command::Report { call, queue, seq, report } => self.report_for(peer, call, (queue, seq), *report),
             Command::Reply { to, message } => self.reply(to, message),
         }
         self.bury(topology);

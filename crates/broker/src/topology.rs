@@ -59,6 +59,8 @@ struct Vhost {
     /// The one of the empty name, which most publishes are to.
     default_exchange: ExchangeId,
     queues: FxHashMap<Arc<str>, Arc<QueueSpec>>,
+    /// What passes is copied for the firehose. Until the server's end, as in RabbitMQ.
+    is_traced: bool,
 }
 
 /// An exchange as declared.
@@ -335,6 +337,7 @@ impl Topology {
             // The first of those that follow.
             default_exchange: ExchangeId(self.exchanges_made + 1),
             queues: FxHashMap::default(),
+            is_traced: false,
         };
         self.vhosts.insert(id, vhost);
         for (name, kind, internal) in PREDECLARED {

@@ -15,6 +15,7 @@ mod failure;
 mod formats;
 mod help;
 mod identity;
+mod jobs;
 mod limits;
 mod lists;
 mod nodes;

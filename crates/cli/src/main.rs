@@ -6,12 +6,15 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "the flags' comments are their help, where [::1] is an address")]
 
 mod bench;
+mod client;
 mod config;
 mod ctl;
 mod describe;
 mod notify;
+mod publish;
 mod serve;
 mod store;
+mod work;
 
 use clap::{Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
@@ -36,6 +39,10 @@ struct CommandLine {
 enum Command {
     /// Run the server (as `leveret` alone does)
     Serve(Box<serve::Flags>),
+    /// Run a program for each job of a queue, whatever it is written in
+    Work(Box<work::Flags>),
+    /// Publish jobs: from arguments, files, or a line each
+    Publish(Box<publish::Flags>),
     /// Load any AMQP 0-9-1 broker and measure it
     Bench(Box<bench::Flags>),
     /// Look into a data directory while no server runs on it
@@ -63,12 +70,27 @@ fn main() -> ExitCode {
     {
         return ctl::run(name, arguments.map(text).collect());
     }
-    let line = CommandLine::parse();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _unseen = error.print();
+            return match error.exit_code() {
+                0 => ExitCode::SUCCESS,
+                // Scripts tell by the code whether to try again.
+                _ if std::env::args_os().nth(1).is_some_and(|command| command == "publish" || command == "work") => {
+                    ExitCode::from(publish::USAGE)
+                }
+                code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+            };
+        }
+    };
     match line.command {
         Some(Command::Ctl { arguments }) => ctl::run("leveret ctl", arguments.into_iter().map(text).collect()),
         Some(Command::Completions(flags)) => describe::completions::<CommandLine>(&flags),
         Some(Command::Man(flags)) => describe::man::<CommandLine>(&flags),
         Some(Command::Serve(flags)) => serve::run(*flags),
+        Some(Command::Work(flags)) => work::run(*flags),
+        Some(Command::Publish(flags)) => publish::run(*flags),
         Some(Command::Bench(flags)) => bench::run(&flags),
         Some(Command::Store(flags)) => store::run(&flags),
         Some(Command::Config(flags)) => config::run(&flags),

@@ -7,15 +7,20 @@ use server::config::{
     Config, ConfigError, LogFormat, LogLevel, LoginFrom, Mechanism, Settings, Source, TlsVersion, Verify, parse_address,
 };
 use server::limits::{MemoryLimit, parse_bytes};
+use server::recent_log::RecentLog;
 use server::reload::Reload;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -157,18 +162,19 @@ fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let (config, warnings) = configure(&flags)?;
-    let log = log_to_stderr(config.log, config.log_format);
+    let recent = RecentLog::default();
+    let log = log_to_stderr(config.log, config.log_format, &recent);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let reload = Reload { read: Box::new(move || configure(&flags)), log };
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let code = runtime.block_on(run_server(config, reload));
+    let code = runtime.block_on(run_server(config, reload, recent));
     // Whoever did not leave in time is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     code
 }
 
-async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> {
+async fn run_server(config: Config, reload: Reload, recent: RecentLog) -> anyhow::Result<ExitCode> {
     // From the first moment on, so that a signal during a long start does not kill it half-way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -178,6 +184,7 @@ async fn run_server(config: Config, reload: Reload) -> anyhow::Result<ExitCode> 
         () = either(&mut terminate, &mut interrupt) => return Ok(ExitCode::SUCCESS),
     };
     server.board().on_reload(reload);
+    server.board().show_log(recent);
     let board = std::sync::Arc::clone(server.board());
     let reloader = tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -263,12 +270,19 @@ fn complain(sentence: &dyn Display) {
     let _closed = writeln!(io::stderr(), "leveret: {sentence}");
 }
 
-/// Starts the log; what is returned changes its level.
-fn log_to_stderr(level: LogLevel, format: LogFormat) -> Box<dyn Fn(LogLevel) + Send + Sync> {
+/// Starts the log, whose latest lines are remembered besides; what is returned changes its level.
+fn log_to_stderr(level: LogLevel, format: LogFormat, recent: &RecentLog) -> Box<dyn Fn(LogLevel) + Send + Sync> {
     let (filter, handle) = reload::Layer::<_, Registry>::new(targets(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let recent = recent.clone();
+    let writer = io::stderr.and(move || recent.clone());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => {
+            let fields = debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+                let text = on_one_line(&format!("{value:?}"));
+                if field.name() == "message" { write!(writer, "{text}") } else { write!(writer, "{field}={text}") }
+            });
+            let lines = lines.fmt_fields(fields.delimited(" "));
             let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter(filter);
             tracing_subscriber::registry().with(lines).init();
         }
@@ -281,6 +295,12 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) -> Box<dyn Fn(LogLevel) + S
         // It fails when there is no log any more.
         let _gone = handle.reload(targets(level));
     })
+}
+
+/// Strangers' names are in the log, and must not look like lines of its own.
+fn on_one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 fn targets(level: LogLevel) -> Targets {
@@ -360,6 +380,11 @@ const OPEN_FILES_MIN: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_call_themselves_makes_no_line_of_the_log() {
+        assert_eq!(on_one_line("user 'é\n2026 INFO x\r\u{1b}[31m'"), "user 'é\\n2026 INFO x\\r\\u{1b}[31m'");
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

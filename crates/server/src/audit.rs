@@ -234,7 +234,8 @@ mod tests {
         let audit = Audit::new(directory.path(), 4000);
         for number in 0..200 {
             audit.record_here(0, &entry(&number.to_string()));
-            let bytes: u64 = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            let bytes: u64 =
+                fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
             assert!(bytes <= 4000, "{bytes}");
         }
         let kept = whats(&audit, 0, 1000);

@@ -18,7 +18,7 @@ pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailb
     let mut answers: Vec<(ConnectionId, Vec<ConnectionEvent>)> = Vec::new();
     while mailbox.recv_many(&mut mail, MAIL_AT_ONCE).await > 0 {
         let now = board.clock().now();
-        let deletes = mail.iter().any(may_end_connections);
+        let concerns = mail.iter().any(concerns_connections);
         let has_new_schedules = {
             let mut topology = board.topology_mut();
             let before = topology.schedule_changes();
@@ -33,18 +33,18 @@ pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailb
         if has_new_schedules {
             board.scheduler().wake();
         }
-        if deletes {
-            board.tell_deleted();
+        if concerns {
+            board.tell_changed();
         }
         answers.extend(out.connections.drain(..).map(|(connection, event)| (connection, vec![event])));
         board.deliver(answers.drain(..));
     }
 }
 
-/// Whether this may take a user or a vhost from connections that have it.
-fn may_end_connections(input: &CatalogInput) -> bool {
+/// Whether this may take a user or a vhost from connections that have it, or begin or end to trace that vhost.
+fn concerns_connections(input: &CatalogInput) -> bool {
     let CatalogInput::Request(CatalogRequest { ask: CatalogAsk::Identity(ask), .. }) = input else { return false };
-    matches!(**ask, IdentityAsk::DeleteUser { .. } | IdentityAsk::DeleteVhost { .. })
+    matches!(**ask, IdentityAsk::DeleteUser { .. } | IdentityAsk::DeleteVhost { .. } | IdentityAsk::TraceVhost { .. })
 }
 
 /// How many inputs are handled under one lock: few, so that readers do not wait long.

@@ -1027,7 +1027,8 @@ mod tests {
                     [oauth2.scope_aliases]\n'a b' = 'rabbitmq.read:*/*'\n";
         let (config, shown) = check(text).unwrap();
         assert_eq!(config.auth_backends, [Backend::Internal, Backend::OAuth2]);
-        let of = |key: &str| shown.iter().find(|(name, ..)| name == key).map(|(_, value, place)| (value.as_str(), place));
+        let of =
+            |key: &str| shown.iter().find(|(name, ..)| name == key).map(|(_, value, place)| (value.as_str(), place));
         assert_eq!(of("oauth2.issuer").unwrap().0, "\"https://sso.example\"");
         assert!(of("oauth2.issuer").unwrap().1.ends_with("leveret.toml, line 4"));
         assert_eq!(of("oauth2.scope_aliases.\"a b\"").unwrap().0, "\"rabbitmq.read:*/*\"");

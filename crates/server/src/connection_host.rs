@@ -218,9 +218,14 @@ impl<S: Socket> ConnectionHost<S> {
         while let Poll::Ready(Some(mail)) = self.mailbox.poll_recv(cx) {
             moved = true;
             match mail {
-                ConnectionMail::Events(events) => self.machine.apply_all(now, events, &mut self.fx),
-                ConnectionMail::Deleted => {
-                    self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+                ConnectionMail::Events(events) => {
+                    self.machine.apply_all(now, events, &mut self.fx);
+                    if self.machine.has_traced() {
+                        self.machine.copy_traced(&self.board.topology(), &mut self.fx);
+                    }
+                }
+                ConnectionMail::Changed => {
+                    self.machine.look_again(now, &self.board.topology(), &mut self.fx);
                 }
                 ConnectionMail::Inspect(answer) => {
                     let _gave_up = answer.send(self.machine.view(&self.fx));
@@ -257,7 +262,7 @@ impl<S: Socket> ConnectionHost<S> {
                 let admission = self.board.admit(&question, &mut self.presence);
                 self.machine.apply(now, ConnectionEvent::Admitted(admission), &mut self.fx);
                 // A deletion that nobody told it of, since it was not there yet.
-                self.machine.check_existence(now, &self.board.topology(), &mut self.fx);
+                self.machine.look_again(now, &self.board.topology(), &mut self.fx);
             }
         }
         true

@@ -29,6 +29,9 @@ mod nodes;
 mod openapi;
 mod operations;
 mod overview;
+mod page;
+mod page_events;
+mod page_vitals;
 mod parameters;
 mod permissions;
 mod policies;
@@ -42,8 +45,9 @@ mod rows;
 mod samples;
 mod schedules;
 mod serving;
+mod sessions;
 mod users;
-mod values;
+pub(crate) mod values;
 mod vhosts;
 mod websockets;
 
@@ -53,6 +57,7 @@ pub use local::{LocalError, SOCKET_NAME};
 
 use crate::backup::Backup;
 use crate::footprint;
+use crate::open_files::OpenFiles;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
 use axum::Router;
@@ -63,6 +68,7 @@ use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
+use sessions::Sessions;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -74,6 +80,7 @@ pub(crate) struct Api {
     samples: Samples,
     backup: Arc<Backup>,
     redrives: Redrives,
+    sessions: Sessions,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
     dead_letters: metrics::DeadLetters,
@@ -102,6 +109,7 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         samples: Samples::default(),
         backup: Arc::new(backup),
         redrives: Redrives::default(),
+        sessions: Sessions::default(),
         dead_letters: metrics::DeadLetters::default(),
         node: footprint::node_name(),
     })
@@ -122,7 +130,7 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
     for listener in doors.metrics {
         tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
     }
-    tasks.spawn(serving::local(doors.local, routes));
+    tasks.spawn(serving::local(doors.local, routes, OpenFiles::of(board).http_each));
     tasks.spawn(samples::keep(api));
 }
 
@@ -141,7 +149,15 @@ fn router(api: &Arc<Api>) -> Router {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(api), cors::allow))
         .with_state(Arc::clone(api));
     // What changes the path has to stand before what is led by it.
-    Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash))
+    let routes =
+        Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash));
+    let streams = page_events::Streams::new(routes.clone());
+    // What anybody may have, and what admits by itself.
+    let open = Router::new()
+        .route("/api/login", axum::routing::post(sessions::log_in).delete(sessions::log_out))
+        .with_state(Arc::clone(api))
+        .route("/api/page/events", axum::routing::get(async move |request| streams.open(request).await));
+    page::routes().merge(open).fallback_service(routes)
 }
 
 /// Everything below `/api`.
@@ -170,6 +186,8 @@ fn routes() -> Routes {
         .route("/nodes/{node}/reload", post(nodes::reload))
         .route("/nodes/{node}/memory", get(cluster::memory))
         .route("/nodes/{node}/memory/ets", get(cluster::memory_ets))
+        .route("/page/vitals", get(page_vitals::show))
+        .route("/log", get(page_vitals::log))
         .route("/backup", get(backups::show).post(backups::begin))
         .merge(vhosts::routes())
         .merge(users::routes())

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod limits;
 pub mod operator;
+pub mod recent_log;
 pub mod reload;
 pub mod switchboard;
 
@@ -24,6 +25,7 @@ mod http;
 mod listener;
 mod logins;
 mod oauth;
+mod open_files;
 mod passwords;
 mod proxy_protocol;
 mod rabbitmq_conf;
@@ -34,6 +36,7 @@ mod tls;
 mod websocket;
 
 pub use config::Config;
+pub use http::values::{table_from_json, table_to_json};
 pub use http::{LocalError, SOCKET_NAME};
 pub use listener::ListenError;
 pub use storage::StorageError;
@@ -210,12 +213,11 @@ impl Server {
         http::serve(api, doors, &mut listeners);
         listeners.spawn(alarms::watch(Arc::clone(&board)));
         listeners.spawn(schedules::run(Arc::clone(&board)));
-        let connections_max = listener::connections_max();
         for listener in listen_all(amqp, "amqp")? {
-            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, false));
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), false));
         }
         for listener in listen_all(amqps, "amqps")? {
-            listeners.spawn(listener::accept(listener, Arc::clone(&board), connections_max, true));
+            listeners.spawn(listener::accept(listener, Arc::clone(&board), true));
         }
         if !(board.addresses().amqps.is_empty() && board.addresses().https.is_empty()) {
             listeners.spawn(reload::watch_certificates(Arc::clone(&board)));
@@ -331,6 +333,7 @@ fn connection_settings(config: &Config) -> ConnectionSettings {
         handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),
         mechanisms: config.mechanisms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: footprint::node_name(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A failed accept never ends a listener: when the process has no file descriptors left it waits for some.
 
 use crate::connection_host::{ConnectionHost, Socket, Way, canonical};
+use crate::open_files::OpenFiles;
 use crate::proxy_protocol;
 use crate::switchboard::Switchboard;
 use crate::tls;
@@ -99,19 +100,11 @@ pub(crate) fn is_missing_ip_version(error: &ListenError) -> bool {
             || why.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()))
 }
 
-/// How many clients may be connected: each takes a file descriptor, and some must be left for the log, whose next
-/// segment is a file too, and for the HTTP API.
-pub(crate) fn connections_max() -> usize {
-    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(open_files.saturating_sub(FILES_KEPT).max(1)).unwrap_or(usize::MAX)
-}
-
-/// Accepts AMQP clients, for ever. Those beyond `connections_max` wait until others leave; so do those who are not yet
+/// Accepts AMQP clients, for ever. Those for whom there are no files wait until others leave; so do those who are not yet
 /// connections because TLS or a PROXY header comes first, beyond a fixed number.
-pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, connections_max: usize, is_tls: bool) {
-    let preludes_max = PRELUDES_MAX.min(connections_max / 4).max(1);
-    let preludes = Arc::new(Semaphore::new(preludes_max));
-    let connections_max = if is_tls { (connections_max - preludes_max).max(1) } else { connections_max };
+pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, is_tls: bool) {
+    let OpenFiles { clients: connections_max, preludes_each, .. } = OpenFiles::of(&board);
+    let preludes = Arc::new(Semaphore::new(preludes_each));
     let mut last_complaint: Option<Instant> = None;
     let mut complain = |why: &dyn Display| {
         if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
@@ -188,14 +181,8 @@ pub(crate) fn host(board: &Arc<Switchboard>, socket: impl Socket, way: Way) {
     ConnectionHost::new(Arc::clone(board), seat, mailbox, socket, way).map(tokio::spawn);
 }
 
-/// Clients of one listener that are not yet connections: each takes a file descriptor that is not counted as one.
-const PRELUDES_MAX: usize = 512;
-
 /// Connections that may wait to be accepted. The system caps it (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
-
-/// Open files that clients may not have.
-const FILES_KEPT: u64 = 64;
 
 const COMPLAINT_EVERY: Duration = Duration::from_secs(1);
 

@@ -145,15 +145,20 @@ impl Switchboard {
             let _place = logins.places.acquire().await;
             let (hash, password) = (user.as_ref().and_then(|user| user.password.clone()), login.password.clone());
             let check = tokio::task::spawn_blocking(move || match hash {
-                Some(hash) => passwords::is_right(&hash, &password.0),
-                None => {
+                Some(hash) if passwords::is_right(&hash, &password.0) => true,
+                // Nobody learns from how long it takes who is a user here.
+                Some(hash) if !passwords::is_cheap(&hash) => false,
+                _ => {
                     passwords::waste_time(&password.0);
                     false
                 }
             });
             check.await.unwrap_or(false)
         };
-        match user.filter(|_| is_right) {
+        // Whose password was changed, or who was deleted, while this took its time is not let in by what was.
+        let now = self.topology().user(&login.user).cloned();
+        let is_same = |then: &UserRecord, now: &UserRecord| (then.id, &then.password) == (now.id, &now.password);
+        match now.filter(|now| is_right && user.as_deref().is_some_and(|then| is_same(then, now))) {
             Some(user) => {
                 locked(&logins.guesses).remove(&guesser);
                 if let Some(digest) = digest {
@@ -396,6 +401,29 @@ mod tests {
             assert!(server.board().log_in(login(), [127, 0, 0, 1].into(), true).await.is_ok());
             server.stop().await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_deleted_while_a_password_is_looked_at_is_not_let_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let none = crate::config::Listen { addresses: vec![], by_default: false };
+        let defaults = crate::Config::new(&[crate::config::Settings::default()]).unwrap();
+        let (amqp, http, metrics) = (none.clone(), none.clone(), none);
+        let config = crate::Config { data_dir: directory.path().join("data"), amqp, http, metrics, ..defaults };
+        let server = crate::Server::start(config).await.unwrap();
+        let board = server.board();
+        let permits = u32::try_from(board.logins().places.available_permits()).unwrap();
+        let place = board.logins().places.acquire_many(permits).await.unwrap();
+        let login = Login::read("PLAIN", b"\0guest\0guest").unwrap();
+        let mut judged = Box::pin(board.log_in(login, [127, 0, 0, 1].into(), true));
+        let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(judged.as_mut().poll(cx).is_pending()));
+        assert!(is_pending.await);
+        let delete = broker::identity::IdentityAsk::DeleteUser { name: "guest".to_owned() };
+        let ask = broker::command::CatalogAsk::Identity(Box::new(delete));
+        board.operator().ask(VhostId(0), ask).await.unwrap();
+        drop(place);
+        assert!(judged.await.is_err());
+        server.stop().await.unwrap();
     }
 
     #[test]

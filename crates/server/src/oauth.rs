@@ -15,8 +15,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use broker::access::User;
 use fetch::Fetcher;
 use serde_json::{Map, Value};
-use signature::Key;
 pub(crate) use signature::Algorithm;
+use signature::Key;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -69,7 +69,8 @@ impl Issuer {
 
     /// Takes over what an earlier one has fetched, if it is from the same place.
     pub(crate) fn inherit(&self, earlier: &Self) {
-        let place = |config: &OAuth2| (config.jwks_url.clone(), config.issuer.clone(), config.discovery_endpoint_path.clone());
+        let place =
+            |config: &OAuth2| (config.jwks_url.clone(), config.issuer.clone(), config.discovery_endpoint_path.clone());
         if place(&self.config) == place(&earlier.config) {
             *self.fetched() = earlier.fetched().clone();
         }

@@ -113,7 +113,7 @@ impl Operator {
                         return Ok(found);
                     }
                 }
-                ConnectionMail::Inspect(_) | ConnectionMail::Deleted => {}
+                ConnectionMail::Inspect(_) | ConnectionMail::Changed => {}
             }
         }
     }

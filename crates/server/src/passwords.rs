@@ -3,7 +3,7 @@
 //! Both take their time on purpose: never call these on a task that serves somebody.
 
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::{Argon2, PasswordHash as Phc};
+use argon2::{Argon2, Params, PasswordHash as Phc};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::identity::{HashAlgorithm, PasswordHash};
@@ -34,10 +34,11 @@ pub(crate) fn hashed_for_rabbitmq(password: &[u8]) -> Result<String, getrandom::
     Ok(STANDARD.encode([&salt[..], &digest].concat()))
 }
 
-/// Whether a hash is one that a password can be checked with.
+/// Whether a hash is one that a password can be checked with, and at a bounded price: one that names gigabytes of memory
+/// would end the server when its user logs in.
 pub(crate) fn is_sound(hash: &PasswordHash) -> bool {
     match hash.algorithm {
-        HashAlgorithm::Argon2id => Phc::new(&hash.text).is_ok_and(|phc| phc.algorithm.as_str() == "argon2id"),
+        HashAlgorithm::Argon2id => argon2id(&hash.text).is_some(),
         HashAlgorithm::Sha256 | HashAlgorithm::Sha512 | HashAlgorithm::Md5 => {
             STANDARD.decode(&hash.text).is_ok_and(|bytes| bytes.len() > SALT_BYTES)
         }
@@ -48,8 +49,8 @@ pub(crate) fn is_sound(hash: &PasswordHash) -> bool {
 pub(crate) fn is_right(hash: &PasswordHash, password: &[u8]) -> bool {
     let computed: fn(&[u8], &[u8]) -> Vec<u8> = match hash.algorithm {
         HashAlgorithm::Argon2id => {
-            let phc = Phc::new(&hash.text);
-            return phc.is_ok_and(|phc| Argon2::default().verify_password(password, &phc).is_ok());
+            let phc = argon2id(&hash.text);
+            return phc.is_some_and(|phc| Argon2::default().verify_password(password, &phc).is_ok());
         }
         HashAlgorithm::Sha256 => digest::<Sha256>,
         HashAlgorithm::Sha512 => digest::<Sha512>,
@@ -58,6 +59,18 @@ pub(crate) fn is_right(hash: &PasswordHash, password: &[u8]) -> bool {
     let Ok(bytes) = STANDARD.decode(&hash.text) else { return false };
     let Some((salt, expected)) = bytes.split_at_checked(SALT_BYTES) else { return false };
     computed(salt, password).ct_eq(expected).into()
+}
+
+fn argon2id(text: &str) -> Option<Phc<'_>> {
+    let phc = Phc::new(text).ok().filter(|phc| phc.algorithm.as_str() == "argon2id")?;
+    let params = Params::try_from(&phc).ok()?;
+    let is_affordable = params.m_cost() <= MEMORY_KIB_MAX && params.t_cost() <= PASSES_MAX;
+    (is_affordable && params.p_cost() <= LANES_MAX).then_some(phc)
+}
+
+/// Whether a wrong password is found out sooner than one of ours, which is what [`waste_time`] takes.
+pub(crate) fn is_cheap(hash: &PasswordHash) -> bool {
+    hash.algorithm != HashAlgorithm::Argon2id
 }
 
 /// Takes as long as a wrong password of a user does, where there is no user.
@@ -69,6 +82,11 @@ pub(crate) fn waste_time(password: &[u8]) {
 fn digest<D: Digest>(salt: &[u8], password: &[u8]) -> Vec<u8> {
     D::new().chain_update(salt).chain_update(password).finalize().to_vec()
 }
+
+/// What hashes from elsewhere may cost to check: several are checked at once.
+const MEMORY_KIB_MAX: u32 = 256 << 10;
+const PASSES_MAX: u32 = 32;
+const LANES_MAX: u32 = 16;
 
 /// Of RabbitMQ's salts.
 const SALT_BYTES: usize = 4;
@@ -103,6 +121,19 @@ mod tests {
         }
         let ours = hashed_for_rabbitmq(b"x").unwrap();
         assert!(is_right(&PasswordHash { algorithm: HashAlgorithm::Sha256, text: ours }, b"x"));
+    }
+
+    #[test]
+    fn a_hash_that_nobody_can_afford_to_check_is_none() {
+        let hash = |costs: &str| {
+            let text =
+                format!("$argon2id$v=19${costs}$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+            PasswordHash { algorithm: HashAlgorithm::Argon2id, text }
+        };
+        assert!(is_sound(&hash("m=262144,t=3,p=4")));
+        for costs in ["m=4294967295,t=2,p=1", "m=262145,t=2,p=1", "m=19456,t=4294967295,p=1", "m=19456,t=2,p=17"] {
+            assert!(!is_sound(&hash(costs)) && !is_right(&hash(costs), b"x"), "{costs}");
+        }
     }
 
     #[test]

@@ -174,7 +174,11 @@ impl Conf {
             ["scope_aliases", alias @ ..] if !alias.is_empty() => {
                 oauth2.scope_aliases.insert(alias.join("."), Alias::Text(text));
             }
-            _ => return Ok(Taken::Ignored("there is one resource server with one issuer, and scopes are read from tokens")),
+            _ => {
+                return Ok(Taken::Ignored(
+                    "there is one resource server with one issuer, and scopes are read from tokens",
+                ));
+            }
         }
         Ok(Taken::As(&["oauth2"]))
     }
@@ -461,13 +465,17 @@ mod tests {
         assert_eq!((conf.errors.as_slice(), conf.warnings.as_slice()), (&[][..], &[][..]));
         let said = conf.settings;
         assert_eq!(said.auth_backends, Some(vec![Backend::OAuth2, Backend::Internal]));
-        assert_eq!((said.cors_allow_origins, said.cors_max_age_s), (Some(vec!["https://ops.example".into()]), Some(60)));
+        assert_eq!(
+            (said.cors_allow_origins, said.cors_max_age_s),
+            (Some(vec!["https://ops.example".into()]), Some(60))
+        );
         let oauth2 = said.oauth2.unwrap();
         assert_eq!((oauth2.resource_server_id.as_str(), oauth2.verify_aud), ("rabbitmq", false));
         assert_eq!(oauth2.issuer.as_deref(), Some("https://sso.example/realms/jobs"));
         assert_eq!((oauth2.ca, oauth2.algorithms), (Some("ca.pem".into()), vec!["RS256".to_owned()]));
         assert_eq!(oauth2.signing_keys["k"], PathBuf::from("key.pem"));
-        let aliases: Vec<_> = oauth2.scope_aliases.iter().map(|(alias, scope)| (alias.as_str(), scope.clone())).collect();
+        let aliases: Vec<_> =
+            oauth2.scope_aliases.iter().map(|(alias, scope)| (alias.as_str(), scope.clone())).collect();
         let text = |text: &str| Alias::Text(text.to_owned());
         assert_eq!(aliases, [("admin", text("api.tag:administrator")), ("api:reader", text("api.read:*/*"))]);
         assert_eq!(conf.lines["oauth2"], 15, "of the last of several");

@@ -9,14 +9,15 @@
 //! a queue's creation comes before the first publish to it, and a count after the publishes that its asker sent
 //! before. What bounds the connections is a semaphore beside it.
 
-use crate::audit::Audit;
 use crate::alarms::Alarms;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
 use crate::logins::Logins;
 use crate::oauth::Issuer;
 use crate::operator::Operator;
+use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
@@ -47,6 +48,7 @@ pub struct Switchboard {
     /// Replaced as a whole when it is read anew.
     config: RwLock<Arc<Config>>,
     reload: OnceLock<Reload>,
+    recent_log: OnceLock<RecentLog>,
     tls: Tls,
     clock: Clock,
     logins: Logins,
@@ -140,8 +142,8 @@ pub(crate) enum ConnectionMail {
     Events(Vec<ConnectionEvent>),
     /// Describe yourself.
     Inspect(oneshot::Sender<ConnectionView>),
-    /// A user or a vhost was deleted; perhaps yours.
-    Deleted,
+    /// A user or a vhost was deleted, perhaps yours, or is traced or no more.
+    Changed,
 }
 
 /// The receiving ends.
@@ -228,6 +230,7 @@ impl Switchboard {
         let board = Self {
             tls,
             reload: OnceLock::new(),
+            recent_log: OnceLock::new(),
             alarms: Alarms::new(&parts.config),
             scheduler: Scheduler::default(),
             config: RwLock::new(Arc::new(parts.config)),
@@ -263,6 +266,15 @@ impl Switchboard {
     /// Says how [`Self::reload`] reads the configuration. Only the first time counts.
     pub fn on_reload(&self, reload: Reload) {
         let _first_counts = self.reload.set(reload);
+    }
+
+    /// Says where the latest lines of the log are. Only the first time counts.
+    pub fn show_log(&self, log: RecentLog) {
+        let _first_counts = self.recent_log.set(log);
+    }
+
+    pub(crate) fn recent_log(&self) -> Option<&RecentLog> {
+        self.recent_log.get()
     }
 
     /// The server's clock.
@@ -595,11 +607,11 @@ impl Switchboard {
         }
     }
 
-    /// Tells every client's connection that users or vhosts are gone.
-    pub(crate) fn tell_deleted(&self) {
+    /// Tells every client's connection that users or vhosts are gone, or traced.
+    pub(crate) fn tell_changed(&self) {
         let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for line in lines.values().filter(|line| !line.internal) {
-            let _gone = line.mail.send(ConnectionMail::Deleted);
+            let _gone = line.mail.send(ConnectionMail::Changed);
         }
     }
 

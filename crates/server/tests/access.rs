@@ -21,6 +21,8 @@ mod tokens;
 mod users;
 #[path = "access/vhosts.rs"]
 mod vhosts;
+#[path = "access/ways_around.rs"]
+mod ways_around;
 
 use base64::Engine as _;
 use browser::Browser;

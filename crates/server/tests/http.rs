@@ -5,6 +5,8 @@
 mod browser;
 #[path = "http/operations.rs"]
 mod operations;
+#[path = "http/page.rs"]
+mod page;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 #[path = "http/schedules.rs"]

@@ -25,12 +25,16 @@ mod raw_client;
 mod real_client;
 #[path = "wire/recent_history.rs"]
 mod recent_history;
+#[path = "wire/reports.rs"]
+mod reports;
 #[path = "wire/retry.rs"]
 mod retry;
 #[path = "wire/schedules.rs"]
 mod schedules;
 #[path = "wire/streams.rs"]
 mod streams;
+#[path = "wire/trace.rs"]
+mod trace;
 #[path = "wire/ttl.rs"]
 mod ttl;
 

@@ -5,6 +5,7 @@ use super::{Asker, Catalog, Progress, RESERVED, Step, access_refused, preconditi
 use crate::access::{Resource, Right};
 use crate::command::{Fault, Outcome, ShardId, ShardInput};
 use crate::fact::{exchange_fact, exchange_key};
+use crate::identity::check_name;
 use crate::resource::{exchange_title, no_exchange};
 use crate::route::{Destination, ExchangeId, hash, recent, sieve};
 use crate::settings::{check_same, check_same_argument};
@@ -159,6 +160,8 @@ impl Wanted {
     }
 
     fn check_new(&self, title: &str) -> Result<(), Fault> {
+        // Over HTTP and in definitions a name may be anything.
+        check_name("exchange", &self.name)?;
         if self.name.starts_with(RESERVED) {
             let name = &self.name;
             return Err(access_refused(format!("exchange name '{name}' contains reserved prefix 'amq.*'")));

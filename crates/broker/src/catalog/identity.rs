@@ -42,6 +42,11 @@ impl Step<'_> {
                     .extend(maker.and_then(|user| self.set_permission(Permission::all(id, &user))).unwrap_or_default());
                 Some(changes)
             }
+            IdentityAsk::TraceVhost { name, is_traced } => {
+                let Some(id) = self.topology.vhost(&name) else { return Ok(Progress::Done(Outcome::Missed)) };
+                self.topology.trace(id, is_traced);
+                return Ok(Progress::Done(Outcome::Applied));
+            }
             IdentityAsk::LimitVhost { name, limits } => self.limit_vhost(&name, limits),
             IdentityAsk::DeleteVhost { name } => self.delete_vhost(&name)?,
             IdentityAsk::PutUser { name, password, tags, limits } => {

@@ -7,7 +7,7 @@ use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
     ShardInput,
 };
-use crate::identity::limit;
+use crate::identity::{check_name, limit};
 use crate::policy::{self, Applied};
 use crate::resource::{no_queue, queue_title};
 use crate::route::Destination;
@@ -49,6 +49,7 @@ impl Step<'_> {
             if queue.policies.lets_redeclare() {
                 if let Some(settings) = redeclared(queue, &wanted)? {
                     let queue = Arc::clone(queue);
+                    self.check_dead_letters(&wanted)?;
                     self.redeclare_queue(&queue, wanted.arguments, settings);
                     return Ok(self.count_queue(asker, queue.queue));
                 }
@@ -89,6 +90,13 @@ impl Step<'_> {
         rights.check(Right::Configure, queue)
     }
 
+    /// Whoever says where a queue's messages go when they die takes them there.
+    fn check_dead_letters(&self, wanted: &DeclareQueue) -> Result<(), Fault> {
+        let Some(exchange) = wanted.arguments.get(DEAD_LETTER_EXCHANGE).and_then(Value::as_str) else { return Ok(()) };
+        self.check(Right::Read, Resource::Queue(&wanted.name))?;
+        self.check(Right::Write, Resource::Exchange(exchange))
+    }
+
     /// A queue declared without a type has its vhost's default, if that can be declared so (RabbitMQ).
     fn default_type(&self, asker: Asker, wanted: &mut DeclareQueue) {
         let is_apt = wanted.durable && !wanted.exclusive && !wanted.auto_delete && !wanted.passive;
@@ -121,10 +129,9 @@ impl Step<'_> {
             let name = &wanted.name;
             return Err(access_refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
-        if let Some(exchange) = wanted.arguments.get(DEAD_LETTER_EXCHANGE).and_then(Value::as_str) {
-            self.check(Right::Read, Resource::Queue(&wanted.name))?;
-            self.check(Right::Write, Resource::Exchange(exchange))?;
-        }
+        // Over HTTP and in definitions a name may be anything.
+        check_name("queue", &wanted.name)?;
+        self.check_dead_letters(&wanted)?;
         self.check_queue_limit(asker, &wanted.name)?;
         let settings = QueueSettings::parse(&wanted.arguments, &title)?;
         if settings.keeps_all() {

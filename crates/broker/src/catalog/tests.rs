@@ -407,6 +407,17 @@ fn the_default_exchange_is_left_alone() {
 }
 
 #[test]
+fn names_that_amqp_cannot_carry_are_refused() {
+    let mut world = World::new(1);
+    let long = "n".repeat(256);
+    for ask in [declare_queue(&long), declare_exchange(&long, "fanout"), declare_queue("")] {
+        assert_eq!(world.refusal(A, ask).0, 406);
+    }
+    world.ok(A, declare_queue(&"n".repeat(255)));
+    world.ok(A, declare_exchange(&"n".repeat(255), "fanout"));
+}
+
+#[test]
 fn an_exchange_in_use_is_kept_if_so_wished() {
     let mut world = World::new(1);
     world.ok(A, declare_exchange("x", "direct"));

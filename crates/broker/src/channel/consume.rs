@@ -252,6 +252,9 @@ impl Connection {
     fn send_delivery(&mut self, delivery: &Delivery, fx: &mut Effects) {
         let number = delivery.channel;
         let frame_max = self.frame_max as usize;
+        if self.traces {
+            self.trace_delivery(number, delivery);
+        }
         let Some(consumer) = self.consumers.get(&delivery.consumer) else { return };
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let delivery_tag = channel.delivered(delivery);
@@ -327,6 +330,9 @@ impl Connection {
 
     pub(super) fn got(&mut self, number: ChannelId, delivery: &Delivery, left: u64, no_ack: bool, fx: &mut Effects) {
         let frame_max = self.frame_max as usize;
+        if self.traces {
+            self.trace_delivery(number, delivery);
+        }
         let channel = self.open_channel(number);
         let delivery_tag = channel.delivered(delivery);
         if no_ack {
@@ -408,6 +414,14 @@ impl Connection {
             self.send_held(number, fx);
         }
         Ok(())
+    }
+
+    /// One delivery, just taken out, is settled at once, whatever a transaction waits for.
+    pub(super) fn settle_now(&mut self, number: ChannelId, unacked: Unacked, how: Settlement, fx: &mut Effects) {
+        send_settlement(unacked, how, fx);
+        if !self.open_channel(number).held.is_empty() {
+            self.send_held(number, fx);
+        }
     }
 
     pub(super) fn basic_recover(

@@ -2,8 +2,8 @@
 
 use super::confirms::Confirm;
 use super::consume::encode_content;
-use super::lease::LEASE;
 use super::pattern::Pattern;
+use super::request::Request;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
@@ -37,9 +37,9 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    /// A request for more time, and no message.
-    fn is_lease(&self) -> bool {
-        self.exchange.is_empty() && self.routing_key == LEASE
+    /// What a worker wants to say of a delivery, and no message.
+    fn request(&self) -> Option<Request> {
+        if self.exchange.is_empty() { Request::named(&self.routing_key) } else { None }
     }
 
     fn is_reply(&self) -> bool {
@@ -110,6 +110,14 @@ pub(super) struct RouteCache {
     targets: Option<Targets>,
 }
 
+impl Targets {
+    /// The queues that were found.
+    pub(super) fn of(routes: &Routes) -> Self {
+        let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
+        Self::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect())
+    }
+}
+
 impl Publishing {
     /// The text of the error for a frame that is neither header nor body, where one of those is due.
     pub(super) fn missing(&self) -> Option<&'static str> {
@@ -168,6 +176,11 @@ impl Routed {
             original,
             through: None,
         }
+    }
+
+    /// A message that is none, and is told what became of it as if it were.
+    fn nowhere(message: Message, mandatory: bool, original: Option<Bytes>) -> Self {
+        Self::to(message, Targets::Queues(Arc::from([])), mandatory, original)
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
@@ -283,7 +296,7 @@ impl Connection {
         let properties = Properties::parse(header.properties).map_err(|error| error.reply())?;
         let checked = self.check_publish(number, envelope, &header, &properties, topology);
         let done = match checked {
-            Ok(assembly) if assembly.missing == 0 => self.publish(number, assembly, topology, fx),
+            Ok(assembly) if assembly.missing == 0 => self.publish(now, number, assembly, topology, fx),
             Ok(assembly) => {
                 self.open_channel(number).publishing = Publishing::AwaitBody(assembly);
                 Ok(())
@@ -321,7 +334,7 @@ impl Connection {
             return Ok(());
         }
         let Publishing::AwaitBody(assembly) = std::mem::take(&mut channel.publishing) else { return Ok(()) };
-        let done = self.publish(number, assembly, topology, fx);
+        let done = self.publish(now, number, assembly, topology, fx);
         self.settle_failure(now, number, done.map_err(|fault| Failure::new(fault, basic::Publish::ID)), fx)
     }
 
@@ -330,7 +343,7 @@ impl Connection {
         let generation = topology.access_generation();
         if self.open_channel(number).permitted.0 == generation
             && self.open_channel(number).permitted.1 == envelope.exchange
-            || envelope.is_lease()
+            || envelope.request().is_some()
         {
             return Ok(());
         }
@@ -429,14 +442,18 @@ impl Connection {
     /// The message is whole: it is routed, and sent or kept for the transaction's commit.
     fn publish(
         &mut self,
+        now: Now,
         number: ChannelId,
         assembly: Assembly,
         topology: &Topology,
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let message = Message::assembled(assembly.bytes.freeze(), assembly.lengths);
-        if assembly.has_headers && assembly.envelope.is_lease() {
-            return self.extend_lease(number, message, assembly.envelope.mandatory, assembly.original, fx);
+        if assembly.has_headers
+            && let Some(request) = assembly.envelope.request()
+        {
+            let routed = Routed::nowhere(message, assembly.envelope.mandatory, assembly.original);
+            return self.take_request(now, number, request, routed, fx);
         }
         let (vhost, frame_max) = (self.vhost, self.frame_max as usize);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
@@ -469,6 +486,11 @@ impl Connection {
         };
         channel.spare_envelope = assembly.envelope;
         channel.counters.publish += 1;
+        if self.traces {
+            self.trace_publish(number, &routed);
+            holds = false;
+        }
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
             return Ok(());
@@ -604,10 +626,7 @@ fn find_targets(
         std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
     let properties = Properties::parse(message.properties()).map_err(|_| ())?;
     topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
-    let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
-    Ok(Targets::Queues(
-        by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect(),
-    ))
+    Ok(Targets::of(routes))
 }
 
 /// What is to be done beside routing, by the exchanges that a message has come through.

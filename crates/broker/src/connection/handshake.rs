@@ -31,6 +31,8 @@ pub struct ConnectionSettings {
     pub mechanisms: String,
     /// The program's version, as clients and people see it.
     pub version: String,
+    /// The server's name, as the firehose has it.
+    pub node: String,
 }
 
 impl Default for ConnectionSettings {
@@ -44,6 +46,7 @@ impl Default for ConnectionSettings {
             handshake_timeout: Duration::from_secs(10),
             mechanisms: MECHANISMS.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: "leveret".to_owned(),
         }
     }
 }
@@ -346,8 +349,14 @@ impl Connection {
         self.fail(now, &Reply::new(ReplyCode::NotAllowed, text, waiting.method), fx);
     }
 
-    /// Closes the connection if its user or its vhost is gone. To be called after a change of either.
-    pub fn check_existence(&mut self, now: Now, topology: &Topology, fx: &mut Effects) {
+    /// Closes the connection if its user or its vhost is gone, and begins or ends to copy for the vhost's firehose. To be
+    /// called after a change of any of these.
+    pub fn look_again(&mut self, now: Now, topology: &Topology, fx: &mut Effects) {
+        let traces = self.rights.is_some() && topology.is_traced(self.vhost);
+        if traces && !self.traces {
+            self.channels.values_mut().for_each(|channel| channel.forget_pattern());
+        }
+        self.traces = traces;
         let logged_in = !self.user.is_empty();
         let has_user = self.grant.is_some() || topology.user(&self.user).is_some_and(|user| user.id == self.user_id);
         let has_vhost = self.rights.is_none() || topology.vhost_record(self.vhost).is_some();

@@ -3,7 +3,7 @@
 //! The history is the `x-death` header: one table for each queue and reason, the newest first. It counts only where
 //! this broker wrote it ([`Message::died_here`]), as in RabbitMQ 4: a client's own `x-death` is replaced.
 
-use crate::command::QueueSpec;
+use crate::command::{Failure, QueueSpec};
 use crate::message::{Message, MessageParts};
 use crate::operation::Origin;
 use amqp::{Properties, PropertyList, Table, Value};
@@ -33,6 +33,15 @@ impl Reason {
     }
 }
 
+/// How a message died.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death<'a> {
+    pub(crate) reason: Reason,
+    /// Why its last delivery failed, if its worker said so.
+    pub(crate) failure: Option<&'a Failure>,
+    pub(crate) unix_ms: u64,
+}
+
 /// A message to be published to a dead letter exchange.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {
@@ -48,7 +57,8 @@ pub(crate) struct DeadLetter {
 
 impl DeadLetter {
     /// What a message becomes that died in this queue; `None` where nobody asked for it.
-    pub(crate) fn new(message: &Message, queue: &QueueSpec, reason: Reason, unix_ms: u64) -> Option<Self> {
+    pub(crate) fn new(message: &Message, queue: &QueueSpec, death: Death<'_>) -> Option<Self> {
+        let Death { reason, failure, unix_ms } = death;
         let exchange = queue.settings.dead_letter_exchange.as_deref()?;
         let properties = Properties::parse(message.properties()).ok();
         let mut properties = properties.map_or_else(PropertyList::default, |found| PropertyList::from(&found));
@@ -92,6 +102,15 @@ impl DeadLetter {
         }
         let deaths = history.iter().map(|death| (text(death, "queue"), text(death, "reason"))).collect();
         headers.insert("x-death", history.into_iter().map(Value::Table).collect::<Vec<_>>());
+        if let Some(failure) = failure {
+            headers.insert(FAILURE_REASON, failure.reason.as_str());
+            headers.insert(FAILURE_TIME, Value::Timestamp(failure.at_unix_ms / 1000));
+            headers.remove(FAILURE_DETAILS);
+            // A header must fit into one frame.
+            if !failure.details.is_empty() && message.properties().len() < DETAILED_MAX {
+                headers.insert(FAILURE_DETAILS, failure.details.as_str());
+            }
+        }
         properties.headers = Some(headers);
 
         let keys = queue.settings.dead_letter_key.as_ref().map_or(routing_keys, |key| vec![key.clone()]);
@@ -162,6 +181,22 @@ pub(crate) fn origin(message: &Message, here: &str, which: Origin) -> Option<Whe
     })
 }
 
+/// Why a dead letter failed last, by its headers: what the broker wrote there when it died, unless a client had them and no
+/// worker said anything.
+pub(crate) fn told_failure(message: &Message) -> Option<Failure> {
+    if !message.died_here() {
+        return None;
+    }
+    let headers = Properties::parse(message.properties()).ok()?.headers()?;
+    let reason = headers.get(FAILURE_REASON).and_then(Value::as_str)?;
+    let details = headers.get(FAILURE_DETAILS).and_then(Value::as_str).unwrap_or_default();
+    let seconds = match headers.get(FAILURE_TIME) {
+        Some(Value::Timestamp(seconds)) => *seconds,
+        _ => 0,
+    };
+    Some(Failure::new(reason, details.as_bytes(), seconds.saturating_mul(1000)))
+}
+
 fn died_again(mut death: Table) -> Table {
     let count = death.get("count").and_then(Value::as_i64).unwrap_or(0);
     death.insert("count", Value::I64(count.saturating_add(1)));
@@ -192,6 +227,11 @@ fn short(name: &str) -> &str {
     &name[..end.unwrap_or(0)]
 }
 
+const FAILURE_REASON: &str = "x-failure-reason";
+const FAILURE_DETAILS: &str = "x-failure-details";
+const FAILURE_TIME: &str = "x-failure-time";
+/// With properties of more bytes there may be no room for details in the 128 KiB of a frame.
+const DETAILED_MAX: usize = 100 << 10;
 const REJECTED: &str = "rejected";
 
 #[cfg(test)]
@@ -226,6 +266,10 @@ mod tests {
         }
     }
 
+    fn how(reason: Reason, unix_ms: u64) -> Death<'static> {
+        Death { reason, failure: None, unix_ms }
+    }
+
     #[test]
     fn a_death_is_told_in_rabbitmqs_words_and_order() {
         let mut sent = Table::new();
@@ -237,7 +281,7 @@ mod tests {
             delivery_mode: Some(2),
             ..PropertyList::default()
         });
-        let letter = DeadLetter::new(&message, &spec(1, dead_lettering(None)), Reason::Expired, 7_999).unwrap();
+        let letter = DeadLetter::new(&message, &spec(1, dead_lettering(None)), how(Reason::Expired, 7_999)).unwrap();
         assert_eq!(letter.keys, ["new", "copy"]);
         assert!(letter.persistent);
         assert_eq!((letter.message.exchange(), letter.message.routing_key()), ("dlx", "new"));
@@ -269,9 +313,9 @@ mod tests {
     #[test]
     fn a_repeated_death_counts_on_and_moves_to_the_front() {
         let (first, second) = (spec(1, dead_lettering(Some("k"))), spec(2, dead_lettering(None)));
-        let once = DeadLetter::new(&published(&PropertyList::default()), &first, Reason::Rejected, 1_000).unwrap();
-        let twice = DeadLetter::new(&once.message, &second, Reason::Expired, 2_000).unwrap();
-        let thrice = DeadLetter::new(&twice.message, &first, Reason::Rejected, 3_000).unwrap();
+        let once = DeadLetter::new(&published(&PropertyList::default()), &first, how(Reason::Rejected, 1_000)).unwrap();
+        let twice = DeadLetter::new(&once.message, &second, how(Reason::Expired, 2_000)).unwrap();
+        let thrice = DeadLetter::new(&twice.message, &first, how(Reason::Rejected, 3_000)).unwrap();
         let history = deaths(&thrice.message);
         let told =
             |death: &Table| (death.get("queue").cloned(), death.get("count").cloned(), death.get("time").cloned());
@@ -285,12 +329,12 @@ mod tests {
     #[test]
     fn only_a_cycle_without_a_rejection_is_one() {
         let (work, wait) = (spec(1, dead_lettering(None)), spec(2, dead_lettering(None)));
-        let rejected = DeadLetter::new(&published(&PropertyList::default()), &work, Reason::Rejected, 0).unwrap();
+        let rejected = DeadLetter::new(&published(&PropertyList::default()), &work, how(Reason::Rejected, 0)).unwrap();
         assert!(!rejected.cycles_to("q2"));
-        let expired = DeadLetter::new(&rejected.message, &wait, Reason::Expired, 0).unwrap();
+        let expired = DeadLetter::new(&rejected.message, &wait, how(Reason::Expired, 0)).unwrap();
         assert!(!expired.cycles_to("q1"), "the retry ladder");
         assert!(expired.cycles_to("q2"));
-        let again = DeadLetter::new(&expired.message, &work, Reason::Expired, 0).unwrap();
+        let again = DeadLetter::new(&expired.message, &work, how(Reason::Expired, 0)).unwrap();
         assert!(again.cycles_to("q2"), "no rejection since it was there");
     }
 
@@ -298,7 +342,7 @@ mod tests {
     fn a_dead_letter_knows_its_last_queue_and_its_first_but_not_by_a_clients_word() {
         let settings = || QueueSettings { dead_letter_exchange: Some("dlx".into()), ..QueueSettings::default() };
         let died = |message: &Message, queue: u64, reason| {
-            DeadLetter::new(message, &spec(queue, settings()), reason, 0).unwrap().message
+            DeadLetter::new(message, &spec(queue, settings()), how(reason, 0)).unwrap().message
         };
         let born = published(&PropertyList::default());
         assert_eq!(origin(&born, "here", Origin::Last), None);
@@ -313,5 +357,25 @@ mod tests {
         let properties = letter.properties();
         let parts = MessageParts { exchange: "", routing_key: "", properties, died_here: false };
         assert_eq!(origin(&Message::new(parts, b""), "here", Origin::Last), None);
+    }
+    #[test]
+    fn a_dead_letter_tells_the_last_failure_and_what_a_client_wrote_only_where_nobody_said_anything() {
+        let failure = Failure::new("exit 65", b"no such user", 8_500);
+        let headers_before: Table =
+            [("x-failure-reason", Value::from("mine")), ("x-failure-details", "mine".into())].into_iter().collect();
+        let message = published(&PropertyList { headers: Some(headers_before), ..PropertyList::default() });
+        assert_eq!(told_failure(&message), None);
+        let spec = spec(1, dead_lettering(None));
+        let told = DeadLetter::new(&message, &spec, Death { failure: Some(&failure), ..how(Reason::Rejected, 9_000) });
+        let told = told.unwrap().message;
+        assert_eq!(told_failure(&told), Some(Failure { at_unix_ms: 8_000, ..failure.clone() }));
+        assert_eq!(headers(&told).get("x-failure-time"), Some(&Value::Timestamp(8)));
+        let again = DeadLetter::new(&told, &spec, how(Reason::Expired, 10_000)).unwrap().message;
+        assert_eq!(told_failure(&again).unwrap().reason, "exit 65", "the last one that is known");
+        let brief = Failure::new("exit 1", b"", 0);
+        let brief = DeadLetter::new(&told, &spec, Death { failure: Some(&brief), ..how(Reason::Rejected, 0) });
+        assert_eq!(told_failure(&brief.unwrap().message), Some(Failure::new("exit 1", b"", 0)));
+        let quiet = DeadLetter::new(&message, &spec, how(Reason::Expired, 0)).unwrap().message;
+        assert_eq!(headers(&quiet).get("x-failure-reason"), Some(&Value::from("mine")), "as it was");
     }
 }

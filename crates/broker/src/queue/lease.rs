@@ -1,5 +1,5 @@
-//! Leases that somebody extended: until when the holder of an unacked message may keep it, where that is not simply its
-//! delivery and the timeout. What is never extended costs nothing here.
+//! What is known of some leases only: until when the holder of an unacked message may keep it, where somebody extended
+//! that, and how far its job is, where its worker says so. Of all others nothing is kept here.
 
 use super::Holder;
 use super::run::Run;
@@ -34,21 +34,62 @@ impl TimeoutAction {
     }
 }
 
-/// By holder and message: until when (`Now::ms`).
-#[derive(Debug, Default)]
-pub(crate) struct Extended(BTreeMap<(Slot<Holder>, Seq), u64>);
+/// Until when (`Now::ms`).
+pub(crate) type Extended = ByLease<u64>;
 
-impl Extended {
+/// How far jobs are that are being done.
+pub(crate) type Progresses = ByLease<Progress>;
+
+/// How far a job is, in its worker's words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// What the worker says.
+    pub said: Said,
+    /// When it was said, in Unix milliseconds.
+    pub at_unix_ms: u64,
+}
+
+/// What a worker says of its progress.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// So many of a hundred.
+    Percent(f64),
+    /// Anything, of at most [`Progress::TEXT_BYTES`].
+    Text(String),
+}
+
+impl Progress {
+    /// How long a text may be.
+    pub const TEXT_BYTES: usize = 256;
+}
+
+/// Something that is known of some leases only, by holder and message.
+#[derive(Debug)]
+pub(crate) struct ByLease<T>(BTreeMap<(Slot<Holder>, Seq), T>);
+
+impl<T> Default for ByLease<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl ByLease<u64> {
     pub(crate) fn until(&self, holder: Slot<Holder>, seq: Seq) -> Option<u64> {
-        self.0.get(&(holder, seq)).copied()
+        self.get(holder, seq).copied()
+    }
+}
+
+impl<T> ByLease<T> {
+    pub(crate) fn get(&self, holder: Slot<Holder>, seq: Seq) -> Option<&T> {
+        self.0.get(&(holder, seq))
     }
 
     /// False where there are too many.
-    pub(crate) fn extend(&mut self, holder: Slot<Holder>, seq: Seq, until_ms: u64) -> bool {
-        if self.0.len() >= EXTENDED_MAX && !self.0.contains_key(&(holder, seq)) {
+    pub(crate) fn put(&mut self, holder: Slot<Holder>, seq: Seq, known: T) -> bool {
+        if self.0.len() >= BY_LEASE_MAX && !self.0.contains_key(&(holder, seq)) {
             return false;
         }
-        self.0.insert((holder, seq), until_ms);
+        self.0.insert((holder, seq), known);
         true
     }
 
@@ -71,9 +112,9 @@ impl Extended {
     }
 
     /// Those of one holder.
-    pub(crate) fn of(&self, holder: Slot<Holder>) -> impl Iterator<Item = (Seq, u64)> + '_ {
+    pub(crate) fn of(&self, holder: Slot<Holder>) -> impl Iterator<Item = (Seq, &T)> + '_ {
         let all = self.0.range((holder, Seq(0))..=(holder, Seq(u64::MAX)));
-        all.map(|((_, seq), until_ms)| (*seq, *until_ms))
+        all.map(|((_, seq), known)| (*seq, known))
     }
 }
 
@@ -94,5 +135,5 @@ impl Overdue {
     }
 }
 
-/// How many extended leases a queue may have: they take some 50 bytes each.
-const EXTENDED_MAX: usize = 100_000;
+/// Of how many leases of a queue something may be known: they take some 50 bytes each, and with a text 300.
+const BY_LEASE_MAX: usize = 100_000;

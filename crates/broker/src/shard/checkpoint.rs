@@ -91,7 +91,7 @@ impl<S: Store> Shard<S> {
     fn go_on(&mut self, pass: &mut Pass, mut budget: usize) -> bool {
         while let Some((key, value)) = pass.facts.pop() {
             self.log.store().checkpoint(Record::Fact { key: &key, value: &value });
-            budget = budget.saturating_sub(FACT_COST);
+            budget = budget.saturating_sub(FACT_COST + value.len() / FACT_COST_BYTES);
             if budget == 0 {
                 return false;
             }
@@ -204,7 +204,9 @@ const PIECE_RUNS: usize = 4096;
 const UNREAD_MAX: usize = 4096;
 /// The same for bytes that are still to be written.
 const UNWRITTEN_MAX: usize = 16 << 20;
-/// What a fact counts for.
+/// What a fact counts for, …
 const FACT_COST: usize = 8;
+/// … and for each so many bytes one more.
+const FACT_COST_BYTES: usize = 64;
 /// A log of this size is read at once.
 const LAST_REPLAY_BYTES: u64 = 4 << 20;

@@ -9,7 +9,7 @@ use super::publish::Terms;
 use super::slots::Slot;
 use crate::command::{Publish, QueueSpec, ShardId, ShardInput};
 use crate::queue::Queue;
-use crate::queue::dead_letter::{DeadLetter, Reason};
+use crate::queue::dead_letter::{DeadLetter, Death, Reason};
 use crate::queue::ready::Entry;
 use crate::queue::run::Run;
 use crate::topology::Topology;
@@ -82,7 +82,11 @@ impl<S: Store> Shard<S> {
     pub(super) fn bury(&mut self, topology: &Topology) {
         while let Some(Dead { queue, entry, reason }) = self.dead.pop_front() {
             let id = queue.queue.id;
-            let letter = entry.message().and_then(|message| DeadLetter::new(message, &queue, reason, self.now.unix_ms));
+            let failure = self.queue_slots.get(&id).and_then(|slot| self.queues[*slot].failure(entry.seq));
+            let letter = entry.message().and_then(|message| {
+                let death = Death { reason, failure: failure.as_ref(), unix_ms: self.now.unix_ms };
+                DeadLetter::new(message, &queue, death)
+            });
             match letter {
                 Some(letter) => {
                     let targets = self.targets(&letter, &queue, topology);

@@ -60,6 +60,9 @@ impl<S: Store> Shard<S> {
         let id = queue.spec.queue.id;
         self.queue_slots.remove(&id);
         let lsn = if queue.spec.durable { self.log.forget_fact(&queue_key(id)) } else { Lsn::ZERO };
+        if let Some(failures) = queue.failures.take() {
+            self.drop_failures(id, &failures);
+        }
         self.timers.set(&mut queue.expiry_timer_ms, 0, id, Due::Expiry);
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
         if let Some(delayed) = &mut queue.delayed {

@@ -14,13 +14,16 @@ impl<S: Store> Shard<S> {
     /// A client wants to keep a message for longer.
     pub(super) fn extend_for(&mut self, peer: Slot<Peer>, call: CallId, message: (QueueId, Seq), ms: Option<u64>) {
         let (queue, seq) = message;
-        let slot = self.queue_slots.get(&queue).copied().filter(|slot| {
-            let queue = &self.queues[*slot];
-            let holder = queue.unacked.holder_of(seq).map(|holder| &queue.holders[holder]);
-            holder.is_some_and(|holder| self.channels[holder.channel].peer == peer)
-        });
-        let is_extended = slot.is_some_and(|slot| self.extend(slot, seq, ms));
+        let is_extended = self.held_by(peer, queue, seq).is_some_and(|(slot, _)| self.extend(slot, seq, ms));
         self.answer(peer, call, if is_extended { Outcome::Applied } else { Outcome::Empty });
+    }
+
+    /// The queue and the holder of an unacked message, if this connection has that.
+    pub(super) fn held_by(&self, peer: Slot<Peer>, queue: QueueId, seq: Seq) -> Option<(Slot<Queue>, Slot<Holder>)> {
+        let slot = *self.queue_slots.get(&queue)?;
+        let queue = &self.queues[slot];
+        let holder = queue.unacked.holder_of(seq)?;
+        (self.channels[queue.holders[holder].channel].peer == peer).then_some((slot, holder))
     }
 
     /// An unacked message may stay so for that long from now on; false if it is not unacked.
@@ -34,7 +37,7 @@ impl<S: Store> Shard<S> {
             return true;
         }
         let until_ms = self.now.ms.saturating_add(ms).max(1);
-        if !queue.extended.get_or_insert_default().extend(holder_slot, seq, until_ms) {
+        if !queue.extended.get_or_insert_default().put(holder_slot, seq, until_ms) {
             return false;
         }
         if until_ms < holder.timer_ms || holder.timer_ms == 0 {
@@ -48,6 +51,9 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         if queue.extended.as_ref().is_some_and(|extended| extended.is_empty()) {
             queue.extended = None;
+        }
+        if queue.progress.as_ref().is_some_and(|progress| progress.is_empty()) {
+            queue.progress = None;
         }
         let overdue = queue.overdue(holder_slot, self.now.ms);
         let id = queue.spec.queue.id;
@@ -102,6 +108,7 @@ impl<S: Store> Shard<S> {
             channel: holder.channel_id,
             age_ms: self.now.ms.saturating_sub(since_ms),
             left_ms: ends_ms.map(|ends_ms| ends_ms.saturating_sub(self.now.ms)),
+            progress: queue.progress.as_ref().and_then(|progress| progress.get(holder_slot, seq)).cloned(),
             is_extended: queue.extended.as_ref().is_some_and(|extended| extended.until(holder_slot, seq).is_some()),
         })
     }

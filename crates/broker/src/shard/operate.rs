@@ -11,12 +11,11 @@ use super::log::Waiter;
 use super::publish::Terms;
 use super::read::{Reading, ranges};
 use super::slots::Slot;
-use crate::access::{Resource, Right};
 use crate::command::{Publish, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
-use crate::queue::dead_letter::origin;
+use crate::queue::dead_letter::{origin, told_failure};
 use crate::queue::ready::{Body, Entry};
 use crate::queue::run::Run;
 use crate::topology::Topology;
@@ -220,20 +219,10 @@ impl<S: Store> Shard<S> {
             }
             (Act::Release, _) => self.release_one(slot, run),
             (Act::Move(target), Some(message)) => self.move_to(ticket, slot, run, message, target, topology),
-            (Act::Redrive { from, by }, Some(message)) => {
-                let spec = &self.queues[slot].spec;
-                let Some(whence) = origin(&message, &spec.name, *from) else {
+            (Act::Redrive(from), Some(message)) => {
+                let Some(whence) = origin(&message, &self.queues[slot].spec.name, *from) else {
                     return Moved::Unroutable;
                 };
-                // What its headers say is anybody's word: who redrives must be one who could have sent it there.
-                let may_write = by.as_ref().is_none_or(|by| {
-                    let rights = topology.rights_of(by, spec.vhost);
-                    rights.has(Right::Write, Resource::Queue(&whence.queue))
-                        && rights.has(Right::Write, Resource::Exchange(&whence.exchange))
-                });
-                if !may_write {
-                    return Moved::Unroutable;
-                }
                 let message = renamed(&message, &whence.exchange, &whence.routing_key);
                 self.move_to(ticket, slot, run, message, &Target::Queue(whence.queue), topology)
             }
@@ -274,7 +263,8 @@ impl<S: Store> Shard<S> {
         let Run { seq, redelivered, attempts, priority, .. } = run;
         // That of a stream's message says when it came.
         let expires_at_ms = if queue.stream.is_some() { 0 } else { run.expires_at_ms };
-        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease })
+        let failure = queue.failure(seq).or_else(|| told_failure(&message));
+        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease, failure })
     }
 
     fn release_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
@@ -404,7 +394,7 @@ impl Scan {
             _ if !self.filter.terms.is_empty() => true,
             Act::Delete | Act::Release => false,
             Act::Requeue => !matches!(self.which, Which::Unacked { .. }),
-            Act::Show | Act::Move(_) | Act::Redrive { .. } => true,
+            Act::Show | Act::Move(_) | Act::Redrive(_) => true,
         }
     }
 }

@@ -5,11 +5,12 @@ mod roll;
 use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
-use crate::fact::{CorruptFact, hash_secret, is_paused};
+use crate::fact::{CorruptFact, failure_place, hash_secret, is_paused};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
 use crate::queue::deduplication::Keys;
+use crate::queue::failure::Kept;
 use crate::queue::run::Run;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -223,14 +224,29 @@ impl Recovery {
         let mut facts = Vec::with_capacity(self.facts.len());
         let mut queues = Vec::new();
         let mut secret = None;
+        // Their keys come before those of the queues.
+        let mut failures: FxHashMap<QueueId, Vec<(Seq, Bytes, Bytes)>> = FxHashMap::default();
+        let mut failed = Vec::new();
         for (key, value) in self.facts {
+            if let Some((queue, seq)) = failure_place(&key, &value).map_err(RecoveryError::Fact)? {
+                failures.entry(queue).or_default().push((seq, key, value));
+                continue;
+            }
             if let Some(found) = hash_secret(&key, &value).map_err(RecoveryError::Fact)? {
                 secret = Some((found, true));
                 log.recover_fact(key, value);
                 continue;
             }
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {
-                let found = self.queues.remove(&spec.queue.id);
+                let id = spec.queue.id;
+                let found = self.queues.remove(&id);
+                // What is left of messages that are gone is not taken over, and so in no later checkpoint.
+                for (seq, key, value) in failures.remove(&id).unwrap_or_default() {
+                    if let Some(run) = found.as_ref().and_then(|found| found.places.get(seq)) {
+                        log.recover_fact(key, value.clone());
+                        failed.push((id, seq, Kept { value, priority: run.priority, is_logged: true }));
+                    }
+                }
                 let mut queue = recovered(spec, found, self.now, &mut log);
                 queue.is_paused = is_paused(&value);
                 queues.push(queue);
@@ -246,6 +262,10 @@ impl Recovery {
         shard.hash_secret = secret.unwrap_or(shard.hash_secret);
         for queue in queues {
             shard.adopt(queue.spec.queue.id, queue);
+        }
+        for (id, seq, kept) in failed {
+            let slot = shard.queue_slots[&id];
+            shard.keep_failure(slot, seq, kept);
         }
         Ok((shard, facts))
     }

@@ -14,6 +14,7 @@ mod leases;
 mod limits;
 mod operations;
 mod recovery;
+mod reports;
 mod settling;
 mod streams;
 mod time;

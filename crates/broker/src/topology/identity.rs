@@ -65,6 +65,18 @@ impl Topology {
         self.vhosts.get(&id).map(|vhost| &vhost.record)
     }
 
+    /// Whether what passes in a vhost is copied to its exchange `amq.rabbitmq.trace`.
+    #[must_use]
+    pub fn is_traced(&self, id: VhostId) -> bool {
+        self.vhosts.get(&id).is_some_and(|vhost| vhost.is_traced)
+    }
+
+    pub(crate) fn trace(&mut self, id: VhostId, is_traced: bool) {
+        if let Some(vhost) = self.vhosts.get_mut(&id) {
+            vhost.is_traced = is_traced;
+        }
+    }
+
     /// What a user may do in a vhost, put together; nothing where they have no permission there.
     #[must_use]
     pub fn rights(&self, user: &str, vhost: VhostId) -> Rights {

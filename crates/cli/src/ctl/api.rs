@@ -90,11 +90,15 @@ impl Api {
         let place = match (&options.url, &options.data_dir) {
             (Some(url), _) => Place::parse(url)?,
             (None, Some(data_dir)) => local(data_dir.clone()),
-            (None, None) => match (environment(URL_VARIABLE), environment(DATA_DIR_VARIABLE)) {
-                (Some(url), _) => Place::parse(&url)?,
-                (None, Some(data_dir)) => local(data_dir.into()),
-                (None, None) => local(DEFAULT_DATA_DIR.into()),
-            },
+            // Other commands take a broker's URL from the same variable.
+            (None, None) => {
+                match (environment(URL_VARIABLE).filter(|url| !url.starts_with("amqp")), environment(DATA_DIR_VARIABLE))
+                {
+                    (Some(url), _) => Place::parse(&url)?,
+                    (None, Some(data_dir)) => local(data_dir.into()),
+                    (None, None) => local(DEFAULT_DATA_DIR.into()),
+                }
+            }
         };
         let timeout = options.timeout.or(timeout);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-pub(super) const SWITCHES: [Switch; 52] = [
+pub(super) const SWITCHES: [Switch; 53] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -132,6 +132,7 @@ pub(super) const SWITCHES: [Switch; 52] = [
     rare("pid", None, true),
     rare("interval", None, true),
     rare("used", None, false),
+    rare("watch", None, false),
     rare("wait", None, false),
     rare("no-wait", None, false),
     rare("pre-hashed-password", None, false),
@@ -144,7 +145,7 @@ pub(super) const SWITCHES: [Switch; 52] = [
 ];
 
 /// Options that are kept as they are given, for the commands that have them.
-const OF_MESSAGES: [&str; 25] = [
+const OF_MESSAGES: [&str; 26] = [
     "count",
     "offset",
     "where",
@@ -164,6 +165,7 @@ const OF_MESSAGES: [&str; 25] = [
     "pid",
     "interval",
     "used",
+    "watch",
     "pre-hashed-password",
     "user",
     "description",

@@ -5,7 +5,9 @@ use super::arguments::{Line, Options};
 use super::failure::{self, Failure, Wrong};
 use super::formats::{self, Formatter};
 use super::lists::{self, List};
-use super::{Screen, backup, checks, identity, limits, nodes, operations, policies, reload, schedules, status, top};
+use super::{
+    Screen, backup, checks, identity, jobs, limits, nodes, operations, policies, reload, schedules, status, top,
+};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,7 +76,7 @@ const NODES: &str = "Nodes";
 const CLUSTER: &str = "Cluster";
 const HEALTH: &str = "Health checks";
 const ABSENT: &str = "Without meaning here";
-const MONITORING: &str = "Monitoring, observability and health checks";
+pub(super) const MONITORING: &str = "Monitoring, observability and health checks";
 const CONFIGURATION: &str = "Configuration";
 const QUEUES: &str = "Queues";
 const POLICIES: &str = "Policies";
@@ -487,6 +489,15 @@ const COMMANDS: &[Command] = &[
         operands: (0, 0),
         options: &["interval", "count"],
         run: Run::Do(top::run),
+    },
+    Command {
+        name: "jobs",
+        section: MONITORING,
+        about: "Shows running jobs with their progress, and those that failed and will be tried again",
+        usage: "[--vhost <vhost>] [<queue>] [--watch] [--interval <seconds>] [--count <n>]",
+        operands: (0, 1),
+        options: &["watch", "interval", "count"],
+        run: Run::Do(jobs::run),
     },
     Command {
         name: "set_disk_free_limit",
@@ -922,24 +933,6 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "tls_versions",
-        section: ABSENT,
-        about: "Fails, and says why",
-        usage: "[<argument> ...]",
-        operands: (0, ANY),
-        options: &[],
-        run: Run::Do(nodes::no_meaning),
-    },
-    Command {
-        name: "trace_off",
-        section: ABSENT,
-        about: "Fails, and says why",
-        usage: "[<argument> ...]",
-        operands: (0, ANY),
-        options: &[],
-        run: Run::Do(nodes::no_meaning),
-    },
-    Command {
-        name: "trace_on",
         section: ABSENT,
         about: "Fails, and says why",
         usage: "[<argument> ...]",

@@ -2,7 +2,7 @@
 
 use super::api::{Answer, Api, encoded};
 use super::arguments::{Line, Options};
-use super::commands::{Command, Run, done};
+use super::commands::{Command, MONITORING, Run, done};
 use super::failure::{self, Failure};
 use super::{Screen, formats};
 use serde_json::{Map, Value, json};
@@ -199,6 +199,28 @@ pub(super) const COMMANDS: &[Command] = &[
         "[--vhost <vhost>] <definition>",
         (1, 1),
         set_vhost_limits,
+    ),
+    with(
+        &["vhost"],
+        command(
+            MONITORING,
+            "trace_off",
+            "Stops copying what passes in a virtual host to amq.rabbitmq.trace",
+            "[-p <vhost>]",
+            (0, 0),
+            trace_off,
+        ),
+    ),
+    with(
+        &["vhost"],
+        command(
+            MONITORING,
+            "trace_on",
+            "Copies what is published and delivered in a virtual host to amq.rabbitmq.trace",
+            "[-p <vhost>]",
+            (0, 0),
+            trace_on,
+        ),
     ),
     command(VHOSTS, "set_vhost_tags", "Sets virtual host tags", "<vhost> <tag> [...]", (1, ANY), set_vhost_tags),
     with(
@@ -679,6 +701,20 @@ fn set_vhost_tags(_program: &str, line: &Line, screen: &mut Screen) -> Result<()
     let banner = format!("Setting tags for vhost \"{vhost}\" to [{}] ...", tags.join(", "));
     let job = Job::begin("set_vhost_tags", line, screen, &banner)?;
     change_vhost(job, vhost, &json!({"tags": tags}))
+}
+
+fn trace_on(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let vhost = line.options.vhost();
+    let job = Job::begin("trace_on", line, screen, &format!("Starting tracing for vhost \"{vhost}\" ..."))?;
+    change_vhost(job, vhost, &json!({"tracing": true}))?;
+    screen.line(&format!("Trace enabled for vhost {vhost}"))
+}
+
+fn trace_off(_program: &str, line: &Line, screen: &mut Screen) -> Result<(), Failure> {
+    let vhost = line.options.vhost();
+    let job = Job::begin("trace_off", line, screen, &format!("Stopping tracing for vhost \"{vhost}\" ..."))?;
+    change_vhost(job, vhost, &json!({"tracing": false}))?;
+    screen.line(&format!("Trace disabled for vhost {vhost}"))
 }
 
 // --- definitions --------------------------------------------------------------------------------------------------

@@ -244,6 +244,9 @@ pub(super) const LEASES: List = List {
         same("age_ms"),
         same("left_ms"),
         same("extended"),
+        same("client_name"),
+        same("progress"),
+        same("progress_at"),
     ],
     defaults: &["queue_name", "seq", "consumer_tag", "connection", "channel", "age_ms", "left_ms"],
 };

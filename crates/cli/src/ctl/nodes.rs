@@ -209,7 +209,6 @@ pub(super) fn no_meaning(_program: &str, line: &Line, _screen: &mut Screen) -> R
         "reset" | "force_reset" => "to begin anew, stop the server and remove its data directory",
         "rotate_logs" => "the server logs to standard error, and whoever reads that rotates it",
         "cipher_suites" | "tls_versions" => "the server has no list of its own",
-        "trace_on" | "trace_off" => "there is no firehose",
         "suspend_listeners" | "resume_listeners" => "listeners cannot be suspended",
         _ => "there is one node, and it has no others to join, leave or share queues with",
     };

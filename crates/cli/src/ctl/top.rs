@@ -127,7 +127,7 @@ fn view(overview: &Value, queues: &[Value], rates: impl Fn(&Value) -> [f64; 3], 
 }
 
 /// `3s`, `12m`, `5h`, `2d`.
-fn age(ms: &Value) -> String {
+pub(super) fn age(ms: &Value) -> String {
     let Some(ms) = ms.as_u64() else { return "-".to_owned() };
     match ms / 1000 {
         seconds @ 0..120 => format!("{seconds}s"),
@@ -138,7 +138,7 @@ fn age(ms: &Value) -> String {
 }
 
 /// Rows and columns of the terminal.
-fn size() -> (usize, usize) {
+pub(super) fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
         _ => (usize::MAX, usize::MAX),
@@ -150,7 +150,7 @@ const COLUMNS: &str = "vhost,name,messages,messages_ready,messages_unacknowledge
                        message_stats.ack";
 const INTERVAL_S: u64 = 2;
 /// To the upper left, and everything gone from there on.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(super) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[cfg(test)]
 mod tests {

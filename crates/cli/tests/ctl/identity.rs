@@ -51,6 +51,11 @@ fn a_vhost_is_made_limited_and_taken_away() {
         desk.say("-s list_vhosts name description default_queue_type"),
         printed("/\tDefault virtual host\tclassic\nv\tD\tquorum\n")
     );
+    let (starts, stops) = ("Starting tracing for vhost \"v\" ...\n", "Stopping tracing for vhost \"v\" ...\n");
+    assert_eq!(desk.say("-p v trace_on"), printed(&format!("{starts}Trace enabled for vhost v\n")));
+    assert_eq!(desk.say("-s list_vhosts name tracing"), printed("/\tfalse\nv\ttrue\n"));
+    assert_eq!(desk.say("-p v trace_off"), printed(&format!("{stops}Trace disabled for vhost v\n")));
+    assert_eq!(desk.say("-s list_vhosts name tracing"), printed("/\tfalse\nv\tfalse\n"));
     assert_eq!(desk.say("-q update_vhost_metadata v --description E"), printed(""));
     assert_eq!(desk.say("-s list_vhosts description"), printed("Default virtual host\nE\n"));
     assert_eq!(desk.ctl(&["-q", "-p", "v", "set_vhost_limits", r#"{"max-queues":3}"#]), printed(""));

@@ -12,6 +12,20 @@ impl Client {
         self.socket.write_all(&frames).unwrap();
     }
 
+    /// Says something of a delivery.
+    fn say(&mut self, tag: i64, word: &str, fields: &[(&str, &str)]) {
+        let mut frames = BytesMut::new();
+        let routing_key = &format!("amq.leveret.{word}");
+        let publish = basic::Publish { exchange: "", routing_key, mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
+        let fields = fields.iter().map(|(key, value)| (*key, Value::from(*value)));
+        let headers = fields.chain([("x-delivery-tag", Value::from(tag))]).collect();
+        let mut properties = BytesMut::new();
+        amqp::PropertyList { headers: Some(headers), ..Default::default() }.encode(&mut properties);
+        amqp::content::encode_content(CHANNEL, &properties, b"", FRAME_MAX as usize, &mut frames);
+        self.socket.write_all(&frames).unwrap();
+    }
+
     fn publish_delayed(&mut self, queue: &str, body: &[u8], delay_ms: i32) {
         let mut frames = BytesMut::new();
         let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
@@ -155,6 +169,30 @@ fn leases_are_listed_extended_and_taken_back() {
     assert_eq!(desk.say("-q return_lease q 1"), printed(""));
     client.expect(|method| matches!(method, Method::BasicDeliver(deliver) if deliver.redelivered).then_some(()));
     assert_eq!(desk.say("-q return_lease q 7"), failed(65, "", "Error:\nnobody holds message 7 of queue 'q'\n"));
+}
+
+#[test]
+fn jobs_are_shown_with_what_their_workers_say_of_them() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    let arguments: [(&str, Value); 2] =
+        [("x-delayed-retry-type", "all".into()), ("x-delayed-retry-min", 630_000.into())];
+    client.declare("q", true, false, arguments.into_iter().collect());
+    client.publish("q", b"one");
+    client.publish("q", b"two");
+    client.consume("q", "worker", Table::new(), true);
+    client.say(1, "failure", &[("x-failure-reason", "exit 75"), ("x-settle", "retry")]);
+    client.expect(|method| matches!(method, Method::BasicDeliver(_)).then_some(()));
+    client.say(2, "progress", &[("x-progress", "page 3 of 7")]);
+    client.declare("other", true, false, Table::new());
+    let jobs = desk.say("jobs");
+    assert!(jobs.out.starts_with("1 running  0 waiting  1 delayed\n") && jobs.code == 0, "{jobs:?}");
+    let has = |words: &str| jobs.out.lines().any(|line| words.split(' ').all(|word| line.contains(word)));
+    assert!(has("q 2 worker page of 7") && has("q 1 x 10m exit 75"), "{jobs:?}");
+    let json = desk.say("jobs q --formatter json --watch --count 2 --interval 1").out;
+    assert_eq!(json.lines().count(), 2, "{json}");
+    assert!(json.contains("\"reason\":\"exit 75\"") && json.contains("\"progress\":\"page 3 of 7\""), "{json}");
+    assert_eq!(desk.say("-q jobs nope").code, 65);
 }
 
 #[test]

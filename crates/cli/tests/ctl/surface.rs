@@ -148,7 +148,7 @@ fn commands_of_other_worlds_say_that_they_have_no_meaning() {
     let desk = Desk::open();
     let eval = failed(69, "", "Error:\neval has no meaning here: the server is not an Erlang program\n");
     assert_eq!(desk.ctl(&["eval", "1 + 1."]), eval);
-    for command in ["stop_app", "reset", "join_cluster rabbit@other", "rotate_logs", "trace_on", "suspend_listeners"] {
+    for command in ["stop_app", "reset", "join_cluster rabbit@other", "rotate_logs", "suspend_listeners"] {
         let ran = desk.say(command);
         assert!(ran.code == 69 && ran.err.contains("has no meaning here: "), "{command}: {ran:?}");
     }

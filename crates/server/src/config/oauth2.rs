@@ -119,7 +119,9 @@ impl OAuth2 {
         match uri.scheme_str() {
             Some("https") if !host.is_empty() => Ok(()),
             Some("http") if is_here => Ok(()),
-            _ => Err(format!("{url:?} must begin with https://, for whoever answers makes users; http:// is for this machine only")),
+            _ => Err(format!(
+                "{url:?} must begin with https://, for whoever answers makes users; http:// is for this machine only"
+            )),
         }
     }
 }

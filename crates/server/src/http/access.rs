@@ -1,9 +1,10 @@
-//! Who is asking: Basic authentication or a token on TCP, none on the local socket, whose file system rights are the login.
+//! Who is asking: Basic authentication, a token or a session's cookie on TCP, none on the local socket, whose file system
+//! rights are the login.
 
 use super::audit::Change;
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Api, Shared, rights};
+use super::{Api, Shared, cors, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -23,15 +24,39 @@ pub(super) struct Caller {
     pub(super) is_local: bool,
 }
 
+/// In an answer: nobody is logged in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoginNeeded;
+
+/// Whether the user may use the API at all.
+pub(super) fn is_let_in(user: &User) -> bool {
+    TAGS.iter().any(|tag| user.has_tag(tag))
+}
+
 /// Lets a request pass with its [`Caller`], or answers 401.
 pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> Response {
+    if is_from_another_page(&request) && !cors::may_change(&api, &request) {
+        let reason = "a page of another origin asks for a change in the name of its reader";
+        return Refusal::not_authorised(reason).into_response();
+    }
     let Some(origin) = request.extensions().get::<Origin>().copied() else {
         return Refusal::login_failed().into_response();
     };
     let caller = match origin {
         Origin::Local => {
-            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
+            let user =
+                User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
             Caller { user, is_local: true }
+        }
+        Origin::Tcp(peer) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            match sessions::caller(&api, &request, peer.ip()) {
+                Ok(Some(user)) => Caller { user, is_local: false },
+                Ok(None) if sessions::is_from_page(&request) => {
+                    return (Extension(LoginNeeded), Refusal::login_failed()).into_response();
+                }
+                Ok(None) => return challenge(().into_response()),
+                Err(refusal) => return refusal.into_response(),
+            }
         }
         Origin::Tcp(peer) => {
             let header = request.headers().get(header::AUTHORIZATION);
@@ -64,7 +89,7 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
 
 /// Lets it do what it may.
 async fn serve(api: &Arc<Api>, caller: &Caller, mut request: Request, next: Next) -> Response {
-    if !TAGS.iter().any(|tag| caller.user.has_tag(tag)) {
+    if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
     if let Err(refusal) = rights::check(api, caller, request.method(), request.uri().path()) {
@@ -80,11 +105,19 @@ pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Value> 
     Json(json!({"name": &*caller.user.name, "tags": caller.user.tags}))
 }
 
+/// Browsers send along the login that their user once gave, or that a link names, whoever's page it is that asks. They say
+/// when it is another's; what is merely read they do not show to such a page.
+fn is_from_another_page(request: &Request) -> bool {
+    let site = request.headers().get("sec-fetch-site");
+    !request.method().is_safe() && site.is_some_and(|site| !["same-origin", "none"].iter().any(|own| site == own))
+}
+
 fn challenge(mut response: Response) -> Response {
     *response.status_mut() = axum::http::StatusCode::UNAUTHORIZED;
     // The realm is RabbitMQ's, since browsers and scripts remember logins by it.
     let realm = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response.extensions_mut().insert(LoginNeeded);
     response
 }
 

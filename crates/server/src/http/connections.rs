@@ -37,7 +37,9 @@ async fn answer(api: &Api, vhost: Option<&str>, listing: &Listing) -> Result<Jso
 
 fn describe_all(api: &Api, connections: &[ConnectionView], listing: &Listing) -> Result<Json<Value>, Refusal> {
     let past = api.samples.past(api.board.clock().now().ms);
-    let objects = connections.iter().map(|connection| describe(api, connection, &past)).collect();
+    // Those that are still being opened are in no vhost yet; RabbitMQ lists none of them either.
+    let opened = connections.iter().filter(|connection| !connection.vhost.is_empty());
+    let objects = opened.map(|connection| describe(api, connection, &past)).collect();
     listing.all(objects, &["vhost", "name"])
 }
 

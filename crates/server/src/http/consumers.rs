@@ -24,6 +24,11 @@ impl Connections {
         self.0.get(&id)
     }
 
+    /// What the client of that connection calls itself, if it does.
+    pub(super) fn client_name(&self, connection: ConnectionId) -> Option<&str> {
+        self.get(connection)?.client_properties.get("connection_name")?.as_str()
+    }
+
     /// The `channel_details` of a channel of that connection. Empty if that is gone since, or the API's own.
     pub(super) fn channel_details(&self, api: &Api, connection: ConnectionId, channel: u16) -> Value {
         let Some(connection) = self.get(connection) else { return json!([]) };

@@ -1,6 +1,6 @@
 //! Pages from elsewhere that may use the API (`cors_allow_origins`, RabbitMQ's `management.cors`).
 
-use super::Shared;
+use super::{Api, Shared};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -11,8 +11,8 @@ pub(super) async fn allow(State(api): Shared, request: Request, next: Next) -> R
     let config = api.board.config();
     let Some(origin) = allowed(&config.cors_allow_origins, request.headers()) else { return next.run(request).await };
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    let is_question = *request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_question =
+        *request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut answer = if is_question { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = answer.headers_mut();
     // Whoever lets in all pages does not let them use what a browser remembers of a login.
@@ -30,6 +30,17 @@ pub(super) async fn allow(State(api): Shared, request: Request, next: Next) -> R
         }
     }
     answer
+}
+
+/// Whether a page from elsewhere may ask for a change: a named one may. Where all may, only by what a browser asks about
+/// beforehand, for then it sends no login that it remembers.
+pub(super) fn may_change(api: &Api, request: &Request) -> bool {
+    let is_asked_about = *request.method() != Method::POST
+        || request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json");
+    match allowed(&api.board.config().cors_allow_origins, request.headers()) {
+        Some(origin) => origin != "*" || is_asked_about,
+        None => false,
+    }
 }
 
 /// What to name as the allowed origin.

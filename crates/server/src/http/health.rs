@@ -5,7 +5,7 @@ use super::overview::services;
 use super::refusal::{Refusal, succeeded};
 use super::routes::{Routes, get};
 use super::{Api, Shared};
-use crate::listener::connections_max;
+use crate::open_files::OpenFiles;
 use crate::tls;
 use amqp::ChannelId;
 use axum::Json;
@@ -83,7 +83,7 @@ async fn quorum_critical() -> Json<Value> {
 }
 
 async fn below_connection_limit(State(api): Shared) -> Verdict {
-    let (current, limit) = (api.board.connections(), connections_max());
+    let (current, limit) = (api.board.connections(), OpenFiles::of(&api.board).clients);
     if current < limit {
         return (StatusCode::OK, Json(json!({"status": "ok", "current": current, "limit": limit})));
     }

@@ -5,11 +5,12 @@ use super::consumers::Connections;
 use super::operations::{ask, own, piece, these};
 use super::refusal::Refusal;
 use super::request::Document;
+use super::rights::View;
 use super::{Api, Shared};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use broker::command::{QueueSpec, Seq};
+use broker::command::{QueueSpec, Said, Seq};
 use broker::operation::{Act, Answer, Lease, Operation};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,10 +24,14 @@ pub(super) struct Part {
 }
 
 /// `GET /api/leases`: of all queues, those with the oldest seqs first in each.
-pub(super) async fn list(State(api): Shared, Query(part): Query<Part>) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list(
+    State(api): Shared,
+    Extension(view): Extension<View>,
+    Query(part): Query<Part>,
+) -> Result<Json<Value>, Refusal> {
     let connections = Connections::look(&api).await;
     let mut queues = api.board.inspect_queues().await?;
-    queues.retain(|queue| queue.unacked > 0);
+    queues.retain(|queue| queue.unacked > 0 && view.shows_vhost(&queue.spec.vhost_name));
     queues
         .sort_by(|one, other| (&one.spec.vhost_name, &one.spec.name).cmp(&(&other.spec.vhost_name, &other.spec.name)));
     let mut left = part.count.unwrap_or(COUNT).min(COUNT_MAX);
@@ -117,9 +122,15 @@ pub(super) fn describe(api: &Api, spec: &QueueSpec, lease: &Lease, connections: 
         "seq": lease.seq.0,
         "consumer_tag": lease.tag,
         "channel_details": channel_details,
+        "client_name": connections.client_name(lease.connection),
         "age_ms": lease.age_ms,
         "left_ms": lease.left_ms,
         "extended": lease.is_extended,
+        "progress": lease.progress.as_ref().map(|progress| match &progress.said {
+            Said::Percent(percent) => json!(percent),
+            Said::Text(text) => json!(text),
+        }),
+        "progress_at": lease.progress.as_ref().map(|progress| progress.at_unix_ms),
     })
 }
 

@@ -109,7 +109,7 @@ impl Listing {
         })))
     }
 
-    /// The same for things that are in order already, of which only those are described that are asked for. Of each is
+    /// The same for things that are in their usual order already, of which only those are told that are asked for. Of each is
     /// told its vhost and name.
     pub(super) fn rows<T>(
         &self,
@@ -118,16 +118,20 @@ impl Listing {
         describe: impl Fn(&T) -> Row,
     ) -> Result<Response, Refusal> {
         things.retain(|thing| self.view.shows_vhost(name(thing).0));
-        if self.sort.is_some() {
-            let objects = things.iter().map(|thing| describe(thing).into_value()).collect();
-            return self.all(objects, &[]).map(IntoResponse::into_response);
-        }
         let page = self.page()?;
         let total = things.len();
         if page.is_some()
             && let Some(is_wanted) = self.name_filter()?
         {
             things.retain(|thing| is_wanted(name(thing).1));
+        }
+        if let Some(field) = &self.sort {
+            // All are asked for the field, but only the page is told whole.
+            let columns = [field.split('.').collect::<Vec<_>>()];
+            let key = |thing: &T| describe(thing).cut(&columns).into_value();
+            let mut keyed: Vec<_> = things.into_iter().map(|thing| (key(&thing), thing)).collect();
+            keyed.sort_by(|(a, _), (b, _)| compare(dotted(a, field), dotted(b, field)));
+            things = keyed.into_iter().map(|(_, thing)| thing).collect();
         }
         if is_true(self.sort_reverse.as_deref()) {
             things.reverse();

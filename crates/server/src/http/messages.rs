@@ -38,7 +38,9 @@ pub(super) async fn publish(
     let body = payload(&document)?;
     let draft = Draft::read(&document.object("properties")?)?;
     let exchange = real_name(&exchange);
-    rights::check_key(&api, vhost_id, exchange, routing_key)?;
+    for key in std::iter::once(routing_key).chain(draft.more_keys.iter().map(String::as_str)) {
+        rights::check_key(&api, vhost_id, exchange, key)?;
+    }
     let place = Place { vhost: vhost_id, vhost_name: &vhost, exchange, routing_key };
     let (message, targets) =
         prepare(&api, &caller, &place, draft, &body).map_err(|fault| Refusal::from_channel(&fault))?;

@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use broker::access::{Resource, Right};
-use broker::command::{QueueRef, QueueSpec, Seq};
+use broker::command::{Failure, QueueRef, QueueSpec, Seq};
 use broker::operation::{
     Act, Answer, Cursor, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Time, Which,
 };
@@ -445,6 +445,10 @@ fn describe(
     object.insert("queue_priority".into(), shown.priority.into());
     let expires_at = (shown.expires_at_ms != 0).then_some(shown.expires_at_ms);
     object.insert("expires_at".into(), expires_at.into());
+    let failure = shown.failure.as_ref().map(
+        |Failure { reason, details, at_unix_ms }| json!({"reason": reason, "details": details, "time": at_unix_ms}),
+    );
+    object.insert("failure".into(), failure.into());
     if let Some(lease) = &shown.lease {
         object.insert("lease".into(), leases::describe(api, spec, lease, connections));
     }

@@ -7,11 +7,12 @@ use super::access::Caller;
 use super::operations::{end, filter_of, own, target};
 use super::refusal::Refusal;
 use super::request::Document;
-use super::{Shared, values};
+use super::{Shared, rights, values};
 use crate::switchboard::Switchboard;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use broker::access::{Resource, Right};
 use broker::command::{QueueId, QueueRef, Seq};
 use broker::operation::{Act, Answer, Cursor, Filter, Next, Operation, Origin, Scan, Which};
 use serde_json::{Value, json};
@@ -83,7 +84,14 @@ pub(super) async fn begin(
         "first" => Origin::First,
         _ => return Err(Refusal::bad_request("origin must be last or first")),
     };
-    let act = target(&api, &spec, &document)?.map_or(Act::Redrive { from: origin, by: caller.subject() }, Act::Move);
+    let act = match target(&api, &spec, &document)? {
+        Some(target) => Act::Move(target),
+        None => {
+            // A message says itself where it died, and so may whoever published it: any queue can be meant.
+            rights::check_use(&api, spec.vhost, Right::Write, Resource::Exchange(""))?;
+            Act::Redrive(origin)
+        }
+    };
     let rate = document.integer("rate")?.map(u32::try_from).transpose().ok().filter(|rate| *rate != Some(0));
     let rate = rate.ok_or_else(|| Refusal::bad_request("rate must be a number of messages a second"))?;
     let filter = document.get("filter").map(filter_of).transpose()?.unwrap_or_default();

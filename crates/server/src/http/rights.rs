@@ -134,7 +134,9 @@ fn need<'a>(method: &Method, path: &[&'a str]) -> Need<'a> {
         ["exchanges" | "queues" | "bindings" | "consumers" | "schedules", vhost, ..] => {
             either(Need::Sight(vhost), Need::Entry(vhost))
         }
-        ["users" | "permissions" | "topic-permissions" | "user-limits" | "definitions", ..] => Need::Administrator,
+        ["users" | "log" | "permissions" | "topic-permissions" | "user-limits" | "definitions", ..] => {
+            Need::Administrator
+        }
         _ => either(Need::Monitor, Need::Administrator),
     }
 }
@@ -160,7 +162,11 @@ impl Caller {
 
     fn rights(&self, api: &Api, vhost: &str) -> Option<Rights> {
         let topology = api.board.topology();
-        if self.is_local { None } else { topology.vhost(vhost).map(|vhost| topology.rights_of(&self.user.subject(), vhost)) }
+        if self.is_local {
+            None
+        } else {
+            topology.vhost(vhost).map(|vhost| topology.rights_of(&self.user.subject(), vhost))
+        }
     }
 
     /// By whose rights the catalog acts.

@@ -5,6 +5,7 @@
 
 use super::local::LocalSocket;
 use crate::connection_host::Way;
+use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
 use crate::tls;
 use axum::Router;
@@ -47,7 +48,7 @@ pub(super) struct Below {
 
 /// Serves a TCP listener for ever.
 pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(OpenFiles::of(&board).http_each));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
@@ -72,8 +73,8 @@ pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switch
 }
 
 /// Serves the local socket for ever.
-pub(super) async fn local(socket: LocalSocket, routes: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn local(socket: LocalSocket, routes: Router, places: usize) {
+    let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match socket.listener().accept().await {
@@ -204,8 +205,5 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a connection may have unread or unsent in our memory; also bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-
-/// Open connections of one listener.
-const CONNECTIONS_MAX: usize = 256;
 
 const BACK_OFF: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value as Json};
 
 /// A table as an object.
-pub(super) fn table_to_json(table: &Table) -> Json {
+pub fn table_to_json(table: &Table) -> Json {
     table.iter().map(|(key, value)| (key.to_owned(), to_json(value))).collect::<Map<_, _>>().into()
 }
 
@@ -46,7 +46,7 @@ pub(super) fn octets_to_json(octets: &[u8]) -> Json {
 ///
 /// # Errors
 /// A sentence: it nests too deep, or a key is too long for a table.
-pub(super) fn table_from_json(object: &Map<String, Json>) -> Result<Table, String> {
+pub fn table_from_json(object: &Map<String, Json>) -> Result<Table, String> {
     table_within(object, amqp::table::DEPTH_MAX)
 }
 

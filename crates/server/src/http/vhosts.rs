@@ -29,6 +29,10 @@ pub(super) fn routes() -> Routes {
 async fn set(State(api): Shared, Path(name): Path<String>, document: Document) -> Result<StatusCode, Refusal> {
     let existed = api.board.topology().vhost(&name).is_some();
     change(&api, read(&name, &document)?).await?;
+    if document.get("tracing").is_some() {
+        let is_traced = document.flag("tracing")?;
+        change(&api, IdentityAsk::TraceVhost { name, is_traced }).await?;
+    }
     Ok(if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
 }
 
@@ -148,7 +152,7 @@ impl Look {
         // Gone since we looked for its name.
         let record = record.unwrap_or_else(|| VhostRecord::new(id, name).into());
         let mut description = definition(&record);
-        description["tracing"] = false.into();
+        description["tracing"] = api.board.topology().is_traced(id).into();
         description["cluster_state"] = json!({api.node.as_str(): "running"});
         let Value::Object(mut object) = description else { return Value::Null };
 

@@ -2,6 +2,7 @@
 
 use super::serving::Below;
 use crate::listener;
+use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
 use crate::websocket::ByteStream;
 use axum::Router;
@@ -32,7 +33,7 @@ async fn take(State(board): State<Arc<Switchboard>>, request: Request, next: Nex
         return StatusCode::NOT_FOUND.into_response();
     };
     way.is_led_from_elsewhere = is_led_from_elsewhere(&parts.headers);
-    if board.connections() >= listener::connections_max() {
+    if board.connections() >= OpenFiles::of(&board).clients {
         return (StatusCode::SERVICE_UNAVAILABLE, "as many clients are connected as there may be").into_response();
     }
     let frame_max = usize::try_from(board.config().frame_max).unwrap_or(usize::MAX);
@@ -52,7 +53,7 @@ async fn take(State(board): State<Arc<Switchboard>>, request: Request, next: Nex
 }
 
 /// Any page may make a browser connect to any address, its own machine's among them; browsers say which page it was.
-fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
+pub(super) fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, page)| page);

@@ -45,7 +45,8 @@ pub(crate) fn user(claims: &Map<String, Value>, config: &OAuth2, now_s: u64) -> 
     tags.sort();
     tags.dedup();
     let grant = Grant::new(scopes.into_iter().collect(), expires_s);
-    Ok(User { name: name.into(), tags, id: 0, grant: Some(Arc::new(grant)) })
+    // No user of the server itself has this id, whatever the name.
+    Ok(User { name: name.into(), tags, id: u64::MAX, grant: Some(Arc::new(grant)) })
 }
 
 /// A point in time, in seconds. One that is none refuses the token: to take it for absent would make it good for ever.
@@ -163,7 +164,8 @@ mod tests {
             assert_eq!((&*user.name, user.tags), ("app", vec!["administrator".to_owned()]));
             assert_eq!(user.grant, grant(&["read:*/*"]));
         }
-        let without = judged(json!({"exp": 2000, "aud": "rabbitmq", "scope": "read:*/*"}), "scope_prefix = ''").unwrap();
+        let without =
+            judged(json!({"exp": 2000, "aud": "rabbitmq", "scope": "read:*/*"}), "scope_prefix = ''").unwrap();
         assert_eq!((&*without.name, without.grant), ("unknown", grant(&["read:*/*"])));
     }
 
@@ -182,10 +184,15 @@ mod tests {
         assert_eq!(scopes(roles, "additional_scopes_key = 'extra realm_access.roles missing.one'"), read);
         let by_server = json!({"roles": {"rabbitmq": "read:*/*", "other": "write:*/*"}});
         assert_eq!(scopes(by_server, "additional_scopes_key = 'roles'"), read);
-        let aliases = "[scope_aliases]\nreader = 'rabbitmq.read:*/*'\nboth = ['rabbitmq.read:*/*', 'rabbitmq.write:*/*']";
+        let aliases =
+            "[scope_aliases]\nreader = 'rabbitmq.read:*/*'\nboth = ['rabbitmq.read:*/*', 'rabbitmq.write:*/*']";
         assert_eq!(scopes(json!({"scope": "reader"}), aliases), read);
         assert_eq!(scopes(json!({"scope": "both"}), aliases), grant(&["read:*/*", "write:*/*"]));
-        assert_eq!(scopes(json!({"scope": "rabbitmq.reader"}), aliases), grant(&["reader"]), "an alias is a whole scope");
+        assert_eq!(
+            scopes(json!({"scope": "rabbitmq.reader"}), aliases),
+            grant(&["reader"]),
+            "an alias is a whole scope"
+        );
     }
 
     #[test]
@@ -200,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_claim_in_a_scope_stands_for_itself() {
-        let claims = json!({"exp": 2000, "aud": "rabbitmq", "sub": "a*/b", "scope": "rabbitmq.read:{vhost}/{sub}.{no}"});
+        let claims =
+            json!({"exp": 2000, "aud": "rabbitmq", "sub": "a*/b", "scope": "rabbitmq.read:{vhost}/{sub}.{no}"});
         assert_eq!(judged(claims, "").unwrap().grant, grant(&["read:{vhost}/a%2A%2Fb.{no}"]));
     }
 

@@ -4,10 +4,10 @@
 //! signatures is never a shared secret. `none` is no algorithm.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
-use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use ring::hmac;
+use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use serde_json::{Map, Value};
@@ -64,7 +64,10 @@ pub(crate) struct Key {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Material {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// A point, uncompressed.
     Ec(Curve, Vec<u8>),
     Ed25519(Vec<u8>),
@@ -156,7 +159,8 @@ impl Material {
         Some(match info.algorithm.oid {
             RSA => {
                 let mut reader = SliceReader::new(octets).ok()?;
-                let numbers = reader.sequence(|inner| Ok((inner.decode::<UintRef<'_>>()?, inner.decode::<UintRef<'_>>()?)));
+                let numbers =
+                    reader.sequence(|inner| Ok((inner.decode::<UintRef<'_>>()?, inner.decode::<UintRef<'_>>()?)));
                 let (n, e) = numbers.ok()?;
                 Self::Rsa { n: n.as_bytes().to_vec(), e: e.as_bytes().to_vec() }
             }

@@ -236,7 +236,8 @@ async fn an_issuer_is_believed_over_https_if_its_certificate_is_from_the_named_a
     std::fs::write(&ca, certificate.pem()).unwrap();
     let token = signer.token(&claims("app", ""));
     let named = format!("ca = '{}'", ca.display());
-    for (host, ca, is_believed) in [("localhost", named.as_str(), true), ("127.0.0.1", &named, false), ("localhost", "", false)]
+    for (host, ca, is_believed) in
+        [("localhost", named.as_str(), true), ("127.0.0.1", &named, false), ("localhost", "", false)]
     {
         let issuer = issuer(&format!("jwks_url = 'https://{host}:{port}/keys'\n{ca}"));
         assert_eq!(judge(&issuer, &token).await.is_ok(), is_believed, "{host} {ca}");

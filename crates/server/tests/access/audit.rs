@@ -62,7 +62,9 @@ async fn failed_logins_are_recorded_with_where_they_came_from() {
     for (entry, user, what) in [(&entries[0], "stranger", "login Basic"), (&entries[1], "nobody", "login PLAIN")] {
         assert_eq!((entry["user"].as_str(), entry["what"].as_str()), (Some(user), Some(what)));
         assert_eq!(entry["peer"], "127.0.0.1");
-        assert!(entry["outcome"].as_str().unwrap().starts_with(&format!("refused: user '{user}' - invalid credentials")));
+        assert!(
+            entry["outcome"].as_str().unwrap().starts_with(&format!("refused: user '{user}' - invalid credentials"))
+        );
     }
     assert!(!entries.to_string().contains("s3cret"));
 }

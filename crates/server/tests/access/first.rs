@@ -75,9 +75,7 @@ async fn a_user_without_a_password_stops_the_start() {
 async fn definitions_are_loaded_at_each_start() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("definitions.json");
-    let queue = |name: &str| {
-        json!({"queues": [{"name": name, "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}]})
-    };
+    let queue = |name: &str| json!({"queues": [{"name": name, "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}]});
     let first = || FirstStart { definitions: Some(file.clone()), ..FirstStart::default() };
     std::fs::write(&file, queue("one").to_string()).unwrap();
     let desk = start(directory, first()).await.unwrap();

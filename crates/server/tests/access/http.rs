@@ -109,54 +109,6 @@ async fn what_http_does_needs_the_permissions_that_amqp_needs() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_goes_back_only_where_its_redriver_may_write() {
-    let desk = Desk::open().await;
-    let dead = json!({"durable": true, "arguments": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead",
-        "x-message-ttl": 0}});
-    desk.send("PUT", "/queues/%2F/dead", json!({"durable": true}), 201).await;
-    for queue in ["mine", "other"] {
-        desk.send("PUT", &format!("/queues/%2F/{queue}"), dead.clone(), 201).await;
-    }
-    let guest = desk.connect("guest:guest", "%2f").await.unwrap();
-    let channel = guest.create_channel().await.unwrap();
-    for queue in ["mine", "other"] {
-        publish(&channel, "", queue).await.unwrap();
-    }
-    while desk.get("/queues/%2F/dead").await["messages_ready"] != 2 {
-        tokio::task::yield_now().await;
-    }
-    // They would die again at once.
-    for queue in ["mine", "other"] {
-        desk.delete(&format!("/queues/%2F/{queue}"), 204).await;
-        desk.send("PUT", &format!("/queues/%2F/{queue}"), json!({"durable": true}), 201).await;
-    }
-    for (write, moved) in [("^amq\\.default$", 0), ("^mine$", 0), ("^(mine|amq\\.default)$", 1)] {
-        desk.user_or_permit("app", [".*", write, ".*"]).await;
-        let app = desk.browser("app");
-        assert_eq!(app.ask("POST", "/queues/%2F/dead/redrive", Some(&json!({}))).await.status, 202);
-        let state = loop {
-            let state = app.ask("GET", "/queues/%2F/dead/redrive", None).await.json();
-            if state["state"] != "running" {
-                break state;
-            }
-            tokio::task::yield_now().await;
-        };
-        assert_eq!((&state["moved"], &state["unroutable"]), (&json!(moved), &json!(2 - moved)), "{write}: {state}");
-    }
-    assert_eq!(desk.get("/queues/%2F/mine").await["messages_ready"], 1);
-    assert_eq!(desk.get("/queues/%2F/other").await["messages_ready"], 0);
-}
-
-impl Desk {
-    async fn user_or_permit(&self, name: &str, permissions: [&str; 3]) {
-        let user = json!({"password": "pw", "tags": "management"});
-        let answer = self.admin.ask("PUT", &format!("/users/{name}"), Some(&user)).await;
-        assert!(matches!(answer.status, 201 | 204), "{}", answer.text);
-        self.permit("%2F", name, permissions).await;
-    }
-}
-
-#[tokio::test]
 async fn the_clusters_name_outlives_the_server() {
     let desk = Desk::open().await;
     desk.send("PUT", "/cluster-name", json!({"name": "jobs@west"}), 204).await;
@@ -170,7 +122,8 @@ async fn the_clusters_name_outlives_the_server() {
 async fn pages_from_allowed_places_may_use_the_api() {
     let directory = tempfile::tempdir().unwrap();
     let cors_allow_origins = vec!["https://ops.example".to_owned()];
-    let server = Server::start(Config { cors_allow_origins, cors_max_age_s: 60, ..config(directory.path()) }).await.unwrap();
+    let server =
+        Server::start(Config { cors_allow_origins, cors_max_age_s: 60, ..config(directory.path()) }).await.unwrap();
     let address = server.board().addresses().http[0];
     let ask = async |head: String| {
         let mut socket = TcpStream::connect(address).await.unwrap();
@@ -180,13 +133,19 @@ async fn pages_from_allowed_places_may_use_the_api() {
         answer.to_ascii_lowercase()
     };
     let question = |origin: &str| {
-        format!("OPTIONS /api/queues HTTP/1.1\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\
-                 Access-Control-Request-Headers: authorization\r\n")
+        format!(
+            "OPTIONS /api/queues HTTP/1.1\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\
+                 Access-Control-Request-Headers: authorization\r\n"
+        )
     };
     let allowed = ask(question("https://ops.example")).await;
     for header in [
-        "http/1.1 204", "access-control-allow-origin: https://ops.example\r\n", "access-control-max-age: 60\r\n",
-        "access-control-allow-headers: authorization\r\n", "access-control-allow-credentials: true\r\n", "vary: origin",
+        "http/1.1 204",
+        "access-control-allow-origin: https://ops.example\r\n",
+        "access-control-max-age: 60\r\n",
+        "access-control-allow-headers: authorization\r\n",
+        "access-control-allow-credentials: true\r\n",
+        "vary: origin",
     ] {
         assert!(allowed.contains(header), "{header}: {allowed}");
     }

@@ -161,9 +161,8 @@ impl Issuer {
                     (Some(keys), _) => Some(json!({"keys": keys})),
                 };
                 serving.asked.lock().unwrap().push(path);
-                let (status, body) = document.map_or(("503 Service Unavailable", String::new()), |document| {
-                    ("200 OK", document.to_string())
-                });
+                let (status, body) = document
+                    .map_or(("503 Service Unavailable", String::new()), |document| ("200 OK", document.to_string()));
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
                 let _gone = socket.write_all(format!("{head}{body}").as_bytes()).await;
             }

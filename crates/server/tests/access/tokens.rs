@@ -41,13 +41,15 @@ fn refused(right: &str, what: &str) -> (u16, String) {
     (403, format!("ACCESS_REFUSED - {right} access to {what} in vhost '/' refused for user 'app'"))
 }
 
-const NO_LOGIN: &str = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
+const NO_LOGIN: &str =
+    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
 
 #[tokio::test]
 async fn a_token_is_a_password_and_its_scopes_are_what_its_bearer_may_do() {
     let key = signer();
     let (desk, _issuer) = desk(&[&key]).await;
-    let scopes = "rabbitmq.configure:*/mine.* rabbitmq.write:%2F/mine.* rabbitmq.write:%2F/amq.default rabbitmq.read:*/mine.*";
+    let scopes =
+        "rabbitmq.configure:*/mine.* rabbitmq.write:%2F/mine.* rabbitmq.write:%2F/amq.default rabbitmq.read:*/mine.*";
     let app = desk.bearer(&key.token(&claims("app", scopes))).await.unwrap();
     declare(&channel(&app).await, "mine.q").await.unwrap();
     assert_eq!(refusal(declare(&channel(&app).await, "other").await), refused("configure", "queue 'other'"));
@@ -67,7 +69,8 @@ async fn a_token_is_a_password_and_its_scopes_are_what_its_bearer_may_do() {
 async fn keys_at_a_topic_exchange_need_the_third_part() {
     let key = signer();
     let (desk, _issuer) = desk(&[&key]).await;
-    let scopes = "rabbitmq.configure:*/* rabbitmq.write:*/q rabbitmq.write:*/amq.topic/app.* rabbitmq.read:*/amq.topic/*.in";
+    let scopes =
+        "rabbitmq.configure:*/* rabbitmq.write:*/q rabbitmq.write:*/amq.topic/app.* rabbitmq.read:*/amq.topic/*.in";
     let app = desk.bearer(&key.token(&claims("app", scopes))).await.unwrap();
     declare(&channel(&app).await, "q").await.unwrap();
     publish(&channel(&app).await, "amq.topic", "app.x").await.unwrap();
@@ -226,8 +229,7 @@ async fn where_only_tokens_count_passwords_do_not() {
     let key = signer();
     let issuer = Issuer::open(vec![key.jwk()]).await;
     let directory = tempfile::tempdir().unwrap();
-    let oauth2 =
-        OAuth2 { resource_server_id: "rabbitmq".into(), jwks_url: Some(issuer.url()), ..OAuth2::default() };
+    let oauth2 = OAuth2 { resource_server_id: "rabbitmq".into(), jwks_url: Some(issuer.url()), ..OAuth2::default() };
     let auth_backends = vec![Backend::OAuth2];
     let config = server::Config { oauth2: Some(oauth2), auth_backends, ..config(directory.path()) };
     let server = Server::start(config).await.unwrap();
@@ -236,4 +238,30 @@ async fn where_only_tokens_count_passwords_do_not() {
     assert_eq!(refusal(desk.connect("guest:guest", "%2f").await), (403, NO_LOGIN.to_owned()));
     assert_eq!(desk.admin.ask("GET", "/overview", None).await.status, 401);
     desk.bearer(&key.token(&claims("app", "rabbitmq.read:*/*"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_of_a_bearer_is_no_user_of_the_server_who_has_the_name() {
+    let key = signer();
+    let (desk, _issuer) = desk(&[&key]).await;
+    let http = desk.server.board().addresses().http[0];
+    let ask = async |request: String| {
+        let mut socket = TcpStream::connect(http).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let form = format!("username=guest&password={}", key.token(&claims("guest", "rabbitmq.tag:management")));
+    let length = form.len();
+    let login =
+        format!("POST /api/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{form}");
+    let answer = ask(login).await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next()).unwrap();
+    let get = async |path: &str| {
+        ask(format!("GET /api/{path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n")).await
+    };
+    assert!(get("whoami").await.ends_with(r#"{"name":"guest","tags":["management"]}"#));
+    assert!(get("users").await.starts_with("HTTP/1.1 401"), "guest is an administrator here, its bearer is not");
 }

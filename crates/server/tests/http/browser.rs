@@ -48,6 +48,10 @@ impl Browser {
         self.exchange(method, path, headers, String::new()).await
     }
 
+    pub(crate) async fn send_form(&self, path: &str, headers: &[(&str, &str)], form: &str) -> Answer {
+        self.exchange("POST", path, headers, form.to_owned()).await
+    }
+
     async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("{method} {}{path} HTTP/1.0\r\nContent-Length: {}\r\n", self.prefix, body.len());

@@ -215,6 +215,37 @@ async fn leases_are_listed_extended_and_taken_back() {
     assert_eq!(answer.json()["requeued"], 2);
 }
 
+/// Says something of the delivery with the first tag.
+async fn say(client: &mut RawClient, word: &str, fields: &[(&str, &str)], details: &[u8]) {
+    let fields = fields.iter().map(|(key, value)| (*key, amqp::Value::from(*value)));
+    let headers = [("x-delivery-tag", amqp::Value::from(1_i64))].into_iter().chain(fields).collect();
+    let list = amqp::PropertyList { headers: Some(headers), ..amqp::PropertyList::default() };
+    client.publish_with(&format!("amq.leveret.{word}"), &list, details).await;
+}
+
+#[tokio::test]
+async fn what_workers_say_is_shown_with_their_leases_and_with_messages_that_came_back() {
+    let desk = Desk::open().await;
+    queue(&desk, "q", json!({"x-delayed-retry-type": "all", "x-delayed-retry-min": 60_000})).await;
+    desk.publish("q", "job").await;
+    let mut client = desk.client().await;
+    client.consume("q").await;
+    client.expect_delivery().await;
+    say(&mut client, "progress", &[("x-progress", "3 of 7 pages")], b"").await;
+    // The answer comes when what was said before is known.
+    client.declare("other", false).await;
+    let lease = desk.get("/queues/%2F/q/leases").await["items"][0].clone();
+    assert_eq!(lease["progress"], "3 of 7 pages");
+    assert!(lease["progress_at"].as_u64().unwrap() > 1_700_000_000_000, "{lease}");
+    assert_eq!(desk.get("/queues/%2F/q/messages?state=unacked").await["items"][0]["failure"], Value::Null);
+    say(&mut client, "failure", &[("x-failure-reason", "exit 1"), ("x-settle", "retry")], b"no paper").await;
+    client.declare("other", false).await;
+    let shown = desk.get("/queues/%2F/q/messages?state=delayed").await;
+    let failure = &shown["items"][0]["failure"];
+    assert_eq!((&failure["reason"], &failure["details"]), (&json!("exit 1"), &json!("no paper")));
+    assert!(failure["time"].as_u64().unwrap() > 1_700_000_000_000, "{failure}");
+}
+
 async fn delay(desk: &Desk, name: &str, payload: &str, ms: u64) {
     let message = json!({
         "properties": {"headers": {"x-delay": ms}, "delivery_mode": 2}, "routing_key": name, "payload": payload,

@@ -1,6 +1,7 @@
 //! A client that is nothing but a socket and a buffer, so that a test says when what is sent and read.
 
 use super::*;
+use amqp::PropertyList;
 use bytes::{Buf, BytesMut};
 
 pub(crate) struct RawClient {
@@ -99,11 +100,16 @@ impl RawClient {
     }
 
     pub(crate) async fn publish(&mut self, queue: &str, body: &[u8], persistent: bool) {
+        let delivery_mode = Some(if persistent { 2 } else { 1 });
+        self.publish_with(queue, &PropertyList { delivery_mode, ..PropertyList::default() }, body).await;
+    }
+
+    pub(crate) async fn publish_with(&mut self, key: &str, list: &PropertyList, body: &[u8]) {
         let mut frames = BytesMut::new();
-        let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        let publish = basic::Publish { exchange: "", routing_key: key, mandatory: false, immediate: false };
         Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
-        // The flags with delivery_mode's bit, and it.
-        let properties = [0x10, 0, if persistent { 2 } else { 1 }];
+        let mut properties = BytesMut::new();
+        list.encode(&mut properties);
         amqp::content::encode_content(CHANNEL, &properties, body, FRAME_MAX as usize, &mut frames);
         self.write(&frames).await;
     }

@@ -2,7 +2,7 @@
 
 use super::{Facts, Found, LAST_PLACE, Recovery, RecoveryError};
 use crate::command::QueueSpec;
-use crate::fact::hash_secret;
+use crate::fact::{failure_place, hash_secret};
 use crate::message::Message;
 use rustc_hash::FxHashMap;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
@@ -41,7 +41,9 @@ impl Recovery {
         let mut roll = Roll { queues: FxHashMap::default(), messages: 0, facts: Facts::new() };
         for (key, value) in self.facts {
             // A log's own, and nothing that a catalog knows.
-            if hash_secret(&key, &value).map_err(RecoveryError::Fact)?.is_some() {
+            if hash_secret(&key, &value).map_err(RecoveryError::Fact)?.is_some()
+                || failure_place(&key, &value).map_err(RecoveryError::Fact)?.is_some()
+            {
                 continue;
             }
             if let Some(spec) = QueueSpec::from_fact(self.id, &key, &value).map_err(RecoveryError::Fact)? {

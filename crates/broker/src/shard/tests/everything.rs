@@ -73,17 +73,47 @@ fn mix() -> impl Strategy<Value = Mix> {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Publish { group: Option<u8>, key: Option<u8>, priority: u8, ttl_ms: Option<u64>, delay_ms: u64, persistent: bool },
+    Publish {
+        group: Option<u8>,
+        key: Option<u8>,
+        priority: u8,
+        ttl_ms: Option<u64>,
+        delay_ms: u64,
+        persistent: bool,
+    },
     Get,
-    Consume { prefetch: u32 },
-    Cancel { which: usize },
-    Close { which: usize },
-    Settle { which: usize, how: Settlement },
-    Pass { ms: u64 },
+    Consume {
+        prefetch: u32,
+    },
+    Cancel {
+        which: usize,
+    },
+    Close {
+        which: usize,
+    },
+    Settle {
+        which: usize,
+        how: Settlement,
+    },
+    /// A worker says why; and what is left of messages that are gone is looked for.
+    Fail {
+        which: usize,
+        sweeps: bool,
+    },
+    Pass {
+        ms: u64,
+    },
     Pause(bool),
     Purge,
-    Operate { which: usize, act: Wish },
-    Change { ttl_ms: Option<u64>, length_max: Option<u64>, in_flight_max: Option<u32> },
+    Operate {
+        which: usize,
+        act: Wish,
+    },
+    Change {
+        ttl_ms: Option<u64>,
+        length_max: Option<u64>,
+        in_flight_max: Option<u32>,
+    },
     Restart,
 }
 
@@ -122,6 +152,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<usize>().prop_map(|which| Act::Cancel { which }),
         1 => any::<usize>().prop_map(|which| Act::Close { which }),
         10 => (any::<usize>(), how).prop_map(|(which, how)| Act::Settle { which, how }),
+        4 => (any::<usize>(), any::<bool>()).prop_map(|(which, sweeps)| Act::Fail { which, sweeps }),
         6 => (1u64..400).prop_map(|ms| Act::Pass { ms }),
         1 => any::<bool>().prop_map(Act::Pause),
         1 => Just(Act::Purge),
@@ -153,6 +184,8 @@ struct Task {
     is_timed: bool,
     attempts: i64,
     holder: Option<(Holder, u64)>,
+    /// Why it failed last.
+    failure: Option<String>,
 }
 
 struct Desk {
@@ -262,6 +295,7 @@ impl Desk {
                 self.world.ask(connection, |call| Command::CloseChannel { call, channel: ChannelId(1) });
             }
             Act::Settle { which, how } => self.settle(&mut expected, which, how),
+            Act::Fail { which, sweeps } => self.fail(which, sweeps),
             Act::Pass { ms } => self.world.pass(ms),
             Act::Pause(is_paused) => {
                 self.is_paused = is_paused;
@@ -349,6 +383,7 @@ impl Desk {
             is_timed: delay_ms > 0,
             attempts: 0,
             holder: None,
+            failure: None,
         });
     }
 
@@ -401,6 +436,22 @@ impl Desk {
             Settlement::Unsent => self.back(expected, &task.body, false),
         }
         self.world.settle(connection, seq, how);
+    }
+
+    fn fail(&mut self, which: usize, sweeps: bool) {
+        let held: Vec<_> = self.tasks.iter().filter_map(|task| Some((task.body.clone(), task.holder?))).collect();
+        if !held.is_empty() {
+            self.next += 1;
+            let (body, ((connection, _), seq)) = held[which % held.len()].clone();
+            let reason = format!("why {}", self.next);
+            let report = Box::new(Report::Failure(Failure::new(&reason, b"", 0)));
+            let told = |call| Command::Report { call, queue: QueueId(1), seq: Seq(seq), report };
+            assert!(matches!(self.world.ask(connection, told), Outcome::Applied));
+            self.task(&body).failure = Some(reason);
+        }
+        if sweeps {
+            self.world.shard.sweep_failures();
+        }
     }
 
     /// A message comes back from who had it.
@@ -458,6 +509,7 @@ impl Desk {
                     due_at: now,
                     is_timed: false,
                     attempts: 0,
+                    failure: None,
                     expires_at: ttl_ms.map(|ttl_ms| now + ttl_ms),
                     ..task.clone()
                 };
@@ -515,6 +567,10 @@ impl Desk {
             shown.iter().map(|shown| String::from_utf8(shown.message.body().to_vec()).unwrap()).collect();
         found.sort();
         assert_eq!(found, wanted);
+        for shown in &shown {
+            let task = self.tasks.iter().find(|task| task.body.as_bytes() == shown.message.body()).unwrap();
+            assert_eq!(shown.failure.as_ref().map(|failure| &failure.reason), task.failure.as_ref(), "{}", task.body);
+        }
         if self.settings.overflow == Overflow::DropHead {
             assert!(self.settings.length_max.is_none_or(|most| view.ready <= most), "{} are ready", view.ready);
         }
@@ -540,6 +596,8 @@ impl Desk {
                 continue;
             }
             let task = self.task(&body).clone();
+            let told = letter.failure.map(|failure| failure.reason);
+            assert_eq!(told, task.failure.clone().filter(|_| reason != "moved"), "{body}");
             match &*reason {
                 // What came back may go with what expires a millisecond later.
                 "expired" => assert!(task.expires_at.is_some_and(|expires_at| expires_at <= now + 1), "{body} lives"),

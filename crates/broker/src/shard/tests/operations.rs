@@ -218,7 +218,7 @@ fn what_has_nowhere_to_go_stays_in_its_place() {
     let target = |exchange: &str| Target::Exchange { exchange: exchange.to_owned(), routing_key: None };
     assert_eq!(world.scan(1, all(Act::Move(target("nowhere")))).unroutable, 3);
     assert_eq!(world.scan(1, all(Act::Move(target("")))).unroutable, 3, "no queue has the name of its key");
-    assert_eq!(world.scan(1, all(Act::Redrive { from: Origin::Last, by: None })).unroutable, 3, "it never died");
+    assert_eq!(world.scan(1, all(Act::Redrive(Origin::Last))).unroutable, 3, "it never died");
     let full = QueueSettings { length_max: Some(1), overflow: Overflow::RejectPublish, ..QueueSettings::default() };
     world.durable_queue(3, full);
     let page = world.scan(1, all(to_queue("q3")));
@@ -346,7 +346,7 @@ fn dead_letters_go_back_to_where_they_died_with_their_own_names() {
                 3,
                 Scan {
                     which: Which::Ready { from: Cursor::HEAD, until: Some(Seq(100)) },
-                    ..all(Act::Redrive { from: Origin::Last, by: None })
+                    ..all(Act::Redrive(Origin::Last))
                 },
             );
             assert_eq!((page.done, page.unroutable), (2, 1), "round {round}");
