@@ -83,6 +83,8 @@ pub(crate) struct Api {
     node: String,
     cluster_name: RwLock<String>,
     dead_letters: metrics::DeadLetters,
+    /// How long messages took in all queues.
+    times: metrics::Times,
 }
 
 /// How a resource's functions get it.
@@ -111,6 +113,7 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         sessions: Sessions::default(),
         cluster_name: RwLock::new(footprint::node_name()),
         dead_letters: metrics::DeadLetters::default(),
+        times: metrics::Times::default(),
         node: footprint::node_name(),
     })
 }
