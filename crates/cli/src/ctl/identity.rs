@@ -384,7 +384,8 @@ fn password(line: &Line, at: usize) -> Result<String, Failure> {
 fn password_fields(line: &Line, password: &str) -> Map<String, Value> {
     let key = if line.options.has("pre-hashed-password") { "password_hash" } else { "password" };
     let mut fields = Map::from_iter([(key.to_owned(), password.into())]);
-    if key == "password_hash" && password.starts_with("$argon2id$") {
+    // The second is the first in Base64, as definitions have it.
+    if key == "password_hash" && (password.starts_with("$argon2id$") || password.starts_with("JGFyZ29uMmlkJ")) {
         fields.insert("hashing_algorithm".into(), "argon2id".into());
     }
     fields
@@ -773,7 +774,8 @@ fn import_definitions(_program: &str, line: &Line, screen: &mut Screen) -> Resul
     let Ok(document @ Value::Object(_)) = serde_json::from_str(&text) else {
         return Err(Failure::error(failure::DATA, "the definitions are no JSON object"));
     };
-    let answer = job.api.post("/definitions", &document)?;
+    let skips = line.options.has("skip-if-unchanged");
+    let answer = job.api.post(if skips { "/definitions?skip_if_unchanged=true" } else { "/definitions" }, &document)?;
     job.end(&answer, Failure::no_object())
 }
 

@@ -37,7 +37,8 @@ async fn each_tag_sees_and_changes_what_is_its_own() {
         ("management", "GET", "/nodes", (401, "Not monitor user")),
         ("management", "GET", "/users", (401, "Not administrator user")),
         ("management", "PUT", "/vhosts/w", (401, "Not administrator user")),
-        ("management", "GET", "/policies", (401, policies)),
+        ("management", "GET", "/policies", (200, "")),
+        ("management", "PUT", "/policies/%2F/p", (401, policies)),
         ("management", "PUT", "/queues/%2F/other", (401, "Access refused.")),
         ("management", "PUT", "/queues/%2F/seen", (204, "")),
         ("management", "PUT", "/queues/v/seen", (401, inside)),
@@ -51,7 +52,7 @@ async fn each_tag_sees_and_changes_what_is_its_own() {
         ("monitoring", "GET", "/queues/v", (200, "")),
         ("monitoring", "PUT", "/queues/v/seen", (401, inside)),
         ("monitoring", "GET", "/users", (401, "Not administrator user")),
-        ("monitoring", "GET", "/policies", (401, policies)),
+        ("monitoring", "GET", "/policies", (200, "")),
     ] {
         let document = json!({"durable": true, "pattern": "x", "definition": {"max-length": 1}});
         let got = status(&desk.browser(tag), method, path, document).await;
@@ -106,4 +107,67 @@ async fn what_http_does_needs_the_permissions_that_amqp_needs() {
         let (status, reason) = status(&browser, method, path, document).await;
         assert_eq!(status, expected, "{method} {path}: {reason}");
     }
+}
+
+#[tokio::test]
+async fn properties_that_no_frame_holds_are_refused_over_http() {
+    let desk = Desk::open().await;
+    desk.send("PUT", "/queues/%2F/q", json!({"durable": true}), 201).await;
+    let message = |length: usize| json!({"properties": {"headers": {"h": "y".repeat(length)}}, "routing_key": "q", "payload": "", "payload_encoding": "string"});
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(140_000), 400).await;
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(130_000), 200).await;
+    let channel = desk.connect("guest:guest", "%2f").await.unwrap().create_channel().await.unwrap();
+    let got = channel.basic_get("q".into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    assert_eq!(got.properties.headers().as_ref().unwrap().inner().len(), 1);
+}
+
+#[tokio::test]
+async fn the_clusters_name_outlives_the_server() {
+    let desk = Desk::open().await;
+    desk.send("PUT", "/cluster-name", json!({"name": "jobs@west"}), 204).await;
+    let desk = desk.again().await;
+    assert_eq!(desk.get("/cluster-name").await["name"], "jobs@west");
+    assert_eq!(desk.get("/overview").await["cluster_name"], "jobs@west");
+    assert_eq!(desk.get("/global-parameters/cluster_name").await["value"], "jobs@west");
+}
+
+#[tokio::test]
+async fn pages_from_allowed_places_may_use_the_api() {
+    let directory = tempfile::tempdir().unwrap();
+    let cors_allow_origins = vec!["https://ops.example".to_owned()];
+    let server =
+        Server::start(Config { cors_allow_origins, cors_max_age_s: 60, ..config(directory.path()) }).await.unwrap();
+    let address = server.board().addresses().http[0];
+    let ask = async |head: String| {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(format!("{head}Host: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer.to_ascii_lowercase()
+    };
+    let question = |origin: &str| {
+        format!(
+            "OPTIONS /api/queues HTTP/1.1\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\
+                 Access-Control-Request-Headers: authorization\r\n"
+        )
+    };
+    let allowed = ask(question("https://ops.example")).await;
+    for header in [
+        "http/1.1 204",
+        "access-control-allow-origin: https://ops.example\r\n",
+        "access-control-max-age: 60\r\n",
+        "access-control-allow-headers: authorization\r\n",
+        "access-control-allow-credentials: true\r\n",
+        "vary: origin",
+    ] {
+        assert!(allowed.contains(header), "{header}: {allowed}");
+    }
+    for origin in ["https://ops.example.evil", "null", "https://OPS.example/"] {
+        let refused = ask(question(origin)).await;
+        assert!(refused.contains("401") && !refused.contains("access-control"), "{origin}: {refused}");
+    }
+    let get = "GET /api/overview HTTP/1.1\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
+    let answered = ask(format!("{get}Origin: https://ops.example\r\n")).await;
+    assert!(answered.starts_with("http/1.1 200") && answered.contains("access-control-allow-origin: https://ops"));
+    assert!(!ask(get.to_owned()).await.contains("access-control"));
 }
