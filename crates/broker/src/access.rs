@@ -5,6 +5,7 @@
 //! the operator must.
 
 use crate::command::Fault;
+use crate::grant::{Grant, Scope};
 use crate::identity::{GUEST, NAME_BYTES_MAX, Permission, TopicPermission, UserRecord};
 use crate::policy::Pattern;
 use crate::resource::{exchange_title, queue_title};
@@ -19,6 +20,9 @@ pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
 /// HTTP's way to log in.
 pub const BASIC: &str = "Basic";
 
+/// HTTP's way to show a token.
+pub const BEARER: &str = "Bearer";
+
 /// Login by the certificate that the client showed to TLS.
 pub const EXTERNAL: &str = "EXTERNAL";
 
@@ -31,9 +35,26 @@ pub struct User {
     pub tags: Vec<String>,
     /// [`UserRecord::id`]
     pub id: u64,
+    /// What a token says that they may do, in the place of what is kept of users.
+    pub grant: Option<Arc<Grant>>,
+}
+
+/// By whose rights something is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The user's name.
+    pub name: Arc<str>,
+    /// As in [`User`].
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl User {
+    /// Its bearer.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject { name: Arc::clone(&self.name), grant: self.grant.clone() }
+    }
+
     /// Whether the user has this tag.
     #[must_use]
     pub fn has_tag(&self, tag: &str) -> bool {
@@ -43,7 +64,7 @@ impl User {
 
 impl From<&UserRecord> for User {
     fn from(record: &UserRecord) -> Self {
-        Self { name: Arc::clone(&record.name), tags: record.tags.clone(), id: record.id }
+        Self { name: Arc::clone(&record.name), tags: record.tags.clone(), id: record.id, grant: None }
     }
 }
 
@@ -60,7 +81,7 @@ impl fmt::Debug for Password {
 /// What someone says to log in, of whom it is not known whether they are who they say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// `PLAIN`, `AMQPLAIN`, `EXTERNAL` or `Basic`.
+    /// `PLAIN`, `AMQPLAIN`, `EXTERNAL`, `Basic` or `Bearer`.
     pub mechanism: &'static str,
     /// The login name.
     pub user: String,
@@ -100,6 +121,12 @@ impl Login {
     /// [`Refusal::Refused`].
     pub fn basic(user: &str, password: &[u8]) -> Result<Self, Refusal> {
         Self::new(BASIC, user.as_bytes(), password)
+    }
+
+    /// A token that comes in the place of name and password.
+    #[must_use]
+    pub fn bearer(token: &[u8]) -> Self {
+        Self { mechanism: BEARER, user: String::new(), password: Password(token.to_vec()), is_proven: false }
     }
 
     /// The user that a verified client certificate stands for.
@@ -166,7 +193,7 @@ pub enum Refusal {
 }
 
 /// Which part of a login was wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// No such user, or another password.
     Credentials,
@@ -174,6 +201,8 @@ pub enum Denial {
     BlankPassword,
     /// The user may only log in from this machine.
     NotLocal,
+    /// The token that came as the password is not to be believed, for this reason.
+    Token(String),
     /// Too many wrong passwords came from there for this user: it was not looked at.
     TooMany,
 }
@@ -211,6 +240,9 @@ impl Refusal {
             Self::Malformed { mechanism, why } => format!("malformed {mechanism} response: {why}"),
             Self::Refused { user, why: Denial::Credentials, .. } => {
                 format!("user '{user}' - invalid credentials; check the name and the password that the client uses")
+            }
+            Self::Refused { user, why: Denial::Token(why), .. } => {
+                format!("user '{user}' - Authentication using an OAuth 2/JWT token failed: {why}")
             }
             Self::Refused { user, why: Denial::BlankPassword, .. } => {
                 format!("user '{user}' - blank password; blank passwords are never accepted")
@@ -257,14 +289,25 @@ impl Right {
     }
 }
 
-/// What a user may do in a vhost, put together from their permissions there.
+/// What a user may do in a vhost, put together from their permissions there, or from what their token says of it.
 #[derive(Debug)]
 pub struct Rights {
     user: Arc<str>,
     vhost: Arc<str>,
-    permission: Option<Arc<Permission>>,
-    topics: Vec<TopicRights>,
-    writes_all: bool,
+    basis: Basis,
+}
+
+#[derive(Debug)]
+enum Basis {
+    Permissions {
+        permission: Option<Arc<Permission>>,
+        topics: Vec<TopicRights>,
+    },
+    Token {
+        scopes: Vec<Scope>,
+        /// What is said behind each refusal.
+        lapse: Option<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -282,15 +325,20 @@ impl Rights {
         permission: Option<Arc<Permission>>,
         topics: impl Iterator<Item = &'a Arc<TopicPermission>>,
     ) -> Self {
-        let topics: Vec<_> = topics
+        let topics = topics
             .map(|topic| TopicRights {
                 exchange: Arc::clone(&topic.exchange),
                 write: expanded(&topic.write, user, vhost),
                 read: expanded(&topic.read, user, vhost),
             })
             .collect();
-        let writes_all = permission.as_ref().is_some_and(|permission| permission.write.source() == ".*");
-        Self { user: user.into(), vhost: Arc::clone(vhost), permission, topics, writes_all }
+        Self { user: user.into(), vhost: Arc::clone(vhost), basis: Basis::Permissions { permission, topics } }
+    }
+
+    /// What a token says of this vhost.
+    pub(crate) fn granted(user: &Arc<str>, vhost: &Arc<str>, grant: &Grant) -> Self {
+        let basis = Basis::Token { scopes: grant.scopes_in(vhost), lapse: grant.lapse_text() };
+        Self { user: Arc::clone(user), vhost: Arc::clone(vhost), basis }
     }
 
     /// Whose they are.
@@ -301,31 +349,56 @@ impl Rights {
     /// Whether the user has any business in the vhost.
     #[must_use]
     pub fn may_enter(&self) -> bool {
-        self.permission.is_some()
-    }
-
-    /// Whether the user may publish to any exchange.
-    #[must_use]
-    pub const fn writes_all(&self) -> bool {
-        self.writes_all
+        match &self.basis {
+            Basis::Permissions { permission, .. } => permission.is_some(),
+            Basis::Token { scopes, .. } => !scopes.is_empty(),
+        }
     }
 
     /// Whether there are keys that the user may not publish or bind with.
     #[must_use]
     pub const fn has_topics(&self) -> bool {
-        !self.topics.is_empty()
+        match &self.basis {
+            Basis::Permissions { topics, .. } => !topics.is_empty(),
+            Basis::Token { .. } => true,
+        }
     }
 
     /// Whether the user may do this.
     #[must_use]
     pub fn has(&self, right: Right, to: Resource<'_>) -> bool {
-        let Some(permission) = &self.permission else { return false };
-        let pattern = match right {
-            Right::Configure => &permission.configure,
-            Right::Write => &permission.write,
-            Right::Read => &permission.read,
-        };
-        matches(pattern, to.name())
+        match &self.basis {
+            Basis::Permissions { permission: Some(permission), .. } => {
+                let pattern = match right {
+                    Right::Configure => &permission.configure,
+                    Right::Write => &permission.write,
+                    Right::Read => &permission.read,
+                };
+                matches(pattern, to.name())
+            }
+            Basis::Permissions { permission: None, .. } => false,
+            Basis::Token { scopes, .. } => scopes.iter().any(|scope| scope.allows(right, to.name())),
+        }
+    }
+
+    fn has_key(&self, right: Right, exchange: &str, key: &str) -> bool {
+        match &self.basis {
+            // What nothing is said of is allowed.
+            Basis::Permissions { topics, .. } => {
+                topics.iter().find(|topic| *topic.exchange == *exchange).is_none_or(|topic| {
+                    let pattern = if right == Right::Write { &topic.write } else { &topic.read };
+                    pattern.as_ref().is_some_and(|pattern| matches(pattern, key))
+                })
+            }
+            Basis::Token { scopes, .. } => scopes.iter().any(|scope| scope.allows_key(right, exchange, key)),
+        }
+    }
+
+    fn refused(&self, code: ReplyCode, mut text: String) -> Fault {
+        if let Basis::Token { lapse: Some(lapse), .. } = &self.basis {
+            text.push_str(lapse);
+        }
+        Fault::new(code, text)
     }
 
     /// The same.
@@ -341,31 +414,30 @@ impl Rights {
             Resource::Exchange(_) => exchange_title(to.name(), &self.vhost),
         };
         let (right, user) = (right.name(), &self.user);
-        Err(Fault::new(ReplyCode::AccessRefused, format!("{right} access to {title} refused for user '{user}'")))
+        let text = format!("{right} access to {title} refused for user '{user}'");
+        Err(self.refused(ReplyCode::AccessRefused, text))
     }
 
-    /// Whether the user may publish or bind with this key at a topic exchange. What nothing is said of is allowed.
+    /// Whether the user may publish or bind with this key at a topic exchange.
     ///
     /// # Errors
     /// 403 in RabbitMQ's words.
     pub fn check_topic(&self, right: Right, exchange: &str, key: &str) -> Result<(), Fault> {
-        let Some(topic) = self.topics.iter().find(|topic| *topic.exchange == *exchange) else { return Ok(()) };
-        let pattern = if right == Right::Write { &topic.write } else { &topic.read };
-        if pattern.as_ref().is_some_and(|pattern| matches(pattern, key)) {
+        if self.has_key(right, exchange, key) {
             return Ok(());
         }
         let (right, user, vhost) = (right.name(), &self.user, &self.vhost);
         let text = format!(
             "{right} access to topic '{key}' in exchange topic '{exchange}' in vhost '{vhost}' refused for user '{user}'"
         );
-        Err(Fault::new(ReplyCode::AccessRefused, text))
+        Err(self.refused(ReplyCode::AccessRefused, text))
     }
 
     /// What a connection is told that opens a vhost where its user has no business.
     #[must_use]
     pub fn stranger(&self) -> Fault {
         let (user, vhost) = (&self.user, &self.vhost);
-        Fault::new(ReplyCode::NotAllowed, format!("access to vhost '{vhost}' refused for user '{user}'"))
+        self.refused(ReplyCode::NotAllowed, format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
 }
 

@@ -153,7 +153,7 @@ impl Step<'_> {
             self.answer(asker.answer(Outcome::Fault(fault)));
             return;
         }
-        self.rights = request.user.map(|user| Arc::new(self.topology.rights(&user, request.vhost)));
+        self.rights = request.user.map(|user| Arc::new(self.topology.rights_of(&user, request.vhost)));
         let outcome = match self.ask(asker, request.ask) {
             Ok(Progress::Underway) => return,
             Ok(Progress::Done(outcome)) => outcome,

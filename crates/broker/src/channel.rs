@@ -102,6 +102,12 @@ impl Channel {
         }
     }
 
+    /// What its user may do is to be asked anew.
+    pub(crate) fn forget_rights(&mut self) {
+        self.permitted = (u64::MAX, String::new());
+        self.pattern = None;
+    }
+
     /// What happened on it so far.
     pub(crate) fn counters(&self) -> &ChannelCounters {
         &self.counters

@@ -3,7 +3,7 @@
 //! A connection sends each shard one [`Batch`] per read and each asks for answers by [`CallId`]. Messages between the
 //! same two machines never overtake each other; nothing is promised between different pairs.
 
-use crate::access::{Refusal, User};
+use crate::access::{Refusal, Subject, User};
 use crate::identity::IdentityAsk;
 use crate::inspect::QueueView;
 use crate::message::Message;
@@ -410,7 +410,7 @@ pub enum ConnectionEvent {
     },
     /// Close the connection with this fault: an operator's wish, or the server stops.
     Close(Fault),
-    /// The answer to [`crate::connection::HostQuestion::LogIn`].
+    /// The answer to [`crate::connection::HostQuestion::LogIn`] and [`crate::connection::HostQuestion::Renew`].
     LoggedIn(Result<User, Refusal>),
     /// The answer to [`crate::connection::HostQuestion::Enter`] and [`crate::connection::HostQuestion::OpenChannel`].
     Admitted(Admission),
@@ -559,7 +559,7 @@ pub struct CatalogRequest {
     /// Whose objects.
     pub vhost: VhostId,
     /// By whose rights; `None` for the server itself and its operator on this machine, who may do everything.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Subject>,
     /// What.
     pub ask: CatalogAsk,
 }

@@ -23,15 +23,16 @@ use crate::command::{
     Admission, CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
     DeclareQueue, Fault, Now, Outcome, QueueRef, ShardId, VhostId,
 };
+use crate::grant::Grant;
 use crate::identity::limit;
 use crate::inspect::{ChannelCounters, ConnectionView, TlsView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
-use amqp::method::connection::{Close, CloseOk, UpdateSecretOk};
+use amqp::method::connection::{Close, CloseOk};
 use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Reply, ReplyCode};
 use blocked::Blocking;
 use bytes::{Buf, BytesMut};
-use handshake::{Client, FRAME_MAX_INITIAL};
+use handshake::Client;
 use names::Names;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -61,6 +62,9 @@ pub struct Effects {
 pub enum HostQuestion {
     /// Is this who they say they are? Answered by [`ConnectionEvent::LoggedIn`].
     LogIn(Login),
+    /// The client has another token in the place of its first one: what does it say? Answered by
+    /// [`ConnectionEvent::LoggedIn`].
+    Renew(Login),
     /// Is there room for one more connection of the user in the vhost? Answered by [`ConnectionEvent::Admitted`].
     Enter {
         /// The vhost.
@@ -133,7 +137,7 @@ impl HostQuestion {
     #[must_use]
     pub fn plain_answer(self, topology: &Topology) -> ConnectionEvent {
         match self {
-            Self::LogIn(login) => ConnectionEvent::LoggedIn(login.as_guest(topology)),
+            Self::LogIn(login) | Self::Renew(login) => ConnectionEvent::LoggedIn(login.as_guest(topology)),
             Self::Enter { .. } | Self::OpenChannel { .. } => ConnectionEvent::Admitted(Admission::Granted),
         }
     }
@@ -257,6 +261,7 @@ pub(crate) enum Then {
     CloseChannel,
     CloseConnection,
     LogIn,
+    Renew,
     Enter {
         limits: (Option<u64>, Option<u64>),
     },
@@ -276,6 +281,8 @@ pub struct Connection {
     pub(crate) user: Arc<str>,
     /// [`crate::identity::UserRecord::id`]
     user_id: u64,
+    /// What the token says by which the user logged in.
+    grant: Option<Arc<Grant>>,
     /// May say of a message that somebody else published it.
     pub(crate) impersonates: bool,
     /// What the user may do here, …
@@ -405,13 +412,14 @@ impl Connection {
             client: Client::default(),
             user: "".into(),
             user_id: 0,
+            grant: None,
             impersonates: false,
             rights: None,
             rights_generation: 0,
             mechanism: "",
             vhost: VhostId(0),
             vhost_name: "".into(),
-            frame_max: FRAME_MAX_INITIAL,
+            frame_max: settings.first_frame_max,
             channel_max: settings.channel_max,
             heartbeat_s: 0,
             channels: FxHashMap::default(),
@@ -465,6 +473,7 @@ impl Connection {
     /// Takes whole frames off the front of `input`, and leaves what is incomplete or must wait for an answer.
     pub fn receive(&mut self, now: Now, input: &mut BytesMut, topology: &Topology, fx: &mut Effects) {
         self.last_received_ms = now.ms;
+        self.let_grant_lapse(now);
         let mut taken = 0;
         while self.accepts_input(fx) {
             match self.take_frame(now, &input[taken..], topology, fx) {
@@ -811,8 +820,8 @@ impl Connection {
                 fx.close = Some(CloseSocket::AfterClient);
                 Ok(())
             }
-            Method::ConnectionUpdateSecret(_) if self.phase == Phase::Running => {
-                UpdateSecretOk.encode(ChannelId::CONNECTION, fx.out.tail());
+            Method::ConnectionUpdateSecret(update) if self.phase == Phase::Running => {
+                self.update_secret(update.new_secret, fx);
                 Ok(())
             }
             method => self.handshake_method(now, method, topology, fx),
@@ -939,7 +948,7 @@ impl Connection {
     /// Asks the catalog and waits.
     pub(crate) fn ask(&mut self, ask: CatalogAsk, channel: ChannelId, method: MethodId, then: Then, fx: &mut Effects) {
         let call = self.next_call();
-        let user = Some(Arc::clone(&self.user));
+        let user = Some(self.subject());
         fx.catalog.push(CatalogRequest { connection: self.id, call, vhost: self.vhost, user, ask });
         self.wait(1, channel, method, then);
     }

@@ -13,6 +13,7 @@ mod channel;
 pub mod command;
 pub mod connection;
 pub mod fact;
+pub mod grant;
 pub mod histogram;
 pub mod identity;
 pub mod inspect;

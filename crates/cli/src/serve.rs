@@ -3,7 +3,9 @@
 use crate::notify;
 use clap::Args;
 use server::Server;
-use server::config::{Config, ConfigError, LogFormat, LogLevel, Mechanism, Settings, Source, Verify, parse_address};
+use server::config::{
+    Config, ConfigError, LogFormat, LogLevel, LoginFrom, Mechanism, Settings, Source, TlsVersion, Verify, parse_address,
+};
 use server::limits::{MemoryLimit, parse_bytes};
 use server::recent_log::RecentLog;
 use server::reload::Reload;
@@ -65,6 +67,28 @@ pub(crate) struct Flags {
     /// Refuse clients that have no certificate [default: false]
     #[arg(long, value_name = "BOOL", env = "LEVERET_TLS_FAIL_IF_NO_PEER_CERT", help_heading = TLS)]
     tls_fail_if_no_peer_cert: Option<bool>,
+    /// The versions spoken: 1.2, 1.3; may be repeated [default: both]
+    #[arg(long, value_name = "VERSION", env = "LEVERET_TLS_VERSIONS", value_delimiter = ',', help_heading = TLS)]
+    tls_versions: Option<Vec<TlsVersion>>,
+    /// What a client certificate's user is called by: common_name, distinguished_name, san_dns, san_email or san_uri
+    /// [default: common_name]
+    #[arg(long, value_name = "PART", env = "LEVERET_TLS_LOGIN_FROM", help_heading = TLS)]
+    tls_login_from: Option<LoginFrom>,
+    /// The same for HTTPS [default: that of --tls-certificate]
+    #[arg(long, value_name = "FILE", env = "LEVERET_HTTPS_CERTIFICATE", value_delimiter = ',', help_heading = TLS)]
+    https_certificate: Option<Vec<PathBuf>>,
+    /// The same for HTTPS [default: that of --tls-key]
+    #[arg(long, value_name = "FILE", env = "LEVERET_HTTPS_KEY", value_delimiter = ',', help_heading = TLS)]
+    https_key: Option<Vec<PathBuf>>,
+    /// The same for HTTPS [default: that of --tls-ca]
+    #[arg(long, value_name = "FILE", env = "LEVERET_HTTPS_CA", help_heading = TLS)]
+    https_ca: Option<PathBuf>,
+    /// Whether to ask HTTPS clients for a certificate: none or peer [default: none]
+    #[arg(long, value_name = "WHOM", env = "LEVERET_HTTPS_VERIFY", help_heading = TLS)]
+    https_verify: Option<Verify>,
+    /// Refuse HTTPS clients that have no certificate [default: false]
+    #[arg(long, value_name = "BOOL", env = "LEVERET_HTTPS_FAIL_IF_NO_PEER_CERT", help_heading = TLS)]
+    https_fail_if_no_peer_cert: Option<bool>,
     /// How clients may log in: PLAIN, AMQPLAIN, EXTERNAL; may be repeated [default: PLAIN and AMQPLAIN]
     #[arg(long, value_name = "NAME", env = "LEVERET_AUTH_MECHANISMS", value_delimiter = ',', help_heading = TLS)]
     auth_mechanisms: Option<Vec<Mechanism>>,
@@ -104,6 +128,9 @@ pub(crate) struct Flags {
     /// Users who can log in from this machine only, with commas between; empty = none [default: guest]
     #[arg(long, value_name = "USERS", env = "LEVERET_LOOPBACK_USERS", value_delimiter = ',', help_heading = ACCESS)]
     loopback_users: Option<Vec<String>>,
+    /// How much the record of who changed what may take, such as 16MiB; 0 = there is none [default: 16MiB]
+    #[arg(long, value_name = "SIZE", env = "LEVERET_AUDIT_LOG_BYTES", value_parser = parse_bytes, help_heading = ACCESS)]
+    audit_log_bytes: Option<u64>,
     /// Definitions that are imported at each start, as `leveret ctl export_definitions` or RabbitMQ writes them
     #[arg(long, value_name = "FILE", env = "LEVERET_LOAD_DEFINITIONS", help_heading = ACCESS)]
     load_definitions: Option<PathBuf>,
@@ -329,6 +356,14 @@ impl Flags {
             tls_ca: self.tls_ca,
             tls_verify: self.tls_verify,
             tls_fail_if_no_peer_cert: self.tls_fail_if_no_peer_cert,
+            tls_versions: self.tls_versions,
+            tls_login_from: self.tls_login_from,
+            https_certificate: self.https_certificate,
+            https_key: self.https_key,
+            https_ca: self.https_ca,
+            https_verify: self.https_verify,
+            https_fail_if_no_peer_cert: self.https_fail_if_no_peer_cert,
+            audit_log_bytes: self.audit_log_bytes,
             auth_mechanisms: self.auth_mechanisms,
             proxy_protocol: self.proxy_protocol,
             ..Settings::default()

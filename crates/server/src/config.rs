@@ -3,6 +3,10 @@
 //! Each of those is read into [`Settings`], where every key may be absent; [`Config::new`] takes each key from the
 //! first that has it, fills in the defaults and checks the ranges. Nothing else in the server reads the environment.
 
+mod oauth2;
+
+pub use oauth2::{Alias, OAuth2};
+
 use crate::limits::{self, MemoryLimit};
 use crate::rabbitmq_conf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -57,13 +61,29 @@ pub struct Config {
     pub tls_login_from: LoginFrom,
     /// How AMQP clients may log in.
     pub auth_mechanisms: Vec<Mechanism>,
+    /// Who is asked who somebody is.
+    pub auth_backends: Vec<Backend>,
+    /// Whose tokens are believed.
+    pub oauth2: Option<OAuth2>,
+    /// Pages from these origins may use the HTTP API.
+    pub cors_allow_origins: Vec<String>,
+    /// How long browsers remember that, in seconds.
+    pub cors_max_age_s: u64,
+    /// How much the record of changes may take, in bytes; 0 = there is none.
+    pub audit_log_bytes: u64,
     /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
     pub proxy_protocol: bool,
-    /// What the first start of an empty data directory makes.
+    /// What the first start of an empty data directory makes, and what each start loads.
     pub first: FirstStart,
 }
 
 impl Config {
+    /// Whether the server itself knows users.
+    #[must_use]
+    pub fn has_internal_users(&self) -> bool {
+        self.auth_backends.contains(&Backend::Internal)
+    }
+
     /// Whether this user may log in from this machine only: `guest`, unless the configuration says otherwise.
     #[must_use]
     pub fn is_loopback_user(&self, user: &str) -> bool {
@@ -92,7 +112,8 @@ pub struct TlsConfig {
     pub versions: Vec<TlsVersion>,
 }
 
-/// What an empty data directory is filled with (RabbitMQ's `default_*` and `load_definitions`); `None` = what is usual.
+/// What an empty data directory is filled with (RabbitMQ's `default_*`), and what each start loads (`load_definitions`);
+/// `None` = what is usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstStart {
     /// The first user.
@@ -107,7 +128,7 @@ pub struct FirstStart {
     pub vhost: Option<String>,
     /// Who may log in from this machine only.
     pub loopback_users: Option<Vec<String>>,
-    /// A file of definitions.
+    /// A file of definitions, loaded at each start.
     pub definitions: Option<PathBuf>,
     /// The type of queues that are declared without one.
     pub queue_type: Option<String>,
@@ -163,6 +184,16 @@ pub enum Mechanism {
     External,
 }
 
+/// Who knows users (RabbitMQ's `auth_backends`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The server itself.
+    Internal,
+    /// The issuer of tokens.
+    OAuth2,
+}
+
 impl FromStr for Mechanism {
     type Err = String;
 
@@ -172,6 +203,33 @@ impl FromStr for Mechanism {
             "AMQPLAIN" => Ok(Self::AmqPlain),
             "EXTERNAL" => Ok(Self::External),
             _ => Err(format!("{text:?} is none of PLAIN, AMQPLAIN and EXTERNAL")),
+        }
+    }
+}
+
+impl FromStr for TlsVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            _ => Err("must be 1.2 or 1.3".to_owned()),
+        }
+    }
+}
+
+impl FromStr for LoginFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "distinguished_name" => Ok(Self::DistinguishedName),
+            "common_name" => Ok(Self::CommonName),
+            "san_dns" => Ok(Self::SanDns),
+            "san_email" => Ok(Self::SanEmail),
+            "san_uri" => Ok(Self::SanUri),
+            _ => Err("must be common_name, distinguished_name, san_dns, san_email or san_uri".to_owned()),
         }
     }
 }
@@ -298,6 +356,11 @@ pub struct Settings {
     pub https_verify: Option<Verify>,
     pub https_fail_if_no_peer_cert: Option<bool>,
     pub auth_mechanisms: Option<Vec<Mechanism>>,
+    pub auth_backends: Option<Vec<Backend>>,
+    pub cors_allow_origins: Option<Vec<String>>,
+    pub cors_max_age_s: Option<u64>,
+    #[serde(deserialize_with = "limits::bytes_from_file")]
+    pub audit_log_bytes: Option<u64>,
     pub proxy_protocol: Option<bool>,
     pub default_user: Option<String>,
     pub default_pass: Option<Secret>,
@@ -307,6 +370,7 @@ pub struct Settings {
     pub default_queue_type: Option<String>,
     pub loopback_users: Option<Vec<String>>,
     pub load_definitions: Option<PathBuf>,
+    pub oauth2: Option<OAuth2>,
 }
 
 /// A source of settings, and what it is called.
@@ -412,9 +476,13 @@ impl Source {
         }
         let settings = Settings::from_file(file)?;
         let mut lines = BTreeMap::new();
+        let mut table = String::new();
         for (number, line) in (1..).zip(read(file)?.lines()) {
-            if let Some((key, _)) = line.split_once('=') {
-                lines.entry(key.trim().trim_matches('"').to_owned()).or_insert(number);
+            if let Some((header, _)) = line.trim().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                table = format!("{header}.");
+            } else if let Some((key, _)) = line.split_once('=') {
+                let key = key.trim().trim_matches('"');
+                lines.entry(format!("{table}{key}")).or_insert(number);
             }
         }
         Ok(Self { name, settings, lines, warnings: Vec::new() })
@@ -467,8 +535,9 @@ impl Settings {
             data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
-            https_verify https_fail_if_no_peer_cert auth_mechanisms proxy_protocol default_user default_pass
+            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes proxy_protocol cors_allow_origins cors_max_age_s default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
+            oauth2
         }
     }
 }
@@ -502,6 +571,15 @@ impl Config {
             https_tls,
             tls_login_from: said.tls_login_from.unwrap_or_default(),
             auth_mechanisms: said.auth_mechanisms.unwrap_or_else(|| vec![Mechanism::Plain, Mechanism::AmqPlain]),
+            // Whoever says whose tokens are believed wants them to be.
+            auth_backends: said.auth_backends.unwrap_or_else(|| {
+                let tokens = said.oauth2.is_some().then_some(Backend::OAuth2);
+                [Backend::Internal].into_iter().chain(tokens).collect()
+            }),
+            oauth2: said.oauth2,
+            cors_allow_origins: said.cors_allow_origins.unwrap_or_default(),
+            cors_max_age_s: said.cors_max_age_s.unwrap_or(1_728_000),
+            audit_log_bytes: said.audit_log_bytes.unwrap_or(16 << 20),
             proxy_protocol: said.proxy_protocol.unwrap_or(false),
             first: FirstStart {
                 user: said.default_user,
@@ -613,6 +691,11 @@ impl Config {
             https_verify: Some(https.verify),
             https_fail_if_no_peer_cert: Some(https.fail_if_no_peer_cert),
             auth_mechanisms: Some(config.auth_mechanisms),
+            auth_backends: Some(config.auth_backends),
+            oauth2: config.oauth2,
+            cors_allow_origins: Some(config.cors_allow_origins),
+            cors_max_age_s: Some(config.cors_max_age_s),
+            audit_log_bytes: Some(config.audit_log_bytes),
             proxy_protocol: Some(config.proxy_protocol),
             default_user: first.user,
             default_pass: first.password,
@@ -642,7 +725,15 @@ impl Config {
             c if c.auth_mechanisms.is_empty() => {
                 Err(contradiction("auth_mechanisms", "nobody could log in; name PLAIN, AMQPLAIN or EXTERNAL"))
             }
+            c if c.auth_backends.is_empty() => {
+                Err(contradiction("auth_backends", "nobody could log in; name internal or oauth2"))
+            }
+            c if c.auth_backends.contains(&Backend::OAuth2) && c.oauth2.is_none() => Err(contradiction(
+                "auth_backends",
+                "oauth2 needs to know whose tokens to believe: oauth2.resource_server_id and oauth2.issuer",
+            )),
             c => {
+                c.oauth2.as_ref().map_or(Ok(()), OAuth2::check)?;
                 c.tls.check(!c.amqps.addresses.is_empty(), ["amqps", "tls_certificate", "tls_key", "tls_ca"])?;
                 c.https_tls
                     .check(!c.https.addresses.is_empty(), ["https", "https_certificate", "https_key", "https_ca"])?;
@@ -689,8 +780,22 @@ fn contradiction(key: &'static str, why: &str) -> ConfigError {
 /// The keys that a source says, with their values as TOML, in order. (JSON's scalars and lists are TOML's.)
 fn said_by(source: &Source) -> Vec<(String, String)> {
     let said = serde_json::to_value(&source.settings).unwrap_or_default();
-    let keys = said.as_object().into_iter().flatten();
-    keys.filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.to_string())).collect()
+    let mut keys = Vec::new();
+    flatten("", &said, &mut keys);
+    keys
+}
+
+/// A table's keys stand behind its own and a dot.
+fn flatten(path: &str, table: &serde_json::Value, keys: &mut Vec<(String, String)>) {
+    for (key, value) in table.as_object().into_iter().flatten() {
+        let is_bare = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && !key.is_empty();
+        let key = if is_bare { key.clone() } else { serde_json::Value::from(key.as_str()).to_string() };
+        match value {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(_) => flatten(&format!("{path}{key}."), value, keys),
+            value => keys.push((format!("{path}{key}"), value.to_string())),
+        }
+    }
 }
 
 impl Listen {
@@ -930,6 +1035,41 @@ mod tests {
             config.explain(&[]).into_iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
         let again = Config::new(&[file(&text).unwrap()]).unwrap();
         assert_eq!(again.settings(), config.settings());
+    }
+
+    #[test]
+    fn oauth_2_needs_to_know_whom_to_believe_and_a_table_is_shown_key_by_key() {
+        let check = |text: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("leveret.toml");
+            std::fs::write(&path, text).unwrap();
+            let source = Source::from_file(&path).map_err(|why| why.to_string())?;
+            let config = Config::from_sources(std::slice::from_ref(&source)).map_err(|why| why.to_string())?;
+            Ok::<_, String>((config.clone(), config.explain(&[source])))
+        };
+        let text = "shards = 1\n[oauth2]\nresource_server_id = 'rabbitmq'\nissuer = 'https://sso.example'\n\
+                    [oauth2.scope_aliases]\n'a b' = 'rabbitmq.read:*/*'\n";
+        let (config, shown) = check(text).unwrap();
+        assert_eq!(config.auth_backends, [Backend::Internal, Backend::OAuth2]);
+        let of =
+            |key: &str| shown.iter().find(|(name, ..)| name == key).map(|(_, value, place)| (value.as_str(), place));
+        assert_eq!(of("oauth2.issuer").unwrap().0, "\"https://sso.example\"");
+        assert!(of("oauth2.issuer").unwrap().1.ends_with("leveret.toml, line 4"));
+        assert_eq!(of("oauth2.scope_aliases.\"a b\"").unwrap().0, "\"rabbitmq.read:*/*\"");
+        let again: String = shown.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
+        assert_eq!(check(&again).unwrap().0.oauth2, config.oauth2, "what is shown can be read again");
+        for (text, why) in [
+            ("auth_backends = ['oauth2']", "auth_backends: oauth2 needs to know whose tokens to believe"),
+            ("auth_backends = []", "auth_backends: nobody could log in"),
+            ("[oauth2]\nissuer = 'https://sso.example'", "oauth2.resource_server_id: "),
+            ("[oauth2]\nresource_server_id = 'r'", "oauth2.issuer: nobody's tokens could be checked"),
+            ("[oauth2]\nresource_server_id = 'r'\nissuer = 'http://sso.example'", "line 3: oauth2.issuer: "),
+            ("[oauth2]\nresource_server_id = 'r'\njwks_file = 'k'\nalgorithms = ['none']", "\"none\" is none of"),
+            ("[oauth2]\nresource_server = 'r'", "unknown field `resource_server`"),
+        ] {
+            let refused = check(text).unwrap_err();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
     }
 
     #[test]

@@ -254,6 +254,10 @@ impl<S: Socket> ConnectionHost<S> {
                 let (board, peer, is_local) = (Arc::clone(&self.board), self.peer, self.is_local);
                 self.login = Some(Box::pin(async move { board.log_in(login, peer, is_local).await }));
             }
+            Some(HostQuestion::Renew(login)) => {
+                let (board, is_local) = (Arc::clone(&self.board), self.is_local);
+                self.login = Some(Box::pin(async move { board.judge_token(&login, is_local).await }));
+            }
             Some(question) => {
                 let admission = self.board.admit(&question, &mut self.presence);
                 self.machine.apply(now, ConnectionEvent::Admitted(admission), &mut self.fx);

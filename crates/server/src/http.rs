@@ -7,12 +7,14 @@
 //! Paths are matched as they are encoded, so that `%2F` in the name of a vhost divides nothing.
 
 mod access;
+mod audit;
 mod backups;
 mod bindings;
 mod channels;
 mod cluster;
 mod connections;
 mod consumers;
+mod cors;
 mod definitions;
 mod exchanges;
 mod health;
@@ -67,7 +69,7 @@ use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
 use sessions::Sessions;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -81,7 +83,6 @@ pub(crate) struct Api {
     sessions: Sessions,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
-    cluster_name: RwLock<String>,
     dead_letters: metrics::DeadLetters,
     /// How long messages took in all queues.
     times: metrics::Times,
@@ -111,7 +112,6 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         backup: Arc::new(backup),
         redrives: Redrives::default(),
         sessions: Sessions::default(),
-        cluster_name: RwLock::new(footprint::node_name()),
         dead_letters: metrics::DeadLetters::default(),
         times: metrics::Times::default(),
         node: footprint::node_name(),
@@ -149,6 +149,7 @@ fn router(api: &Arc<Api>) -> Router {
         .fallback(async || Refusal::no_object())
         .layer(axum::middleware::map_response(refusal::in_rabbitmqs_form))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(api), access::admit))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(api), cors::allow))
         .with_state(Arc::clone(api));
     // What changes the path has to stand before what is led by it.
     let routes =
@@ -180,6 +181,7 @@ fn routes() -> Routes {
         .route("/auth", get(cluster::auth))
         .route("/auth/attempts/{node}", get(cluster::attempts).delete(cluster::forget_attempts))
         .route("/auth/attempts/{node}/source", get(cluster::attempts_by_source).delete(cluster::forget_attempts))
+        .route("/audit", get(audit::list))
         .route("/whoami", get(access::whoami))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::show))
@@ -252,6 +254,9 @@ fn routes() -> Routes {
     routes
 }
 
+/// The global parameter that is the cluster's name.
+const CLUSTER_NAME: &str = "cluster_name";
+
 impl Api {
     /// The vhost of this name.
     fn vhost(&self, name: &str) -> Result<VhostId, Refusal> {
@@ -259,7 +264,10 @@ impl Api {
     }
 
     fn cluster_name(&self) -> String {
-        self.cluster_name.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let topology = self.board.topology();
+        let mut globals = topology.parameters().filter(|parameter| parameter.scope.is_none());
+        let kept = globals.find(|parameter| *parameter.name == *CLUSTER_NAME);
+        kept.and_then(|kept| serde_json::from_str(&kept.value).ok()).unwrap_or_else(|| self.node.clone())
     }
 
     pub(crate) fn board(&self) -> &Arc<Switchboard> {
@@ -268,6 +276,6 @@ impl Api {
 
     /// Asks by the rights of the request's caller.
     fn operator(&self) -> Operator {
-        self.board.operator_for(rights::caller().and_then(|caller| caller.name()))
+        self.board.operator_for(rights::caller().and_then(|caller| caller.subject()))
     }
 }

@@ -14,6 +14,7 @@ pub mod recent_log;
 pub mod reload;
 pub mod switchboard;
 
+mod audit;
 mod backup;
 mod catalog_host;
 mod connection_host;
@@ -23,6 +24,7 @@ mod footprint;
 mod http;
 mod listener;
 mod logins;
+mod oauth;
 mod open_files;
 mod passwords;
 mod proxy_protocol;
@@ -141,6 +143,7 @@ impl Server {
         let https = bind_all(&config.https, "https")?;
         let metrics = bind_all(&config.metrics, "metrics")?;
         let tls = tls::Loaded::read(&config)?;
+        let issuer = oauth::Issuer::of(&config)?;
         let memory_bytes = config.memory_limit.bytes_of(footprint::memory_bytes()).unwrap_or(MEMORY_BYTES_ASSUMED);
         let settings = ShardSettings {
             consumer_timeout_ms: config.consumer_timeout_ms,
@@ -169,6 +172,7 @@ impl Server {
             settings: connection_settings(&config),
             config,
             tls,
+            issuer,
             clock,
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
@@ -311,13 +315,19 @@ fn listen_all(bound: Vec<Bound>, flag: &'static str) -> Result<Vec<TcpListener>,
 /// # Errors
 /// The first that is wrong.
 pub fn check_certificates(config: &Config) -> Result<(), TlsError> {
-    tls::Loaded::read(config).map(drop)
+    tls::Loaded::read(config)?;
+    oauth::Issuer::of(config).map(drop)
 }
 
 fn connection_settings(config: &Config) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat_s: config.heartbeat_s,
         frame_max: config.frame_max,
+        first_frame_max: if config.auth_backends.contains(&config::Backend::OAuth2) {
+            oauth::LOGIN_FRAME_MAX
+        } else {
+            ConnectionSettings::default().first_frame_max
+        },
         channel_max: config.channel_max,
         message_bytes_max: config.max_message_bytes,
         handshake_timeout: Duration::from_millis(config.handshake_timeout_ms),

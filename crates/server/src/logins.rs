@@ -5,9 +5,11 @@
 //! - A wrong password makes the next attempt for the same user from the same address wait, twice as long each time, up
 //!   to [`DELAY_MAX`]; attempts beyond the few that wait are refused unseen. What is remembered of that is bounded.
 
+use crate::audit::Entry;
+use crate::oauth;
 use crate::passwords;
 use crate::switchboard::Switchboard;
-use broker::access::{BASIC, Denial, Login, Refusal, User};
+use broker::access::{BASIC, BEARER, Denial, Login, Refusal, User};
 use broker::command::{Admission, VhostId};
 use broker::connection::HostQuestion;
 use broker::identity::UserRecord;
@@ -88,9 +90,23 @@ impl Switchboard {
     ///
     /// # Errors
     /// [`Refusal`]
-    pub(crate) async fn log_in(&self, login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
-        let is_http = login.mechanism == BASIC;
+    pub(crate) async fn log_in(&self, mut login: Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
+        let is_http = [BASIC, BEARER].contains(&login.mechanism);
+        // Some put it there by mistake, and names are logged.
+        if oauth::looks_like_token(login.user.as_bytes()) {
+            login.user = "(a token)".to_owned();
+        }
         let judged = self.judge(&login, peer, is_local).await;
+        if let Err(refusal) = &judged {
+            let entry = Entry {
+                user: login.user.clone(),
+                peer: peer.to_string(),
+                what: format!("login {}", login.mechanism),
+                details: None,
+                outcome: format!("refused: {}", refusal.log_text()),
+            };
+            self.audit().record_login(self.clock().now().unix_ms, entry);
+        }
         let mut attempts = locked(&self.logins().attempts);
         let Attempts { succeeded, failed } = &mut attempts[usize::from(is_http)];
         *(if judged.is_ok() { succeeded } else { failed }) += 1;
@@ -99,7 +115,15 @@ impl Switchboard {
 
     async fn judge(&self, login: &Login, peer: IpAddr, is_local: bool) -> Result<User, Refusal> {
         let logins = self.logins();
-        let user = self.topology().user(&login.user).cloned();
+        let is_bearer = login.mechanism == BEARER;
+        let user = self.topology().user(&login.user).filter(|_| self.config().has_internal_users()).cloned();
+        // What reads as a token is nobody's password, unless it is theirs whose name stands beside it.
+        if is_bearer || (self.issuer().is_some() && oauth::looks_like_token(&login.password.0)) {
+            let judged = self.judge_token(login, is_local).await;
+            if judged.is_ok() || is_bearer || user.is_none() {
+                return judged;
+            }
+        }
         if !is_local && self.config().is_loopback_user(&login.user) {
             return Err(login.refused(Denial::NotLocal));
         }
@@ -150,11 +174,29 @@ impl Switchboard {
         }
     }
 
+    /// Judges a token, whatever the name beside it.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub(crate) async fn judge_token(&self, login: &Login, is_local: bool) -> Result<User, Refusal> {
+        let Some(issuer) = self.issuer() else {
+            let why = "tokens are not taken here; see auth_backends and [oauth2] in the configuration";
+            return Err(login.refused(Denial::Token(why.to_owned())));
+        };
+        let now_s = self.clock().now().unix_ms / 1000;
+        let judged = issuer.judge(&login.password.0, now_s).await;
+        let user = judged.map_err(|why| login.refused(Denial::Token(why)))?;
+        if !is_local && self.config().is_loopback_user(&user.name) {
+            return Err(Login { user: user.name.to_string(), ..login.clone() }.refused(Denial::NotLocal));
+        }
+        Ok(user)
+    }
+
     /// Answers whether there is room.
     pub(crate) fn admit(&self, question: &HostQuestion, presence: &mut Presence) -> Admission {
         let mut census = locked(&self.logins().census);
         match question {
-            HostQuestion::LogIn(_) => Admission::Granted,
+            HostQuestion::LogIn(_) | HostQuestion::Renew(_) => Admission::Granted,
             HostQuestion::Enter { vhost, vhost_max, user, user_max } => {
                 let in_vhost = census.vhosts.get(vhost).copied().unwrap_or(0);
                 let of_user = census.users.get(user).map_or(0, |tally| tally.connections);

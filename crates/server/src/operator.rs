@@ -4,6 +4,7 @@
 //! dropped its channels end as those of a closed connection: what it holds unacked goes back, its exclusive queues go.
 
 use crate::switchboard::{ConnectionMail, Seat, ShardMail, Switchboard, Unanswered};
+use broker::access::Subject;
 use broker::command::{
     Batch, CallId, CatalogAsk, CatalogRequest, Command, ConnectionEvent, ConnectionId, Outcome, ShardId, VhostId,
 };
@@ -19,7 +20,7 @@ pub struct Operator {
     board: Arc<Switchboard>,
     seat: Seat,
     /// By whose rights it asks; `None` = it may ask anything.
-    user: Option<Arc<str>>,
+    user: Option<Subject>,
     mailbox: UnboundedReceiver<ConnectionMail>,
     last_number: u64,
     shards: BTreeSet<ShardId>,
@@ -30,7 +31,7 @@ impl Operator {
     pub(crate) fn new(
         board: Arc<Switchboard>,
         seat: Seat,
-        user: Option<Arc<str>>,
+        user: Option<Subject>,
         mailbox: UnboundedReceiver<ConnectionMail>,
     ) -> Self {
         Self { board, seat, user, mailbox, last_number: 0, shards: BTreeSet::new(), asked_catalog: false }

@@ -1,7 +1,7 @@
 //! RabbitMQ's `rabbitmq.conf`, read as it is: the keys that mean something here become [`Settings`], each of the others
 //! is named in one warning.
 
-use crate::config::{LogLevel, LoginFrom, Mechanism, Secret, Settings, TlsVersion, Verify};
+use crate::config::{Alias, Backend, LogLevel, LoginFrom, Mechanism, OAuth2, Secret, Settings, TlsVersion, Verify};
 use crate::footprint;
 use crate::limits::{MemoryLimit, parse_bytes};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ pub(crate) struct Conf {
     prometheus: (Option<IpAddr>, Option<u16>),
     /// Which alternative name is the user's, if one is.
     san: Option<LoginFrom>,
+    oauth2: OAuth2,
+    /// Scopes and what they stand for, by the number under which they are said.
+    aliases: BTreeMap<String, (Option<String>, Option<String>)>,
 }
 
 /// Reads a whole file.
@@ -55,6 +58,7 @@ pub(crate) fn parse(text: &str) -> Conf {
         }
     }
     conf.join_addresses();
+    conf.finish_oauth2();
     if let (Some(LoginFrom::SanDns), Some(san)) = (conf.settings.tls_login_from, conf.san) {
         conf.settings.tls_login_from = Some(san);
     }
@@ -108,7 +112,6 @@ impl Conf {
                 put(&mut settings.load_definitions, PathBuf::from(value), &["load_definitions"])
             }
             "definitions.import_backend" if value == "local_filesystem" => &[],
-            "auth_backends.1" if ["internal", "rabbit_auth_backend_internal"].contains(&value) => &[],
             "log.console" if value == "true" => &[],
             "ssl_cert_login_from" => put(&mut settings.tls_login_from, login_from(value)?, &["tls_login_from"]),
             "ssl_cert_login_san_type" => put(&mut self.san, san_type(value)?, &[]),
@@ -128,6 +131,7 @@ impl Conf {
             "management.ssl.fail_if_no_peer_cert" => {
                 put(&mut settings.https_fail_if_no_peer_cert, flag(value)?, &["https_fail_if_no_peer_cert"])
             }
+            "management.cors.max_age" => put(&mut settings.cors_max_age_s, number(value)?, &["cors_max_age_s"]),
             "management.tcp.port" => put(&mut self.management.1, number(value)?, &["http"]),
             "management.tcp.ip" => put(&mut self.management.0, ip(value)?, &["http"]),
             "management.ssl.port" => put(&mut self.management_tls.1, number(value)?, &["https"]),
@@ -147,8 +151,59 @@ impl Conf {
         Ok(Taken::As(taken))
     }
 
+    /// `auth_oauth2.` and this.
+    fn take_oauth2(&mut self, key: &str, value: &str) -> Result<Taken, String> {
+        let (oauth2, text) = (&mut self.oauth2, value.to_owned());
+        match key.split('.').collect::<Vec<_>>().as_slice() {
+            ["resource_server_id"] => oauth2.resource_server_id = text,
+            ["issuer"] => oauth2.issuer = Some(text),
+            ["discovery_endpoint_path"] => oauth2.discovery_endpoint_path = Some(text),
+            ["jwks_url" | "jwks_uri"] => oauth2.jwks_url = Some(text),
+            ["default_key"] => oauth2.default_key = Some(text),
+            ["scope_prefix"] => oauth2.scope_prefix = Some(text),
+            ["additional_scopes_key" | "extra_scopes_source"] => oauth2.additional_scopes_key = Some(text),
+            ["verify_aud"] => oauth2.verify_aud = flag(value)?,
+            ["https", "cacertfile"] => oauth2.ca = Some(text.into()),
+            ["https", "peer_verification"] if value == "verify_peer" => {}
+            ["https", "peer_verification"] => {
+                return Err("an issuer whose certificate is not checked could be anybody; name its authority: \
+                            auth_oauth2.https.cacertfile"
+                    .to_owned());
+            }
+            ["https", ..] => return Ok(Taken::Ignored("the issuer's certificate and name are always checked")),
+            ["algorithms", _] => oauth2.algorithms.push(text),
+            ["preferred_username_claims", _] => oauth2.preferred_username_claims.push(text),
+            ["signing_keys", id] => drop(oauth2.signing_keys.insert((*id).to_owned(), text.into())),
+            ["scope_aliases", number, "alias"] => self.aliases.entry((*number).to_owned()).or_default().0 = Some(text),
+            ["scope_aliases", number, "scope"] => self.aliases.entry((*number).to_owned()).or_default().1 = Some(text),
+            ["scope_aliases", alias @ ..] if !alias.is_empty() => {
+                oauth2.scope_aliases.insert(alias.join("."), Alias::Text(text));
+            }
+            _ => {
+                return Ok(Taken::Ignored(
+                    "there is one resource server with one issuer, and scopes are read from tokens",
+                ));
+            }
+        }
+        Ok(Taken::As(&["oauth2"]))
+    }
+
+    /// RabbitMQ takes tokens only where `auth_backends` says so.
+    fn finish_oauth2(&mut self) {
+        let aliases = std::mem::take(&mut self.aliases).into_values();
+        let whole = aliases.filter_map(|(alias, scope)| Some((alias?, Alias::Text(scope?))));
+        self.oauth2.scope_aliases.extend(whole);
+        if self.oauth2 != OAuth2::default() {
+            self.settings.oauth2 = Some(std::mem::take(&mut self.oauth2));
+            self.settings.auth_backends.get_or_insert_with(|| vec![Backend::Internal]);
+        }
+    }
+
     /// Keys that end in a name of their own.
     fn take_listed(&mut self, key: &str, value: &str) -> Result<Taken, String> {
+        if let Some(key) = key.strip_prefix("auth_oauth2.") {
+            return self.take_oauth2(key, value);
+        }
         let settings = &mut self.settings;
         let (family, name) = key.rsplit_once('.').unwrap_or((key, ""));
         let taken: &'static [&'static str] = match family {
@@ -158,6 +213,12 @@ impl Conf {
             "auth_mechanisms" => {
                 let mechanism = Mechanism::from_str(value)?;
                 add(&mut settings.auth_mechanisms, Some(mechanism), &["auth_mechanisms"])
+            }
+            "management.cors.allow_origins" => {
+                add(&mut settings.cors_allow_origins, [value.to_owned()], &["cors_allow_origins"])
+            }
+            "auth_backends" if backend(value).is_some() => {
+                add(&mut settings.auth_backends, backend(value), &["auth_backends"])
             }
             "loopback_users" => {
                 let is_bound = flag(value)?;
@@ -269,6 +330,14 @@ fn version(value: &str) -> Result<Option<TlsVersion>, String> {
     }
 }
 
+fn backend(value: &str) -> Option<Backend> {
+    match value {
+        "internal" | "rabbit_auth_backend_internal" => Some(Backend::Internal),
+        "oauth2" | "oauth" | "rabbit_auth_backend_oauth2" => Some(Backend::OAuth2),
+        _ => None,
+    }
+}
+
 fn log_level(value: &str) -> Result<LogLevel, String> {
     match value {
         "debug" => Ok(LogLevel::Debug),
@@ -323,13 +392,14 @@ fn unquoted(value: &str) -> &str {
 }
 
 /// What keys begin with that mean nothing here, and why.
-const MEANINGLESS: [(&str, &str); 19] = [
+const MEANINGLESS: [(&str, &str); 20] = [
     ("cluster_", "there is one node and no cluster"),
     ("deprecated_features.", "nothing that RabbitMQ deprecated is switched off here"),
     ("queue_master_locator", "there is one node, so queues have no place to choose"),
     ("queue_leader_locator", "there is one node, so queues have no place to choose"),
     ("log.", "logs go to stderr, for the service manager or the container to keep"),
-    ("auth_backends.", "users are in the server itself"),
+    ("auth_backends.", "users are in the server itself (internal), or in tokens (oauth2)"),
+    ("management.oauth_", "log in to the page with a token as the password"),
     ("auth_ldap.", "users are in the server itself"),
     ("auth_http.", "users are in the server itself"),
     ("definitions.", "definitions are read from a file only: load_definitions"),
@@ -383,6 +453,42 @@ mod tests {
         assert_eq!((said.tls_verify, said.tls_fail_if_no_peer_cert), (Some(Verify::Peer), Some(true)));
         assert_eq!((said.tls_versions, said.proxy_protocol), (Some(vec![TlsVersion::Tls13]), Some(true)));
         assert_eq!((conf.lines["heartbeat_s"], conf.lines["http"]), (4, 20), "of the last of several");
+    }
+
+    #[test]
+    fn oauth_2_is_configured_as_in_rabbitmq() {
+        let conf = parse(
+            "auth_backends.1 = rabbit_auth_backend_oauth2\nauth_backends.2 = internal\n\
+             auth_oauth2.resource_server_id = rabbitmq\nauth_oauth2.issuer = https://sso.example/realms/jobs\n\
+             auth_oauth2.https.cacertfile = ca.pem\nauth_oauth2.algorithms.1 = RS256\n\
+             auth_oauth2.additional_scopes_key = extra\nauth_oauth2.preferred_username_claims.1 = user_name\n\
+             auth_oauth2.scope_prefix = api.\nauth_oauth2.verify_aud = false\nauth_oauth2.default_key = k\n\
+             auth_oauth2.signing_keys.k = key.pem\nauth_oauth2.scope_aliases.admin = api.tag:administrator\n\
+             auth_oauth2.scope_aliases.1.alias = api:reader\nauth_oauth2.scope_aliases.1.scope = api.read:*/*\n\
+             management.cors.allow_origins.1 = https://ops.example\nmanagement.cors.max_age = 60\n",
+        );
+        assert_eq!((conf.errors.as_slice(), conf.warnings.as_slice()), (&[][..], &[][..]));
+        let said = conf.settings;
+        assert_eq!(said.auth_backends, Some(vec![Backend::OAuth2, Backend::Internal]));
+        assert_eq!(
+            (said.cors_allow_origins, said.cors_max_age_s),
+            (Some(vec!["https://ops.example".into()]), Some(60))
+        );
+        let oauth2 = said.oauth2.unwrap();
+        assert_eq!((oauth2.resource_server_id.as_str(), oauth2.verify_aud), ("rabbitmq", false));
+        assert_eq!(oauth2.issuer.as_deref(), Some("https://sso.example/realms/jobs"));
+        assert_eq!((oauth2.ca, oauth2.algorithms), (Some("ca.pem".into()), vec!["RS256".to_owned()]));
+        assert_eq!(oauth2.signing_keys["k"], PathBuf::from("key.pem"));
+        let aliases: Vec<_> =
+            oauth2.scope_aliases.iter().map(|(alias, scope)| (alias.as_str(), scope.clone())).collect();
+        let text = |text: &str| Alias::Text(text.to_owned());
+        assert_eq!(aliases, [("admin", text("api.tag:administrator")), ("api:reader", text("api.read:*/*"))]);
+        assert_eq!(conf.lines["oauth2"], 15, "of the last of several");
+        // Tokens are not believed where only their issuer is named.
+        let alone = parse("auth_oauth2.resource_server_id = rabbitmq").settings;
+        assert_eq!(alone.auth_backends, Some(vec![Backend::Internal]));
+        assert!(parse("auth_oauth2.https.peer_verification = verify_none").errors[0].1.contains("could be anybody"));
+        assert!(parse("auth_oauth2.oauth_providers.a.issuer = x").warnings[0].1.contains("one issuer"));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! It is all or nothing: a configuration that is wrong, or names a file that is, changes nothing. What takes a restart is
 //! named each time until the restart. Certificates are read anew by every reload, and when their files change.
 
+use crate::audit::Entry;
 use crate::config::{Config, ConfigError, LogLevel};
+use crate::oauth::Issuer;
 use crate::switchboard::Switchboard;
 use crate::tls::{self, Loaded, TlsError};
 use broker::command::ShardInput;
@@ -55,11 +57,25 @@ pub enum ReloadError {
 }
 
 impl Switchboard {
-    /// Reads the configuration anew and takes over what can change while the server runs. Logs what came of it.
+    /// Reads the configuration anew at a signal, and records that.
     ///
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let reloaded = self.read_anew();
+        let outcome = reloaded.as_ref().map_or_else(|why| format!("refused: {why}"), |_| "done".to_owned());
+        let text = str::to_owned;
+        let details = reloaded.as_ref().ok().map(|reloaded| serde_json::json!({"changed": reloaded.changed}));
+        let entry = Entry { user: String::new(), peer: text("signal"), what: text("reload"), details, outcome };
+        self.audit().record_here(self.clock().now().unix_ms, &entry);
+        reloaded
+    }
+
+    /// Reads the configuration anew and takes over what can change while the server runs. Logs what came of it.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then nothing has changed.
+    pub(crate) fn read_anew(&self) -> Result<Reloaded, ReloadError> {
         let reloaded = self.try_reload();
         match &reloaded {
             Ok(reloaded) => {
@@ -88,10 +104,12 @@ impl Switchboard {
             https: old.https.clone(),
             metrics: old.metrics.clone(),
             shards: old.shards,
+            audit_log_bytes: old.audit_log_bytes,
             first: old.first.clone(),
             ..new.clone()
         };
         let loaded = Loaded::read(&merged)?;
+        let issuer = Issuer::of(&merged)?;
         let keys = |from: &Config, to: &Config| -> Vec<String> {
             let (from, to) = (from.explain(&[]), to.explain(&[]));
             let in_both = |key: &str| (value_of(&from, key), value_of(&to, key));
@@ -103,6 +121,7 @@ impl Switchboard {
         };
         let reloaded = Reloaded { changed: keys(&old, &merged), restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
+        self.believe(issuer);
         if merged.log != old.log {
             (source.log)(merged.log);
         }

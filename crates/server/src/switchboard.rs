@@ -10,15 +10,18 @@
 //! before. What bounds the connections is a semaphore beside it.
 
 use crate::alarms::Alarms;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
 use crate::logins::Logins;
+use crate::oauth::Issuer;
 use crate::operator::Operator;
 use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
+use broker::access::Subject;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -49,6 +52,9 @@ pub struct Switchboard {
     tls: Tls,
     clock: Clock,
     logins: Logins,
+    audit: Arc<Audit>,
+    /// Whose tokens are believed.
+    issuer: RwLock<Option<Arc<Issuer>>>,
     settings: RwLock<Arc<ConnectionSettings>>,
     topology: RwLock<Topology>,
     shards: Vec<ShardLine>,
@@ -154,6 +160,7 @@ pub(crate) struct Mailboxes {
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tls: Loaded,
+    pub(crate) issuer: Option<Arc<Issuer>>,
     pub(crate) clock: Clock,
     pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
@@ -218,6 +225,7 @@ impl Switchboard {
             });
         }
         let tls = Tls::default();
+        let audit = Audit::new(&parts.config.data_dir, parts.config.audit_log_bytes);
         tls.use_from_now_on(parts.tls);
         let board = Self {
             tls,
@@ -228,6 +236,8 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
+            audit: Arc::new(audit),
+            issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
             shards: lines,
@@ -276,6 +286,25 @@ impl Switchboard {
     /// Who is who.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Who changed what.
+    pub(crate) fn audit(&self) -> &Arc<Audit> {
+        &self.audit
+    }
+
+    /// Whose tokens are believed; `None` = nobody's.
+    pub(crate) fn issuer(&self) -> Option<Arc<Issuer>> {
+        self.issuer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Believes this one's from now on.
+    pub(crate) fn believe(&self, issuer: Option<Arc<Issuer>>) {
+        let mut believed = self.issuer.write().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(issuer), Some(earlier)) = (&issuer, &*believed) {
+            issuer.inherit(earlier);
+        }
+        *believed = issuer;
     }
 
     /// Where the server listens.
@@ -429,7 +458,7 @@ impl Switchboard {
     }
 
     /// The same with the rights of a user.
-    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Arc<str>>) -> Operator {
+    pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Subject>) -> Operator {
         let (seat, mail) = self.seat(true);
         Operator::new(Arc::clone(self), seat, user, mail)
     }

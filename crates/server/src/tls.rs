@@ -32,6 +32,12 @@ pub struct TlsError {
     why: String,
 }
 
+impl TlsError {
+    pub(crate) fn new(file: &Path, why: &str) -> Self {
+        Self { file: file.to_owned(), why: why.to_owned() }
+    }
+}
+
 /// Both services' TLS, as their next client will meet it; `None` = that service has none.
 #[derive(Debug, Default)]
 pub(crate) struct Tls {
@@ -173,7 +179,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |why| TlsError { file: file.to_owned(), why };
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match found {

@@ -1,14 +1,22 @@
 //! Who may do what, over a client that people use (lapin) and the HTTP API of one server: every rule from both sides.
 #![allow(clippy::unwrap_used, missing_docs, dead_code, reason = "a failed unwrap is a failed test; clients are shared")]
 
+#[path = "access/audit.rs"]
+mod audit;
 #[path = "http/browser.rs"]
 mod browser;
 #[path = "access/definitions.rs"]
 mod definitions;
+#[path = "access/first.rs"]
+mod first;
 #[path = "access/http.rs"]
 mod http;
+#[path = "access/issuer.rs"]
+mod issuer;
 #[path = "access/permissions.rs"]
 mod permissions;
+#[path = "access/tokens.rs"]
+mod tokens;
 #[path = "access/users.rs"]
 mod users;
 #[path = "access/vhosts.rs"]

@@ -5,6 +5,8 @@
 mod authority;
 #[path = "transport/client.rs"]
 mod client;
+#[path = "transport/logins.rs"]
+mod logins;
 #[path = "transport/proxy.rs"]
 mod proxy;
 #[path = "transport/reload.rs"]

@@ -410,7 +410,7 @@ impl Connection {
                 list.headers.get_or_insert_default().remove("BCC");
             }
         }
-        if exchange.kind == ExchangeKind::Topic && self.rights.as_ref().is_some_and(|rights| rights.has_topics()) {
+        if exchange.kind == ExchangeKind::Topic && self.rights_now(topology).has_topics() {
             let rights = self.rights_now(topology);
             let keys = std::iter::once(&envelope.routing_key).chain(&more_keys);
             keys.into_iter().try_for_each(|key| rights.check_topic(Right::Write, &envelope.exchange, key))?;

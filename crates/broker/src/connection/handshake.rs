@@ -1,11 +1,12 @@
 //! How a connection begins: protocol header, login, tuning, vhost (amqp-0-9-1 §2.2.4, RabbitMQ's `rabbit_reader`).
 
 use super::{Connection, Effects, Failure, HostQuestion, NoticeLevel, Phase, Then, Waiting};
-use crate::access::{EXTERNAL, Login, MECHANISMS, Refusal, Resource, Right, Rights, User};
+use crate::access::{EXTERNAL, Login, MECHANISMS, Refusal, Resource, Right, Rights, Subject, User};
 use crate::command::{Admission, ConnectionEvent, Fault, Now};
+use crate::grant::Grant;
 use crate::identity::limit;
 use crate::topology::Topology;
-use amqp::method::connection::{Open, OpenOk, Start, StartOk, Tune, TuneOk};
+use amqp::method::connection::{Open, OpenOk, Start, StartOk, Tune, TuneOk, UpdateSecret, UpdateSecretOk};
 use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode, Table, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct ConnectionSettings {
     pub channel_max: u16,
     /// The largest frame, in bytes, its 8 bytes of overhead included; at least 8,192.
     pub frame_max: u32,
+    /// The largest frame before that is agreed on: what a client says to log in has to fit.
+    pub first_frame_max: u32,
     /// The heartbeat that is suggested to clients, in seconds; 0 = none. What the client answers wins.
     pub heartbeat_s: u16,
     /// The largest body of a message, in bytes.
@@ -37,6 +40,7 @@ impl Default for ConnectionSettings {
         Self {
             channel_max: 2047,
             frame_max: 131_072,
+            first_frame_max: FRAME_MAX_INITIAL,
             heartbeat_s: 60,
             message_bytes_max: 128 << 20,
             handshake_timeout: Duration::from_secs(10),
@@ -59,7 +63,7 @@ pub const COMPATIBLE_VERSION: &str = "3.13.7";
 const FRAME_MIN: u32 = 4096;
 /// Largest frame before tune-ok: the least that the specification grants (amqp-0-9-1 §1.4.2.6). RabbitMQ's releases up
 /// to 3.13 refuse larger ones too, and clients' tests hold servers to it.
-pub(super) const FRAME_MAX_INITIAL: u32 = 4096;
+const FRAME_MAX_INITIAL: u32 = 4096;
 /// How long a refused login that cannot be told waits for the end of its socket: it slows guessing.
 pub(super) const REFUSED_WAIT_MS: u64 = 3000;
 
@@ -165,13 +169,15 @@ impl Connection {
 
     /// The host knows whether the login is right.
     pub(super) fn logged_in(&mut self, now: Now, login: Result<User, Refusal>, fx: &mut Effects) {
-        if self.waiting.take_if(|waiting| matches!(waiting.then, Then::LogIn)).is_none() {
-            return;
+        let is_asked = |waiting: &mut Waiting| matches!(waiting.then, Then::LogIn | Then::Renew);
+        let Some(waiting) = self.waiting.take_if(is_asked) else { return };
+        if matches!(waiting.then, Then::Renew) {
+            return self.renewed(now, login, fx);
         }
         match login {
             Ok(user) => {
                 self.impersonates = user.has_tag("impersonator");
-                (self.user, self.user_id) = (user.name, user.id);
+                (self.user, self.user_id, self.grant) = (user.name, user.id, user.grant);
                 self.phase = Phase::AwaitTuneOk;
                 Tune {
                     channel_max: self.settings.channel_max,
@@ -186,6 +192,53 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// A new token is for the host to judge. Passwords are looked at once, so that a new one changes nothing.
+    pub(super) fn update_secret(&mut self, secret: &[u8], fx: &mut Effects) {
+        if self.grant.is_none() {
+            UpdateSecretOk.encode(ChannelId::CONNECTION, fx.out.tail());
+            return;
+        }
+        self.next_call();
+        self.wait(1, ChannelId::CONNECTION, UpdateSecret::ID, Then::Renew);
+        fx.question = Some(HostQuestion::Renew(Login::bearer(secret)));
+    }
+
+    /// The host knows what the new token says.
+    fn renewed(&mut self, now: Now, login: Result<User, Refusal>, fx: &mut Effects) {
+        let why = match login {
+            Ok(user) if user.name == self.user => {
+                self.impersonates = user.has_tag("impersonator");
+                self.use_grant(user.grant);
+                fx.notice(NoticeLevel::Info, format!("user '{}' updated their token", self.user));
+                UpdateSecretOk.encode(ChannelId::CONNECTION, fx.out.tail());
+                return;
+            }
+            Ok(other) => format!("it is of user '{}', not '{}'", other.name, self.user),
+            Err(refusal) => refusal.log_text(),
+        };
+        fx.notice(NoticeLevel::Warn, format!("the new token was refused: {why}"));
+        let text = "New secret was refused by one of the backends";
+        self.fail(now, &Reply::new(ReplyCode::NotAllowed, text, UpdateSecret::ID), fx);
+    }
+
+    /// A token whose time is over allows nothing from now on. Its connection stays, as RabbitMQ's does: its client may send a
+    /// new one.
+    pub(super) fn let_grant_lapse(&mut self, now: Now) {
+        if let Some(lapsed) = self.grant.as_ref().and_then(|grant| grant.lapsed(now.unix_ms / 1000)) {
+            self.use_grant(Some(Arc::new(lapsed)));
+        }
+    }
+
+    fn use_grant(&mut self, grant: Option<Arc<Grant>>) {
+        self.grant = grant;
+        self.rights = None;
+        self.channels.values_mut().for_each(|channel| channel.forget_rights());
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject { name: Arc::clone(&self.user), grant: self.grant.clone() }
     }
 
     fn refuse_login(&mut self, now: Now, refusal: &Refusal, fx: &mut Effects) -> Result<(), Failure> {
@@ -246,13 +299,16 @@ impl Connection {
         };
         self.vhost = id;
         self.vhost_name = topology.vhost_name(id).clone();
-        let rights = topology.rights(&self.user, id);
-        let user = topology.user(&self.user).filter(|user| user.id == self.user_id);
-        let Some(user) = user.filter(|_| rights.may_enter()) else { return refused(rights.stranger()) };
+        let rights = topology.rights_of(&self.subject(), id);
+        let user = topology.user(&self.user);
+        let is_known = self.grant.is_some() || user.is_some_and(|user| user.id == self.user_id);
+        if !(is_known && rights.may_enter()) {
+            return refused(rights.stranger());
+        }
+        let user_max = user.and_then(|user| limit(user.limits.max_connections));
         self.rights = Some(Arc::new(rights));
         self.rights_generation = topology.access_generation();
         let vhost_max = topology.vhost_record(id).and_then(|record| limit(record.limits.max_connections));
-        let user_max = limit(user.limits.max_connections);
         self.next_call();
         self.wait(1, ChannelId::CONNECTION, Open::ID, Then::Enter { limits: (vhost_max, user_max) });
         fx.question = Some(HostQuestion::Enter { vhost: id, vhost_max, user: Arc::clone(&self.user), user_max });
@@ -302,7 +358,7 @@ impl Connection {
         }
         self.traces = traces;
         let logged_in = !self.user.is_empty();
-        let has_user = topology.user(&self.user).is_some_and(|user| user.id == self.user_id);
+        let has_user = self.grant.is_some() || topology.user(&self.user).is_some_and(|user| user.id == self.user_id);
         let has_vhost = self.rights.is_none() || topology.vhost_record(self.vhost).is_some();
         let text = match (has_user || !logged_in, has_vhost) {
             (true, true) => return,
@@ -317,7 +373,7 @@ impl Connection {
         match &self.rights {
             Some(rights) if self.rights_generation == topology.access_generation() => Arc::clone(rights),
             _ => {
-                let rights = Arc::new(topology.rights(&self.user, self.vhost));
+                let rights = Arc::new(topology.rights_of(&self.subject(), self.vhost));
                 self.rights_generation = topology.access_generation();
                 self.rights = Some(Arc::clone(&rights));
                 rights

@@ -1,7 +1,7 @@
 //! Users, permissions and parameters by name, and what somebody may do in a vhost.
 
 use super::{Topology, Vhost};
-use crate::access::Rights;
+use crate::access::{Rights, Subject};
 use crate::command::VhostId;
 use crate::identity::{Parameter, Permission, TopicPermission, UserRecord, VhostRecord};
 use std::collections::BTreeMap;
@@ -82,6 +82,15 @@ impl Topology {
     pub fn rights(&self, user: &str, vhost: VhostId) -> Rights {
         let topics = self.identity.topics.values().filter(|topic| topic.vhost == vhost && *topic.user == *user);
         Rights::new(user, self.vhost_name(vhost), self.permission(vhost, user).cloned(), topics)
+    }
+
+    /// What somebody may do in a vhost, by what is kept of them or by their token.
+    #[must_use]
+    pub fn rights_of(&self, subject: &Subject, vhost: VhostId) -> Rights {
+        match &subject.grant {
+            Some(grant) => Rights::granted(&subject.name, self.vhost_name(vhost), grant),
+            None => self.rights(&subject.name, vhost),
+        }
     }
 
     pub(crate) fn queues_in(&self, vhost: VhostId) -> usize {

@@ -392,6 +392,15 @@ const COMMANDS: &[Command] = &[
         run: Run::List(&lists::QUEUES),
     },
     Command {
+        name: "list_audit",
+        section: MONITORING,
+        about: "Lists who changed what, the newest first, and failed logins",
+        usage: "[--no-table-headers] [<column> ...]",
+        operands: (0, ANY),
+        options: &[],
+        run: Run::List(&lists::AUDIT),
+    },
+    Command {
         name: "list_unresponsive_queues",
         section: MONITORING,
         about: "Lists queues that do not answer",

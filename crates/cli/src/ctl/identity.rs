@@ -774,7 +774,8 @@ fn import_definitions(_program: &str, line: &Line, screen: &mut Screen) -> Resul
     let Ok(document @ Value::Object(_)) = serde_json::from_str(&text) else {
         return Err(Failure::error(failure::DATA, "the definitions are no JSON object"));
     };
-    let answer = job.api.post("/definitions", &document)?;
+    let skips = line.options.has("skip-if-unchanged");
+    let answer = job.api.post(if skips { "/definitions?skip_if_unchanged=true" } else { "/definitions" }, &document)?;
     job.end(&answer, Failure::no_object())
 }
 

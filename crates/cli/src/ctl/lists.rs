@@ -386,6 +386,24 @@ pub(super) const OPERATOR_POLICIES: List = List {
     defaults: POLICY_DEFAULTS,
 };
 
+pub(super) const AUDIT: List = List {
+    command: "list_audit",
+    resource: "audit",
+    is_in_vhost: false,
+    banner: |_| "Listing changes, the newest first ...".to_owned(),
+    timeout: None,
+    columns: &[
+        same("time"),
+        same("user"),
+        same("peer"),
+        same("what"),
+        Column { name: "details", source: Source::JsonText },
+        same("outcome"),
+        same("failed_logins_left_out"),
+    ],
+    defaults: &["time", "user", "peer", "what", "outcome"],
+};
+
 pub(super) const SCHEDULES: List = List {
     command: "list_schedules",
     resource: "schedules",

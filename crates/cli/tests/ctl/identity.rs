@@ -83,3 +83,26 @@ fn definitions_go_to_a_file_and_come_from_one() {
     assert_eq!(desk.say("-s list_global_parameters"), printed("g\t5\n"));
     assert!(desk.say("export_definitions -").out.starts_with("{\n"));
 }
+
+#[test]
+fn definitions_that_are_the_same_are_skipped_if_asked() {
+    let desk = Desk::open();
+    let file = desk.directory.path().join("definitions.json");
+    std::fs::write(&file, r#"{"global_parameters": [{"name": "g", "value": 5}]}"#).unwrap();
+    let import = || desk.ctl(&["-q", "import_definitions", "--skip-if-unchanged", file.to_str().unwrap()]);
+    assert_eq!(import(), printed(""));
+    desk.say("-q clear_global_parameter g");
+    assert_eq!(import(), printed(""));
+    assert!(!desk.say("-s list_global_parameters").out.contains("g\t5"), "it was not imported again");
+}
+
+#[test]
+fn who_changed_what_is_listed_the_newest_first() {
+    let desk = Desk::open();
+    desk.say("-q add_vhost v");
+    desk.say("-q add_user app s3cret");
+    let listed = desk.say("-s list_audit user peer what outcome");
+    let app = "local-operator\tlocal\tPUT /api/users/app\tdone\n";
+    assert_eq!(listed, printed(&format!("{app}local-operator\tlocal\tPUT /api/vhosts/v\tdone\n")));
+    assert!(desk.say("list_audit").out.starts_with("Listing changes, the newest first ...\ntime\tuser\tpeer\twhat"));
+}

@@ -1,9 +1,10 @@
-//! Who is asking: Basic authentication or a session's cookie on TCP, none on the local socket, whose file system rights are
-//! the login.
+//! Who is asking: Basic authentication, a token or a session's cookie on TCP, none on the local socket, whose file system
+//! rights are the login.
 
+use super::audit::Change;
 use super::refusal::Refusal;
 use super::serving::Origin;
-use super::{Shared, rights, sessions};
+use super::{Api, Shared, cors, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -13,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::access::{Login, User};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The one who asks.
 #[derive(Clone, Debug)]
@@ -32,18 +34,21 @@ pub(super) fn is_let_in(user: &User) -> bool {
 }
 
 /// Lets a request pass with its [`Caller`], or answers 401.
-pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) -> Response {
-    if is_from_another_page(&request) {
+pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> Response {
+    if is_from_another_page(&request) && !cors::may_change(&api, &request) {
         let reason = "a page of another origin asks for a change in the name of its reader";
         return Refusal::not_authorised(reason).into_response();
     }
-    let origin = request.extensions().get::<Origin>().copied();
+    let Some(origin) = request.extensions().get::<Origin>().copied() else {
+        return Refusal::login_failed().into_response();
+    };
     let caller = match origin {
-        Some(Origin::Local) => {
-            let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
+        Origin::Local => {
+            let user =
+                User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
             Caller { user, is_local: true }
         }
-        Some(Origin::Tcp(peer)) if !request.headers().contains_key(header::AUTHORIZATION) => {
+        Origin::Tcp(peer) if !request.headers().contains_key(header::AUTHORIZATION) => {
             match sessions::caller(&api, &request, peer.ip()) {
                 Ok(Some(user)) => Caller { user, is_local: false },
                 Ok(None) if sessions::is_from_page(&request) => {
@@ -53,13 +58,15 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
                 Err(refusal) => return refusal.into_response(),
             }
         }
-        Some(Origin::Tcp(peer)) => {
+        Origin::Tcp(peer) => {
             let header = request.headers().get(header::AUTHORIZATION);
             let Some(header) = header else { return challenge(().into_response()) };
-            let Some((user, password)) = credentials(header) else {
-                return challenge(Refusal::login_failed().into_response());
+            let login = match (bearer(header), credentials(header)) {
+                (Some(token), _) => Ok(Login::bearer(token.as_bytes())),
+                (None, Some((user, password))) => Login::basic(&user, &password),
+                (None, None) => return challenge(Refusal::login_failed().into_response()),
             };
-            let judged = match Login::basic(&user, &password) {
+            let judged = match login {
                 Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
                 Err(refusal) => Err(refusal),
             };
@@ -71,17 +78,26 @@ pub(super) async fn admit(State(api): Shared, mut request: Request, next: Next) 
                 }
             }
         }
-        None => return Refusal::login_failed().into_response(),
     };
+    let change = Change::of(&request);
+    let serving = serve(&api, &caller, request, next);
+    match change {
+        Some(change) => change.record(&api, &caller, origin, serving).await,
+        None => serving.await,
+    }
+}
+
+/// Lets it do what it may.
+async fn serve(api: &Arc<Api>, caller: &Caller, mut request: Request, next: Next) -> Response {
     if !is_let_in(&caller.user) {
         return Refusal::not_authorised("Not management user").into_response();
     }
-    if let Err(refusal) = rights::check(&api, &caller, request.method(), request.uri().path()) {
+    if let Err(refusal) = rights::check(api, caller, request.method(), request.uri().path()) {
         return refusal.into_response();
     }
-    request.extensions_mut().insert(caller.view(&api));
+    request.extensions_mut().insert(caller.view(api));
     request.extensions_mut().insert(caller.clone());
-    rights::on_behalf_of(caller, next.run(request)).await
+    rights::on_behalf_of(caller.clone(), next.run(request)).await
 }
 
 /// `GET /api/whoami`
@@ -103,6 +119,11 @@ fn challenge(mut response: Response) -> Response {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
     response.extensions_mut().insert(LoginNeeded);
     response
+}
+
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {

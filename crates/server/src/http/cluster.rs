@@ -4,20 +4,20 @@
 use super::access::Caller;
 use super::refusal::Refusal;
 use super::request::Document;
-use super::{Api, Shared, footprint};
+use super::{Api, CLUSTER_NAME, Shared, footprint, users};
 use crate::logins::Attempts;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use broker::identity::{IdentityAsk, Parameter};
 use serde_json::{Value, json};
-use std::sync::PoisonError;
 
 /// `GET /api/cluster-name`
 pub(super) async fn name(State(api): Shared) -> Json<Value> {
     Json(json!({"name": api.cluster_name()}))
 }
 
-/// `PUT /api/cluster-name`, `{"name": …}`. It holds until the server stops.
+/// `PUT /api/cluster-name`, `{"name": …}`: a global parameter, as in RabbitMQ.
 pub(super) async fn rename(
     State(api): Shared,
     Extension(caller): Extension<Caller>,
@@ -29,7 +29,8 @@ pub(super) async fn rename(
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(Refusal::bad_request("name must have from 1 to 255 bytes"));
     }
-    name.clone_into(&mut api.cluster_name.write().unwrap_or_else(PoisonError::into_inner));
+    let (key, value) = (CLUSTER_NAME.into(), Value::from(name).to_string());
+    users::change(&api, IdentityAsk::SetParameter(Parameter { scope: None, name: key, value })).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

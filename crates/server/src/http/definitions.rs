@@ -9,15 +9,19 @@ use super::routes::{Routes, get};
 use super::users::{self, ask, change};
 use super::{Api, Shared, limits, parameters, permissions, policies, rights, schedules, values, vhosts};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use broker::access::User;
 use broker::command::{BindingSpec, CatalogAsk, DeclareQueue, DestinationKind, VhostId};
 use broker::connection::COMPATIBLE_VERSION;
 use broker::identity::{IdentityAsk, Parameter, UserLimits, VhostLimits};
 use broker::policy::{Policy, PolicyKind};
 use broker::topology::Topology;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -51,7 +55,8 @@ async fn export(State(api): Shared, listing: Listing) -> Json<Value> {
     document["permissions"] = of.collect();
     let of = topology.topic_permissions().map(|topic| permissions::describe_topic(&topology, topic));
     document["topic_permissions"] = of.collect();
-    let globals = topology.parameters().filter(|parameter| parameter.scope.is_none());
+    let globals = topology.parameters();
+    let globals = globals.filter(|parameter| parameter.scope.is_none() && *parameter.name != *LAST_IMPORT);
     document["global_parameters"] = globals.map(|parameter| parameters::describe(&topology, parameter)).collect();
     add_objects(&mut document, &topology, None);
     listing.one(document)
@@ -171,11 +176,35 @@ fn add_objects(document: &mut Value, topology: &Topology, only: Option<VhostId>)
         schedules.map(|schedule| finished(schedules::definition(topology, schedule).into())).collect();
 }
 
+/// How definitions are imported.
+#[derive(Debug, Default, Deserialize)]
+struct Import {
+    /// What was imported last is not imported again.
+    #[serde(default)]
+    skip_if_unchanged: bool,
+}
+
 /// `POST /api/definitions`
-async fn import(State(api): Shared, document: Document) -> Result<StatusCode, Refusal> {
-    import_all(&api, &document, None).await?;
+async fn import(State(api): Shared, Query(how): Query<Import>, document: Document) -> Result<StatusCode, Refusal> {
+    if !how.skip_if_unchanged {
+        import_all(&api, &document, None).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let text = serde_json::to_vec(document.as_map()).unwrap_or_default();
+    let digest = STANDARD.encode(Sha256::digest(&text));
+    let value = Value::from(digest).to_string();
+    let is_last = |parameter: &&Arc<Parameter>| parameter.scope.is_none() && *parameter.name == *LAST_IMPORT;
+    let last = api.board.topology().parameters().find(is_last).cloned();
+    if last.is_none_or(|last| last.value != value) {
+        import_all(&api, &document, None).await?;
+        let set = Parameter { scope: None, name: LAST_IMPORT.into(), value };
+        change(&api, IdentityAsk::SetParameter(set)).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// The global parameter that has the digest of what was imported last. It is about this server, and stays here.
+const LAST_IMPORT: &str = "imported_definition_hash_value";
 
 /// `POST /api/definitions/VHOST`
 async fn import_vhost(
@@ -328,7 +357,7 @@ const SECTIONS: [&str; 11] = [
 
 /// Who imports; the server itself at its start.
 fn caller() -> Caller {
-    let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0 };
+    let user = User { name: "local-operator".into(), tags: vec!["administrator".to_owned()], id: 0, grant: None };
     rights::caller().unwrap_or(Caller { user, is_local: true })
 }
 

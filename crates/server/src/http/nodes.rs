@@ -71,7 +71,7 @@ pub(super) async fn reload(
         return Err(Refusal::no_object());
     }
     let board = Arc::clone(&api.board);
-    let reloaded = tokio::task::spawn_blocking(move || board.reload()).await;
+    let reloaded = tokio::task::spawn_blocking(move || board.read_anew()).await;
     let reloaded = reloaded.map_err(|_| Refusal::bad_request("the server stops"))?;
     let reloaded = reloaded.map_err(|why| Refusal::bad_request(why.to_string()))?;
     Ok(Json(json!({"changed": reloaded.changed, "restart": reloaded.restart, "warnings": reloaded.warnings})))

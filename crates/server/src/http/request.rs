@@ -23,7 +23,9 @@ impl<S: Send + Sync> FromRequest<S> for Document {
             return Ok(Self(Map::new()));
         }
         match serde_json::from_slice(&body) {
-            Ok(Value::Object(object)) => Ok(Self(object)),
+            // Large ones are imports and messages, of which the record of changes has nothing.
+            Ok(Value::Object(object)) if body.len() > NOTED_BYTES_MAX => Ok(Self(object)),
+            Ok(Value::Object(object)) => Ok(Self(object).noted()),
             _ => Err(Refusal::bad_request("not_json")),
         }
     }
@@ -108,6 +110,11 @@ impl Document {
         }
     }
 
+    /// All of it.
+    pub(super) fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The document of an object.
     pub(super) fn of(object: Map<String, Value>) -> Self {
         Self(object)
@@ -153,6 +160,9 @@ impl Document {
 
 /// The largest body: a message of 10 MiB, which is RabbitMQ's limit, in Base64 and some more.
 const BODY_BYTES_MAX: usize = 20 << 20;
+
+/// Larger ones are not told the record of changes.
+const NOTED_BYTES_MAX: usize = 4 << 10;
 
 /// How long a body may take to arrive.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);

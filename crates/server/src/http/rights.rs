@@ -7,13 +7,12 @@ use super::Api;
 use super::access::Caller;
 use super::refusal::Refusal;
 use axum::http::Method;
-use broker::access::{Resource, Right, Rights};
+use broker::access::{Resource, Right, Rights, Subject};
 use broker::command::{Fault, VhostId};
 use broker::topology::ExchangeKind;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 tokio::task_local! {
     /// Who asks, while a request is served.
@@ -160,17 +159,21 @@ impl Caller {
     fn may_enter(&self, api: &Api, vhost: &str) -> bool {
         let topology = api.board.topology();
         let vhost = topology.vhost(vhost);
-        vhost.is_some_and(|vhost| self.is_local || topology.permission(vhost, &self.user.name).is_some())
+        vhost.is_some_and(|vhost| self.is_local || topology.rights_of(&self.user.subject(), vhost).may_enter())
     }
 
     fn rights(&self, api: &Api, vhost: &str) -> Option<Rights> {
         let topology = api.board.topology();
-        if self.is_local { None } else { topology.vhost(vhost).map(|vhost| topology.rights(&self.user.name, vhost)) }
+        if self.is_local {
+            None
+        } else {
+            topology.vhost(vhost).map(|vhost| topology.rights_of(&self.user.subject(), vhost))
+        }
     }
 
     /// By whose rights the catalog acts.
-    pub(super) fn name(&self) -> Option<Arc<str>> {
-        (!self.is_local).then(|| Arc::clone(&self.user.name))
+    pub(super) fn subject(&self) -> Option<Subject> {
+        (!self.is_local).then(|| self.user.subject())
     }
 
     /// What it may see in lists.
@@ -179,8 +182,9 @@ impl Caller {
             return View::All;
         }
         let topology = api.board.topology();
-        let permissions = topology.permissions().filter(|permission| permission.user == self.user.name);
-        let vhosts = permissions.map(|permission| topology.vhost_name(permission.vhost).to_string()).collect();
+        let subject = self.user.subject();
+        let entered = topology.vhosts().filter(|(vhost, _)| topology.rights_of(&subject, *vhost).may_enter());
+        let vhosts = entered.map(|(_, name)| name.to_string()).collect();
         View::Some { user: self.user.name.to_string(), vhosts }
     }
 }
@@ -215,18 +219,18 @@ impl View {
 
 /// Refuses what the request's caller has no permission for in the vhost.
 pub(super) fn check_use(api: &Api, vhost: VhostId, right: Right, to: Resource<'_>) -> Result<(), Refusal> {
-    let name = caller().and_then(|caller| caller.name());
-    let rights = name.map(|name| api.board.topology().rights(&name, vhost));
+    let subject = caller().and_then(|caller| caller.subject());
+    let rights = subject.map(|subject| api.board.topology().rights_of(&subject, vhost));
     rights.map_or(Ok(()), |rights| rights.check(right, to)).map_err(Refusal::from)
 }
 
 /// Refuses a key that the request's caller may not publish with.
 pub(super) fn check_key(api: &Api, vhost: VhostId, exchange: &str, key: &str) -> Result<(), Refusal> {
-    let Some(name) = caller().and_then(|caller| caller.name()) else { return Ok(()) };
+    let Some(subject) = caller().and_then(|caller| caller.subject()) else { return Ok(()) };
     let topology = api.board.topology();
     let is_topic = topology.exchange(vhost, exchange).is_some_and(|found| found.kind == ExchangeKind::Topic);
     let checked =
-        if is_topic { topology.rights(&name, vhost).check_topic(Right::Write, exchange, key) } else { Ok(()) };
+        if is_topic { topology.rights_of(&subject, vhost).check_topic(Right::Write, exchange, key) } else { Ok(()) };
     checked.map_err(|fault: Fault| fault.into())
 }
 

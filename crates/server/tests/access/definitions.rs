@@ -190,3 +190,20 @@ async fn a_queue_keeps_its_type_where_its_vhosts_default_is_another() {
     desk.send("POST", "/definitions", document, 204).await;
     assert_eq!(desk.get("/queues/v/q").await["type"], "classic");
 }
+
+#[tokio::test]
+async fn definitions_that_were_imported_last_are_skipped_if_asked() {
+    let desk = Desk::open().await;
+    let queue = |name: &str| json!({"queues": [{"name": name, "vhost": "/", "durable": true, "arguments": {}}]});
+    let import = async |document: Value| desk.send("POST", "/definitions?skip_if_unchanged=true", document, 204).await;
+    import(queue("q")).await;
+    desk.delete("/queues/%2F/q", 204).await;
+    import(queue("q")).await;
+    assert_eq!(desk.get("/queues").await, json!([]), "nothing was imported");
+    desk.send("POST", "/definitions", queue("q"), 204).await;
+    assert_eq!(desk.get("/queues").await.as_array().unwrap().len(), 1, "unless nobody says so");
+    import(queue("r")).await;
+    assert_eq!(desk.get("/queues").await.as_array().unwrap().len(), 2);
+    let exported = desk.get("/definitions").await;
+    assert_eq!(exported["global_parameters"], json!([]), "what was imported here is nobody else's concern");
+}

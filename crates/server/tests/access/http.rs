@@ -120,3 +120,54 @@ async fn properties_that_no_frame_holds_are_refused_over_http() {
     let got = channel.basic_get("q".into(), BasicGetOptions::default()).await.unwrap().unwrap();
     assert_eq!(got.properties.headers().as_ref().unwrap().inner().len(), 1);
 }
+
+#[tokio::test]
+async fn the_clusters_name_outlives_the_server() {
+    let desk = Desk::open().await;
+    desk.send("PUT", "/cluster-name", json!({"name": "jobs@west"}), 204).await;
+    let desk = desk.again().await;
+    assert_eq!(desk.get("/cluster-name").await["name"], "jobs@west");
+    assert_eq!(desk.get("/overview").await["cluster_name"], "jobs@west");
+    assert_eq!(desk.get("/global-parameters/cluster_name").await["value"], "jobs@west");
+}
+
+#[tokio::test]
+async fn pages_from_allowed_places_may_use_the_api() {
+    let directory = tempfile::tempdir().unwrap();
+    let cors_allow_origins = vec!["https://ops.example".to_owned()];
+    let server =
+        Server::start(Config { cors_allow_origins, cors_max_age_s: 60, ..config(directory.path()) }).await.unwrap();
+    let address = server.board().addresses().http[0];
+    let ask = async |head: String| {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(format!("{head}Host: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer.to_ascii_lowercase()
+    };
+    let question = |origin: &str| {
+        format!(
+            "OPTIONS /api/queues HTTP/1.1\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\
+                 Access-Control-Request-Headers: authorization\r\n"
+        )
+    };
+    let allowed = ask(question("https://ops.example")).await;
+    for header in [
+        "http/1.1 204",
+        "access-control-allow-origin: https://ops.example\r\n",
+        "access-control-max-age: 60\r\n",
+        "access-control-allow-headers: authorization\r\n",
+        "access-control-allow-credentials: true\r\n",
+        "vary: origin",
+    ] {
+        assert!(allowed.contains(header), "{header}: {allowed}");
+    }
+    for origin in ["https://ops.example.evil", "null", "https://OPS.example/"] {
+        let refused = ask(question(origin)).await;
+        assert!(refused.contains("401") && !refused.contains("access-control"), "{origin}: {refused}");
+    }
+    let get = "GET /api/overview HTTP/1.1\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
+    let answered = ask(format!("{get}Origin: https://ops.example\r\n")).await;
+    assert!(answered.starts_with("http/1.1 200") && answered.contains("access-control-allow-origin: https://ops"));
+    assert!(!ask(get.to_owned()).await.contains("access-control"));
+}

@@ -83,6 +83,17 @@ pub(crate) async fn connect_by(
     host: &str,
     versions: &[&'static SupportedProtocolVersion],
 ) -> io::Result<TlsStream<TcpStream>> {
+    connect_over(TcpStream::connect(address).await?, trusts, shows, host, versions).await
+}
+
+/// The same over a socket that is connected already.
+pub(crate) async fn connect_over(
+    socket: TcpStream,
+    trusts: &Authority,
+    shows: Option<&Signed>,
+    host: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusts.pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -98,6 +109,5 @@ pub(crate) async fn connect_by(
         }
         None => builder.with_no_client_auth(),
     };
-    let socket = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host.to_owned()).unwrap(), socket).await
 }

@@ -1,6 +1,6 @@
 //! TLS, and logins by certificate.
 
-use super::authority::{Authority, Signed, connect, connect_by};
+use super::authority::{Authority, Signed, connect, connect_by, connect_over};
 use super::client::{Client, Login, get};
 use super::*;
 use server::config::{LoginFrom, Mechanism, Verify};
@@ -143,6 +143,22 @@ async fn a_certificate_that_names_a_user_logs_in_and_no_other() {
     let text = "ACCESS_REFUSED - Login was refused using authentication mechanism EXTERNAL. For details see the broker logfile.";
     let (_client, login) = log_in("nobody", b"guest").await;
     assert_eq!(login, Login::Refused(403, text.to_owned()), "whatever it says its name is");
+}
+
+#[tokio::test]
+async fn a_certificate_does_not_let_guest_in_from_elsewhere() {
+    let desk = Desk::open(true, |config| config.proxy_protocol = true).await;
+    let signed = desk.authority.sign("guest", "worker.test", LAST_YEAR);
+    for (from, is_let_in) in [("127.0.0.9", true), ("192.0.2.7", false)] {
+        let mut socket = tokio::net::TcpStream::connect(desk.amqps).await.unwrap();
+        socket.write_all(format!("PROXY TCP4 {from} 192.0.2.8 5000 5671\r\n").as_bytes()).await.unwrap();
+        let versions = rustls::ALL_VERSIONS;
+        let stream = connect_over(socket, &desk.authority, Some(&signed), "broker.test", versions).await.unwrap();
+        let login = Client::greet(stream).await.unwrap().log_in("EXTERNAL", b"").await;
+        let text = "Login was refused using authentication mechanism EXTERNAL. For details see the broker logfile.";
+        let refused = Login::Refused(403, format!("ACCESS_REFUSED - {text}"));
+        assert_eq!(login, if is_let_in { Login::Accepted } else { refused }, "{from}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,269 @@
+//! Who changed what: a line of JSON for each change that came over the HTTP API (which `leveret ctl` uses), each reload and each
+//! failed login, in `audit.log` in the data directory.
+//!
+//! A change is answered when its line is on disk. There are two files at most, the current one and the one before
+//! (`audit.log.1`), so that their size is bounded. What AMQP clients declare and delete is not here: that is what they
+//! work with, and there may be thousands a second.
+
+use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    path: PathBuf,
+    /// What both files may take together; 0 = nothing is written.
+    bytes_max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<(File, u64)>,
+    logins: Allowance,
+    /// The last write failed, which was said.
+    is_failing: bool,
+}
+
+/// How many failed logins are still told in this minute: whoever guesses must not push everything else out.
+#[derive(Debug, Default)]
+struct Allowance {
+    minute: u64,
+    told: u32,
+    left_out: u64,
+}
+
+/// One line of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Whose login it was; of a failed one, what was said.
+    pub(crate) user: String,
+    /// From where: an address, `local` for the socket in the data directory, `signal`.
+    pub(crate) peer: String,
+    /// `PUT /api/users/app`, `login PLAIN`, `reload`.
+    pub(crate) what: String,
+    /// What it was to be, where that is no secret.
+    pub(crate) details: Option<Value>,
+    /// `done`, or why not.
+    pub(crate) outcome: String,
+}
+
+impl Audit {
+    pub(crate) fn new(data_dir: &Path, bytes_max: u64) -> Self {
+        Self { path: data_dir.join(NAME), bytes_max, state: Mutex::default() }
+    }
+
+    /// Writes an entry and waits for the disk.
+    pub(crate) async fn record(self: &Arc<Self>, unix_ms: u64, entry: Entry) {
+        if self.bytes_max == 0 {
+            return;
+        }
+        let audit = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || audit.write(unix_ms, &entry, 0));
+        let _ended = written.await;
+    }
+
+    /// The same from a thread that may wait.
+    pub(crate) fn record_here(&self, unix_ms: u64, entry: &Entry) {
+        if self.bytes_max > 0 {
+            self.write(unix_ms, entry, 0);
+        }
+    }
+
+    /// Writes a failed login, which nobody waits for; no more than [`LOGINS_A_MINUTE`] of them, and then how many there were.
+    pub(crate) fn record_login(self: &Arc<Self>, unix_ms: u64, entry: Entry) {
+        if self.bytes_max == 0 {
+            return;
+        }
+        let left_out = {
+            let mut state = self.state();
+            let allowance = &mut state.logins;
+            if allowance.minute != unix_ms / 60_000 {
+                (allowance.minute, allowance.told) = (unix_ms / 60_000, 0);
+            }
+            if allowance.told >= LOGINS_A_MINUTE {
+                allowance.left_out += 1;
+                return;
+            }
+            allowance.told += 1;
+            std::mem::take(&mut allowance.left_out)
+        };
+        let audit = Arc::clone(self);
+        tokio::task::spawn_blocking(move || audit.write(unix_ms, &entry, left_out));
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, unix_ms: u64, entry: &Entry, left_out: u64) {
+        let mut line = Map::new();
+        line.insert("time".into(), time(unix_ms).into());
+        let texts = [("user", &entry.user), ("peer", &entry.peer), ("what", &entry.what), ("outcome", &entry.outcome)];
+        line.extend(texts.map(|(key, text)| (key.to_owned(), cut(text).into())));
+        if let Some(details) = entry.details.clone() {
+            let is_short = details.to_string().len() <= DETAILS_BYTES_MAX;
+            line.insert("details".into(), if is_short { details } else { json!("(too long to be kept)") });
+        }
+        if left_out > 0 {
+            line.insert("failed_logins_left_out".into(), left_out.into());
+        }
+        let mut state = self.state();
+        match self.append(&mut state, &format!("{}\n", Value::Object(line))) {
+            Ok(()) => state.is_failing = false,
+            Err(why) => {
+                state.current = None;
+                if !std::mem::replace(&mut state.is_failing, true) {
+                    tracing::error!("{}: {why}; changes are made and not recorded there", self.path.display());
+                }
+            }
+        }
+    }
+
+    fn append(&self, state: &mut State, line: &str) -> io::Result<()> {
+        let (mut file, mut bytes) = match state.current.take() {
+            Some(current) => current,
+            None => open(&self.path)?,
+        };
+        if bytes + line.len() as u64 > self.bytes_max / 2 && bytes > 0 {
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+            (file, bytes) = open(&self.path)?;
+        }
+        file.write_all(line.as_bytes())?;
+        file.sync_data()?;
+        state.current = Some((file, bytes + line.len() as u64));
+        Ok(())
+    }
+
+    /// Entries from the newest on: so many after having passed over some, and how many there are. `matches` is asked of each.
+    pub(crate) fn read(&self, skip: usize, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
+        let texts = [self.path.with_extension("log.1"), self.path.clone()].map(|file| {
+            let mut text = Vec::new();
+            // One that is not there has no entries.
+            let _missing = File::open(file).and_then(|file| file.take(self.bytes_max).read_to_end(&mut text));
+            text
+        });
+        let lines = texts.iter().flat_map(|text| text.split(|octet| *octet == b'\n'));
+        // The newest are at the end, and few of them are wanted.
+        let (mut kept, mut total) = (VecDeque::new(), 0);
+        for line in lines {
+            let Ok(entry @ Value::Object(_)) = serde_json::from_slice(line) else { continue };
+            if matches(&entry) {
+                total += 1;
+                kept.push_back(entry);
+                if kept.len() > skip + count {
+                    kept.pop_front();
+                }
+            }
+        }
+        (kept.into_iter().rev().skip(skip).take(count).collect(), total)
+    }
+}
+
+/// The file and its length. What a crash left of a line is ended, so that the next is one of its own.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
+    let mut bytes = file.seek(SeekFrom::End(0))?;
+    if bytes > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            bytes += 1;
+        }
+    }
+    Ok((file, bytes))
+}
+
+fn time(unix_ms: u64) -> String {
+    let moment = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(String::new, |moment| format!("{moment:.3}"))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
+const NAME: &str = "audit.log";
+const LOGINS_A_MINUTE: u32 = 60;
+const TEXT_MAX: usize = 1024;
+const DETAILS_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(what: &str) -> Entry {
+        let text = |text: &str| text.to_owned();
+        Entry { user: text("app"), peer: text("local"), what: text(what), details: None, outcome: text("done") }
+    }
+
+    fn whats(audit: &Audit, skip: usize, count: usize) -> Vec<String> {
+        let (entries, _) = audit.read(skip, count, |_| true);
+        entries.iter().map(|entry| entry["what"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn entries_outlive_the_server_and_a_line_that_a_crash_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::new(directory.path(), 1 << 20);
+        audit.record_here(1_700_000_000_123, &entry("one"));
+        let line = fs::read_to_string(directory.path().join(NAME)).unwrap();
+        assert_eq!(
+            line,
+            "{\"time\":\"2023-11-14T22:13:20.123Z\",\"user\":\"app\",\"peer\":\"local\",\"what\":\"one\",\"outcome\":\"done\"}\n"
+        );
+        fs::write(directory.path().join(NAME), format!("{line}{{\"time\":\"20")).unwrap();
+        let audit = Audit::new(directory.path(), 1 << 20);
+        audit.record_here(0, &entry("two"));
+        audit.record_here(0, &entry("three"));
+        assert_eq!(whats(&audit, 0, 10), ["three", "two", "one"]);
+        assert_eq!(whats(&audit, 1, 1), ["two"]);
+        assert_eq!(audit.read(0, 0, |entry| entry["what"] == "one").1, 1);
+    }
+
+    #[test]
+    fn the_files_are_bounded_and_the_newest_entries_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::new(directory.path(), 4000);
+        for number in 0..200 {
+            audit.record_here(0, &entry(&number.to_string()));
+            let bytes: u64 =
+                fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            assert!(bytes <= 4000, "{bytes}");
+        }
+        let kept = whats(&audit, 0, 1000);
+        assert!(kept.len() >= 15 && kept[0] == "199" && kept[10] == "189", "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_guesses_passwords_does_not_fill_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Arc::new(Audit::new(directory.path(), 1 << 20));
+        for _ in 0..1000 {
+            audit.record_login(0, entry("login PLAIN"));
+        }
+        audit.record_login(60_000, entry("login PLAIN"));
+        let told = LOGINS_A_MINUTE as usize + 1;
+        while whats(&audit, 0, 1000).len() < told {
+            tokio::task::yield_now().await;
+        }
+        let (entries, total) = audit.read(0, 1000, |_| true);
+        let left_out: u64 = entries.iter().filter_map(|entry| entry["failed_logins_left_out"].as_u64()).sum();
+        assert_eq!((total, left_out), (told, 1000 - u64::from(LOGINS_A_MINUTE)));
+    }
+
+    #[test]
+    fn none_is_kept_where_that_is_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::new(directory.path(), 0);
+        audit.record_here(0, &entry("one"));
+        assert!(!directory.path().join(NAME).exists() && whats(&audit, 0, 10).is_empty());
+    }
+}

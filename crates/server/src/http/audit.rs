@@ -1,0 +1,145 @@
+//! What requests leave in the record of changes ([`crate::audit`]), and `/api/audit`, which RabbitMQ does not have.
+
+use super::access::Caller;
+use super::refusal::Refusal;
+use super::request::Document;
+use super::serving::Origin;
+use super::{Api, Shared};
+use crate::audit::Entry;
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+tokio::task_local! {
+    /// What the request's body says that may be kept.
+    static DETAILS: RefCell<Option<Value>>;
+}
+
+/// A change that somebody asks for.
+pub(super) struct Change {
+    method: Method,
+    path: String,
+}
+
+impl Change {
+    /// `None` for what only looks, or works with messages as clients do.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let looks = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let works = ["/publish", "/authenticate"].iter().any(|end| path.ends_with(end));
+        let peeks = path.ends_with("/login");
+        (!looks && !works && !peeks).then_some(Self { method, path })
+    }
+
+    /// Serves the request and records what came of it.
+    pub(super) async fn record<F: Future<Output = axum::response::Response>>(
+        self,
+        api: &Arc<Api>,
+        caller: &Caller,
+        origin: Origin,
+        serving: F,
+    ) -> F::Output {
+        let (answer, details) = DETAILS
+            .scope(RefCell::new(None), async {
+                let answer = serving.await;
+                (answer, DETAILS.with(|details| details.borrow_mut().take()))
+            })
+            .await;
+        let status = answer.status();
+        let outcome = if status.is_success() { "done".to_owned() } else { format!("refused: {status}") };
+        // Of what is not there nothing is changed, and it is often looked for so.
+        if status != StatusCode::NOT_FOUND && status != StatusCode::METHOD_NOT_ALLOWED {
+            let details = details.and_then(|document| shown(&self.path, document));
+            let peer = match origin {
+                Origin::Local => "local".to_owned(),
+                Origin::Tcp(peer) => peer.to_string(),
+            };
+            let path: Vec<_> = self.path.split('/').map(|part| percent_decode_str(part).decode_utf8_lossy()).collect();
+            let what = format!("{} {}", self.method, path.join("/"));
+            let entry = Entry { user: caller.user.name.to_string(), peer, what, details, outcome };
+            api.board.audit().record(api.board.clock().now().unix_ms, entry).await;
+        }
+        answer
+    }
+}
+
+/// Of bodies that have no secrets all, of users their tags, of others nothing.
+fn shown(path: &str, document: Value) -> Option<Value> {
+    let Value::Object(mut document) = document else { return None };
+    match path.split('/').nth(2).unwrap_or_default() {
+        "users" => document.retain(|key, _| key == "tags" || key == "users"),
+        "permissions" | "topic-permissions" | "policies" | "operator-policies" | "vhost-limits" | "user-limits"
+        | "vhosts" | "queues" | "exchanges" | "bindings" | "nodes" | "cluster-name" | "backup" => {}
+        _ => return None,
+    }
+    (!document.is_empty()).then_some(Value::Object(document))
+}
+
+/// What of the record is asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    page: Option<usize>,
+    page_size: Option<usize>,
+    user: Option<String>,
+}
+
+/// `GET /api/audit`: the newest first. With `page` as RabbitMQ pages its lists.
+pub(super) async fn list(State(api): Shared, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Refusal> {
+    let size = wanted.page_size.unwrap_or(if wanted.page.is_some() { 100 } else { PAGE_MAX });
+    let page = wanted.page.unwrap_or(1);
+    if !(1..=PAGE_MAX).contains(&size) || !(1..=1 << 20).contains(&page) {
+        return Err(Refusal::bad_request(format!("page counts from 1, and page_size is from 1 to {PAGE_MAX}")));
+    }
+    let audit = Arc::clone(api.board.audit());
+    let user = wanted.user;
+    let read = tokio::task::spawn_blocking(move || {
+        let matches = |entry: &Value| user.as_ref().is_none_or(|user| entry["user"] == user.as_str());
+        audit.read((page - 1) * size, size, matches)
+    });
+    let (items, total) = read.await.map_err(|_| Refusal::bad_request("the server stops"))?;
+    if wanted.page.is_none() {
+        return Ok(Json(Value::Array(items)));
+    }
+    Ok(Json(json!({
+        "filtered_count": total,
+        "item_count": items.len(),
+        "items": items,
+        "page": page,
+        "page_count": total.div_ceil(size),
+        "page_size": size,
+        "total_count": total,
+    })))
+}
+
+impl Document {
+    /// Tells the record of changes what it says, until it is known what it is for.
+    pub(super) fn noted(self) -> Self {
+        let _looks = DETAILS.try_with(|details| *details.borrow_mut() = Some(Value::Object(self.as_map().clone())));
+        self
+    }
+}
+
+const PAGE_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_may_be_a_secret_is_kept() {
+        let kept = |path: &str, document: Value| shown(path, document);
+        let user = json!({"password": "s3cret", "password_hash": "x", "hashing_algorithm": "y", "tags": "management"});
+        assert_eq!(kept("/api/users/app", user), Some(json!({"tags": "management"})));
+        assert_eq!(kept("/api/users/app", json!({"password": "s3cret"})), None);
+        assert_eq!(kept("/api/parameters/shovel/%2F/s", json!({"value": {"src-uri": "amqp://u:p@h"}})), None);
+        assert_eq!(kept("/api/definitions", json!({"users": []})), None);
+        assert_eq!(kept("/api/schedules/%2F/s", json!({"payload": "x"})), None);
+        let permission = json!({"configure": "", "write": "", "read": "^q$"});
+        assert_eq!(kept("/api/permissions/%2F/app", permission.clone()), Some(permission));
+    }
+}
