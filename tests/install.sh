@@ -25,6 +25,7 @@ have npm || wanted+=(npm)
 have cc || wanted+=(build-essential)
 have valgrind || wanted+=(valgrind)
 [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium fonts-dejavu-core)
+have openssl || wanted+=(openssl)
 if [ ${#wanted[@]} -gt 0 ]; then
     have apt-get || fail "missing: ${wanted[*]}; install them with this system's package tool and run again."
     root=()
@@ -50,6 +51,24 @@ if ! "$venv/bin/python" -c '' 2>/dev/null || ! unchanged "$work/venv.stamp" "$re
     cat "$requirements" >"$work/venv.stamp"
 fi
 
+# RabbitMQ itself, to exchange definitions with: unpacked, so that nothing of it is set up or started.
+peer=$work/rabbitmq
+if [ ! -e "$peer/.stamp" ]; then
+    have apt-get || fail "RabbitMQ's package cannot be had: there is no apt-get."
+    packages=(rabbitmq-server)
+    for part in base asn1 crypto eldap inets mnesia os-mon parsetools public-key runtime-tools ssl syntax-tools tools xmerl; do
+        packages+=("erlang-$part")
+    done
+    rm -rf "$peer"; mkdir -p "$peer/packages"
+    download() { (cd "$peer/packages" && apt-get download -qq "${packages[@]}"); }
+    root=(); [ "$(id -u)" = 0 ] || root=(sudo)
+    download >"$work/apt.log" 2>&1 || { "${root[@]}" apt-get update -qq >>"$work/apt.log" 2>&1 && download >>"$work/apt.log" 2>&1; } ||
+        { tail -n 20 "$work/apt.log" >&2; fail "apt-get could not download: ${packages[*]}."; }
+    for package in "$peer"/packages/*.deb; do dpkg -x "$package" "$peer"; done
+    rm -rf "$peer/packages"
+    touch "$peer/.stamp"
+fi
+
 for folder in "$tests/compat/node" "$tests/page" "$tests/../examples/javascript"; do
     stamp=$folder/node_modules/.stamp
     if ! unchanged "$stamp" "$folder/package-lock.json"; then
@@ -63,3 +82,13 @@ for folder in "$tests/compat/lapin" "$tests/../examples/rust"; do
     cargo fetch -q --locked --manifest-path "$folder/Cargo.toml" --target "$(rustc -vV | sed -n 's/^host: //p')" ||
         fail "cargo could not fetch the crates of ${folder#"$tests"/}."
 done
+
+# Two crates of RabbitMQ's with their own tests, in a workspace where one compilation serves both.
+tools=$work/rabbitmq-tools
+sources=("$tests/compat/rabbitmq_tools/"{Cargo.toml,Cargo.lock,sources.py})
+if ! unchanged "$tools/.stamp" "${sources[@]}"; then
+    python3 "$tests/compat/rabbitmq_tools/sources.py" "$tools" || fail "cargo could not fetch rabbitmq_http_client and rabbitmqadmin."
+    cargo fetch -q --locked --manifest-path "$tools/Cargo.toml" --target "$(rustc -vV | sed -n 's/^host: //p')" ||
+        fail "cargo could not fetch the crates of rabbitmq_http_client and rabbitmqadmin."
+    cat "${sources[@]}" >"$tools/.stamp"
+fi

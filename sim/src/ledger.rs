@@ -7,6 +7,8 @@
 
 mod content;
 mod copies;
+mod moves;
+mod once;
 mod outputs;
 mod queues;
 mod restarts;
@@ -14,7 +16,7 @@ mod streams;
 
 pub use content::{Confirm, Content, Deaths, Draft, GROUP_KEY, Message, REPLY_TO, Receipt, Sight, Target};
 
-use crate::plan::STREAM;
+use crate::plan::{Rule, STREAM};
 use crate::trace;
 use amqp::{ChannelId, Properties};
 use broker::command::{CallId, ChannelKey, Command, ConnectionId, QueueId, Seq, Settlement, ShardId, ShardInput};
@@ -31,6 +33,8 @@ pub struct Ledger {
     messages: Vec<Message>,
     queues: BTreeMap<QueueId, Queue>,
     streams: BTreeMap<QueueId, Stream>,
+    /// Of some stream somebody has seen what was not known to be stored.
+    is_just_seen: bool,
     /// In which one a message is, and at which offset.
     in_streams: BTreeMap<usize, (QueueId, usize)>,
     /// Where delivered messages are held.
@@ -44,6 +48,12 @@ pub struct Ledger {
     marks: BTreeMap<(ConnectionId, ShardId, u64), Vec<usize>>,
     /// Dead letters between shards that are not known to be stored.
     in_flight: BTreeMap<(ShardId, u64), Place>,
+    /// Who has a deduplication key, in which queue.
+    once: BTreeMap<(u64, QueueId), once::Holder>,
+    /// The last such key.
+    last_key: Option<u64>,
+    /// Where a routing key leads, of exchanges that send it to one queue.
+    sticky: BTreeMap<(&'static str, String), QueueId>,
     /// Whose address for replies it is.
     addresses: BTreeMap<String, u64>,
     /// The server's wall clock.
@@ -96,7 +106,9 @@ impl Ledger {
     /// A client is about to publish.
     pub fn publish(&mut self, draft: Draft, client: u64, channel: u64) -> &Message {
         let number = self.messages.len() as u64;
-        self.messages.push(Message::new(number, draft, (client, channel)));
+        let key = draft.once.map(|is_new| self.last_key.filter(|_| !is_new).unwrap_or(number));
+        self.last_key = key.or(self.last_key);
+        self.messages.push(Message::new(number, draft, key, (client, channel)));
         self.messages.last().expect("just pushed")
     }
 
@@ -141,6 +153,15 @@ impl Ledger {
             panic!("m{number} is confirmed, and its shard has not stored it: {copy:?}");
         }
         assert!(self.is_stored_in_stream(number), "m{number} is confirmed, and its stream has not stored it");
+        if let Target::Via { rule, .. } = &message.target {
+            let count = message.copies.len();
+            let is_there = match rule {
+                Rule::One | Rule::Sticky => count == 1,
+                Rule::All(most) => count == *most,
+                Rule::Once | Rule::Other => true,
+            };
+            assert!(is_there, "m{number} is confirmed, and came to {count} queues ({rule:?})");
+        }
         if let Target::Queue(name) = &message.target
             && name != STREAM
             && message.copies.is_empty()
@@ -179,7 +200,8 @@ impl Ledger {
                     assert_eq!(owner, publisher, "two clients have one address");
                 }
                 let message = self.message(number);
-                let may_be_twice = deaths.count > 0 && message.copies.iter().any(|copy| copy.may_be_twice);
+                let may_be_twice = deaths.count > 0 && message.copies.iter().any(|copy| copy.may_be_twice)
+                    || message.copies.iter().any(|copy| copy.is_loose);
                 // What different clients get may have waited on its way.
                 let sight = Sight { client, queue: queue.clone(), deaths: deaths.clone() };
                 let is_over = message.ended.contains(&sight) && !may_be_twice;
@@ -248,6 +270,18 @@ impl Ledger {
                     (copy.due_ms, copy.least_due_ms) = (0, 0);
                 }
             }
+            ShardInput::Operate {
+                queue,
+                operation: Operation::Scan(Scan { act: Act::Move(_) | Act::Requeue, .. }),
+                ..
+            } => {
+                self.may_move(*queue);
+            }
+            ShardInput::Fire(fire) => {
+                if let Some(publish) = &fire.publish {
+                    self.fire(shard, publish);
+                }
+            }
             ShardInput::Close => {
                 self.release_all(shard);
                 self.step.closes = true;
@@ -258,6 +292,14 @@ impl Ledger {
 
     fn command(&mut self, shard: ShardId, connection: ConnectionId, command: &Command) {
         match command {
+            Command::Sift(sifted) => {
+                for number in sifted.publish.messages().map(number_of) {
+                    if sifted.publish.confirm {
+                        self.since_mark.entry((connection, shard)).or_default().push(index(number));
+                    }
+                    self.arrive(shard, number, &sifted.publish);
+                }
+            }
             Command::Publish(publish) => {
                 for number in publish.messages().map(number_of) {
                     if publish.confirm {

@@ -16,6 +16,7 @@ use broker::command::{
     CallId, CatalogInput, ConnectionEvent, ConnectionId, Now, Outbox, ShardId, ShardInput, ShardReport, Shortage,
 };
 use broker::inspect::QueueView;
+use broker::operation::Answer;
 use broker::shard::{Shard, ShardSettings};
 use broker::topology::Topology;
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +39,8 @@ pub struct Node {
     pub catalog_outgoing: VecDeque<(ConnectionId, ConnectionEvent)>,
     /// Questions of the operator's that the catalog answered.
     pub answered: Vec<CallId>,
+    /// What shards answered to the operator.
+    pub answers: Vec<(ShardId, u64, Answer)>,
     /// Which logs said that they were closed.
     pub clean: Vec<bool>,
     /// What all connections were told that the server is short of.
@@ -139,6 +142,7 @@ impl Node {
             catalog_mailbox: VecDeque::new(),
             catalog_outgoing: VecDeque::new(),
             answered: Vec::new(),
+            answers: Vec::new(),
             clean,
             shortage: Shortage::default(),
             alarms: Shortage::default(),
@@ -183,6 +187,7 @@ impl Node {
         ledger.output(id, &out);
         node.is_full = out.full.take().unwrap_or(node.is_full);
         node.is_closed |= out.closed;
+        self.answers.extend(out.answers.drain(..).map(|(ticket, answer)| (id, ticket, answer)));
         let outgoing = out.shards.into_iter().map(|(shard, input)| Outgoing::Shard(shard, input));
         node.outgoing.extend(outgoing);
         node.outgoing.extend(out.catalog.into_iter().map(Outgoing::Catalog));

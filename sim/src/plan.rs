@@ -39,6 +39,40 @@ pub struct Plan {
     pub probes: bool,
     /// Before the run comes to rest, everything that can be is drained while alarms are on.
     pub ends_in_alarm: bool,
+    /// Exchanges of other types than the usual ones.
+    pub exchanges: Vec<ExchangePlan>,
+    /// A schedule fires once in so many steps; 0 = never.
+    pub fires: u64,
+}
+
+/// An exchange, and whom it leads to.
+#[derive(Clone, Debug)]
+pub struct ExchangePlan {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its x-arguments.
+    pub arguments: Table,
+    /// Queues and binding keys.
+    pub bindings: Vec<(String, &'static str)>,
+    /// What becomes of a message.
+    pub rule: Rule,
+}
+
+/// What an exchange does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// One queue gets it.
+    One,
+    /// One queue gets all that have its key.
+    Sticky,
+    /// So many queues get it.
+    All(usize),
+    /// Each of so many queues gets one that has its deduplication key.
+    Once,
+    /// As the exchange does that follows.
+    Other,
 }
 
 /// One queue.
@@ -207,11 +241,17 @@ impl Plan {
         };
         let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
         let operates = often(&mut aside, 300);
+        let clients = random.index(5) + 1;
+        let queues = queues(random, &mut aside);
+        let exchanges = exchanges(&queues, &mut aside);
+        let fires = if queues.iter().any(|queue| queue.name == SCHEDULED[0]) { aside.between(40, 400) } else { 0 };
         Self {
             shards,
             operates,
-            clients: random.index(5) + 1,
-            queues: queues(random, &mut aside),
+            clients,
+            exchanges,
+            fires,
+            queues,
             acts,
             faults,
             segment_bytes: *random.pick(&[600, 2_000, 8_000, 64_000, 1 << 20]),
@@ -242,9 +282,57 @@ impl Plan {
             arguments: Table::new(),
         };
         plan.queues = vec![queue];
+        plan.exchanges.clear();
+        plan.fires = 0;
         plan.faults = FaultPlan::default();
         plan
     }
+}
+
+impl Plan {
+    /// The queues that clients publish to and bind.
+    #[must_use]
+    pub fn open_queues(&self) -> Vec<&QueuePlan> {
+        self.queues.iter().filter(|queue| queue.name != SHELF).collect()
+    }
+}
+
+fn exchanges(queues: &[QueuePlan], aside: &mut Random) -> Vec<ExchangePlan> {
+    let is_limited = |queue: &QueuePlan| {
+        let limits = ["x-max-length", "x-max-length-bytes", "x-message-ttl"];
+        limits.into_iter().any(|limit| queue.arguments.get(limit).is_some())
+    };
+    let stays = |queue: &&QueuePlan| {
+        let is_ours = [STREAM, SHELF].contains(&&*queue.name) || SCHEDULED.contains(&&*queue.name);
+        queue.durable && !queue.is_volatile && !is_limited(queue) && !is_ours
+    };
+    let targets: Vec<&QueuePlan> = queues.iter().filter(stays).collect();
+    let mut exchanges = Vec::new();
+    if targets.is_empty() {
+        return exchanges;
+    }
+    let argument = |name: &str, value: Value| -> Table { [(name.to_owned(), value)].into_iter().collect() };
+    let keeps = argument("x-recent-history-length", Value::I64(3));
+    let once = argument("x-message-deduplication", Value::Bool(true));
+    let later = argument("x-delayed-type", "fanout".into());
+    let other = argument("alternate-exchange", FANOUT.into());
+    for (name, kind, arguments, key, rule) in [
+        ("hash", "x-consistent-hash", Table::new(), "2", Rule::Sticky),
+        ("modulus", "x-modulus-hash", Table::new(), "any", Rule::Sticky),
+        ("chance", "x-random", Table::new(), "any", Rule::One),
+        ("local", "x-local-random", Table::new(), "", Rule::One),
+        ("recent", "x-recent-history", keeps, "", Rule::All(targets.len())),
+        ("later", "x-delayed-message", later, "", Rule::All(targets.len())),
+        ("once", "fanout", once, "", Rule::Once),
+        ("other", "direct", other, "", Rule::Other),
+    ] {
+        if aside.one_in(4) {
+            let to = if rule == Rule::Other { &[][..] } else { &targets[..] };
+            let bindings = to.iter().map(|queue| (queue.name.clone(), key)).collect();
+            exchanges.push(ExchangePlan { name, kind, arguments, bindings, rule });
+        }
+    }
+    exchanges
 }
 
 fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
@@ -401,6 +489,21 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
             arguments: table(&[("x-queue-type", "stream".into())]),
         });
     }
+    // Those that an operator moves messages between, and those that a schedule fires into.
+    let in_fanout = aside.one_in(2);
+    for (names, is_there) in [([MOVABLE, SHELF], aside.one_in(3)), (SCHEDULED, aside.one_in(3))] {
+        for name in names.into_iter().filter(|_| is_there) {
+            queues.push(QueuePlan {
+                name: name.to_owned(),
+                durable: true,
+                auto_delete: false,
+                exclusive: false,
+                is_volatile: false,
+                in_fanout: in_fanout && name == MOVABLE,
+                arguments: Table::new(),
+            });
+        }
+    }
     queues
 }
 
@@ -414,6 +517,12 @@ fn leads_to(queues: &[QueuePlan], name: &str) -> bool {
 pub const SIDE: &str = "side";
 /// The stream, where there is one.
 pub const STREAM: &str = "stream";
+/// The queue that an operator moves messages from, …
+pub const MOVABLE: &str = "movable";
+/// … and the one that they go to, and come back from. Nothing else comes there.
+pub const SHELF: &str = "shelf";
+/// The queues that a schedule fires into.
+pub const SCHEDULED: [&str; 2] = ["scheduled", "scheduled2"];
 /// The fanout exchange that some queues are bound to.
 pub const FANOUT: &str = "everyone";
 

@@ -10,6 +10,7 @@ mod fairness;
 mod operator;
 mod policies;
 mod restart;
+mod schedules;
 
 use crate::client::{Client, Surroundings};
 use crate::ledger::{Counts, Ledger};
@@ -46,6 +47,7 @@ pub struct World {
     choices: Vec<Choice>,
     mood: Mood,
     policies: policies::Policies,
+    schedules: schedules::Schedules,
 }
 
 /// What clients do of their own accord.
@@ -110,6 +112,10 @@ impl World {
         if self.something_goes_wrong() {
             return;
         }
+        if self.ledger.has_just_seen() && self.plan.faults.crash > 0 && self.random.one_in(30) {
+            trace::note(format_args!("the power is cut as somebody reads a stream"));
+            return self.crash();
+        }
         let wants_client = self.clients.len() < self.plan.clients && self.random.one_in(20);
         if wants_client {
             self.connect();
@@ -123,6 +129,9 @@ impl World {
                 true => self.change_policy(),
                 false => self.operate(),
             };
+        }
+        if self.plan.fires > 0 && self.random.one_in(self.plan.fires) {
+            return self.fire();
         }
         if self.plan.tick_ms > 0 && self.random.one_in(40) {
             self.now_ms += self.random.scaled(self.plan.tick_ms);

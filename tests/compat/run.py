@@ -5,7 +5,8 @@
 
 LEVERET_BIN is the server to test; without it the release build is made. --amqp tests a broker that already
 runs; the tests that restart the server, or that hold for Leveret alone, are then left out.
-A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
+Each server is on free ports but those of the clients that have their ports written into them.
+A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, METRICS_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
 server listens again with the same data and those settings in its configuration file, and `ctl ARGUMENT...`,
 answered `ok` when `leveret ctl` has done that.
@@ -26,6 +27,8 @@ import threading
 import time
 from pathlib import Path
 
+from rabbitmq_tools.sources import PORTS
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = HERE.parent / ".work"
@@ -33,8 +36,11 @@ PYTHON = WORK / "venv" / "bin" / "python"
 GO_ENV = {"GO111MODULE": "off", "GOPATH": f"{WORK}/go:/usr/share/gocode", "GOFLAGS": ""}
 JARS = ":".join(f"/usr/share/java/{name}.jar" for name in ("amqp-client", "slf4j-api", "slf4j-nop"))
 TARGET = WORK / "target"  # the Rust programs of the tests, apart from the workspace's
-CLIENT_SECONDS = 240
+CLIENT_SECONDS = 360
 START_SECONDS = 30
+# How cargo builds the suites of RabbitMQ's crates: both with the same, so that what they share is compiled once.
+TOOLS = ["-q", "--locked", "--manifest-path", WORK / "rabbitmq-tools" / "Cargo.toml", "--target-dir", TARGET,
+         "--test", "integration"]
 
 
 # Each client: the commands that build it, then the one that runs it.
@@ -43,6 +49,8 @@ CLIENTS = {
     "aio-pika": ([], [PYTHON, HERE / "aio_pika_test.py"]),
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
+    "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),
+    "definitions": ([], [PYTHON, HERE / "definitions_test.py"]),
     "tutorial": ([], [PYTHON, HERE / "tutorial_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
@@ -61,6 +69,18 @@ CLIENTS = {
         + [["go", "build", "-o", WORK / f"example-go-{name}", ROOT / "examples" / "go" / f"{name}.go"]
            for name in ("new_task", "worker")],
         [PYTHON, HERE / "examples_test.py"],
+    ),
+    "rabbitmq_http_client": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmq_http_client", "--features", "async,tabled,zeroize", "--no-run"]],
+        [PYTHON, HERE / "rabbitmq_tools_test.py", "rabbitmq_http_client", *TOOLS, "--features", "async,tabled,zeroize"],
+    ),
+    "rabbitmqadmin": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmqadmin", "--no-run"]],
+        [PYTHON, HERE / "rabbitmq_tools_test.py", "rabbitmqadmin", *TOOLS],
+    ),
+    "rabbitmqadmin-users": (
+        [["cargo", "test", *TOOLS, "-p", "rabbitmqadmin", "--no-run"]],
+        [PYTHON, HERE / "rabbitmqadmin_test.py"],
     ),
 }
 
@@ -82,6 +102,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix=f"leveret-{name}-"))
         self.settings = {}
         self.amqp, self.http, self.metrics = free_ports(3)
+        self.amqp, self.http = PORTS.get(name, (self.amqp, self.http))
         self.log_path = WORK / f"{name}.server.log"
         self.log = open(self.log_path, "wb")
         try:
@@ -197,6 +218,7 @@ def run_client(name, binary, broker):
             return [f"FAIL start: {error}"], 0.0
         environment.update(
             AMQP_HOST="127.0.0.1", AMQP_PORT=str(server.amqp), HTTP_PORT=str(server.http),
+            METRICS_PORT=str(server.metrics),
             LEVERET_PID=str(server.process.pid), CONTROL_PORT=str(server.control.getsockname()[1]),
             LEVERET_DATA_DIR=str(server.directory / "data"), PATH=f"{binary.parent}:{os.environ['PATH']}",
         )

@@ -106,11 +106,12 @@ export async function fail(channel, connection, queue, count) {
 async function work(connection, queue, every, prefetch, fate) {
   const channel = await connection.createChannel();
   await channel.prefetch(prefetch);
-  let n = 0;
+  let [n, isOpen] = [0, true];
+  channel.on("close", () => (isOpen = false));
   await channel.consume(queue, async (message) => {
     if (!message) return;
     await new Promise((resolve) => setTimeout(resolve, every * (0.5 + Math.random())));
-    fate(channel, message, n++);
+    if (isOpen) fate(channel, message, n++);
   }, { consumerTag: `worker-${queue}` });
 }
 

@@ -13,12 +13,14 @@ import http.server
 import json
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import types
 import urllib.request
 from pathlib import Path
 
@@ -98,6 +100,17 @@ def a_job_that_takes_too_long_is_ended_and_tried_again(broker):
     worker.stop()
     assert [event["why"] for event in worker.of("retry")] == ["timed out after 0.2 s"] * 3
     assert dead(broker, queue)["a"]["x-failure-reason"] == "timed out after 0.2 s"
+
+
+@test
+def who_is_told_to_end_and_ends_well_is_not_done(broker):
+    queue = "polite"
+    script = "trap 'exit 0' TERM; sleep 600 & wait"
+    worker = Worker(broker, queue, ["sh", "-c", script], "--timeout", "200ms").connected()
+    broker.publish(queue, ["a"])
+    wait_for("it is dead", lambda: broker.counts(f"{queue}.dead")[0] == 1)
+    worker.stop()
+    assert len(worker.of("retry")) == 3 and not worker.of("done")
 
 
 @test
@@ -422,6 +435,44 @@ def a_web_hook_gets_jobs_and_judges_them(broker):
     assert time.monotonic() - paused_at > 0.7
     worker.stop()
     server.shutdown()
+
+
+@test
+def a_web_hook_behind_tls_is_checked(broker):
+    queue, folder = "hook-tls", Path(SCRATCH.name)
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=hook", "-keyout", "hook.key", "-out", "hook.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("x509", "-req", "-in", "hook.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+            "-extfile", "names", "-out", "hook.pem")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "hook.pem", folder / "hook.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"https://127.0.0.1:{server.server_address[1]}/"
+    stranger = Worker(broker, queue, [url], "--mode", "http").connected()
+    broker.publish(queue, ["200 one"])
+    wait_for("it is dead", lambda: broker.counts(f"{queue}.dead")[0] == 1)
+    stranger.stop()
+    assert "not to be trusted" in dead(broker, queue)["200 one"]["x-failure-reason"], dead(broker, queue)
+    friend = Worker(broker, queue, [url], "--mode", "http", "--ca-file", str(folder / "ca.pem")).connected()
+    broker.publish(queue, ["200 two", "200 three"])
+    wait_for("both are done", lambda: len(friend.of("done")) == 2)
+    friend.stop()
+    server.shutdown()
+
+
+@test
+def brokers_are_tried_in_turn(broker):
+    nobody = types.SimpleNamespace(url="amqp://127.0.0.1:1")
+    worker = Worker(nobody, "turns", ["true"], "--url", broker.url).connected()
+    broker.publish("turns", ["a"])
+    wait_for("it is done", lambda: worker.of("done"))
+    assert worker.stop() == 0
 
 
 @test

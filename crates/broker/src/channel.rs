@@ -26,6 +26,7 @@ use amqp::{ChannelId, Method, MethodId, Reply, ReplyCode};
 use confirms::Confirms;
 use pattern::Pattern;
 use publish::{Envelope, Publishing, RouteCache};
+pub(crate) use request::is_request;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -271,6 +272,11 @@ impl Connection {
             method_id: reply.method.method,
         }
         .encode(number, fx.out.tail());
+    }
+
+    /// Whether what is being taken in on this channel is something that a worker says of a delivery, and no message.
+    pub(crate) fn takes_request(&self, number: ChannelId) -> bool {
+        self.channels.get(&number).is_some_and(|channel| channel.publishing.is_request())
     }
 
     pub(crate) fn is_open(&self, number: ChannelId) -> bool {

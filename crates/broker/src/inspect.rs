@@ -1,6 +1,7 @@
 //! Plain views of the machines' state, for the HTTP API, the command line and metrics. They hold no logic.
 
 use crate::command::{ConnectionId, QueueSpec};
+use crate::histogram::Latencies;
 use amqp::{ChannelId, Table};
 use std::sync::Arc;
 
@@ -30,8 +31,8 @@ pub struct QueueView {
     /// How long its oldest unacked message has been so, in milliseconds; with very many of them, half a second more or
     /// less, or what that was of one that is settled by now.
     pub oldest_unacked_ms: Option<u64>,
-    /// How long ago its oldest ready message came, in milliseconds: a second too much at most, or a thirtieth of the
-    /// time that its backlog took to come. Of what came before the server was started, since when that was.
+    /// How long ago its oldest ready message came, in milliseconds: too much by a millisecond, or by a sixteenth of
+    /// the time that its backlog took to come. Of what came before the server was started, since when that was.
     pub oldest_ready_ms: Option<u64>,
     /// Deliveries that are unacked for longer than half their timeout.
     pub late_leases: u64,
@@ -45,6 +46,8 @@ pub struct QueueView {
     pub consumer_utilisation: Option<f64>,
     /// What happened so far.
     pub counters: QueueCounters,
+    /// How long its messages took; `None` when none was delivered yet.
+    pub latencies: Option<Box<Latencies>>,
     /// Estimated bytes of memory it takes.
     pub memory: u64,
 }

@@ -14,6 +14,7 @@ pub mod command;
 pub mod connection;
 pub mod fact;
 pub mod grant;
+pub mod histogram;
 pub mod identity;
 pub mod inspect;
 pub mod message;

@@ -7,6 +7,7 @@
 mod ages;
 pub(crate) mod backlog;
 mod block;
+mod calendar;
 pub(crate) mod dead_letter;
 pub(crate) mod deduplication;
 pub(crate) mod delayed;
@@ -14,6 +15,7 @@ pub(crate) mod failure;
 pub(crate) mod groups;
 pub(crate) mod lease;
 mod pace;
+mod page;
 mod parked;
 pub(crate) mod rate;
 pub(crate) mod ready;
@@ -32,6 +34,7 @@ mod window;
 pub(crate) mod tests;
 
 use crate::command::{CallId, ConnectionId, ConsumerNumber, Now, Overflow, QueueSpec};
+use crate::histogram::Latencies;
 use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Backlog;
@@ -46,14 +49,13 @@ use delayed::Delayed;
 use failure::Failures;
 use lease::{Extended, Overdue, Progresses, TimeoutAction};
 use pace::Pace;
-use ready::{Body, Entry, Ready, Sums};
+use ready::{Body, Entry, Head, Ready, Sums};
 use rotation::Rotation;
 use shaping::Shaping;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Lsn, Place, QueueId, Seq, SeqRange};
 use stream::Stream;
-use times::Span;
 use unacked::{Held, HeldList, Unacked};
 use utilisation::Utilisation;
 
@@ -120,6 +122,8 @@ pub(crate) struct Queue {
     pub(crate) successor: Option<Slot<Holder>>,
     /// When its messages came.
     ages: Ages,
+    /// How long they took, once one did.
+    pub(crate) latencies: Option<Box<Latencies>>,
     next_seq: u64,
     arrivals: u64,
     /// All its messages, counted on their own so that the places can be checked against it.
@@ -257,6 +261,7 @@ impl Queue {
             stream: None,
             successor: None,
             ages: Ages::new(now.ms),
+            latencies: None,
             next_seq: 1,
             arrivals: 0,
             depth: 0,
@@ -306,6 +311,30 @@ impl Queue {
     /// How long ago the oldest ready message came, at most and about.
     pub(crate) fn oldest_ready_ms(&self, now_ms: u64) -> Option<u64> {
         self.ready.oldest_seq().map(|seq| self.ages.age_ms(seq, now_ms))
+    }
+
+    /// What stands first and was never delivered: its seq, and when it was due (unix ms) if it had to wait for that.
+    pub(crate) fn first_untried(&mut self) -> Option<(Seq, u64)> {
+        let (seq, due_at_ms, redelivered) = match self.ready.first()? {
+            Head::Near(entry) => (entry.seq, entry.due_at_ms, entry.redelivered),
+            Head::Far(run) => (run.seq, run.due_at_ms, run.redelivered),
+        };
+        (!redelivered).then_some((seq, due_at_ms))
+    }
+
+    /// First deliveries so far.
+    pub(crate) fn tried(&self) -> u64 {
+        let QueueCounters { deliver, deliver_no_ack, get, get_no_ack, redeliver, .. } = self.counters;
+        (deliver + deliver_no_ack + get + get_no_ack).saturating_sub(redeliver)
+    }
+
+    /// So many messages were delivered for the first time, of which this was the first.
+    pub(crate) fn note_in_queue(&mut self, (seq, due_at_ms): (Seq, u64), count: u64, now: Now) {
+        let ms = match due_at_ms {
+            0 => self.ages.age_ms(seq, now.ms),
+            due_at_ms => now.unix_ms.saturating_sub(due_at_ms),
+        };
+        self.latencies.get_or_insert_default().in_queue.note(ms, count);
     }
 
     /// The priority that a message has here. Quorum queues have RabbitMQ 4.3's 32 levels unless they say otherwise.
@@ -361,15 +390,6 @@ impl Queue {
         self.ready.push_far(run);
     }
 
-    /// The same for many that come in order; `later` as in [`Delayed::insert_some`].
-    pub(crate) fn recover(&mut self, run: Run, later: &mut Vec<Span>) {
-        if run.due_at_ms == 0 {
-            return self.enter(run);
-        }
-        self.depth += u64::from(run.count);
-        self.delayed.get_or_insert_default().insert_some(run, later);
-    }
-
     /// Messages that are in no other place, and in the log, wait for their due time.
     pub(crate) fn delay(&mut self, run: Run) {
         self.delayed.get_or_insert_default().insert(run);
@@ -378,11 +398,24 @@ impl Queue {
     /// Messages that are due are ready from now on, the first of all first: about `max` of them; tells how many.
     pub(crate) fn release_due(&mut self, unix_ms: u64, max: u32) -> u32 {
         let Some(delayed) = &mut self.delayed else { return 0 };
-        let (ready, mut released) = (&mut self.ready, 0);
-        while let Some(count) = delayed.pop_due(unix_ms, max - released, &mut |run| ready.push_due(run)) {
-            released += count;
+        delayed.pass(unix_ms);
+        let mut released = 0;
+        while let Some(item) = delayed.pop_due(unix_ms, max - released) {
+            released += item.run().count;
+            self.ready.push_item(item);
         }
         released
+    }
+
+    /// A message was read; false if it has gone, or has been written elsewhere, meanwhile.
+    pub(crate) fn bring_near(&mut self, run: &Run, message: Message) -> bool {
+        if run.due_at_ms != 0
+            && let Some(delayed) = &mut self.delayed
+            && delayed.bring_near(run.seq, run.lsn, message.clone())
+        {
+            return true;
+        }
+        self.ready.bring_near(run, message)
     }
 
     /// Whether messages are due that wait still.
@@ -522,15 +555,15 @@ impl Queue {
         self.ready.put_back(entry);
     }
 
-    /// Takes a message that nobody has out of its place, which it is counted in still.
-    pub(crate) fn take_waiting(&mut self, priority: u8, seq: Seq) -> Option<Entry> {
-        let ready = self.ready.take((priority, seq));
-        ready.or_else(|| self.delayed.as_mut()?.take(seq))
+    /// Takes the first message of the run, which nobody has, out of its place, which it is counted in still.
+    pub(crate) fn take_waiting(&mut self, run: &Run) -> Option<Entry> {
+        let ready = self.ready.take(run);
+        ready.or_else(|| self.delayed.as_mut()?.take(run.seq, Some(run.due_at_ms)))
     }
 
     /// A delayed message is due now: tells what it is from now on.
-    pub(crate) fn release_early(&mut self, seq: Seq, unix_ms: u64) -> Option<Run> {
-        let entry = self.delayed.as_mut()?.take(seq)?;
+    pub(crate) fn release_early(&mut self, run: &Run, unix_ms: u64) -> Option<Run> {
+        let entry = self.delayed.as_mut()?.take(run.seq, Some(run.due_at_ms))?;
         // A clock that was put back must not let it wait longer.
         let run = Run { due_at_ms: entry.due_at_ms.min(unix_ms.max(1)), ..entry.run() };
         self.ready.push_due(run);
@@ -563,16 +596,22 @@ impl Queue {
 
     /// What is known of a message that is ready or unacked.
     pub(crate) fn find(&self, priority: u8, seq: Seq) -> Option<Run> {
-        let found = self.ready.find((priority, seq)).or_else(|| self.unacked.find(seq));
-        found.or_else(|| self.delayed.as_ref()?.find(seq))
+        self.find_hinted(priority, seq, None)
+    }
+
+    /// The same; if it has to wait, or had to, then likely for that time.
+    pub(crate) fn find_hinted(&self, priority: u8, seq: Seq, hint_ms: Option<u64>) -> Option<Run> {
+        let found = self.ready.find_hinted((priority, seq), hint_ms).or_else(|| self.unacked.find(seq));
+        found.or_else(|| self.delayed.as_ref()?.find(seq, hint_ms))
     }
 
     /// The record of such a message is elsewhere now.
-    pub(crate) fn relocate(&mut self, priority: u8, seq: Seq, lsn: Lsn) {
-        if self.ready.find((priority, seq)).is_some() {
-            self.ready.relocate((priority, seq), lsn);
-        } else if !self.delayed.as_mut().is_some_and(|delayed| delayed.relocate(seq, lsn)) {
-            self.unacked.relocate(seq, lsn);
+    pub(crate) fn relocate(&mut self, run: &Run, lsn: Lsn) {
+        let hint_ms = Some(run.due_at_ms);
+        if self.ready.find_hinted((run.priority, run.seq), hint_ms).is_some() {
+            self.ready.relocate(run, lsn);
+        } else if !self.delayed.as_mut().is_some_and(|delayed| delayed.relocate(run.seq, run.due_at_ms, lsn)) {
+            self.unacked.relocate(run.seq, lsn);
         }
     }
 
@@ -587,7 +626,8 @@ impl Queue {
 
     /// What its messages take in memory that are near, but for what a stream has.
     pub(crate) fn near_bytes(&self) -> u64 {
-        self.ready.near_bytes() + self.unacked.near_bytes()
+        let delayed = self.delayed.as_ref().map_or(0, |delayed| delayed.near_bytes());
+        self.ready.near_bytes() + self.unacked.near_bytes() + delayed
     }
 
     /// Takes a consumer in. It gets its first turn after those who wait.

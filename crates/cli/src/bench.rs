@@ -14,6 +14,7 @@ mod confirm_window;
 mod connection;
 mod consumer;
 mod cost;
+mod delayed;
 mod delivery;
 mod drive;
 mod figures;
@@ -24,6 +25,7 @@ mod latency;
 mod layout;
 mod limit;
 mod link;
+mod management;
 mod open_many;
 mod outcome;
 mod own_broker;
@@ -66,6 +68,9 @@ enum Load {
     /// Fill a queue and drain it; memory, and the start after SIGKILL
     #[command(after_help = BACKLOG)]
     Backlog(backlog::Flags),
+    /// Publish messages that are due later, and see how late they come
+    #[command(after_help = DELAYED)]
+    Delayed(delayed::Flags),
     /// Open connections that stay idle, and see what memory each takes
     #[command(after_help = CONNECTIONS)]
     Connections(idle::Flags),
@@ -133,6 +138,14 @@ Examples:
     leveret bench backlog --persistent --start 'leveret serve --amqp 127.0.0.1:{port} --http 127.0.0.1:{port+1} \
       --metrics 127.0.0.1:{port+2} --data-dir {dir}'";
 
+const DELAYED: &str = "\
+Each message has an x-delay, so that it is due at a moment of its own; all are published before the first is due.
+
+Examples:
+  A million, of which a hundred thousand are due each second, in no order:
+    leveret bench delayed --pid 4711
+  leveret bench delayed --messages 100000 --over 60 --after 5 --order published --json";
+
 const CONNECTIONS: &str = "\
 Examples:
   leveret bench connections --count 1000 --pid 4711
@@ -141,7 +154,9 @@ Examples:
 const QUEUES: &str = "\
 Examples:
   leveret bench queues --count 10000 --pid 4711
-  leveret bench queues --count 1000 --transient --compare amqp://127.0.0.1:5673,pid=4712";
+  leveret bench queues --count 1000 --transient --compare amqp://127.0.0.1:5673,pid=4712
+  All of them with one policy, which is changed when they are there:
+    leveret bench queues --count 10000 --policy --http-port 15672";
 
 const LIMIT: &str = "\
 Examples:
@@ -181,6 +196,7 @@ fn run_load(load: &Load, interrupt: &interrupt::Interrupt) -> anyhow::Result<()>
         Load::Latency(flags) => latency::run(flags, interrupt),
         Load::Churn(flags) => churn::run(flags, interrupt),
         Load::Backlog(flags) => backlog::run(flags, interrupt),
+        Load::Delayed(flags) => delayed::run(flags, interrupt),
         Load::Connections(flags) => idle::run(flags, interrupt),
         Load::Queues(flags) => queues::run(flags, interrupt),
         Load::Limit(flags) => limit::run(flags, interrupt),
@@ -223,8 +239,10 @@ mod tests {
             "bench latency --rate 5000 --size 64",
             "bench churn queues --clients 100 --transient",
             "bench backlog --messages 1000 --persistent --start leveret",
+            "bench delayed --messages 1000 --over 5 --after 2 --order published",
             "bench connections --count 1000 --hold 5",
             "bench queues --count 1000 --transient",
+            "bench queues --count 1000 --policy --http-port 15672",
             "bench limit --size 16,1024 --dir /tmp",
             "bench suite --quick --broker one=amqp://host --start two=serve --only small,latency --without scale",
             "bench report one.json two.json --out charts",
@@ -247,6 +265,7 @@ mod tests {
             "bench throughput --compare host",
             "bench churn",
             "bench churn messages",
+            "bench delayed --size 7",
             "bench connections --count 0",
             "bench suite --broker amqp://host",
             "bench report",

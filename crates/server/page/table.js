@@ -90,6 +90,8 @@ export const Tile = ({ name, value, note, kind = "", href }) => html`<div class=
 
 /** Tabs: `[id, label, count]` each; the caller shows what belongs to the chosen one in `#panel`. */
 export function Tabs({ label, tabs, chosen, set }) {
+  // On a phone the chosen one may be beyond the edge.
+  useEffect(() => document.getElementById(`tab-${chosen}`)?.scrollIntoView({ block: "nearest", inline: "center" }), [chosen]);
   const key = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;

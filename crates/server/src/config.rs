@@ -498,6 +498,20 @@ impl Source {
     }
 }
 
+/// What is wrong with a TOML file. The line is shown, and goes to the log and over HTTP, unless it may hold a secret.
+fn without_secrets(text: &str, why: &toml::de::Error) -> String {
+    let before = why.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..before].iter().filter(|octet| **octet == b'\n').count();
+    let shown = text.lines().nth(line).unwrap_or_default();
+    if ["pass", "secret"].iter().any(|word| shown.contains(word)) {
+        let number = line + 1;
+        return format!(
+            "line {number} cannot be read, and is not shown because of its secret: it must be KEY = \"TEXT\""
+        );
+    }
+    why.to_string().trim_end().to_owned()
+}
+
 fn read(file: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(file).map_err(|why| ConfigError::Unreadable { file: file.to_owned(), why })
 }
@@ -510,7 +524,7 @@ impl Settings {
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let text = read(file)?;
         toml::from_str(&text)
-            .map_err(|why| ConfigError::Malformed { file: file.to_owned(), why: why.to_string().trim_end().to_owned() })
+            .map_err(|why| ConfigError::Malformed { file: file.to_owned(), why: without_secrets(&text, &why) })
     }
 
     fn or(self, other: &Self) -> Self {
@@ -921,6 +935,16 @@ mod tests {
         let text = file("heartbeat = 3").unwrap_err().to_string();
         assert!(text.contains("leveret.toml"), "{text}");
         assert!(text.contains("`heartbeat`") && text.contains("`heartbeat_s`"), "{text}");
+    }
+
+    #[test]
+    fn a_line_that_holds_a_secret_is_not_shown_when_it_is_wrong() {
+        for line in
+            ["default_pass = sesame", "default_pass = 'sesame", "default_pass = ['sesame']", "default_pass 'sesame'"]
+        {
+            let error = file(&format!("shards = 1\n{line}\n")).unwrap_err().to_string();
+            assert!(error.contains("line 2") && !error.contains("sesame"), "{error}");
+        }
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub(crate) struct Api {
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
     dead_letters: metrics::DeadLetters,
+    /// How long messages took in all queues.
+    times: metrics::Times,
 }
 
 /// How a resource's functions get it.
@@ -111,6 +113,7 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         redrives: Redrives::default(),
         sessions: Sessions::default(),
         dead_letters: metrics::DeadLetters::default(),
+        times: metrics::Times::default(),
         node: footprint::node_name(),
     })
 }

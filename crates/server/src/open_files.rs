@@ -55,8 +55,8 @@ impl OpenFiles {
 const KEPT: usize = 48;
 /// For each shard's log: what is written, read and made anew.
 const KEPT_EACH: usize = 16;
-/// Many more handshakes at once than a machine is busy with.
-const PRELUDES_MAX: usize = 512;
+/// Each takes some kilobytes; who fills all of them keeps others out for as long as a handshake may take.
+const PRELUDES_MAX: usize = 4096;
 /// Browsers keep six connections; everything else asks and goes.
 const HTTP_MAX: usize = 256;
 

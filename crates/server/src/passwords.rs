@@ -34,6 +34,23 @@ pub(crate) fn hashed_for_rabbitmq(password: &[u8]) -> Result<String, getrandom::
     Ok(STANDARD.encode([&salt[..], &digest].concat()))
 }
 
+/// A hash as the API and definitions have it: in Base64 whatever it is, since RabbitMQ loads no file with another.
+pub(crate) fn shown(hash: &PasswordHash) -> String {
+    match hash.algorithm {
+        HashAlgorithm::Argon2id => STANDARD.encode(&hash.text),
+        HashAlgorithm::Sha256 | HashAlgorithm::Sha512 | HashAlgorithm::Md5 => hash.text.clone(),
+    }
+}
+
+/// What [`shown`] made of a hash, or the hash itself, as it is kept.
+pub(crate) fn read(algorithm: HashAlgorithm, text: &str) -> String {
+    let decoded = || String::from_utf8(STANDARD.decode(text).ok()?).ok();
+    match algorithm {
+        HashAlgorithm::Argon2id if !text.starts_with('$') => decoded().unwrap_or_default(),
+        _ => text.to_owned(),
+    }
+}
+
 /// Whether a hash is one that a password can be checked with, and at a bounded price: one that names gigabytes of memory
 /// would end the server when its user logs in.
 pub(crate) fn is_sound(hash: &PasswordHash) -> bool {
@@ -97,6 +114,17 @@ const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$AAAAAAA
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_that_is_shown_is_read_again_and_is_base64() {
+        let hash = hashed(b"x").unwrap();
+        let shown = shown(&hash);
+        assert!(STANDARD.decode(&shown).is_ok());
+        assert_eq!(read(HashAlgorithm::Argon2id, &shown), hash.text);
+        assert_eq!(read(HashAlgorithm::Argon2id, &hash.text), hash.text, "as it was shown before");
+        assert_eq!(read(HashAlgorithm::Argon2id, "%"), "");
+        assert_eq!(read(HashAlgorithm::Sha256, "AAAA"), "AAAA");
+    }
 
     #[test]
     fn a_new_password_is_right_and_no_other() {

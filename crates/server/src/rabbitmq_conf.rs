@@ -39,7 +39,12 @@ pub(crate) fn parse(text: &str) -> Conf {
             continue;
         }
         let Some((key, value)) = line.split_once('=') else {
-            conf.errors.push((number, format!("{line:?} is not `key = value`")));
+            // It goes to the log, and a password does not.
+            let (key, dots) = match line.contains("pass") {
+                true => (line.split_whitespace().next().unwrap_or_default(), " …"),
+                false => (line, ""),
+            };
+            conf.errors.push((number, format!("{key:?}{dots} is not `key = value`")));
             continue;
         };
         let (key, value) = (key.trim(), unquoted(without_comment(value.trim())));
@@ -518,6 +523,7 @@ mod tests {
         for (text, expected) in [
             ("\nheartbeat = often", (2, "heartbeat: \"often\" is not a whole number from 0 to 2^16 - 1")),
             ("heartbeat", (1, "\"heartbeat\" is not `key = value`")),
+            ("default_pass sesame", (1, "\"default_pass\" … is not `key = value`")),
             ("proxy_protocol = on", (1, "proxy_protocol: \"on\" is neither true nor false")),
             ("ssl_options.verify = peer", (1, "ssl_options.verify: \"peer\" is neither verify_peer nor verify_none")),
             (

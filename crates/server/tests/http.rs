@@ -248,6 +248,11 @@ async fn exchanges_and_bindings_come_and_go() {
     );
     assert_eq!(desk.get("/exchanges/%2F/x/bindings/source").await.as_array().unwrap().len(), 2);
 
+    // As in RabbitMQ, what is not there has no bindings.
+    for path in ["/queues/%2F/nope/bindings", "/exchanges/%2F/nope/bindings/source", "/bindings/%2F/e/nope/q/nope"] {
+        assert_eq!(desk.get(path).await, json!([]), "{path}");
+    }
+
     desk.delete("/exchanges/%2F/x?if-unused=true", 400).await;
     desk.delete(&format!("/bindings/%2F/e/x/q/q/{location}"), 204).await;
     desk.delete("/bindings/%2F/e/x/q/q/~", 204).await;

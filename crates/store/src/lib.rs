@@ -45,7 +45,7 @@ pub use writer::{LAZY_SYNC_AFTER, Step, Writer};
 pub struct QueueId(pub u64);
 
 /// A message's position in its queue. It strictly rises with each message that is added to the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
 /// A position in one log. A later record has a greater one, by as many as there are records between; nothing else may be

@@ -3,7 +3,7 @@
 use super::channel::{Channel, Consumer, Expect, Mode};
 use super::{Client, Stage};
 use crate::ledger::{Draft, Ledger, REPLY_TO, Target};
-use crate::plan::{Act, FANOUT, Plan, QueuePlan, SIDE, STREAM};
+use crate::plan::{Act, ExchangePlan, FANOUT, Plan, QueuePlan, Rule, SIDE, STREAM};
 use crate::random::Random;
 use crate::trace;
 use amqp::frame::{self, FrameKind};
@@ -183,6 +183,30 @@ impl Client {
         });
     }
 
+    /// Declares an exchange of another type, with its bindings.
+    pub fn declare_planned(&mut self, on: ChannelId, plan: &ExchangePlan, now_ms: u64) {
+        let ExchangePlan { name, kind, arguments, bindings, .. } = plan;
+        self.ask(on, now_ms, Expect::DeclareExchange, |out| {
+            exchange::Declare {
+                exchange: name,
+                kind,
+                passive: false,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                nowait: false,
+                arguments: arguments.clone(),
+            }
+            .encode(on, out);
+        });
+        for (queue, routing_key) in bindings {
+            self.ask(on, now_ms, Expect::Bind, |out| {
+                let arguments = Table::new();
+                queue::Bind { queue, exchange: name, routing_key, nowait: false, arguments }.encode(on, out);
+            });
+        }
+    }
+
     /// queue.declare
     pub fn declare(&mut self, on: ChannelId, plan: &QueuePlan, now_ms: u64) {
         self.ask(on, now_ms, Expect::Declare { queue: plan.name.clone() }, |out| {
@@ -200,7 +224,7 @@ impl Client {
     /// The exchange that comes and goes, with a binding at each end.
     fn declare_side(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
         let now_ms = around.now_ms;
-        let queue = around.random.pick(&around.plan.queues).name.clone();
+        let queue = around.random.pick(&around.plan.open_queues()).name.clone();
         self.ask(on, now_ms, Expect::DeclareExchange, |out| {
             exchange::Declare {
                 exchange: SIDE,
@@ -248,7 +272,7 @@ impl Client {
         let is_leaving = channel.expects.iter().any(|expect| matches!(expect, Expect::Cancel { .. }));
         if channel.consumers.get("replies").is_some_and(|consumer| !consumer.is_ending && !is_leaving) {
             let draft = Draft {
-                target: Target::Queue(around.random.pick(&around.plan.queues).name.clone()),
+                target: Target::Queue(around.random.pick(&around.plan.open_queues()).name.clone()),
                 wants_reply: true,
                 ..plain(around.random)
             };
@@ -295,7 +319,7 @@ impl Client {
     }
 
     fn bind_something(&mut self, on: ChannelId, is_bind: bool, around: &mut Surroundings<'_>) {
-        let queue = around.random.pick(&around.plan.queues).name.clone();
+        let queue = around.random.pick(&around.plan.open_queues()).name.clone();
         if is_bind {
             return self.bind(on, &queue, around.now_ms);
         }
@@ -370,7 +394,7 @@ impl Client {
     fn publish_some(&mut self, on: ChannelId, around: &mut Surroundings<'_>) {
         self.reply_to_somebody(on, around);
         let count = around.random.scaled(12) + 1;
-        let favourite = around.random.pick(&around.plan.queues).name.clone();
+        let favourite = around.random.pick(&around.plan.open_queues()).name.clone();
         let is_alike = around.random.one_in(3);
         let mut last: Option<Draft> = None;
         for _ in 0..count {
@@ -382,13 +406,13 @@ impl Client {
             let target = match around.random.below(8) {
                 0 if around.random.one_in(3) => Target::Side,
                 0 => Target::Fanout,
-                1 => Target::Queue(around.random.pick(&around.plan.queues).name.clone()),
+                1 => Target::Queue(around.random.pick(&around.plan.open_queues()).name.clone()),
                 _ => Target::Queue(favourite.clone()),
             };
             // Drawn aside, so that what came before there were delays still is what it was.
             let mut aside = Random::new(around.random.clone().draw());
             let body_bytes = if around.random.one_in(400) { 150_000 } else { around.plan.body_bytes_max };
-            let draft = Draft {
+            let mut draft = Draft {
                 target,
                 persistent: !around.random.one_in(4),
                 expiration_ms: around.random.one_in(12).then(|| around.random.scaled(4_000)),
@@ -399,7 +423,16 @@ impl Client {
                 wants_reply: false,
                 body_bytes: usize::try_from(around.random.scaled(body_bytes)).expect("small"),
                 is_named: !is_alike,
+                once: None,
             };
+            if !around.plan.exchanges.is_empty() && aside.one_in(4) {
+                let &ExchangePlan { name, rule, .. } = aside.pick(&around.plan.exchanges);
+                draft.target = Target::Via { exchange: name, key: format!("k{}", aside.below(6)), rule };
+                if rule == Rule::Once {
+                    // What it stands for is to be told for certain: the key is kept as long as the message is.
+                    (draft.persistent, draft.mandatory, draft.once) = (true, false, Some(!aside.one_in(3)));
+                }
+            }
             last = Some(draft.clone());
             self.publish(on, draft, around.ledger, around.now_ms);
         }
@@ -719,6 +752,7 @@ fn plain(random: &mut Random) -> Draft {
         wants_reply: false,
         body_bytes: random.index(30),
         is_named: true,
+        once: None,
     }
 }
 

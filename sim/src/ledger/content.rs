@@ -1,7 +1,7 @@
 //! Messages as clients publish and get them.
 
 use super::copies::Copy;
-use crate::plan::STREAM;
+use crate::plan::{Rule, STREAM};
 use amqp::method::basic;
 use amqp::{ContentHeader, Properties, PropertyList, Table, Value};
 use broker::message::hold_back;
@@ -29,6 +29,8 @@ pub struct Draft {
     /// It has an id among its properties. The number of one that has none is the beginning of its body, so that it is like
     /// others in all else.
     pub is_named: bool,
+    /// It has a deduplication key, which is a new one or not.
+    pub once: Option<bool>,
 }
 
 /// Where to.
@@ -42,6 +44,15 @@ pub enum Target {
     Side,
     /// To the client that waits for replies at this address.
     Reply(String),
+    /// Through an exchange of another type.
+    Via {
+        /// Its name.
+        exchange: &'static str,
+        /// The routing key.
+        key: String,
+        /// What the exchange does.
+        rule: Rule,
+    },
 }
 
 /// The number of a message of ours.
@@ -81,6 +92,8 @@ pub struct Message {
     is_named: bool,
     /// What queues with groups know it by.
     pub(super) group: Option<u8>,
+    /// Its deduplication key: the number of the first that had it.
+    pub(super) key: Option<u64>,
     pub(super) copies: Vec<Copy>,
     pub(super) told: Option<Confirm>,
     pub(super) is_returned: bool,
@@ -92,17 +105,18 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(number: u64, draft: Draft, (client, channel): (u64, u64)) -> Self {
+    pub(super) fn new(number: u64, draft: Draft, key: Option<u64>, (client, channel): (u64, u64)) -> Self {
         let of = draft.has_headers.then_some((GROUP_KEY, Value::I64((number % GROUPS).cast_signed())));
         let delay = draft.delay_ms.map(|ms| ("x-delay", Value::I64(i64::try_from(ms).expect("small"))));
-        let headers = of.into_iter().chain(delay).collect();
+        let once = key.map(|key| ("x-deduplication-header", Value::I64(key.cast_signed())));
+        let headers = of.into_iter().chain(delay).chain(once).collect();
         let list = PropertyList {
             message_id: draft.is_named.then(|| number.to_string().into_bytes()),
             delivery_mode: draft.persistent.then_some(2),
             expiration: draft.expiration_ms.map(|ms| ms.to_string().into_bytes()),
             priority: draft.priority,
             reply_to: draft.wants_reply.then(|| REPLY_TO.as_bytes().to_vec()),
-            headers: (draft.has_headers || draft.delay_ms.is_some()).then_some(headers),
+            headers: (draft.has_headers || draft.delay_ms.is_some() || key.is_some()).then_some(headers),
             ..PropertyList::default()
         };
         let mut properties = BytesMut::new();
@@ -120,6 +134,7 @@ impl Message {
             body_bytes: if draft.is_named { draft.body_bytes } else { draft.body_bytes.max(size_of::<u64>()) },
             is_named: draft.is_named,
             group: draft.has_headers.then_some(u8::try_from(number % GROUPS).expect("few")),
+            key,
             copies: Vec::new(),
             told: None,
             is_returned: false,
@@ -150,6 +165,7 @@ impl Target {
             Self::Fanout => (crate::plan::FANOUT, "any"),
             Self::Side => (crate::plan::SIDE, "any.way"),
             Self::Reply(address) => ("", address),
+            Self::Via { exchange, key, .. } => (exchange, key),
         }
     }
 }

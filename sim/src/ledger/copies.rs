@@ -50,6 +50,12 @@ pub(super) struct Copy {
     pub(super) expires_at_ms: u64,
     /// It had to wait once: its order is not that of its publishing.
     pub(super) is_timed: bool,
+    /// It may be in the other one of the queues that an operator moves messages between.
+    pub(super) has_moved: bool,
+    /// It may be a place that was made later: what its flags are is unknown.
+    pub(super) is_loose: bool,
+    /// It was handed out once.
+    pub(super) was_seen: bool,
 }
 
 /// Where a copy is.
@@ -104,6 +110,8 @@ impl Ledger {
             let drops = queue.drops() || expiration_ms.is_some();
             let is_doomed = !queue.deletions.is_empty();
             let place = Place { message: index(number), copy: self.messages[index(number)].copies.len() };
+            let Some(is_doubtful) = self.take_key(place, root) else { continue };
+            let is_doomed = is_doomed || is_doubtful;
             if let Some(last) = self.last_of(root, channel).filter(|last| *last >= place.message) {
                 panic!("m{number} comes after m{last}, which its channel published later");
             }
@@ -131,6 +139,9 @@ impl Ledger {
                 least_due_ms: due_ms,
                 expires_at_ms: ttl_ms.map_or(0, |ttl_ms| since_ms + ttl_ms),
                 is_timed,
+                has_moved: false,
+                is_loose: false,
+                was_seen: false,
             };
             assert!(
                 self.messages[place.message].copies.iter().all(|copy| copy.root != root),
@@ -140,6 +151,7 @@ impl Ledger {
             self.alive.insert(place);
             self.counts.copies += 1;
         }
+        self.check_route(number);
     }
 
     /// The last message that this channel published to this queue.
@@ -241,7 +253,8 @@ impl Ledger {
     pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
         let copy = &self.messages[place.message].copies[place.copy];
         let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
-        is_waiting && (copy.root == queue || copy.may_have_died && self.leads_to(copy.root, queue))
+        let is_elsewhere = || copy.may_have_died && self.leads_to(copy.root, queue) || self.may_have_moved(copy, queue);
+        is_waiting && (copy.root == queue || is_elsewhere())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::copies::{Place, State};
 use super::queues::Existence;
 use super::{Ledger, Step};
+use crate::plan::{MOVABLE, SHELF};
 use crate::trace;
 use broker::command::{QueueId, ShardId};
 use broker::inspect::{QueueCounters, QueueView};
@@ -31,14 +32,19 @@ impl Ledger {
         self.counts.crashes += 1;
         self.messages.iter_mut().for_each(|message| message.ended.clear());
         self.leave_streams(false);
+        self.doubt_keys(false);
         self.forget_step();
         for place in self.alive.clone() {
+            let root = self.copy(place).root;
+            let may_be_twice = self.copy(place).has_moved && self.moves_between_shards(root);
             let copy = self.copy(place);
             if !copy.is_logged {
                 copy.state = State::Final;
                 self.alive.remove(&place);
                 continue;
             }
+            // What was acknowledged or purged may be so for good.
+            copy.was_seen |= copy.state == State::Gone;
             let is_kept = copy.is_stored && (copy.is_logged_in_death || !copy.may_have_died);
             copy.state = match copy.state {
                 State::Ready | State::Held { .. } if is_kept => State::Ready,
@@ -47,7 +53,7 @@ impl Ledger {
             };
             copy.is_passed = false;
             copy.attempts_are_exact &= copy.attempts == 0;
-            copy.may_be_twice |= copy.may_have_died;
+            copy.may_be_twice |= copy.may_have_died || may_be_twice;
             // That it came back may not have reached the disk.
             copy.due_ms = copy.least_due_ms;
         }
@@ -64,6 +70,7 @@ impl Ledger {
         self.counts.stops += 1;
         assert!(self.held.is_empty(), "a stopping server takes all deliveries back");
         self.leave_streams(true);
+        self.doubt_keys(true);
         let in_flight = std::mem::take(&mut self.in_flight);
         self.forget_step();
         // These may be in both places, or, if they had no place at first, in none.
@@ -212,6 +219,10 @@ impl Ledger {
 
     fn check_sums(&mut self, view: &QueueView) {
         let name = &view.spec.name;
+        if [MOVABLE, SHELF].contains(&&**name) {
+            // What is moved is counted where it comes, and not where it leaves.
+            return;
+        }
         let signed = |count: u64| i64::try_from(count).expect("counts are small");
         let QueueCounters { publish, deliver_no_ack, get_no_ack, ack, .. } = view.counters;
         let QueueCounters { expired, rejected, maxlen, delivery_limit, purged, .. } = view.counters;
@@ -234,7 +245,7 @@ impl Ledger {
         for place in &self.alive {
             let message = &self.messages[place.message];
             let copy = &message.copies[place.copy];
-            let is_certain = !copy.may_have_died && !copy.can_vanish;
+            let is_certain = !copy.may_have_died && !copy.can_vanish && !copy.has_moved;
             match copy.state {
                 State::Ready if is_certain => {
                     let root = expected.entry(copy.root).or_default();
@@ -246,8 +257,10 @@ impl Ledger {
                 State::Ready | State::Unsure => expected.entry(copy.root).or_default().ready_maybe += 1,
                 State::Held { .. } | State::Gone | State::Final => {}
             }
-            if copy.may_have_died {
-                for id in self.queues.keys().filter(|id| **id == copy.root || self.leads_to(copy.root, **id)) {
+            if copy.may_have_died || copy.has_moved {
+                let leads =
+                    |id: QueueId| copy.may_have_died && self.leads_to(copy.root, id) || self.may_have_moved(copy, id);
+                for id in self.queues.keys().filter(|id| **id == copy.root || leads(**id)) {
                     let elsewhere = expected.entry(*id).or_default();
                     // Each restart may have left one more of it.
                     let times = if copy.may_be_twice { 1 + self.counts.crashes + self.counts.stops } else { 1 };

@@ -55,7 +55,13 @@ impl Ledger {
         let next = stream.readers.insert((connection, delivery.consumer), offset + 1);
         assert!(next.is_none_or(|next| next == offset), "m{number} comes at {offset}, and {next:?} is next");
         // What somebody has seen is there for ever.
+        self.is_just_seen |= stream.certain <= index(offset);
         stream.certain = stream.certain.max(index(offset) + 1);
+    }
+
+    /// Whether somebody has seen what nobody was promised, since this was asked last: the moment when a crash tells most.
+    pub fn has_just_seen(&mut self) -> bool {
+        std::mem::take(&mut self.is_just_seen)
     }
 
     /// The server is no more: its connections are gone, and what was promised is left.

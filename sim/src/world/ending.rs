@@ -24,8 +24,12 @@ impl World {
                 client.bind(on, &queue.name, now_ms);
             }
         }
+        for exchange in &self.plan.exchanges {
+            client.declare_planned(on, exchange, now_ms);
+        }
         client.expect_no_errors();
         self.come_to_rest();
+        self.declare_schedule();
         let client = self.clients.get_mut(&number).expect("it does not leave by itself");
         client.check_at_rest();
         client.close_connection(self.now_ms);
@@ -90,6 +94,7 @@ impl World {
         self.check_connections();
         // A shard whose disk failed just then has not heard it before.
         self.resume_all();
+        self.finish_firing();
         let drainer = self.drain();
         let views = self.all_views();
         self.ledger.inspect(&views);
@@ -237,6 +242,7 @@ impl World {
                 wants_reply: false,
                 body_bytes,
                 is_named: true,
+                once: None,
             };
             client.publish(on, draft, &mut self.ledger, now_ms);
         }

@@ -45,6 +45,7 @@ impl World {
                 wants_reply: false,
                 body_bytes: 10,
                 is_named: true,
+                once: None,
             };
             let client = world.clients.get_mut(&publisher).expect("it stays");
             client.publish(on, draft, &mut world.ledger, world.now_ms);

@@ -2,8 +2,10 @@
 //! noticed but that deliveries wait, that some messages are gone, and that some come before their time.
 
 use super::World;
+use crate::plan::{MOVABLE, SHELF};
 use broker::command::{QueueId, Seq, ShardInput};
-use broker::operation::{Act, Cursor, Filter, Operation, Scan, Time, Which};
+use broker::inspect::QueueView;
+use broker::operation::{Act, Cursor, Filter, Operation, Scan, Target, Time, Which};
 
 impl World {
     /// Does something to some queue.
@@ -13,12 +15,34 @@ impl World {
         if views.is_empty() {
             return;
         }
-        let view = self.random.pick(&views);
+        let moves = |view: &&QueueView| [MOVABLE, SHELF].contains(&&*view.spec.name);
+        let movable: Vec<&QueueView> = views.iter().filter(moves).collect();
+        let view = if !movable.is_empty() && self.random.one_in(2) {
+            *self.random.pick(&movable)
+        } else {
+            self.random.pick(&views)
+        };
         let (queue, is_stream) = (view.spec.queue.id, view.spec.settings.is_stream());
         let scan = |which, count, act| Operation::Scan(Scan { which, filter: Filter::default(), count, act });
         let (count, skip) = (self.random.below(9) as u32, self.random.below(4));
         let from = Cursor { skip, ..Cursor::HEAD };
         let delayed = Which::Delayed { from: Time::FIRST, until: None };
+        let other = match &*view.spec.name {
+            MOVABLE => Some(SHELF),
+            SHELF => Some(MOVABLE),
+            _ => None,
+        };
+        if let Some(other) = other
+            && !self.random.one_in(4)
+        {
+            let to = Act::Move(Target::Queue(other.to_owned()));
+            let operation = match self.random.below(8) {
+                0 => scan(delayed, count, to),
+                1 => scan(Which::Ready { from, until: None }, count, Act::Requeue),
+                _ => scan(Which::Ready { from, until: None }, count, to),
+            };
+            return self.ask_shard(at, queue, operation);
+        }
         let operation = match self.random.below(11) {
             0 => Operation::Pause,
             1..=3 => Operation::Resume,

@@ -47,6 +47,9 @@ impl World {
     /// Takes in what the catalog answered.
     pub(super) fn hear_of_policies(&mut self) {
         for call in std::mem::take(&mut self.node.answered) {
+            if call == super::schedules::CALL {
+                continue;
+            }
             let at =
                 self.policies.asked.iter().position(|(asked, ..)| *asked == call).expect("an answer to a question");
             let (_, which, value) = self.policies.asked.remove(at);

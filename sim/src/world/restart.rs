@@ -37,6 +37,7 @@ impl World {
             choices: Vec::new(),
             mood: super::Mood::Resting,
             policies: super::policies::Policies::default(),
+            schedules: super::schedules::Schedules::default(),
         }
     }
 
@@ -149,6 +150,7 @@ impl World {
 
     fn restart(&mut self) {
         self.hear_of_policies();
+        self.hear_of_firings();
         self.clients.clear();
         self.frozen = None;
         self.disks.iter().for_each(MemoryDisk::heal);

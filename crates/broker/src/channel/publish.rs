@@ -119,6 +119,16 @@ impl Targets {
 }
 
 impl Publishing {
+    /// What is taken in is something that a worker says of a delivery.
+    pub(super) fn is_request(&self) -> bool {
+        let envelope = match self {
+            Self::Idle => return false,
+            Self::AwaitHeader(envelope) => envelope,
+            Self::AwaitBody(assembly) => &assembly.envelope,
+        };
+        envelope.request().is_some()
+    }
+
     /// The text of the error for a frame that is neither header nor body, where one of those is due.
     pub(super) fn missing(&self) -> Option<&'static str> {
         match self {

@@ -45,6 +45,11 @@ impl Request {
     }
 }
 
+/// Whether this begins no message, but something that a worker says.
+pub(crate) fn is_request(publish: &basic::Publish<'_>) -> bool {
+    publish.exchange.is_empty() && Request::named(publish.routing_key).is_some()
+}
+
 /// A request, taken apart.
 struct Read {
     tag: u64,

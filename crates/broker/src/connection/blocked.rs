@@ -3,9 +3,10 @@
 //!
 //! Only what comes in is held up, and that publish itself is the first that waits. Deliveries, answers, confirms and
 //! heartbeats leave as ever, and whoever publishes nothing is not blocked at all: consumers go on acknowledging, which
-//! is what ends a shortage.
+//! is what ends a shortage. What a worker says of its deliveries looks like a publish and is none.
 
 use super::{Connection, Effects, Phase};
+use crate::channel::is_request;
 use crate::command::{Now, Shortage};
 use amqp::method::connection::{Blocked, Unblocked};
 use amqp::{ChannelId, Frame, FrameKind, Method};
@@ -63,8 +64,11 @@ impl Connection {
             && self.phase == Phase::Running
             && self.is_open(frame.channel)
             && match frame.kind {
-                FrameKind::Method => matches!(Method::decode(frame.payload), Ok(Method::BasicPublish(_))),
-                FrameKind::Header | FrameKind::Body => true,
+                FrameKind::Method => {
+                    let method = Method::decode(frame.payload);
+                    matches!(method, Ok(Method::BasicPublish(publish)) if !is_request(&publish))
+                }
+                FrameKind::Header | FrameKind::Body => !self.takes_request(frame.channel),
                 FrameKind::Heartbeat => false,
             }
     }

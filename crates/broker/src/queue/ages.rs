@@ -1,7 +1,7 @@
 //! When messages came, about: a queue notes now and then which seq comes next, and when that was.
 //!
 //! A message came after the last note that is not above its seq, and before the next one. So its age is known to a
-//! step, which is a second at first and twice as long whenever there are too many notes: a backlog of hours is known to
+//! step, which is a millisecond at first and twice as long whenever there are too many notes: a backlog of hours is known to
 //! minutes. Notes are not kept: to a server that was started since, a message is as old as the server at the least.
 
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl Ages {
 }
 
 /// How far apart notes are, to begin with.
-const STEP_MS: u64 = 1_000;
+const STEP_MS: u64 = 1;
 
 const NOTES_MAX: usize = 32;
 

@@ -38,6 +38,11 @@ impl<const BLOCK_RUNS: usize> Backlog<BLOCK_RUNS> {
         self.count == 0
     }
 
+    /// How many runs that are.
+    pub(crate) fn runs(&self) -> usize {
+        self.open.runs.len() + self.tail.runs.len() + self.packed.values().map(|block| block.runs).sum::<usize>()
+    }
+
     /// About what this takes of the heap, in bytes.
     pub(crate) fn heap_bytes(&self) -> u64 {
         let windows = (self.open.runs.capacity() + self.tail.runs.capacity()) * size_of::<Run>();

@@ -3,22 +3,29 @@
 //!
 //! Each has a due time ([`Run::due_at_ms`]), by the wall clock. Until then it is [`Delayed`]: no consumer gets it, and
 //! no limit counts it. From then on it is a ready message, and stands in a [`Lane`] of its priority, beside those that
-//! never had to wait. Both are found by time and by position, and take a few bytes for each message; bodies are in the
-//! log. Since the log has the due time, too, a restart finds the same order.
+//! never had to wait. Both are [`Calendar`]s. Bodies are in the log; where there are consumers, those of messages that
+//! are due in a moment are read ahead, many at a time and in the log's order. Since the log has the due time, too, a
+//! restart finds the same order.
 
 use super::backlog::Backlog;
-use super::ready::{Entry, Head, Sums};
+use super::calendar::{Calendar, Item};
+use super::page::Key;
+use super::ready::{Entry, Head, NEAR_BYTES, Sums};
 use super::run::Run;
-use super::times::{Span, Times};
 use crate::message::Message;
-use std::collections::BTreeMap;
 use store::{Lsn, Seq};
 
 /// Messages that are not due yet.
 #[derive(Debug, Default)]
 pub(crate) struct Delayed {
-    lane: Lane,
+    calendar: Calendar,
     sums: Sums,
+    /// What those take that are in memory.
+    near_bytes: u64,
+    /// All that are due before this were read ahead, unless they came later.
+    read_to: Key,
+    /// Some are being read.
+    pub(crate) is_reading: bool,
     /// When the timer for the first of them runs; 0 = not at all.
     pub(crate) timer_ms: u64,
 }
@@ -26,9 +33,7 @@ pub(crate) struct Delayed {
 /// Messages in the order of their due times.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
-    times: Times,
-    near: BTreeMap<Seq, Entry>,
-    far: Backlog,
+    calendar: Calendar,
 }
 
 impl Delayed {
@@ -36,221 +41,241 @@ impl Delayed {
         self.sums
     }
 
-    /// When the first is due (unix ms).
+    /// What those take that are in memory.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        self.near_bytes
+    }
+
+    /// When to look for the first that is due (unix ms).
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.lane.times.first().map(|first| first.at_ms)
+        self.calendar.first_ms()
     }
 
     /// Adds messages that the log has.
     pub(crate) fn insert(&mut self, run: Run) {
         self.sums.add(&run);
-        self.lane.insert_far(run);
+        self.calendar.insert(Run { holder: 0, since_ms: 0, ..run });
     }
 
-    /// Adds many, in the order of their positions. `later` keeps what is still to be put into the order of times: it is
-    /// for the next call, and for [`Self::settle`].
-    pub(crate) fn insert_some(&mut self, run: Run, later: &mut Vec<Span>) {
-        self.sums.add(&run);
-        self.lane.far.insert(Run { holder: 0, since_ms: 0, ..run });
-        later.push(span_of(&run));
-        if later.len() >= SORTED_AT_ONCE {
-            self.settle(later);
-        }
-    }
-
-    /// Ends a sequence of [`Self::insert_some`].
-    pub(crate) fn settle(&mut self, later: &mut Vec<Span>) {
-        self.lane.times.extend(later);
+    /// It is this time now: those that are due soon are put into order.
+    pub(crate) fn pass(&mut self, unix_ms: u64) {
+        self.calendar.open_until(unix_ms.saturating_add(SOON_MS));
     }
 
     /// Takes messages that are due by this time, those due first of all: up to so many, which wait for one time.
-    pub(crate) fn pop_due(&mut self, unix_ms: u64, count: u32, each: &mut dyn FnMut(Run)) -> Option<u32> {
-        let span = self.lane.times.pop_before(unix_ms.saturating_add(1), count)?;
-        let sums = &mut self.sums;
-        self.lane.far.take_range(span.range(), &mut |run| {
-            sums.subtract(&run);
-            each(run);
-        });
-        Some(span.count)
+    pub(crate) fn pop_due(&mut self, unix_ms: u64, most: u32) -> Option<Item> {
+        self.calendar.lead_until(unix_ms);
+        let item = self.calendar.pop_before(unix_ms.saturating_add(1), most)?;
+        self.left(&item);
+        Some(item)
+    }
+
+    fn left(&mut self, item: &Item) {
+        self.sums.subtract(&item.run());
+        if let Item::Near(entry) = item {
+            self.near_bytes -= entry.near_bytes();
+        }
     }
 
     /// What is known of a message.
-    pub(crate) fn find(&self, seq: Seq) -> Option<Run> {
-        self.lane.find(seq)
+    pub(crate) fn find(&self, seq: Seq, hint_ms: Option<u64>) -> Option<Run> {
+        self.calendar.find(seq, hint_ms)
     }
 
-    /// Takes a message out before it is due.
-    pub(crate) fn take(&mut self, seq: Seq) -> Option<Entry> {
-        let entry = self.lane.take(seq)?;
-        self.sums.subtract(&entry.run());
-        Some(entry)
+    /// Takes a message out before it is due, as the log has it.
+    pub(crate) fn take(&mut self, seq: Seq, hint_ms: Option<u64>) -> Option<Entry> {
+        let item = self.calendar.take(seq, hint_ms)?;
+        self.left(&item);
+        Some(Entry::from(item.run()))
+    }
+
+    /// When to read ahead the next time.
+    pub(crate) fn read_at(&self) -> Option<u64> {
+        let unread = self.calendar.soon_far_from(self.read_to).next().map(|run| run.due_at_ms);
+        let unread = unread.or_else(|| self.calendar.first_page().map(|key| key.0))?;
+        (!self.is_reading).then(|| unread.saturating_sub(SOON_MS / 2))
+    }
+
+    /// What to read ahead now: what is due soon and takes no more than so many bytes of memory.
+    pub(crate) fn next_far(&mut self, unix_ms: u64, mut bytes: u64) -> Vec<Run> {
+        let mut next = Vec::new();
+        for mut run in self.calendar.soon_far_from(self.read_to) {
+            if run.due_at_ms > unix_ms.saturating_add(SOON_MS) {
+                break;
+            }
+            let each = u64::from(run.payload_bytes) + NEAR_BYTES;
+            let fit = (bytes / each).max(u64::from(next.is_empty()));
+            run.count = u64::from(run.count).min(fit) as u32;
+            if run.count == 0 {
+                break;
+            }
+            bytes = bytes.saturating_sub(each * u64::from(run.count));
+            self.read_to = (run.due_at_ms, Seq(run.last_seq().0 + 1));
+            next.push(run);
+        }
+        next
+    }
+
+    /// A message was read.
+    pub(crate) fn bring_near(&mut self, seq: Seq, lsn: Lsn, message: Message) -> bool {
+        let bytes = self.calendar.bring_near(seq, lsn, message);
+        self.near_bytes += bytes.unwrap_or(0);
+        bytes.is_some()
     }
 
     /// Those that are due at this time from this seq on, and all that are due later, in order of due time.
     pub(crate) fn by_time(&self, due_at_ms: u64, from: Seq) -> impl Iterator<Item = Run> {
-        self.lane.runs_of(self.lane.times.iter_from(due_at_ms, from))
+        self.calendar.by_time(due_at_ms, from)
     }
 
     /// The message's record is elsewhere now.
-    pub(crate) fn relocate(&mut self, seq: Seq, lsn: Lsn) -> bool {
-        self.lane.relocate(seq, lsn)
+    pub(crate) fn relocate(&mut self, seq: Seq, due_at_ms: u64, lsn: Lsn) -> bool {
+        self.calendar.relocate(seq, Some(due_at_ms), lsn)
     }
 
     /// Every message from this seq on, in order.
     pub(crate) fn from(&self, from: Seq) -> impl Iterator<Item = Run> {
-        self.lane.far.range(from)
+        self.calendar.by_seq(from)
     }
 
     /// The lowest and the highest seq.
     pub(crate) fn ends(&self) -> Option<(Seq, Seq)> {
-        self.lane.far.first_seq().zip(self.lane.far.last_seq())
+        self.calendar.ends()
     }
 
     /// All of them, as they are in the log.
-    pub(crate) fn into_far(self) -> Backlog {
-        self.lane.far
+    pub(crate) fn into_far(self) -> Vec<Backlog> {
+        self.calendar.into_far()
     }
 
-    /// What this takes of the heap, in bytes.
+    /// What this takes of the heap beside what is near, in bytes.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        self.lane.heap_bytes()
+        self.calendar.heap_bytes()
     }
 }
 
 impl Lane {
     pub(crate) fn is_empty(&self) -> bool {
-        self.times.is_empty()
+        self.calendar.is_empty()
     }
 
     /// Whether any is far.
     pub(crate) fn has_far(&self) -> bool {
-        !self.far.is_empty()
+        self.calendar.far_len() > 0
     }
 
     pub(crate) fn far_len(&self) -> usize {
-        self.far.len()
+        self.calendar.far_len() as usize
     }
 
     pub(crate) fn heap_bytes(&self) -> u64 {
-        self.times.heap_bytes() + self.far.heap_bytes()
+        self.calendar.heap_bytes()
     }
 
     /// The position of what is first.
     pub(crate) fn first_seq(&self) -> Option<Seq> {
-        self.times.first().map(|first| first.seq)
+        match self.first()? {
+            Head::Near(entry) => Some(entry.seq),
+            Head::Far(run) => Some(run.seq),
+        }
     }
 
     /// What is first.
     pub(crate) fn first(&self) -> Option<Head<'_>> {
-        let seq = self.first_seq()?;
-        match self.near.get(&seq) {
-            Some(entry) => Some(Head::Near(entry)),
-            None => self.far.get(seq).map(Head::Far),
-        }
+        Some(match self.calendar.first()? {
+            Item::Near(entry) => Head::Near(entry),
+            Item::Far(run) => Head::Far(*run),
+        })
     }
 
     pub(crate) fn insert_far(&mut self, run: Run) {
-        self.times.insert(span_of(&run));
-        self.far.insert(Run { holder: 0, since_ms: 0, ..run });
+        self.calendar.insert(Run { holder: 0, since_ms: 0, ..run });
+        self.calendar.lead();
     }
 
     pub(crate) fn insert_near(&mut self, entry: Entry) {
-        self.times.insert(span_of(&entry.run()));
-        self.near.insert(entry.seq, entry);
+        self.calendar.insert_near(entry);
     }
 
     /// Takes a message out, near or far.
-    pub(crate) fn take(&mut self, seq: Seq) -> Option<Entry> {
-        let entry = self.near.remove(&seq).or_else(|| self.far.remove(seq).map(Entry::from))?;
-        self.times.remove(entry.due_at_ms, seq);
-        Some(entry)
+    pub(crate) fn take(&mut self, seq: Seq, hint_ms: Option<u64>) -> Option<Entry> {
+        let item = self.calendar.take(seq, hint_ms)?;
+        self.calendar.lead();
+        Some(entry_of(item))
     }
 
     /// A message that is near.
     pub(crate) fn near(&self, seq: Seq) -> Option<&Entry> {
-        self.near.get(&seq)
+        self.calendar.near(seq)
     }
 
     /// Takes what is first; if `near_only`, then only if it is near.
     pub(crate) fn pop(&mut self, near_only: bool) -> Option<Entry> {
-        let seq = self.first_seq().filter(|seq| !near_only || self.near.contains_key(seq))?;
-        self.take(seq)
+        self.calendar.first().filter(|first| !near_only || matches!(first, Item::Near(_)))?;
+        let item = self.calendar.pop_before(u64::MAX, 1)?;
+        self.calendar.lead();
+        Some(entry_of(item))
     }
 
     /// A far message was read: tells what it takes in memory, unless it has gone, or has been written elsewhere.
     pub(crate) fn bring_near(&mut self, seq: Seq, lsn: Lsn, message: Message) -> Option<u64> {
-        self.far.get(seq).filter(|run| run.lsn == lsn)?;
-        let entry = Entry::from(self.far.remove(seq)?).with(message);
-        let bytes = entry.near_bytes();
-        self.near.insert(seq, entry);
-        Some(bytes)
+        self.calendar.bring_near(seq, lsn, message)
     }
 
-    pub(crate) fn find(&self, seq: Seq) -> Option<Run> {
-        self.near.get(&seq).map(Entry::run).or_else(|| self.far.get(seq))
+    pub(crate) fn find(&self, seq: Seq, hint_ms: Option<u64>) -> Option<Run> {
+        self.calendar.find(seq, hint_ms)
     }
 
     /// The message's record is elsewhere now; false if the message is not here.
-    pub(crate) fn relocate(&mut self, seq: Seq, lsn: Lsn) -> bool {
-        match self.near.get_mut(&seq) {
-            Some(entry) => {
-                entry.lsn = lsn;
-                true
-            }
-            None => self.far.move_to(seq, lsn),
-        }
+    pub(crate) fn relocate(&mut self, seq: Seq, due_at_ms: u64, lsn: Lsn) -> bool {
+        self.calendar.relocate(seq, Some(due_at_ms), lsn)
     }
 
-    /// The far ones, first what leaves first.
+    /// The first far ones, first what leaves first: about so many, if there are that many.
+    pub(crate) fn first_far(&mut self, most: usize) -> impl Iterator<Item = Run> {
+        self.calendar.open_some(most);
+        self.far_in_order()
+    }
+
+    /// Some far ones, first what leaves first.
     pub(crate) fn far_in_order(&self) -> impl Iterator<Item = Run> {
-        self.runs_of(self.times.iter())
+        self.calendar.soon_far_from(Key::default())
     }
 
-    /// The far ones among these.
-    fn runs_of(&self, spans: impl Iterator<Item = Span>) -> impl Iterator<Item = Run> {
-        spans.flat_map(|span| {
-            let last = span.range().last;
-            self.far.range(span.seq).take_while(move |run| run.seq <= last).map(move |mut run| {
-                if run.last_seq() > last {
-                    let _others = run.split_off((last.0 - run.seq.0 + 1) as u32);
-                }
-                run
-            })
-        })
+    /// Every message from this seq on, as runs, in order.
+    pub(crate) fn from(&self, from: Seq) -> impl Iterator<Item = Run> {
+        self.calendar.by_seq(from)
     }
 
-    /// Every message from this seq on, as runs, from two sources that are each in order.
-    pub(crate) fn sources(&self, from: Seq) -> [Box<dyn Iterator<Item = Run> + '_>; 2] {
-        [Box::new(self.near.range(from..).map(|(_, entry)| entry.run())), Box::new(self.far.range(from))]
-    }
-
-    /// Seqs among which are the lowest and the highest.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = Seq> {
-        let near = self.near.first_key_value().into_iter().chain(self.near.last_key_value()).map(|(seq, _)| *seq);
-        near.chain(self.far.first_seq()).chain(self.far.last_seq())
+    /// The lowest and the highest seq.
+    pub(crate) fn ends(&self) -> Option<(Seq, Seq)> {
+        self.calendar.ends()
     }
 
     /// Takes all near messages.
     pub(crate) fn take_near(&mut self) -> Vec<Entry> {
-        let near: Vec<Entry> = std::mem::take(&mut self.near).into_values().collect();
-        for entry in &near {
-            self.times.remove(entry.due_at_ms, entry.seq);
-        }
+        let near = self.calendar.take_near();
+        self.calendar.lead();
         near
     }
 
     /// The far ones, when the near ones are gone.
-    pub(crate) fn into_far(self) -> Backlog {
-        self.far
+    pub(crate) fn into_far(self) -> Vec<Backlog> {
+        self.calendar.into_far()
     }
 }
 
-fn span_of(run: &Run) -> Span {
-    Span { at_ms: run.due_at_ms, seq: run.seq, count: run.count }
+fn entry_of(item: Item) -> Entry {
+    match item {
+        Item::Near(entry) => entry,
+        Item::Far(run) => Entry::from(run),
+    }
 }
 
-/// So many times are sorted at once when they come in another order: twelve megabytes, for the moment of a start.
-const SORTED_AT_ONCE: usize = 512 << 10;
+/// What is due within this time is put into order, and read ahead where there are consumers, half of it at a time. Of a
+/// million messages that are due within ten seconds that is a tenth: enough that every piece of the log that is read has
+/// several.
+const SOON_MS: u64 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -270,7 +295,10 @@ mod tests {
 
     fn pop_all(delayed: &mut Delayed, unix_ms: u64) -> Vec<u64> {
         let mut popped = Vec::new();
-        while delayed.pop_due(unix_ms, 10, &mut |run| popped.extend(run.messages().map(|run| run.seq.0))).is_some() {}
+        delayed.pass(unix_ms);
+        while let Some(item) = delayed.pop_due(unix_ms, 10) {
+            popped.extend(item.run().messages().map(|run| run.seq.0));
+        }
         popped
     }
 
@@ -290,9 +318,8 @@ mod tests {
 
     #[test]
     fn many_that_come_at_once_are_in_order_too() {
-        let (mut delayed, mut later) = (Delayed::default(), Vec::new());
-        (0..5000u64).for_each(|seq| delayed.insert_some(due(seq, 1 + seq * 7 % 5000), &mut later));
-        delayed.settle(&mut later);
+        let mut delayed = Delayed::default();
+        (0..5000u64).for_each(|seq| delayed.insert(due(seq, 1 + seq * 7 % 5000)));
         let popped = pop_all(&mut delayed, u64::MAX - 1);
         assert!(popped.windows(2).all(|pair| pair[0] * 7 % 5000 < pair[1] * 7 % 5000));
         assert_eq!(popped.len(), 5000);

@@ -10,6 +10,7 @@
 //! at; the others are found by an index of their times.
 
 use super::backlog::Backlog;
+use super::calendar::Item;
 use super::delayed::Lane;
 use super::groups::{Group, Rank};
 use super::parked::Parked;
@@ -209,6 +210,29 @@ impl Sums {
         let payload_bytes = count * u64::from(run.payload_bytes);
         let body_bytes = payload_bytes - count * u64::from(run.header_bytes);
         [count, body_bytes, payload_bytes, u64::from(run.kept), u64::from(run.expires_at_ms != 0)]
+    }
+}
+
+/// Far messages to be read, as many as there is room for.
+struct NextFar {
+    runs: Vec<Run>,
+    /// Of memory.
+    bytes: u64,
+    /// How many runs.
+    most: usize,
+}
+
+impl NextFar {
+    /// False if there is no room for more.
+    fn take(&mut self, run: Run) -> bool {
+        let each = u64::from(run.payload_bytes) + NEAR_BYTES;
+        let fit = (self.bytes / each).max(u64::from(self.runs.is_empty()));
+        let count = u64::from(run.count).min(fit) as u32;
+        if count > 0 {
+            self.runs.push(Run { count, ..run });
+        }
+        self.bytes = self.bytes.saturating_sub(each * u64::from(count));
+        count == run.count && self.bytes > 0 && self.runs.len() < self.most
     }
 }
 
@@ -442,6 +466,14 @@ impl Ready {
         }
     }
 
+    /// Adds what is due now.
+    pub(crate) fn push_item(&mut self, item: Item) {
+        match item {
+            Item::Near(entry) => self.put_back(entry),
+            Item::Far(run) => self.push_due(run),
+        }
+    }
+
     /// Puts messages back that the log has and that were taken.
     pub(crate) fn return_far(&mut self, run: Run) {
         if run.due_at_ms != 0 {
@@ -631,35 +663,37 @@ impl Ready {
         expiries.chain(parked).filter(|at| *at != 0).chain(within).min()
     }
 
-    /// The far messages that leave first, of all or of one priority: up to that many bytes of memory, at least one.
-    pub(crate) fn next_far(&self, priority: Option<u8>, mut bytes: u64) -> Vec<Run> {
-        let mut next: Vec<Run> = Vec::new();
+    /// The far messages that leave first, of all or of one priority: up to that many bytes of memory, at least one. Of those
+    /// that had to wait for a time, which lie here and there in the log, there may be so many more.
+    pub(crate) fn next_far(&mut self, priority: Option<u8>, bytes: u64, timed_times: u64) -> Vec<Run> {
+        let mut next = NextFar { runs: Vec::new(), bytes, most: READ_RUNS_MAX };
+        if priority.is_none()
+            && let Some(level) = self.levels.iter_mut().rev().find(|level| level.has_far())
+            && level.pops_timed()
+            && let Some(lane) = level.timed.as_mut().filter(|lane| lane.has_far())
+        {
+            next.bytes *= timed_times;
+            next.most *= timed_times as usize;
+            let most = usize::try_from(next.bytes / NEAR_BYTES).unwrap_or(usize::MAX).min(next.most);
+            let _is_full = lane.first_far(most).any(|run| !next.take(run));
+            return next.runs;
+        }
         let of_priority = |at: usize| priority.is_none_or(|priority| usize::from(priority) == at);
         let levels = self.levels.iter().enumerate().rev().filter(|(at, _)| of_priority(*at));
-        for run in levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())) {
-            let each = u64::from(run.payload_bytes) + NEAR_BYTES;
-            let fit = (bytes / each).max(u64::from(next.is_empty()));
-            let count = u64::from(run.count).min(fit) as u32;
-            if count > 0 {
-                next.push(Run { count, ..run });
-            }
-            bytes = bytes.saturating_sub(each * u64::from(count));
-            if count < run.count || bytes == 0 || next.len() >= READ_RUNS_MAX {
-                break;
-            }
-        }
-        next
+        let _is_full = levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())).any(|run| !next.take(run));
+        next.runs
     }
 
     /// A far message was read; false if it has gone, or has been written elsewhere, meanwhile.
-    pub(crate) fn bring_near(&mut self, (priority, seq): (u8, Seq), lsn: Lsn, message: Message) -> bool {
+    pub(crate) fn bring_near(&mut self, run: &Run, message: Message) -> bool {
+        let (priority, seq, lsn, is_timed) = (run.priority, run.seq, run.lsn, run.due_at_ms != 0);
         let Some(level) = self.levels.get_mut(usize::from(priority)) else { return false };
-        if let Some(lane) = &mut level.timed
-            && lane.find(seq).is_some()
+        if is_timed
+            && let Some(lane) = &mut level.timed
+            && let Some(bytes) = lane.bring_near(seq, lsn, message.clone())
         {
-            let bytes = lane.bring_near(seq, lsn, message);
-            self.near_bytes += bytes.unwrap_or(0);
-            return bytes.is_some();
+            self.near_bytes += bytes;
+            return true;
         }
         if let Some(parked) = &mut level.parked
             && let Some(bytes) = parked.bring_near(seq, lsn, message.clone())
@@ -708,7 +742,7 @@ impl Ready {
         let mut far = Vec::new();
         for level in &mut self.levels {
             far.push(std::mem::take(&mut level.far));
-            far.extend(level.timed.take().map(|lane| lane.into_far()));
+            far.extend(level.timed.take().into_iter().flat_map(|lane| lane.into_far()));
             far.extend(level.parked.take().map(|parked| parked.into_far()));
             if let Some(expiries) = &mut level.expiries {
                 **expiries = Times::default();
@@ -726,7 +760,8 @@ impl Ready {
             returned.map(|(seq, _)| *seq).chain(fresh.map(|entry| entry.seq))
         });
         let far = self.levels.iter().flat_map(|level| level.far.first_seq().into_iter().chain(level.far.last_seq()));
-        let timed = self.levels.iter().flat_map(|level| level.timed.iter().flat_map(|lane| lane.ends()));
+        let timed = self.levels.iter().filter_map(|level| level.timed.as_ref()?.ends());
+        let timed = timed.flat_map(|(first, last)| [first, last]);
         let parked = self.levels.iter().filter_map(|level| level.parked.as_ref()).flat_map(|parked| parked.ends());
         let all: Vec<Seq> = near.chain(far).chain(timed).chain(parked).collect();
         Some((*all.iter().min()?, *all.iter().max()?))
@@ -740,7 +775,7 @@ impl Ready {
             let fresh = level.fresh.range(start..).map(Entry::run);
             let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
                 [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
-            let beside = level.timed.iter().flat_map(move |lane| lane.sources(from));
+            let beside = level.timed.iter().map(move |lane| Box::new(lane.from(from)) as Box<dyn Iterator<Item = Run>>);
             untimed.into_iter().chain(beside).chain(level.parked.iter().flat_map(move |parked| parked.sources(from)))
         })
     }
@@ -761,7 +796,8 @@ impl Ready {
                 let fresh = level.fresh.range(start..).map(Entry::run);
                 let untimed: [Box<dyn Iterator<Item = Run>>; 3] =
                     [Box::new(returned), Box::new(fresh), Box::new(level.far.range(from))];
-                let timed = level.timed.iter().flat_map(move |lane| lane.sources(from));
+                let timed =
+                    level.timed.as_deref().map(|lane| Box::new(lane.from(from)) as Box<dyn Iterator<Item = Run>>);
                 untimed.into_iter().chain(timed).chain(level.parked.iter().flat_map(move |parked| parked.sources(from)))
             })
             .map(Iterator::peekable)
@@ -789,15 +825,16 @@ impl Ready {
         (0..=self.highest()).find_map(|priority| self.find((priority, seq)))
     }
 
-    /// Takes a message, wherever it stands.
-    pub(crate) fn take(&mut self, (priority, seq): (u8, Seq)) -> Option<Entry> {
+    /// Takes the first message of the run, wherever it stands.
+    pub(crate) fn take(&mut self, run: &Run) -> Option<Entry> {
+        let (priority, seq) = (run.priority, run.seq);
         let level = self.levels.get_mut(usize::from(priority))?;
         let entry = match level.returned.remove(&seq) {
             Some(entry) => entry,
             None => match level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
                 Ok(at) => level.fresh.remove(at)?,
                 Err(_) => {
-                    let timed = || level.timed.as_mut()?.take(seq);
+                    let timed = || level.timed.as_mut()?.take(seq, Some(run.due_at_ms));
                     let far = level.far.remove(seq).map(Entry::from).or_else(timed);
                     far.or_else(|| level.parked.as_mut()?.withdraw(seq))?
                 }
@@ -808,6 +845,11 @@ impl Ready {
 
     /// What is known of a message.
     pub(crate) fn find(&self, (priority, seq): (u8, Seq)) -> Option<Run> {
+        self.find_hinted((priority, seq), None)
+    }
+
+    /// The same; if it had to wait, then likely for that time.
+    pub(crate) fn find_hinted(&self, (priority, seq): (u8, Seq), hint_ms: Option<u64>) -> Option<Run> {
         let level = self.levels.get(usize::from(priority))?;
         if let Some(entry) = level.returned.get(&seq) {
             return Some(entry.run());
@@ -815,19 +857,20 @@ impl Ready {
         if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             return Some(level.fresh[at].run());
         }
-        let timed = || level.timed.as_ref()?.find(seq);
+        let timed = || level.timed.as_ref()?.find(seq, hint_ms);
         level.far.get(seq).or_else(timed).or_else(|| level.parked.as_ref()?.find(seq))
     }
 
     /// The message's record is elsewhere now.
-    pub(crate) fn relocate(&mut self, (priority, seq): (u8, Seq), lsn: Lsn) {
-        let Some(level) = self.levels.get_mut(usize::from(priority)) else { return };
+    pub(crate) fn relocate(&mut self, run: &Run, lsn: Lsn) {
+        let (seq, due_at_ms) = (run.seq, run.due_at_ms);
+        let Some(level) = self.levels.get_mut(usize::from(run.priority)) else { return };
         if let Some(entry) = level.returned.get_mut(&seq) {
             entry.lsn = lsn;
         } else if let Ok(at) = level.fresh.binary_search_by_key(&seq, |entry| entry.seq) {
             level.fresh[at].lsn = lsn;
         } else if !level.far.move_to(seq, lsn)
-            && !level.timed.as_mut().is_some_and(|lane| lane.relocate(seq, lsn))
+            && !level.timed.as_mut().is_some_and(|lane| lane.relocate(seq, due_at_ms, lsn))
             && let Some(parked) = &mut level.parked
         {
             parked.relocate(seq, lsn);
@@ -903,7 +946,7 @@ impl Level {
                 if missing == 0 {
                     break;
                 }
-                let timed = self.timed.as_mut().and_then(|lane| lane.take(seq));
+                let timed = self.timed.as_mut().and_then(|lane| lane.take(seq, None));
                 let elsewhere = || self.parked.as_mut()?.withdraw(seq);
                 let Some(entry) = timed.or_else(|| self.returned.remove(&seq)).or_else(elsewhere) else { continue };
                 missing -= 1;

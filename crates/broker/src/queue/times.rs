@@ -76,10 +76,6 @@ impl<const SPANS: usize> Times<SPANS> {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// About what this takes of the heap, in bytes.
     pub(crate) fn heap_bytes(&self) -> u64 {
         let room = |key| match self.chunks.get(key) {
@@ -93,25 +89,6 @@ impl<const SPANS: usize> Times<SPANS> {
     /// The earliest span, or as much of it as is there in one piece.
     pub(crate) fn first(&self) -> Option<Span> {
         self.chunks.first_key_value()?.1.spans().next()
-    }
-
-    /// All of them, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Span> {
-        self.chunks.values().flat_map(|chunk| chunk.spans())
-    }
-
-    /// Those of this time from this position on, and all later ones.
-    pub(crate) fn iter_from(&self, at_ms: u64, from: Seq) -> impl Iterator<Item = Span> {
-        let first = self.find((at_ms, from)).unwrap_or((at_ms, from));
-        let spans = self.chunks.range(first..).flat_map(|(_, chunk)| chunk.spans());
-        spans.filter_map(move |span| match span.at_ms.cmp(&at_ms) {
-            std::cmp::Ordering::Less => None,
-            std::cmp::Ordering::Equal if span.end() <= from.0 => None,
-            std::cmp::Ordering::Equal if span.seq < from => {
-                Some(Span { seq: from, count: (span.end() - from.0) as u32, ..span })
-            }
-            _ => Some(span),
-        })
     }
 
     /// Adds positions of which none is here yet at that time.
@@ -165,13 +142,6 @@ impl<const SPANS: usize> Times<SPANS> {
             rest = left;
         }
         *spans = Vec::new();
-    }
-
-    /// Takes one position out; false if it is not here at that time.
-    pub(crate) fn remove(&mut self, at_ms: u64, seq: Seq) -> bool {
-        let before = self.len;
-        self.remove_range(Span { at_ms, seq, count: 1 });
-        self.len < before
     }
 
     /// Takes positions of this time out, as many of them as are here.
@@ -435,7 +405,11 @@ mod tests {
                     times.insert(span(at_ms, seq, count));
                 }
             }
-            Step::Remove { at_ms, seq } => assert_eq!(times.remove(at_ms, Seq(seq)), model.remove(&(at_ms, seq))),
+            Step::Remove { at_ms, seq } => {
+                let before = times.len();
+                times.remove_range(span(at_ms, seq, 1));
+                assert_eq!(times.len() < before, model.remove(&(at_ms, seq)));
+            }
             Step::RemoveRange { at_ms, seq, count } => {
                 let is_left = |(at, taken): &(u64, u64)| *at != at_ms || !(seq..seq + u64::from(count)).contains(taken);
                 model.retain(is_left);
@@ -458,11 +432,10 @@ mod tests {
     }
 
     fn check<const N: usize>(times: &Times<N>, model: &BTreeSet<(u64, u64)>) {
-        let all =
-            times.iter().flat_map(|span| (0..span.count).map(move |more| (span.at_ms, span.seq.0 + u64::from(more))));
+        let spans = times.chunks.values().flat_map(|chunk| chunk.spans());
+        let all = spans.flat_map(|span| (0..span.count).map(move |more| (span.at_ms, span.seq.0 + u64::from(more))));
         assert!(all.eq(model.iter().copied()));
         assert_eq!(times.len(), model.len() as u64);
-        assert_eq!(times.is_empty(), model.is_empty());
         let open: Vec<_> = times.chunks.iter().filter(|(_, chunk)| matches!(chunk, Chunk::Open(_))).collect();
         assert!(open.len() <= OPEN_MAX && open.iter().all(|(key, _)| times.open.contains(key)));
         assert_eq!(open.len(), times.open.len());
@@ -490,21 +463,6 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_begins_anywhere_even_within_a_span() {
-        let mut times = Times::<4>::default();
-        (0..200u64).for_each(|at| times.insert(span(at / 2 * 10, at * 10, 5)));
-        let all: Vec<(u64, u64)> =
-            times.iter().flat_map(|span| (span.seq.0..span.end()).map(move |seq| (span.at_ms, seq))).collect();
-        for from in all.iter().copied().chain([(0, 7), (15, 0), (990, 1995), (991, 0), (5000, 0)]) {
-            let found = times.iter_from(from.0, Seq(from.1));
-            let found: Vec<_> =
-                found.flat_map(|span| (span.seq.0..span.end()).map(move |seq| (span.at_ms, seq))).collect();
-            let wanted: Vec<_> = all.iter().copied().filter(|one| *one >= from).collect();
-            assert_eq!(found, wanted, "from {from:?}");
-        }
-    }
-
-    #[test]
     fn a_time_takes_few_bytes() {
         const MESSAGES: u64 = 200_000;
         let mut same = Times::<128>::default();
@@ -523,7 +481,7 @@ mod tests {
     fn an_emptied_one_takes_nothing() {
         let mut times = Times::<4>::default();
         (0..1000).for_each(|seq| times.insert(span(seq * 7 % 100, seq, 1)));
-        (0..1000).for_each(|seq| assert!(times.remove(seq * 7 % 100, Seq(seq))));
+        (0..1000).for_each(|seq| times.remove_range(span(seq * 7 % 100, seq, 1)));
         assert_eq!(times.heap_bytes(), 0);
         assert_eq!(times.first(), None);
     }

@@ -291,7 +291,7 @@ impl<S: Store> Shard<S> {
         if let Some(mut delayed) = delayed {
             queue.leave(delayed.sums().count);
             self.timers.set(&mut delayed.timer_ms, 0, id, Due::Delay);
-            far.push(delayed.into_far());
+            far.extend(delayed.into_far());
         }
         self.discard(far);
     }

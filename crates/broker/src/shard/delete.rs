@@ -100,7 +100,7 @@ impl<S: Store> Shard<S> {
         }
         let mut far = queue.ready.take_far();
         far.push(far_unacked);
-        far.extend(queue.delayed.map(|delayed| delayed.into_far()));
+        far.extend(queue.delayed.into_iter().flat_map(|delayed| delayed.into_far()));
         self.discard(far);
         (consumers, lsn)
     }

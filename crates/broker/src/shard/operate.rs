@@ -252,10 +252,10 @@ impl<S: Store> Shard<S> {
 
     fn show(&self, slot: Slot<Queue>, run: &Run, message: Message) -> Option<Shown> {
         let queue = &self.queues[slot];
-        let delayed = |seq| queue.delayed.as_ref()?.find(seq);
-        let (run, due_at_ms, lease) = match queue.ready.find((run.priority, run.seq)) {
+        let delayed = |run: &Run| queue.delayed.as_ref()?.find(run.seq, Some(run.due_at_ms));
+        let (run, due_at_ms, lease) = match queue.ready.find_hinted((run.priority, run.seq), Some(run.due_at_ms)) {
             Some(run) => (run, None, None),
-            None => match delayed(run.seq) {
+            None => match delayed(run) {
                 Some(run) => (run, Some(run.due_at_ms), None),
                 None => (queue.unacked.find(run.seq)?, None, Some(self.lease(slot, run.seq)?)),
             },
@@ -269,7 +269,7 @@ impl<S: Store> Shard<S> {
 
     fn release_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
         let queue = &mut self.queues[slot];
-        let Some(run) = queue.release_early(run.seq, self.now.unix_ms) else { return Moved::Gone };
+        let Some(run) = queue.release_early(run, self.now.unix_ms) else { return Moved::Gone };
         if run.kept {
             self.log.append_released(queue.spec.queue.id, run.range(), run.due_at_ms);
         }
@@ -278,7 +278,7 @@ impl<S: Store> Shard<S> {
 
     fn delete_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
         let queue = &mut self.queues[slot];
-        let Some(entry) = queue.take_waiting(run.priority, run.seq) else { return Moved::Gone };
+        let Some(entry) = queue.take_waiting(run) else { return Moved::Gone };
         queue.counters.purged += 1;
         self.retire(slot, &entry);
         Moved::Done
@@ -330,8 +330,8 @@ impl<S: Store> Shard<S> {
         }
         let id = self.queues[slot].spec.queue.id;
         let queue = &mut self.queues[slot];
-        let is_delayed = queue.ready.find((run.priority, run.seq)).is_none();
-        let Some(mut entry) = queue.take_waiting(run.priority, run.seq) else { return Moved::Gone };
+        let is_delayed = queue.ready.find_hinted((run.priority, run.seq), Some(run.due_at_ms)).is_none();
+        let Some(mut entry) = queue.take_waiting(run) else { return Moved::Gone };
         queue.leave(1);
         let left_ms = entry.due_at_ms.saturating_sub(self.now.unix_ms);
         let delay_ms = (is_delayed && wait == Wait::AsBefore).then_some(left_ms);
@@ -421,7 +421,7 @@ fn find(queue: &Queue, scan: &Scan) -> (Vec<(Run, Next)>, Option<Next>) {
         Which::These(seqs) => {
             for (at, seq) in seqs.iter().enumerate() {
                 let ready = || queue.ready.find_any(*seq).filter(|_| scan.act != Act::Release);
-                let delayed = || queue.delayed.as_ref()?.find(*seq);
+                let delayed = || queue.delayed.as_ref()?.find(*seq, None);
                 let unacked = || queue.unacked.find(*seq).filter(|_| matches!(scan.act, Act::Show | Act::Requeue));
                 let Some(run) = ready().or_else(delayed).or_else(unacked) else { continue };
                 if !piece.take(run, Next::These(at)) {

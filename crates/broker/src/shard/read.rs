@@ -32,8 +32,10 @@ pub(super) enum Reading {
         runs: Vec<Run>,
         /// What that takes in memory, about.
         bytes: u64,
-        /// They expired, and are to be dead-lettered.
-        are_expired: bool,
+        /// Which they are.
+        which: Ahead,
+        /// All that was asked for together is read then.
+        is_last: bool,
     },
     /// The next messages of groups.
     Parked {
@@ -72,6 +74,17 @@ pub(super) enum Reading {
     },
 }
 
+/// What is read ahead of a queue's consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// What is next.
+    Next,
+    /// What expired, and is to be dead-lettered.
+    Expired,
+    /// What is due in a moment.
+    Soon,
+}
+
 impl<S: Store> Shard<S> {
     /// Has the next far messages of the queue read, or those of one priority, which expired; unless such are being read.
     /// Who waits for the ones does not wait for the others.
@@ -89,17 +102,63 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let is_short = self.near_bytes + self.reading_bytes >= near.bytes;
         let bytes = if is_short { near.queue_bytes / 64 } else { near.queue_bytes / 2 };
-        let runs = queue.ready.next_far(expired, bytes);
+        let is_used = !is_short && queue.consumers > 0;
+        let runs = queue.ready.next_far(expired, bytes, if is_used { TIMED_TIMES } else { 1 });
         if runs.is_empty() {
             return;
         }
-        self.last_read += 1;
         *(if are_expired { &mut queue.is_reading_expired } else { &mut queue.is_reading }) = true;
-        let id = queue.spec.queue.id;
-        self.log.read(self.last_read, &ranges(&runs));
-        let bytes = runs.iter().map(Run::near_bytes).sum();
-        self.reading_bytes += bytes;
-        self.readings.insert(self.last_read, Reading::Ahead { queue: id, runs, bytes, are_expired });
+        self.order(slot, runs, if are_expired { Ahead::Expired } else { Ahead::Next });
+    }
+
+    /// Has messages read that are due in a moment, if there are consumers and it is time.
+    pub(super) fn read_soon(&mut self, slot: Slot<Queue>) {
+        let (near, unix_ms) = (self.settings.near, self.now.unix_ms);
+        let Some(bytes) = self.room_for_soon(slot) else { return };
+        let Some(delayed) = &mut self.queues[slot].delayed else { return };
+        if delayed.read_at().is_none_or(|at_ms| at_ms > unix_ms) {
+            return;
+        }
+        let runs = delayed.next_far(unix_ms, bytes.min(near.queue_bytes / 2 * TIMED_TIMES));
+        if !runs.is_empty() {
+            delayed.is_reading = true;
+            self.order(slot, runs, Ahead::Soon);
+        }
+    }
+
+    /// How many bytes may come into memory of what is due in a moment.
+    pub(super) fn room_for_soon(&self, slot: Slot<Queue>) -> Option<u64> {
+        let near = self.settings.near;
+        let queue = &self.queues[slot];
+        let is_used = queue.consumers > 0 && !queue.is_paused && queue.delayed.is_some();
+        let has_room = self.near_bytes + self.reading_bytes < near.bytes;
+        let taken = queue.near_bytes();
+        (is_used && has_room && taken < near.busy_queue_bytes / 2).then(|| near.busy_queue_bytes - taken)
+    }
+
+    /// Has them read, a piece at a time: those that had to wait in the log's own order, in which they lie close together.
+    fn order(&mut self, slot: Slot<Queue>, mut runs: Vec<Run>, which: Ahead) {
+        if runs.iter().any(|run| run.due_at_ms != 0) {
+            runs.sort_unstable_by_key(|run| run.lsn);
+        }
+        let queue = self.queues[slot].spec.queue.id;
+        let (mut rest, most) = (&runs[..], self.settings.near.queue_bytes / 2);
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|run| {
+                let is_first = bytes == 0;
+                bytes += run.near_bytes();
+                is_first || bytes <= most
+            });
+            let (piece, others) = rest.split_at(fit.count());
+            rest = others;
+            let (runs, is_last) = (piece.to_vec(), others.is_empty());
+            self.last_read += 1;
+            self.log.read(self.last_read, &ranges(&runs));
+            let bytes = runs.iter().map(Run::near_bytes).sum();
+            self.reading_bytes += bytes;
+            self.readings.insert(self.last_read, Reading::Ahead { queue, runs, bytes, which, is_last });
+        }
     }
 
     /// Keeps some messages ready for those who will want them.
@@ -176,11 +235,17 @@ impl<S: Store> Shard<S> {
             None => {}
             Some(Reading::Scan(scanning)) => self.finish_scan(*scanning, messages, topology),
             Some(Reading::Head { queue, lsn, ticket }) => self.hear_head(queue, lsn, ticket, messages),
-            Some(Reading::Ahead { queue, runs, bytes, are_expired }) => {
+            Some(Reading::Ahead { queue, runs, bytes, which, is_last }) => {
                 self.reading_bytes -= bytes;
                 let Some(&slot) = self.queue_slots.get(&queue) else { return };
                 let queue = &mut self.queues[slot];
-                *(if are_expired { &mut queue.is_reading_expired } else { &mut queue.is_reading }) = false;
+                match (which, &mut queue.delayed) {
+                    _ if !is_last => {}
+                    (Ahead::Next, _) => queue.is_reading = false,
+                    (Ahead::Expired, _) => queue.is_reading_expired = false,
+                    (Ahead::Soon, Some(delayed)) => delayed.is_reading = false,
+                    (Ahead::Soon, None) => {}
+                }
                 self.bring_near(slot, &runs, messages);
                 self.count_near(slot);
                 self.expire(slot, self.now.unix_ms);
@@ -229,8 +294,7 @@ impl<S: Store> Shard<S> {
                 let bytes = if may_share { bytes } else { Bytes::copy_from_slice(&bytes) };
                 match Message::parse(bytes) {
                     Ok(body) => {
-                        let place = (message.priority, message.seq);
-                        self.queues[slot].ready.bring_near(place, message.lsn, body);
+                        self.queues[slot].bring_near(&message, body);
                     }
                     Err(_) => return self.fail_to_read(message.lsn),
                 }
@@ -353,6 +417,9 @@ pub(super) fn ranges(runs: &[Run]) -> Vec<LsnRange> {
     ranges
 }
 
+/// What had to wait for a time lies here and there in the log: so many times more of it is read ahead than of what follows
+/// one another.
+const TIMED_TIMES: u64 = 8;
 /// From so many messages that lie together on, they may share memory.
 const SHARED_MIN: u32 = 32;
 /// About how many bytes of messages that died are read at once.

@@ -40,9 +40,12 @@ impl<S: Store> Shard<S> {
             for place in places {
                 let Some(&slot) = self.queue_slots.get(&place.queue) else { continue };
                 let queue = &mut self.queues[slot];
-                let Some(run) = queue.find(place.priority, place.seq).filter(|run| run.lsn == lsn) else { continue };
+                let Some(run) = queue.find_hinted(place.priority, place.seq, Some(place.due_at_ms)) else { continue };
+                if run.lsn != lsn {
+                    continue;
+                }
                 let moved_to = self.log.append_again(place.queue, &run, &payload);
-                queue.relocate(run.priority, run.seq, moved_to);
+                queue.relocate(&run, moved_to);
             }
         }
     }

@@ -309,16 +309,12 @@ fn recovered<S: Store>(spec: QueueSpec, found: Option<Found>, now: Now, log: &mu
         queue.pass(last);
         return queue;
     }
-    let mut later = Vec::new();
     let mut enter = |run: Run, redelivered: bool| {
         log.retain(&run);
-        queue.recover(Run { redelivered: run.redelivered || redelivered, ..run }, &mut later);
+        queue.enter(Run { redelivered: run.redelivered || redelivered, ..run });
     };
     places.take_range(SeqRange { first: Seq(0), last: doubted }, &mut |run| enter(run, true));
     places.take_range(SeqRange { first: Seq(0), last: LAST_PLACE }, &mut |run| enter(run, false));
-    if let Some(delayed) = &mut queue.delayed {
-        delayed.settle(&mut later);
-    }
     queue.pass(last);
     queue
 }

@@ -51,6 +51,7 @@ impl<S: Store> Shard<S> {
             self.serve_getters(slot);
         }
         let before = self.queues[slot].ready.sums();
+        let (first, tried) = (self.queues[slot].first_untried(), self.queues[slot].tried());
         let is_paused = self.queues[slot].is_paused;
         let mut is_held_up = false;
         let is_shaped = self.queues[slot].shaping.is_some();
@@ -82,8 +83,17 @@ impl<S: Store> Shard<S> {
         }
         self.drop_excess(slot);
         self.keep_reading(slot);
+        if self.queues[slot].delayed.is_some() {
+            self.read_soon(slot);
+        }
         self.count_near(slot);
         let queue = &mut self.queues[slot];
+        if let Some(first) = first
+            && queue.tried() > tried
+        {
+            // One stands for all that went with it.
+            queue.note_in_queue(first, queue.tried() - tried, self.now);
+        }
         if queue.consumers > 0 {
             let now = queue.ready.sums();
             let gone = |before: u64, now: u64| before.saturating_sub(now);
@@ -395,6 +405,7 @@ impl<S: Store> Shard<S> {
         if self.queues[slot].shaping.is_some() {
             self.arm_turn_timer(slot);
         }
+        let has_room = self.queues[slot].delayed.is_some() && self.room_for_soon(slot).is_some();
         let queue = &mut self.queues[slot];
         let id = queue.spec.queue.id;
         if let Some(unix_ms) = queue.ready.next_expiry() {
@@ -408,8 +419,12 @@ impl<S: Store> Shard<S> {
             }
         }
         if let Some(delayed) = queue.delayed.as_mut()
-            && let Some(unix_ms) = delayed.next_due()
+            && let Some(due_ms) = delayed.next_due()
         {
+            let read_ms = if has_room { delayed.read_at() } else { None };
+            // What could be read by now is being read.
+            let read_ms = read_ms.filter(|read_ms| *read_ms > self.now.unix_ms);
+            let unix_ms = read_ms.map_or(due_ms, |read_ms| read_ms.min(due_ms));
             let at_ms = self.now.ms.saturating_add(unix_ms.saturating_sub(self.now.unix_ms));
             if delayed.timer_ms == 0 || at_ms < delayed.timer_ms {
                 self.timers.set(&mut delayed.timer_ms, at_ms.max(1), id, Due::Delay);

@@ -20,17 +20,31 @@ impl<S: Store> Shard<S> {
         if self.queues[slot].stream.is_some() {
             return self.settle_reads(slot, peer, &settle);
         }
-        settle.seqs().for_each(|seq| self.settle_one(slot, peer, seq, settle.how));
+        let acked = self.queues[slot].counters.ack;
+        let mut first = None;
+        for seq in settle.seqs() {
+            let delivered_ms = self.settle_one(slot, peer, seq, settle.how);
+            first = first.or(delivered_ms);
+        }
+        let queue = &mut self.queues[slot];
+        if let Some(delivered_ms) = first
+            && queue.counters.ack > acked
+        {
+            // One stands for all that went with it.
+            let (ms, count) = (self.now.ms.saturating_sub(delivered_ms), queue.counters.ack - acked);
+            queue.latencies.get_or_insert_default().to_ack.note(ms, count);
+        }
         self.count_near(slot);
     }
 
-    fn settle_one(&mut self, slot: Slot<Queue>, peer: Slot<Peer>, seq: Seq, how: Settlement) {
+    /// Tells when it had been delivered.
+    fn settle_one(&mut self, slot: Slot<Queue>, peer: Slot<Peer>, seq: Seq, how: Settlement) -> Option<u64> {
         let queue = &mut self.queues[slot];
-        let Some(holder) = queue.unacked.holder_of(seq) else { return };
+        let holder = queue.unacked.holder_of(seq)?;
         if self.channels[queue.holders[holder].channel].peer != peer {
-            return;
+            return None;
         }
-        let Some(held) = queue.take_unacked(seq, self.now.ms) else { return };
+        let held = queue.take_unacked(seq, self.now.ms)?;
         let mut entry = held.entry;
         queue.last_busy_unix_ms = self.now.unix_ms;
         match how {
@@ -51,6 +65,7 @@ impl<S: Store> Shard<S> {
             }
         }
         self.credit(slot, holder, 1);
+        Some(held.since_ms)
     }
 
     /// A failed delivery comes back.

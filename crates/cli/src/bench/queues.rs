@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::figures::rate;
 use super::interrupt::Interrupt;
 use super::layout::call_all;
+use super::management::Management;
 use super::outcome::{Outcome, Unit};
 use super::target::Target;
 
@@ -40,12 +41,18 @@ pub(super) struct Load {
     /// How long to keep them before memory is looked at
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(super) hold: u32,
+    /// Bind all of them to one policy before they are declared, and change it when they are there
+    #[arg(long)]
+    pub(super) policy: bool,
+    /// Where the broker's management API is, on the same host [default: AMQP's port + 10000]
+    #[arg(long, value_name = "PORT")]
+    pub(super) http_port: Option<u16>,
 }
 
 /// Declares the queues, keeps them a while and prints what they took.
 pub(super) fn run(flags: &Flags, interrupt: &Interrupt) -> Result<()> {
-    let Load { count, transient, hold } = flags.load;
-    let work = json!({"queues": count, "durable": !transient, "hold_seconds": hold});
+    let Load { count, transient, hold, policy, .. } = flags.load;
+    let work = json!({"queues": count, "durable": !transient, "hold_seconds": hold, "policy": policy});
     let kind = if transient { "transient" } else { "durable" };
     let title = format!("{} {kind} queues", crate::serve::thousands(count.into()));
     flags.target.run("queues", &title, &work, interrupt, |broker| measure(broker, &flags.load))
@@ -60,6 +67,11 @@ pub(super) fn measure(broker: &Broker, load: &Load) -> Result<Outcome> {
     let mut connection = Connection::open(&broker.url, "leveret bench queues")?;
     let names: Vec<_> =
         (0..load.count).map(|number| format!("leveret-bench-{}-{number:06}", std::process::id())).collect();
+    let prefix = format!("leveret-bench-{}-", std::process::id());
+    let management = load.policy.then(|| Management::new(&broker.url, load.http_port));
+    if let Some(management) = &management {
+        management.set_policy(POLICY, &prefix, &json!({"max-length": 1_000_000}))?;
+    }
     let before = resident()?;
     let declares = names
         .iter()
@@ -69,6 +81,15 @@ pub(super) fn measure(broker: &Broker, load: &Load) -> Result<Outcome> {
     let declare_time = began.elapsed();
     wait(Duration::from_secs(load.hold.into()));
     let after = resident()?;
+    let mut change_times = Vec::new();
+    if let Some(management) = &management {
+        let began = Instant::now();
+        management.set_policy(POLICY, &prefix, &json!({"max-length": 2_000_000}))?;
+        change_times.push(("changed_s", "policy changed for all", began.elapsed()));
+        let began = Instant::now();
+        management.clear_policy(POLICY)?;
+        change_times.push(("cleared_s", "policy cleared for all", began.elapsed()));
+    }
     let deletes = names.iter().map(|queue| Method::QueueDelete(queue::Delete { queue, ..Default::default() }));
     let began = Instant::now();
     call_all(&mut connection, deletes, queue::DeleteOk::ID).context("queues are still there")?;
@@ -77,6 +98,9 @@ pub(super) fn measure(broker: &Broker, load: &Load) -> Result<Outcome> {
     connection.close()?;
     outcome.add("declared_per_s", "declared", rate(load.count.into(), declare_time), Unit::PerSecond);
     outcome.add("deleted_per_s", "deleted", rate(load.count.into(), delete_time), Unit::PerSecond);
+    for (key, name, time) in change_times {
+        outcome.add(key, name, time.as_secs_f64(), Unit::Seconds);
+    }
     if let (Some(before), Some(after)) = (before, after) {
         outcome.add("bytes_before", "memory before", before, Unit::Bytes);
         outcome.add("bytes_after", "memory with them", after, Unit::Bytes);
@@ -84,6 +108,9 @@ pub(super) fn measure(broker: &Broker, load: &Load) -> Result<Outcome> {
     }
     Ok(outcome)
 }
+
+/// The policy's name.
+const POLICY: &str = "leveret-bench";
 
 #[expect(clippy::disallowed_methods, reason = "nothing is waited for but the time itself, which the user chose")]
 fn wait(time: Duration) {

@@ -20,7 +20,7 @@ use super::broker::Broker;
 use super::interrupt::Interrupt;
 use super::outcome::Outcome;
 use super::own_broker::OwnBroker;
-use super::{Load, backlog, churn, idle, latency, limit, queues, say, throughput};
+use super::{Load, backlog, churn, delayed, idle, latency, limit, queues, say, throughput};
 use rows::{ROWS, Row};
 
 /// What to measure, and where the result goes.
@@ -30,7 +30,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME[@ROW+ROW]=URL[,pid=PID+PID]")]
     broker: Vec<Named<Broker>>,
     /// A broker to start for each run (repeatable): {port} stands for its port, {port+1} to {port+9} for others it needs,
-    /// {dir} for an empty data directory. The first broker is the one that others are held against. One that is named with
+    /// {dir} for an empty data directory; {port+1} is to be that of its HTTP API. The first broker is the one that others are held against. One that is named with
     /// rows or groups is run in those only
     #[arg(long, value_name = "NAME[@ROW+ROW]=COMMAND")]
     start: Vec<Named<String>>,
@@ -254,7 +254,7 @@ impl<'a> Suite<'a> {
     fn run(&self, contender: &Contender, command: &str) -> Result<Outcome> {
         let load = CommandLine::try_parse_from(command.split(' ')).map_err(|error| anyhow!("{error}"))?.load;
         match &contender.origin {
-            Origin::Running(broker) => self.run_on(broker, &load),
+            Origin::Running(broker) => self.run_on(broker, &load, None),
             Origin::Started(template) => {
                 if let Load::Backlog(flags) = &load
                     && flags.load.persistent
@@ -262,12 +262,13 @@ impl<'a> Suite<'a> {
                     return backlog::measure_own(template, &self.dir, &flags.load, self.interrupt);
                 }
                 let own = OwnBroker::start(template, &self.dir)?;
-                self.run_on(&own.broker(), &load)
+                let broker = own.broker();
+                self.run_on(&broker, &load, Some(broker.url.port + 1))
             }
         }
     }
 
-    fn run_on(&self, broker: &Broker, load: &Load) -> Result<Outcome> {
+    fn run_on(&self, broker: &Broker, load: &Load, http_port: Option<u16>) -> Result<Outcome> {
         match load {
             Load::Throughput(flags) => throughput::measure(broker, &flags.load, None, self.interrupt),
             Load::Latency(flags) => latency::measure(broker, flags, self.interrupt),
@@ -279,7 +280,15 @@ impl<'a> Suite<'a> {
             }
             Load::Queues(flags) => {
                 let count = if self.flags.quick { flags.load.count.min(QUICK_CONNECTIONS) } else { flags.load.count };
-                queues::measure(broker, &queues::Load { count, ..flags.load.clone() })
+                queues::measure(broker, &queues::Load { count, http_port, ..flags.load.clone() })
+            }
+            Load::Delayed(flags) => {
+                let flags = &flags.load;
+                let (messages, after) = match self.flags.quick {
+                    true => (flags.messages.min(QUICK_MESSAGES), QUICK_AFTER),
+                    false => (flags.messages, flags.after),
+                };
+                delayed::measure(broker, &delayed::Load { messages, after, ..flags.clone() }, self.interrupt)
             }
             _ => bail!("this is no row of the suite"),
         }
@@ -308,6 +317,10 @@ fn write(file: &Path, data: &Value) -> Result<()> {
     fs::write(file, text + "\n").with_context(|| format!("the raw data could not be written to {}", file.display()))
 }
 
+/// How many delayed messages a quick run has at most, …
+const QUICK_MESSAGES: u64 = 20_000;
+/// … and after how many seconds the first is due.
+const QUICK_AFTER: u32 = 2;
 /// How many connections or queues a quick run has at most.
 const QUICK_CONNECTIONS: u32 = 100;
 

@@ -384,7 +384,8 @@ fn password(line: &Line, at: usize) -> Result<String, Failure> {
 fn password_fields(line: &Line, password: &str) -> Map<String, Value> {
     let key = if line.options.has("pre-hashed-password") { "password_hash" } else { "password" };
     let mut fields = Map::from_iter([(key.to_owned(), password.into())]);
-    if key == "password_hash" && password.starts_with("$argon2id$") {
+    // The second is the first in Base64, as definitions have it.
+    if key == "password_hash" && (password.starts_with("$argon2id$") || password.starts_with("JGFyZ29uMmlkJ")) {
         fields.insert("hashing_algorithm".into(), "argon2id".into());
     }
     fields

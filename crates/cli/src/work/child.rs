@@ -353,8 +353,7 @@ impl<'a> Running<'a> {
         self.tell(say, true);
         let took = self.began.elapsed();
         let (verdict, why) = match (self.child.wait(), self.cause) {
-            // It did what it was to do in time after all.
-            (Ok(status), _) if status.success() => (Verdict::Done, String::new()),
+            // Who is told to end and ends with 0 has ended well, which does not mean that the job is done.
             (_, Some(Cause::Timeout)) => {
                 let after = self.plan.timeout.unwrap_or_default();
                 (Verdict::Retry, format!("timed out after {} s", after.as_secs_f64()))
@@ -432,7 +431,7 @@ const REST_BYTES_MAX: usize = 256 << 10;
 /// From SIGTERM to SIGKILL.
 pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 /// Between two words of progress.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// Where the system does not tell that a program has ended, it is asked so often.
 const ASK_PAUSE: Duration = Duration::from_millis(5);
 

@@ -105,13 +105,13 @@ mod tests {
     fn what_is_done_from_the_first_on_is_told_at_once_and_the_rest_one_by_one() {
         let mut ledger = Ledger::default();
         (1..=9).for_each(|tag| ledger.delivered(tag));
-        [2, 4].map(|tag| ledger.ack(tag));
+        [2, 4].into_iter().for_each(|tag| ledger.ack(tag));
         assert_eq!(told(&mut ledger), [(2, false), (4, false)]);
         assert_eq!(told(&mut ledger), []);
-        [1, 6].map(|tag| ledger.ack(tag));
+        [1, 6].into_iter().for_each(|tag| ledger.ack(tag));
         ledger.settled(3);
         assert_eq!(told(&mut ledger), [(1, false), (6, false)]);
-        [5, 7, 9].map(|tag| ledger.ack(tag));
+        [5, 7, 9].into_iter().for_each(|tag| ledger.ack(tag));
         assert_eq!(told(&mut ledger), [(7, true), (9, false)]);
         ledger.settled(8);
         assert_eq!(told(&mut ledger), []);

@@ -6,7 +6,7 @@
 mod answer;
 mod request;
 
-use super::child::KILL_AFTER;
+use super::child::{KILL_AFTER, PROGRESS_PAUSE};
 use super::ending::{Ending, Verdict};
 use super::job::{Job, JobId};
 use super::limits::Limits;
@@ -81,11 +81,11 @@ impl Slot {
                     if program.has_answered {
                         backoff = Backoff::default();
                     }
-                    let why = program.end(why).await;
+                    let why = program.end(why, &mut self.stopping).await;
                     if self.is_fed {
                         self.report(Report::Down { slot: self.id, why: why.clone() });
                     }
-                    for (id, began) in std::mem::take(&mut program.in_flight) {
+                    for (id, InFlight { began, .. }) in std::mem::take(&mut program.in_flight) {
                         let details = program.said.details();
                         let ending = Ending { details, ..Ending::failed(Verdict::Retry, why.clone(), began.elapsed()) };
                         self.report(Report::Ended { slot: self.id, job: id, ending: Box::new(ending) });
@@ -178,14 +178,14 @@ impl Slot {
         program.has_answered = true;
         let ending = match answer {
             Answer::Progress(progress) => {
-                if program.in_flight.contains_key(&id) {
+                if program.may_tell(id) {
                     self.report(Report::Progress { job: id, progress });
                 }
                 return;
             }
             Answer::Ended(verdict, why, reply) => {
                 // Answered twice, or never asked.
-                let Some(began) = program.in_flight.remove(&id) else { return };
+                let Some(InFlight { began, .. }) = program.in_flight.remove(&id) else { return };
                 let reply = reply.filter(|_| self.pool.wants_replies).map(Bytes::from);
                 Ending { reply, ..Ending::failed(verdict, why, began.elapsed()) }
             }
@@ -234,6 +234,13 @@ enum Cause {
     Broken(String),
 }
 
+/// A job that a program has.
+struct InFlight {
+    began: Instant,
+    /// When it last told how far it is.
+    told_at: Option<Instant>,
+}
+
 /// A program that runs.
 struct Program {
     child: Child,
@@ -251,7 +258,7 @@ struct Program {
     scanned: usize,
     errors: BytesMut,
     said: Said,
-    in_flight: HashMap<JobId, Instant>,
+    in_flight: HashMap<JobId, InFlight>,
     /// The same, in the order in which they came, and more that has ended since.
     order: VecDeque<(JobId, Instant)>,
     has_answered: bool,
@@ -290,9 +297,19 @@ impl Program {
     /// A job for it.
     fn take(&mut self, job: &Job) {
         let now = Instant::now();
-        self.in_flight.insert(job.id, now);
+        self.in_flight.insert(job.id, InFlight { began: now, told_at: None });
         self.order.push_back((job.id, now));
         request::write(job, &mut self.out);
+    }
+
+    /// Whether how far a job is may be passed on: not too often.
+    fn may_tell(&mut self, id: JobId) -> bool {
+        let Some(job) = self.in_flight.get_mut(&id) else { return false };
+        let is_due = job.told_at.is_none_or(|told_at| told_at.elapsed() >= PROGRESS_PAUSE);
+        if is_due {
+            job.told_at = Some(Instant::now());
+        }
+        is_due
     }
 
     /// When the job that it has had for longest has been there for too long.
@@ -307,7 +324,7 @@ impl Program {
     }
 
     /// Ends it, and what is left of its group; in words, why.
-    async fn end(&mut self, cause: Cause) -> String {
+    async fn end(&mut self, cause: Cause, stopping: &mut Stopping) -> String {
         self.stdin = None;
         let why = match cause {
             Cause::Ended(Ok(status)) => format!("the program ended before it answered ({status})"),
@@ -317,7 +334,12 @@ impl Program {
             Cause::Broken(why) => why,
         };
         let _gone = kill_process_group(self.group, Signal::TERM);
-        if tokio::time::timeout(KILL_AFTER, self.child.wait()).await.is_err() {
+        let has_ended = tokio::select! {
+            _ = self.child.wait() => true,
+            () = tokio::time::sleep(KILL_AFTER) => false,
+            _ = stopping.more_than(Urgency::Soon) => false,
+        };
+        if !has_ended {
             let _gone = kill_process_group(self.group, Signal::KILL);
             let _reaped = self.child.wait().await;
         }

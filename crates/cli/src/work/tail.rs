@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn it_is_the_end_and_takes_no_more_memory_than_two_of_it() {
-        let (mut tail, mut all) = (Tail::default(), Vec::new());
+        let (mut tail, mut all) = (Tail::default(), Vec::<u8>::new());
         for step in 0..2_000_usize {
             let piece = vec![step as u8; step * 37 % 20_011];
             tail.push(&piece);

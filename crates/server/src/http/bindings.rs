@@ -42,7 +42,6 @@ pub(super) async fn list_from(
     listing: Listing,
 ) -> Result<Json<Value>, Refusal> {
     let (vhost, name) = (api.vhost(&vhost)?, real_name(&name));
-    exists(&api, vhost, DestinationKind::Exchange, name)?;
     answer(&api, &listing, |binding| binding.vhost == vhost && binding.source == name)
 }
 
@@ -72,7 +71,6 @@ fn list_to(
     listing: &Listing,
 ) -> Result<Json<Value>, Refusal> {
     let vhost = api.vhost(vhost)?;
-    exists(api, vhost, kind, name)?;
     answer(api, listing, |binding| binding.vhost == vhost && binding.kind == kind && binding.destination == name)
 }
 
@@ -124,8 +122,6 @@ pub(super) async fn list_between(
     listing: Listing,
 ) -> Result<Json<Value>, Refusal> {
     let ends = Ends::find(&api, &vhost, &source, &kind, &destination)?;
-    exists(&api, ends.vhost, DestinationKind::Exchange, &ends.source)?;
-    exists(&api, ends.vhost, ends.kind, &ends.destination)?;
     answer(&api, &listing, |binding| ends.are_of(binding))
 }
 
@@ -178,15 +174,6 @@ fn named<'a>(topology: &'a Topology, ends: &Ends, name: &str) -> Result<BindingV
     let exact = between.iter().find(|binding| properties_key(binding.key, binding.arguments) == name);
     let decoded = || between.iter().find(|binding| decoded(&properties_key(binding.key, binding.arguments)) == name);
     exact.or_else(decoded).copied().ok_or_else(Refusal::no_object)
-}
-
-fn exists(api: &Api, vhost: VhostId, kind: DestinationKind, name: &str) -> Result<(), Refusal> {
-    let topology = api.board.topology();
-    let is_there = match kind {
-        DestinationKind::Queue => topology.queue(vhost, name).is_some(),
-        DestinationKind::Exchange => topology.exchange(vhost, name).is_some(),
-    };
-    if is_there { Ok(()) } else { Err(Refusal::no_object()) }
 }
 
 fn describe(topology: &Topology, binding: &BindingView<'_>) -> Value {

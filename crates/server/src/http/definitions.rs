@@ -17,11 +17,12 @@ use broker::access::User;
 use broker::command::{BindingSpec, CatalogAsk, DeclareQueue, DestinationKind, VhostId};
 use broker::connection::COMPATIBLE_VERSION;
 use broker::identity::{IdentityAsk, Parameter, UserLimits, VhostLimits};
-use broker::policy::PolicyKind;
+use broker::policy::{Policy, PolicyKind};
 use broker::topology::Topology;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use std::fmt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -231,25 +232,61 @@ pub(crate) async fn load(api: &Arc<Api>, file: &FilePath) -> Result<(), String> 
 /// The same as [`import_objects`], whatever permissions the administrator has who imports: some may be in the document.
 async fn import_all(api: &Arc<Api>, document: &Document, only: Option<&str>) -> Result<(), Refusal> {
     let importer = Caller { is_local: true, ..caller() };
-    rights::on_behalf_of(importer, import_objects(api, document, only)).await
+    let mut done = Done::default();
+    let imported = rights::on_behalf_of(importer, import_objects(api, document, only, &mut done)).await;
+    imported.map_err(|refusal| match done.0.as_slice() {
+        [] => refusal,
+        _ => refusal.besides(&format!("imported before that, and kept: {done}")),
+    })
+}
+
+/// What an import has done, which is not undone when it ends early: how many of which section.
+#[derive(Debug, Default)]
+struct Done(Vec<(&'static str, usize)>);
+
+impl Done {
+    fn one(&mut self, section: &'static str) {
+        match self.0.last_mut() {
+            Some((last, count)) if *last == section => *count += 1,
+            _ => self.0.push((section, 1)),
+        }
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = self.0.iter().map(|(section, count)| format!("{count} of {section}"));
+        f.write_str(&counted.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Everything in the document that is not there is made, policies and permissions take the place of those that are.
 /// Nothing is deleted. The first thing that cannot be ends it, named.
-async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>) -> Result<(), Refusal> {
+async fn import_objects(
+    api: &Arc<Api>,
+    document: &Document,
+    only: Option<&str>,
+    done: &mut Done,
+) -> Result<(), Refusal> {
+    for section in SECTIONS {
+        document.objects(section)?;
+    }
     if only.is_none() {
         for user in document.objects("users")? {
             let name = named(&user)?;
             put_user(api, &name, user).await.map_err(|refusal| refusal.about(&format!("user '{name}'")))?;
+            done.one("users");
         }
         for vhost in document.objects("vhosts")? {
             let name = named(&vhost)?;
             put_vhost(api, &name, &vhost).await.map_err(|refusal| refusal.about(&format!("vhost '{name}'")))?;
+            done.one("vhosts");
         }
         for permission in document.objects("permissions")? {
             let (vhost, user) = (vhost_of(api, &permission, None)?, permission.text("user")?.to_owned());
             let set = IdentityAsk::SetPermission(Box::new(permissions::read(vhost, &user, &permission)?));
             change(api, set).await.map_err(|refusal| refusal.about(&format!("permission of user '{user}'")))?;
+            done.one("permissions");
         }
     }
     for exchange in document.objects("exchanges")? {
@@ -257,42 +294,66 @@ async fn import_objects(api: &Arc<Api>, document: &Document, only: Option<&str>)
         let name = named(&exchange)?;
         let declared = declare_exchange(api, vhost, &name, &exchange).await;
         declared.map_err(|refusal| refusal.about(&format!("exchange '{name}'")))?;
+        done.one("exchanges");
     }
     if only.is_none() {
         for topic in document.objects("topic_permissions")? {
             let (vhost, user) = (vhost_of(api, &topic, None)?, topic.text("user")?.to_owned());
             let set = IdentityAsk::SetTopicPermission(permissions::read_topic(vhost, &user, &topic)?);
             change(api, set).await.map_err(|refusal| refusal.about(&format!("topic permission of user '{user}'")))?;
+            done.one("topic_permissions");
         }
         for parameter in document.objects("global_parameters")? {
-            let name = named(&parameter)?.into();
-            let set = Parameter { scope: None, name, value: parameters::value(&parameter)? };
-            change(api, IdentityAsk::SetParameter(set)).await?;
+            let name = named(&parameter)?;
+            let set = Parameter { scope: None, name: name.as_str().into(), value: parameters::value(&parameter)? };
+            let set = change(api, IdentityAsk::SetParameter(set)).await;
+            set.map_err(|refusal| refusal.about(&format!("global parameter '{name}'")))?;
+            done.one("global_parameters");
         }
     }
     for policy in document.objects("policies")? {
         let (vhost, name) = (vhost_of(api, &policy, only)?, named(&policy)?);
         put_policy(api, PolicyKind::User, vhost, &name, &policy).await?;
+        done.one("policies");
     }
     for parameter in document.objects("parameters")? {
         put_parameter(api, only, &parameter).await?;
+        done.one("parameters");
     }
     for queue in document.objects("queues")? {
         let (vhost, name) = (vhost_of(api, &queue, only)?, named(&queue)?);
         let declared = declare_queue(api, vhost, &name, &queue).await;
         declared.map_err(|refusal| refusal.about(&format!("queue '{name}'")))?;
+        done.one("queues");
     }
     for binding in document.objects("bindings")? {
         let vhost = vhost_of(api, &binding, only)?;
         bind(api, vhost, &binding).await?;
+        done.one("bindings");
     }
     for schedule in document.objects("schedules")? {
         let (vhost, name) = (only.unwrap_or(schedule.text("vhost")?).to_owned(), named(&schedule)?);
         let declared = schedules::declare(api, &caller(), &vhost, &name, &schedule).await;
         declared.map_err(|refusal| refusal.about(&format!("schedule '{name}'")))?;
+        done.one("schedules");
     }
     Ok(())
 }
+
+/// In the order in which they are imported.
+const SECTIONS: [&str; 11] = [
+    "users",
+    "vhosts",
+    "permissions",
+    "exchanges",
+    "topic_permissions",
+    "global_parameters",
+    "policies",
+    "parameters",
+    "queues",
+    "bindings",
+    "schedules",
+];
 
 /// Who imports; the server itself at its start.
 fn caller() -> Caller {
@@ -347,8 +408,29 @@ async fn put_policy(
     name: &str,
     document: &Document,
 ) -> Result<(), Refusal> {
-    let put = async { policies::put(api, policies::read(kind, vhost, name, document)?).await };
+    let put = async {
+        let mut policy = policies::read(kind, vhost, name, document)?;
+        let is_dropped = drop_mirroring(&mut policy);
+        if is_dropped && policy.definition.is_empty() { Ok(()) } else { policies::put(api, policy).await }
+    };
     put.await.map_err(|refusal| refusal.about(&format!("policy '{name}'")))
+}
+
+/// RabbitMQ 3 mirrored queues by policies. There is nothing to mirror to, and no other use for those keys.
+fn drop_mirroring(policy: &mut Policy) -> bool {
+    let keys: Vec<_> =
+        policy.definition.iter().map(|(key, _)| key.to_owned()).filter(|k| k.starts_with("ha-")).collect();
+    for key in &keys {
+        policy.definition.remove(key);
+    }
+    if !keys.is_empty() {
+        tracing::warn!(
+            "policy '{}' is imported without {}: queues are not mirrored here",
+            policy.name,
+            keys.join(", ")
+        );
+    }
+    !keys.is_empty()
 }
 
 /// RabbitMQ keeps operator policies and the limits of vhosts as parameters.
@@ -390,17 +472,23 @@ async fn declare_queue(api: &Arc<Api>, vhost: VhostId, name: &str, document: &Do
     }
     let mut arguments = document.table("arguments")?;
     let kind = document.text("type")?;
-    // The type is named twice, or in either place.
-    if !matches!(kind, "" | "classic") && !arguments.contains_key("x-queue-type") {
+    let (durable, auto_delete) = (document.flag("durable")?, document.flag("auto_delete")?);
+    let is_defaulted = durable && !auto_delete && {
+        let topology = api.board.topology();
+        topology.vhost_record(vhost).is_some_and(|record| record.default_queue_type.is_some())
+    };
+    // The type is named twice, or in either place. The vhost's own would take the place of one that is not.
+    let is_said = !kind.is_empty() && (kind != "classic" || is_defaulted);
+    if is_said && !arguments.contains_key("x-queue-type") {
         arguments.insert("x-queue-type", kind);
     }
     let declare = CatalogAsk::DeclareQueue(DeclareQueue {
         name: name.to_owned(),
         server_named: name.starts_with("amq.gen-"),
         passive: false,
-        durable: document.flag("durable")?,
+        durable,
         exclusive: false,
-        auto_delete: document.flag("auto_delete")?,
+        auto_delete,
         arguments,
     });
     succeeded(api.operator().ask(vhost, declare).await?).map(drop)

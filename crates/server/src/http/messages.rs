@@ -175,6 +175,12 @@ fn prepare(
     let delay_ms = draft.properties.headers.as_mut().and_then(hold_back);
     let mut raw = BytesMut::new();
     draft.properties.encode(&mut raw);
+    // A header is one frame, and who gets one that is longer than was agreed on ends the connection, each time anew.
+    let (length, length_max) = (raw.len(), api.board.config().frame_max);
+    if length_max != 0 && length + HEADER_FRAME_BYTES > usize::try_from(length_max).unwrap_or(usize::MAX) {
+        let text = format!("properties of {length} bytes do not fit into a frame of frame_max, {length_max} bytes");
+        return Err(Fault::new(ReplyCode::PreconditionFailed, text));
+    }
     let unreadable = |_| Fault::new(ReplyCode::InternalError, "the properties cannot be read back");
     let properties = Properties::parse(&raw).map_err(unreadable)?;
     let keys: Vec<&str> = std::iter::once(routing_key).chain(draft.more_keys.iter().map(String::as_str)).collect();
@@ -194,6 +200,9 @@ fn prepare(
     let ready = Ready { message, persistent, expiration_ms, priority, delay_ms, sieve, kept };
     Ok((ready, routes.queues))
 }
+
+/// Of a content header's frame, besides properties: its own head and end, class, weight and the body's length.
+const HEADER_FRAME_BYTES: usize = 7 + 1 + 2 + 2 + 8;
 
 /// Sends a message to its queues, which are sorted by shard, and waits until it is stored.
 async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> Result<(), Refusal> {

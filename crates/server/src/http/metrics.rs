@@ -7,6 +7,7 @@
 
 mod families;
 mod page;
+mod times;
 
 use super::refusal::Refusal;
 use super::samples::{Totals, totals};
@@ -23,6 +24,7 @@ use families::{Family, Metric, seconds};
 use page::{IntoNumber, Labels, Page};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+pub(super) use times::Times;
 
 pub(super) fn router(api: &Arc<Api>) -> Router {
     Router::new()
@@ -53,7 +55,8 @@ async fn per_object(State(api): Shared) -> Result<Page, Refusal> {
     look.write_node(&api, "rabbitmq_", &mut page);
     look.write_churn("rabbitmq_", &mut page);
     look.write_global(&api, &mut page);
-    look.write_objects("rabbitmq_", &|_| true, &|_| true, &mut page);
+    // Fifteen buckets of each queue are for those who ask for them.
+    look.write_objects("rabbitmq_", &|family| family != "leveret_queue_time_metrics", &|_| true, &mut page);
     look.write_ours(&api, &mut page);
     Ok(page)
 }
@@ -308,6 +311,7 @@ impl Look {
         page.put(head, logs.iter().map(|(labels, (bytes, _))| (labels, bytes.number())));
         let head = ("leveret_log_live_bytes", "gauge", "About how much of a shard's log lives");
         page.put(head, logs.iter().map(|(labels, (_, live))| (labels, live.number())));
+        api.times.write(&self.queues, page);
         let (cumulated, sum_us) = api.board.sync_times().cumulated();
         let name = "leveret_log_sync_seconds";
         if let Some(mut family) =
@@ -333,6 +337,9 @@ impl Look {
         write_families(prefix, families::QUEUES, has, &queues, page);
         if has("leveret_queue_metrics") {
             write_family("leveret_", families::OUR_QUEUES, &queues, page);
+        }
+        if has("leveret_queue_time_metrics") {
+            times::write_queues(&queues.iter().map(|(_, queue)| *queue).collect::<Vec<_>>(), page);
         }
         let connections = || self.connections.iter().filter(|connection| shows(&connection.vhost));
         let labelled: Vec<_> = connections()

@@ -54,11 +54,13 @@ impl Refusal {
 
     /// The same refusal, saying of what.
     pub(super) fn about(mut self, what: &str) -> Self {
-        let reason = match self.reason {
-            Value::String(reason) => reason,
-            other => other.to_string(),
-        };
-        self.reason = format!("{what}: {}", reason.trim_end()).into();
+        self.reason = format!("{what}: {}", self.reason().trim_end()).into();
+        self
+    }
+
+    /// The same refusal, with something more to be known.
+    pub(super) fn besides(mut self, more: &str) -> Self {
+        self.reason = format!("{} ({more})", self.reason().trim_end()).into();
         self
     }
 

@@ -99,7 +99,7 @@ fn hash(text: &str, algorithm: &str) -> Result<PasswordHash, Refusal> {
         name => HashAlgorithm::named(name)
             .ok_or_else(|| Refusal::bad_request(format!("unknown hashing_algorithm '{name}'")))?,
     };
-    let hash = PasswordHash { algorithm, text: text.to_owned() };
+    let hash = PasswordHash { algorithm, text: passwords::read(algorithm, text) };
     if !passwords::is_sound(&hash) {
         return Err(Refusal::bad_request(format!("password_hash is no hash of {}", algorithm.name())));
     }
@@ -139,8 +139,8 @@ async fn hash_password(Path(password): Path<String>) -> Result<Json<Value>, Refu
 
 pub(super) fn describe(user: &UserRecord) -> Value {
     let (hash, algorithm) = match &user.password {
-        Some(password) => (password.text.as_str(), password.algorithm.name()),
-        None => ("", HashAlgorithm::Sha256.name()),
+        Some(password) => (passwords::shown(password), password.algorithm.name()),
+        None => (String::new(), HashAlgorithm::Sha256.name()),
     };
     json!({
         "name": &*user.name,

@@ -178,3 +178,32 @@ async fn definitions_that_were_imported_last_are_skipped_if_asked() {
     let exported = desk.get("/definitions").await;
     assert_eq!(exported["global_parameters"], json!([]), "what was imported here is nobody else's concern");
 }
+
+#[tokio::test]
+async fn an_import_that_fails_says_at_what_and_what_it_has_done_by_then() {
+    let desk = Desk::open().await;
+    let document = |queues: Value| json!({"users": [{"name": "a", "tags": ""}, {"name": "b", "tags": ""}], "vhosts": [{"name": "v"}], "queues": queues});
+    let queue = |name: &str, kind: &str| json!({"name": name, "vhost": "v", "type": kind, "durable": true});
+    let broken = document(json!([queue("good", "classic"), queue("bad", "odd")]));
+    let answer = desk.send("POST", "/definitions", broken, 400).await;
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("queue 'bad': "), "{reason}");
+    let done = "(imported before that, and kept: 2 of users, 1 of vhosts, 1 of queues)";
+    assert!(reason.ends_with(done), "{reason}");
+    assert_eq!(desk.get("/queues/v/good").await["name"], "good");
+
+    desk.delete("/users/a", 204).await;
+    desk.send("POST", "/definitions", document(json!({"not": "a list"})), 400).await;
+    assert_eq!(desk.admin.ask("GET", "/users/a", None).await.status, 404, "a malformed document changes nothing");
+}
+
+#[tokio::test]
+async fn a_queue_keeps_its_type_where_its_vhosts_default_is_another() {
+    let desk = Desk::open().await;
+    let document = json!({
+        "vhosts": [{"name": "v", "default_queue_type": "quorum"}],
+        "queues": [{"name": "q", "vhost": "v", "type": "classic", "durable": true, "arguments": {}}],
+    });
+    desk.send("POST", "/definitions", document, 204).await;
+    assert_eq!(desk.get("/queues/v/q").await["type"], "classic");
+}

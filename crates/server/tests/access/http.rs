@@ -37,7 +37,8 @@ async fn each_tag_sees_and_changes_what_is_its_own() {
         ("management", "GET", "/nodes", (401, "Not monitor user")),
         ("management", "GET", "/users", (401, "Not administrator user")),
         ("management", "PUT", "/vhosts/w", (401, "Not administrator user")),
-        ("management", "GET", "/policies", (401, policies)),
+        ("management", "GET", "/policies", (200, "")),
+        ("management", "PUT", "/policies/%2F/p", (401, policies)),
         ("management", "PUT", "/queues/%2F/other", (401, "Access refused.")),
         ("management", "PUT", "/queues/%2F/seen", (204, "")),
         ("management", "PUT", "/queues/v/seen", (401, inside)),
@@ -51,7 +52,7 @@ async fn each_tag_sees_and_changes_what_is_its_own() {
         ("monitoring", "GET", "/queues/v", (200, "")),
         ("monitoring", "PUT", "/queues/v/seen", (401, inside)),
         ("monitoring", "GET", "/users", (401, "Not administrator user")),
-        ("monitoring", "GET", "/policies", (401, policies)),
+        ("monitoring", "GET", "/policies", (200, "")),
     ] {
         let document = json!({"durable": true, "pattern": "x", "definition": {"max-length": 1}});
         let got = status(&desk.browser(tag), method, path, document).await;
@@ -157,4 +158,16 @@ async fn pages_from_allowed_places_may_use_the_api() {
     let answered = ask(format!("{get}Origin: https://ops.example\r\n")).await;
     assert!(answered.starts_with("http/1.1 200") && answered.contains("access-control-allow-origin: https://ops"));
     assert!(!ask(get.to_owned()).await.contains("access-control"));
+}
+
+#[tokio::test]
+async fn properties_that_no_frame_holds_are_refused_over_http() {
+    let desk = Desk::open().await;
+    desk.send("PUT", "/queues/%2F/q", json!({"durable": true}), 201).await;
+    let message = |length: usize| json!({"properties": {"headers": {"h": "y".repeat(length)}}, "routing_key": "q", "payload": "", "payload_encoding": "string"});
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(140_000), 400).await;
+    desk.send("POST", "/exchanges/%2F/amq.default/publish", message(130_000), 200).await;
+    let channel = desk.connect("guest:guest", "%2f").await.unwrap().create_channel().await.unwrap();
+    let got = channel.basic_get("q".into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    assert_eq!(got.properties.headers().as_ref().unwrap().inner().len(), 1);
 }

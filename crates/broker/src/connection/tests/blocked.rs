@@ -161,6 +161,28 @@ fn who_only_consumes_and_acknowledges_is_not_blocked() {
 }
 
 #[test]
+fn what_a_worker_says_of_its_deliveries_does_not_block_it() {
+    let mut client = Client::publisher();
+    client.shortage(BOTH);
+    let mut bytes = BytesMut::new();
+    for word in ["lease", "progress", "failure", "return"] {
+        let routing_key = &format!("amq.leveret.{word}");
+        basic::Publish { routing_key, ..Default::default() }.encode(ChannelId(1), &mut bytes);
+        let headers = [("x-delivery-tag", 9), ("x-progress", 40)].into_iter().collect::<Table>();
+        let mut list = amqp::PropertyList { headers: Some(headers), ..Default::default() };
+        list.headers.get_or_insert_default().insert("x-failure-reason", "why");
+        let mut properties = BytesMut::new();
+        list.encode(&mut properties);
+        content::encode_content(ChannelId(1), &properties, b"at length", 4096, &mut bytes);
+    }
+    client.bytes(&bytes);
+    assert_eq!((client.state(), client.machine.is_blocked(), client.published()), ("blocking", false, 0));
+    assert!(client.sent().is_empty());
+    client.publish(1);
+    assert_eq!(client.blocked(), "low on disk & memory");
+}
+
+#[test]
 fn a_blocked_connection_still_gets_its_deliveries_and_confirms() {
     let mut client = Client::publisher();
     let queue = spec(1, QueueSettings::default());

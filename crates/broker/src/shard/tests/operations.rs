@@ -1,6 +1,7 @@
 //! What operators do to a queue: pause, look, delete, move, requeue, redrive.
 
 use super::*;
+use crate::histogram::Histogram;
 use crate::operation::*;
 use amqp::Value;
 
@@ -407,6 +408,29 @@ fn the_age_of_the_oldest_ready_message_is_told() {
         world.consume(1, 1, 1, 1);
         world.pass(1_000);
         about(&mut world, 11_000);
+    }
+}
+
+#[test]
+fn how_long_messages_took_is_told_by_those_that_went_first() {
+    for mut world in [World::new(), World::without_room()] {
+        world.durable_queue(1, QueueSettings::default());
+        assert!(world.view(1).latencies.is_none());
+        for body in ["a", "b"] {
+            world.command(9, Command::Publish(publication(&[1], body, &PropertyList::default())));
+        }
+        world.pass(100);
+        world.consume(1, 1, 1, 2);
+        world.pass(5_000);
+        let both = Settle { queue: QueueId(1), seq: Seq(1), count: 2, how: Settlement::Ack };
+        world.command(1, Command::Settle(both));
+        let times = world.view(1).latencies.unwrap();
+        let below = |ms| Histogram::BOUNDS_MS.partition_point(|bound| *bound <= ms);
+        assert_eq!(times.in_queue.counts()[below(100)], 2, "{times:?}");
+        assert_eq!(times.to_ack.counts()[below(5_000)], 2, "{times:?}");
+        assert!((200..=204).contains(&times.in_queue.sum_ms()), "{times:?}");
+        // Of those that the log has, when they were delivered is known to half a second.
+        assert!((9_000..=10_000).contains(&times.to_ack.sum_ms()), "{times:?}");
     }
 }
 

@@ -82,6 +82,7 @@ const fn row(
     Row { id, group, title, command, figures, aim }
 }
 
+const DELAYED: &[&str] = &["filled_per_s", "bytes_each", "broker_cpu_us", "late_p50_ns", "late_p99_ns", "late_max_ns"];
 const CONSUMED: &[&str] = &["consumed_per_s", "broker_cpu_us"];
 const BOTH: &[&str] = &["consumed_per_s", "published_per_s", "broker_cpu_us"];
 const PUBLISHED: &[&str] = &["published_per_s", "broker_cpu_us"];
@@ -485,5 +486,29 @@ pub(super) const ROWS: &[Row] = &[
         "throughput --messages 1000000 --delay 10000 --durable --persistent --confirm 1000",
         BOTH,
         "100 k/s, as they are due",
+    ),
+    row(
+        Group::Features,
+        "feature-delayed-random",
+        "a million persistent messages, due at random over 10 s, all published before",
+        "delayed",
+        DELAYED,
+        "≤ 5 µs, ≤ 100 ms late",
+    ),
+    row(
+        Group::Features,
+        "feature-delayed-published",
+        "the same, due in the order of publishing",
+        "delayed --order published",
+        DELAYED,
+        "≤ 5 µs, ≤ 100 ms late",
+    ),
+    row(
+        Group::Features,
+        "feature-policies",
+        "10,000 durable queues bound to one policy, which is changed and cleared",
+        "queues --count 10000 --policy",
+        &["declared_per_s", "changed_s", "cleared_s", "bytes_each"],
+        "as without a policy",
     ),
 ];

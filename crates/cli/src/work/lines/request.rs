@@ -86,7 +86,7 @@ mod tests {
         let mut out = BytesMut::new();
         write(&job(Table::from_iter([("n", 5)]), b"two\nlines \"quoted\""), &mut out);
         write(&job(Table::new(), b"\xFF\x00"), &mut out);
-        let lines: Vec<Value> = out
+        let lines: Vec<Value> = out[..]
             .split(|octet| *octet == b'\n')
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())
