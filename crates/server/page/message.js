@@ -83,7 +83,7 @@ export function Message({ message }) {
   const died = deaths(message);
   const own = Object.entries(headers).filter(([name]) => !/^x-(death|failure-(reason|details)|(first|last)-death-.*)$/.test(name));
   return html`
-    ${why && html`<section class="why"><h3>Why it failed</h3><p><b>${why.reason}</b>${why.at && html` <small>${moment(why.at)}</small>`}</p>${why.details && html`<pre class="code" tabindex="0" aria-label="Details of the failure">${why.details}</pre>`}</section>`}
+    ${why && html`<section class="why"><h3>Why it failed</h3><p><b>${why.reason}</b>${why.at > 0 && html` <small>${moment(why.at)}</small>`}</p>${why.details && html`<pre class="code" tabindex="0" aria-label="Details of the failure">${why.details}</pre>`}</section>`}
     <${Facts} of=${[
       ["State", message.state === "unacked" ? "running" : message.state === "delayed" ? `waits until ${moment(message.due_at)}` : "waiting"],
       ["Failed deliveries", count(message.delivery_count)],
