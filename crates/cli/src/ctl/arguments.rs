@@ -42,7 +42,7 @@ pub(super) struct Options {
     pub(super) limit: usize,
     pub(super) delay: Duration,
     /// Those that only some commands have, as given.
-    of_messages: Vec<(&'static str, String)>,
+    rare: Vec<(&'static str, String)>,
     pub(super) priority: i64,
     pub(super) apply_to: Option<String>,
 }
@@ -60,7 +60,7 @@ impl Options {
 
     /// All values that it is given.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.of_messages.iter().filter(move |(given, _)| *given == name).map(|(_, value)| value.as_str())
+        self.rare.iter().filter(move |(given, _)| *given == name).map(|(_, value)| value.as_str())
     }
 
     /// The last of them, a number.
@@ -144,36 +144,6 @@ pub(super) const SWITCHES: [Switch; 53] = [
     rare("skip-if-unchanged", None, false),
 ];
 
-/// Options that are kept as they are given, for the commands that have them.
-const OF_MESSAGES: [&str; 26] = [
-    "count",
-    "offset",
-    "where",
-    "seq",
-    "all",
-    "unacked",
-    "delayed",
-    "to-queue",
-    "to-exchange",
-    "routing-key",
-    "rate",
-    "origin",
-    "stop",
-    "address",
-    "within",
-    "unit",
-    "pid",
-    "interval",
-    "used",
-    "watch",
-    "pre-hashed-password",
-    "user",
-    "description",
-    "tags",
-    "default-queue-type",
-    "format",
-];
-
 impl Line {
     /// Another command with the same options, in this vhost if one is given.
     pub(super) fn like(&self, command: &str, vhost: Option<&str>) -> Self {
@@ -226,12 +196,10 @@ impl Line {
         if switch.has_value && value.is_none() {
             value = rest.next();
         }
+        let value = value.unwrap_or_default();
         if switch.is_rare {
             self.only_for.push(switch.name);
-        }
-        let value = value.unwrap_or_default();
-        if OF_MESSAGES.contains(&switch.name) {
-            self.options.of_messages.push((switch.name, value.clone()));
+            self.options.rare.push((switch.name, value.clone()));
         }
         if (switch.has_value && value.is_empty()) || !self.options.set(switch.name, &value) {
             self.bad.push((name.to_owned(), value));
