@@ -115,6 +115,10 @@ test("a rate changes while one looks", async (world) => {
     const text = await published.locator("b").textContent();
     return parseFloat(text) > 0 || text;
   });
+  const waited = page.locator(".chart", { hasText: "Times of jobs" }).locator("li", { hasText: "In the queue" }).locator("b");
+  const { consumerTag } = await channel.consume("thumbnails", (message) => channel.ack(message));
+  await eventually("the time in the queue", async () => parseFloat(await waited.textContent()) > 0);
+  await channel.cancel(consumerTag);
   isOver = true;
   await publishing;
   await close();

@@ -17,6 +17,7 @@ const BUSIEST = "/queues" + query({
   columns: "name,vhost,state,messages,messages_ready,messages_unacknowledged,messages_delayed,consumers,oldest_ready_age_ms,late_leases",
 });
 const RATES = [["publish", "Published"], ["deliver", "Delivered"], ["ack", "Acked"], ["redeliver", "Redelivered"]].map(([id, label]) => ({ id, label }));
+const TIMES = [["wait", "In the queue"], ["run", "Until acked"]].map(([id, label]) => ({ id, label }));
 const DEPTHS = [["ready", "Waiting"], ["unacked", "Running"], ["delayed", "Delayed"]].map(([id, label]) => ({ id, label }));
 
 const isTold = (answer) => answer && !answer.refused;
@@ -41,6 +42,18 @@ async function remember() {
   seedHistory("overview", [...points.values()].filter((point) => point.publish !== undefined && point.ready !== undefined).sort((one, other) => one.t - other.t));
 }
 
+const countersOf = ({ time_in_queue, time_to_ack, syncs, sync_us }) => ({
+  waits: time_in_queue.count, wait_ms: time_in_queue.sum_ms, runs: time_to_ack.count, run_ms: time_to_ack.sum_ms, syncs, sync_ms: sync_us / 1000,
+});
+
+/** What took how long between two points, in the mean; nothing where nothing happened, or a queue that was counted is gone. */
+function meansOf(before, { t, ...now }) {
+  const mean = (sum, count) => (now[count] > before[count] && now[sum] >= before[sum] ? (now[sum] - before[sum]) / (now[count] - before[count]) : undefined);
+  return { t, wait: mean("wait_ms", "waits"), run: mean("run_ms", "runs"), sync: mean("sync_ms", "syncs") };
+}
+
+const milliseconds = (ms) => (ms >= 60_000 ? duration(ms) : ms >= 1_000 ? `${+(ms / 1_000).toPrecision(2)} s` : `${+ms.toPrecision(2)} ms`);
+
 export function Overview({ me }) {
   const sees = me.tags.some((tag) => tag === "administrator" || tag === "monitoring");
   const [overview, queues, nodes, vitals] = useLive(OVERVIEW, BUSIEST, sees && NODES, sees && "/page/vitals");
@@ -55,13 +68,8 @@ export function Overview({ me }) {
     publish: rateOf(stats, "publish"), deliver: rateOf(stats, "deliver_get"), ack: rateOf(stats, "ack"), redeliver: rateOf(stats, "redeliver"),
     ready: totals.messages_ready, unacked: totals.messages_unacknowledged, delayed: totals.messages_delayed,
   });
-  const machine = useHistory("machine", node && isTold(vitals) && { memory: node.mem_used, syncs: vitals.syncs, sync_us: vitals.sync_us });
-  // Counters grow; what is told is each second's mean.
-  const syncs = machine.map((point, index) => {
-    const before = machine[Math.max(0, index - 5)];
-    const n = point.syncs - before.syncs;
-    return { t: point.t, sync: n > 0 ? (point.sync_us - before.sync_us) / n / 1000 : undefined, persec: n };
-  });
+  const machine = useHistory("machine", node && isTold(vitals) && { memory: node.mem_used, ...countersOf(vitals) });
+  const means = machine.map((point, index) => meansOf(machine[Math.max(0, index - 5)], point));
   if (overview?.refused) return html`<h1>Overview</h1><${Refusal} text=${overview.refused} />`;
   return html`<h1>Overview</h1>
     <${Alarms} node=${node} vitals=${isTold(vitals) ? vitals : undefined} queues=${queues?.items} />
@@ -76,9 +84,10 @@ export function Overview({ me }) {
     <div class="charts">
       <${Chart} title="Messages a second" series=${RATES} points=${points} format=${rate} />
       <${Chart} title="Messages in queues" series=${DEPTHS} points=${points} format=${count} isWhole=${true} />
-      ${node && html`<${Chart} title="Sync latency" series=${[{ id: "sync", label: "Mean" }]} points=${syncs} height=${130} format=${(n, isTick) => `${isTick ? n : n < 10 ? n.toFixed(1) : Math.round(n)} ms`} />
-      <${Chart} title="Memory" series=${[{ id: "memory", label: `of ${bytes(node.mem_limit)} allowed` }]} points=${machine} height=${130} format=${(n, isTick) => bytes(n, isTick)} />`}
     </div>
+    ${node && html`<div class="charts three"><${Chart} title="Times of jobs" series=${TIMES} points=${means} height=${130} format=${milliseconds} />
+      <${Chart} title="Sync latency" series=${[{ id: "sync", label: "Mean" }]} points=${means} height=${130} format=${milliseconds} />
+      <${Chart} title="Memory" series=${[{ id: "memory", label: `of ${bytes(node.mem_limit)} allowed` }]} points=${machine} height=${130} format=${(n, isTick) => bytes(n, isTick)} /></div>`}
     <section class="card"><div class="line"><h2>Longest queues</h2><a href="#/queues">All ${plural(overview?.object_totals?.queues ?? 0, "queue")}</a></div>
       <${Table} caption="Longest queues" rows=${queues?.items} id=${(queue) => `${queue.vhost} ${queue.name}`} mark=${(queue) => (queue.late_leases ? "late" : "")}
         empty="There is no queue yet. Declare one from a client, or under Queues." columns=${[
