@@ -61,7 +61,11 @@ pub(super) fn peek_messages(_program: &str, line: &Line, screen: &mut Screen) ->
         let answer = answer.json();
         let items = answer["items"].as_array().cloned().unwrap_or_default();
         wanted = wanted.saturating_sub(items.len() as u64);
-        rows.extend(items.iter().map(|item| columns.iter().map(|column| item[*column].clone()).collect::<Vec<_>>()));
+        let value = |item: &Value, column: &str| match column {
+            "reason" => item["failure"]["reason"].clone(),
+            column => item[column].clone(),
+        };
+        rows.extend(items.iter().map(|item| columns.iter().map(|column| value(item, column)).collect::<Vec<_>>()));
         match answer["next"].as_str() {
             Some(next) => place = format!("&from={next}"),
             None => break,
@@ -276,9 +280,10 @@ fn parted(condition: &str) -> Result<(&str, &str), Failure> {
 }
 
 /// What is shown of each message.
-const COLUMNS: [&str; 7] = ["seq", "state", "redelivered", "delivery_count", "routing_key", "payload_bytes", "payload"];
+const COLUMNS: [&str; 8] =
+    ["seq", "state", "redelivered", "delivery_count", "routing_key", "reason", "payload_bytes", "payload"];
 /// The same of those that wait for a time.
-const DELAYED_COLUMNS: [&str; 7] =
-    ["seq", "state", "due_at", "delivery_count", "routing_key", "payload_bytes", "payload"];
+const DELAYED_COLUMNS: [&str; 8] =
+    ["seq", "state", "due_at", "delivery_count", "routing_key", "reason", "payload_bytes", "payload"];
 const PEEK_COUNT: u64 = 10;
 const POLL: Duration = Duration::from_millis(100);

@@ -62,9 +62,9 @@ fn messages_are_shown_deleted_moved_and_requeued() {
         client.publish("a", body.as_bytes());
     }
     client.declare("a", true, false, Table::new());
-    let head = "seq\tstate\tredelivered\tdelivery_count\trouting_key\tpayload_bytes\tpayload\n";
-    let two = "2\tready\tfalse\t0\ta\t3\ttwo\n";
-    let three = "3\tready\tfalse\t0\ta\t5\tthree\n";
+    let head = "seq\tstate\tredelivered\tdelivery_count\trouting_key\treason\tpayload_bytes\tpayload\n";
+    let two = "2\tready\tfalse\t0\ta\t\t3\ttwo\n";
+    let three = "3\tready\tfalse\t0\ta\t\t5\tthree\n";
     assert_eq!(desk.say("-q peek_messages a --offset 1 --count 2"), printed(&format!("{head}{two}{three}")));
     assert_eq!(desk.say("-q peek_messages a --where body=ree"), printed(&format!("{head}{three}")));
     assert_eq!(desk.say("-q delete_messages a --seq 2 --seq 9"), printed("1 messages were deleted\n"));
@@ -189,6 +189,8 @@ fn jobs_are_shown_with_what_their_workers_say_of_them() {
     assert!(jobs.out.starts_with("1 running  0 waiting  1 delayed\n") && jobs.code == 0, "{jobs:?}");
     let has = |words: &str| jobs.out.lines().any(|line| words.split(' ').all(|word| line.contains(word)));
     assert!(has("q 2 worker page of 7") && has("q 1 x 10m exit 75"), "{jobs:?}");
+    let peeked = desk.say("-s peek_messages q --delayed").out;
+    assert!(peeked.ends_with("\tq\texit 75\t3\tone\n"), "{peeked}");
     let json = desk.say("jobs q --formatter json --watch --count 2 --interval 1").out;
     assert_eq!(json.lines().count(), 2, "{json}");
     assert!(json.contains("\"reason\":\"exit 75\"") && json.contains("\"progress\":\"page 3 of 7\""), "{json}");
