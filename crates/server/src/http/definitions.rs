@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use broker::access::User;
 use broker::command::{BindingSpec, CatalogAsk, DeclareQueue, DestinationKind, VhostId};
 use broker::connection::COMPATIBLE_VERSION;
-use broker::identity::{IdentityAsk, Parameter, UserLimits, VhostLimits};
+use broker::identity::{IdentityAsk, Parameter, UserLimits};
 use broker::policy::{Policy, PolicyKind};
 use broker::topology::Topology;
 use serde::Deserialize;
@@ -108,12 +108,8 @@ fn add_objects(document: &mut Value, topology: &Topology, only: Option<VhostId>)
         }
         finished(json!({"component": "operator_policy", "vhost": vhost, "name": name, "value": value}))
     });
-    let limited = topology.vhosts().filter_map(|(id, _)| topology.vhost_record(id)).filter_map(|record| {
-        let limits = limits::of_vhost(record.limits);
-        (is_meant(record.id) && !limits.is_empty()).then(|| {
-            finished(json!({"component": "vhost-limits", "vhost": &*record.name, "name": "limits", "value": limits}))
-        })
-    });
+    let limited = limits::as_parameters(topology).filter(|(vhost, _)| is_meant(*vhost));
+    let limited = limited.map(|(_, parameter)| finished(parameter));
     let kept =
         topology.parameters().filter(|parameter| parameter.scope.as_ref().is_some_and(|(vhost, _)| is_meant(*vhost)));
     let kept = kept.map(|parameter| finished(parameters::describe(topology, parameter)));
@@ -387,18 +383,8 @@ async fn put_user(api: &Arc<Api>, name: &str, user: Document) -> Result<(), Refu
 
 async fn put_vhost(api: &Arc<Api>, name: &str, vhost: &Document) -> Result<(), Refusal> {
     change(api, vhosts::read(name, vhost)?).await?;
-    limit_vhost(api, name, &vhost.object("limits")?).await
-}
-
-async fn limit_vhost(api: &Arc<Api>, name: &str, document: &Document) -> Result<(), Refusal> {
-    let mut limits = VhostLimits::default();
-    for (limit, _) in document.entries() {
-        limits::put_vhost_limit(&mut limits, limit, document.integer(limit)?)?;
-    }
-    if limits != VhostLimits::default() {
-        change(api, IdentityAsk::LimitVhost { name: name.to_owned(), limits }).await?;
-    }
-    Ok(())
+    let limits = vhost.object("limits")?;
+    if limits.entries().next().is_some() { limits::replace_of_vhost(api, name, &limits).await } else { Ok(()) }
 }
 
 async fn put_policy(
@@ -438,9 +424,9 @@ async fn put_parameter(api: &Arc<Api>, only: Option<&str>, document: &Document) 
     let (vhost, name) = (vhost_of(api, document, only)?, named(document)?);
     match document.text("component")? {
         "operator_policy" => put_policy(api, PolicyKind::Operator, vhost, &name, &document.object("value")?).await,
-        "vhost-limits" => {
+        limits::COMPONENT => {
             let vhost = api.board.topology().vhost_name(vhost).to_string();
-            limit_vhost(api, &vhost, &document.object("value")?).await
+            limits::replace_of_vhost(api, &vhost, &document.object("value")?).await
         }
         component => {
             let scope = Some((vhost, component.into()));

@@ -9,7 +9,9 @@ use super::{Api, Shared};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use broker::command::VhostId;
 use broker::identity::{IdentityAsk, UserLimits, UserRecord, VhostLimits, VhostRecord};
+use broker::topology::Topology;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -79,6 +81,29 @@ async fn set_vhost(api: &Arc<Api>, name: String, limit: &str, value: Option<i64>
     change(api, IdentityAsk::LimitVhost { name, limits }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Gives a vhost these limits and no others.
+pub(super) async fn replace_of_vhost(api: &Arc<Api>, name: &str, document: &Document) -> Result<(), Refusal> {
+    let mut limits = VhostLimits::default();
+    for (limit, _) in document.entries() {
+        put_vhost_limit(&mut limits, limit, document.integer(limit)?)?;
+    }
+    change(api, IdentityAsk::LimitVhost { name: name.to_owned(), limits }).await
+}
+
+/// The limits of vhosts that have some, as the parameters that they are in RabbitMQ.
+pub(super) fn as_parameters(topology: &Topology) -> impl Iterator<Item = (VhostId, Value)> {
+    topology.vhosts().filter_map(|(id, name)| {
+        let limits = of_vhost(topology.vhost_record(id)?.limits);
+        let parameter = json!({"component": COMPONENT, "vhost": &**name, "name": PARAMETER, "value": limits});
+        (!limits.is_empty()).then_some((id, parameter))
+    })
+}
+
+/// The component of these parameters, …
+pub(super) const COMPONENT: &str = "vhost-limits";
+/// … and the name of each.
+pub(super) const PARAMETER: &str = "limits";
 
 /// Sets one of a vhost's limits by its name.
 pub(super) fn put_vhost_limit(limits: &mut VhostLimits, name: &str, value: Option<i64>) -> Result<(), Refusal> {

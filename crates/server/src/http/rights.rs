@@ -3,9 +3,9 @@
 //! What a change does to the topology is checked by the catalog, as it is for AMQP clients: a request carries its user's
 //! name there. A path that nobody thought of here is an administrator's to change and a monitor's to see.
 
-use super::Api;
 use super::access::Caller;
 use super::refusal::Refusal;
+use super::{Api, limits};
 use axum::http::Method;
 use broker::access::{Resource, Right, Rights, Subject};
 use broker::command::{Fault, VhostId};
@@ -121,6 +121,7 @@ fn need<'a>(method: &Method, path: &[&'a str]) -> Need<'a> {
         ["policies" | "operator-policies", vhost] => Need::Sight(vhost),
         ["parameters" | "global-parameters"] => Need::Policymaker(None),
         ["operator-policies", vhost, ..] => either(Need::Policymaker(Some(vhost)), Need::Administrator),
+        ["parameters", limits::COMPONENT, ..] if !reads => Need::Administrator,
         ["policies", vhost, ..] | ["parameters", _, vhost, ..] => Need::Policymaker(Some(vhost)),
         ["parameters" | "global-parameters", _] => Need::Policymaker(None),
         ["queues", vhost, queue, "get" | "contents"] => Need::Use(vhost, Right::Read, Resource::Queue(queue)),

@@ -105,6 +105,16 @@ async fn a_vhost_has_no_more_connections_and_queues_than_it_may() {
     let desk = desk.again().await;
     let limits = json!([{"vhost": "/", "value": {"max-connections": 1, "max-queues": 1}}]);
     assert_eq!(desk.get("/vhost-limits").await, limits);
+    let path = "/parameters/vhost-limits/%2F/limits";
+    assert_eq!(desk.get(path).await["value"], limits[0]["value"], "as RabbitMQ has it");
+    assert_eq!(desk.get("/parameters").await, json!([desk.get(path).await]));
+    desk.delete(path, 204).await;
+    assert_eq!(desk.get("/vhost-limits").await, json!([]));
+    desk.delete(path, 404).await;
+    desk.send("PUT", path, json!({"value": limits[0]["value"]}), 201).await;
+    desk.send("PUT", path, json!({"value": limits[0]["value"]}), 204).await;
+    desk.send("PUT", "/parameters/vhost-limits/%2F/other", json!({"value": {}}), 400).await;
+    assert_eq!(desk.get("/vhost-limits").await, limits);
     desk.delete("/vhost-limits/%2F/max-connections", 204).await;
     let (_one, two) =
         (desk.connect("guest:guest", "%2f").await.unwrap(), desk.connect("guest:guest", "%2f").await.unwrap());

@@ -72,7 +72,7 @@ async fn what_a_policymaker_may_not_set_cannot_be_laid_by_as_a_parameter_for_an_
     let desk = Desk::open().await;
     desk.user("maker", "policymaker", [".*", ".*", ".*"]).await;
     let policy = json!({"value": {"pattern": "", "definition": {"max-length": 0}}});
-    for (component, expected) in [("operator_policy", 400), ("policy", 400), ("vhost-limits", 400), ("shovel", 201)] {
+    for (component, expected) in [("operator_policy", 400), ("policy", 400), ("vhost-limits", 401), ("shovel", 201)] {
         let path = format!("/parameters/{component}/%2F/x");
         assert_eq!(status(&desk.browser("maker"), "PUT", &path, policy.clone()).await, expected, "{component}");
     }
