@@ -191,7 +191,7 @@ impl Connection {
         let plain = format!("\0{}\0{}", url.user, url.password);
         let (mechanism, response) = if url.is_external { ("EXTERNAL", "") } else { ("PLAIN", plain.as_str()) };
         let start_ok = connection::StartOk {
-            client_properties: client_properties(name),
+            client_properties: properties("leveret", name),
             mechanism,
             response: response.as_bytes(),
             locale: "en_US",
@@ -490,7 +490,8 @@ fn nonsense(what: &str) -> Gone {
     Gone::Lost(format!("what answers there is no AMQP 0-9-1 broker, or a broken one: it sent {what}"))
 }
 
-fn client_properties(name: &str) -> Table {
+/// What a client says of itself.
+pub(crate) fn properties(product: &str, name: &str) -> Table {
     let capabilities = [
         "publisher_confirms",
         "basic.nack",
@@ -500,7 +501,7 @@ fn client_properties(name: &str) -> Table {
     ];
     let capabilities: Table = capabilities.into_iter().map(|key| (key.to_owned(), Value::Bool(true))).collect();
     let mut properties = Table::new();
-    properties.insert("product", "leveret");
+    properties.insert("product", product);
     properties.insert("version", env!("CARGO_PKG_VERSION"));
     properties.insert("connection_name", name);
     properties.insert("capabilities", capabilities);

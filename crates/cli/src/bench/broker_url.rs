@@ -1,12 +1,12 @@
 //! Which broker to load, as `amqp://user:password@host:port/vhost`.
 //!
-//! Follows RabbitMQ's URI specification: parts are percent-encoded and each may be left out. A lone
-//! `/` as the path means vhost `/`, as most clients read it. TLS is not spoken.
+//! It is read as by the commands that are clients, but TLS is not spoken.
 
 use std::fmt;
 use std::str::FromStr;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use crate::client::Url;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Where a broker listens, and who to be there.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,23 +33,9 @@ impl FromStr for BrokerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("amqps:") {
+        let Url { host, port, user, password, vhost, tls, .. } = text.parse()?;
+        if tls.is_some() {
             return Err("amqps is not supported: the load is sent without TLS".to_owned());
-        }
-        let rest = text.strip_prefix("amqp://").ok_or("a URL begins with amqp://")?;
-        let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (user, password) = match login.split_once(':') {
-            Some((user, password)) => (decode(user)?, decode(password)?),
-            None if login.is_empty() => (GUEST.to_owned(), GUEST.to_owned()),
-            None => (decode(login)?, String::new()),
-        };
-        let (host, port) = split_address(address)?;
-        let host = if host.is_empty() { LOCALHOST.to_owned() } else { decode(host)? };
-        let vhost = if path.is_empty() { "/".to_owned() } else { decode(path)? };
-        if vhost.len() > VHOST_BYTES_MAX {
-            return Err(format!("a vhost's name has at most {VHOST_BYTES_MAX} bytes"));
         }
         Ok(Self { host, port, user, password, vhost })
     }
@@ -70,29 +56,6 @@ impl fmt::Debug for BrokerUrl {
         write!(f, "BrokerUrl({self})")
     }
 }
-
-fn decode(part: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(part).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| "what a URL's percent signs stand for must be UTF-8".to_owned())
-}
-
-/// Host, without the brackets of an IPv6 address, and port.
-fn split_address(address: &str) -> Result<(&str, u16), String> {
-    let (host, port) = match address.strip_prefix('[') {
-        Some(bracketed) => bracketed.split_once(']').ok_or("an IPv6 address ends with ]")?,
-        None => address.find(':').map_or((address, ""), |colon| address.split_at(colon)),
-    };
-    match port.strip_prefix(':') {
-        None if port.is_empty() => Ok((host, PORT)),
-        Some(digits) => Ok((host, digits.parse().map_err(|_| format!("{digits:?} is no port"))?)),
-        None => Err(format!("{port:?} after the host is no port")),
-    }
-}
-
-const GUEST: &str = "guest";
-const LOCALHOST: &str = "127.0.0.1";
-const PORT: u16 = 5672;
-const VHOST_BYTES_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {

@@ -10,12 +10,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use amqp::method::{channel, connection};
-use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Table, Value, frame};
+use amqp::{ChannelId, Frame, FrameKind, Method, MethodId, Value, frame};
 use anyhow::{Context, Result, bail};
 use bytes::BytesMut;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::broker_url::BrokerUrl;
+use crate::client;
 
 /// The channel that everything happens on.
 pub(super) const CHANNEL: ChannelId = ChannelId(1);
@@ -68,7 +69,7 @@ impl Connection {
         }
         let response = format!("\0{}\0{}", url.user, url.password);
         let start_ok = connection::StartOk {
-            client_properties: client_properties(name),
+            client_properties: client::properties("leveret bench", name),
             mechanism: "PLAIN",
             response: response.as_bytes(),
             locale: "en_US",
@@ -335,23 +336,6 @@ pub(super) fn method_id(frame: &Frame<'_>) -> Option<MethodId> {
 
 fn has_timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
-fn client_properties(name: &str) -> Table {
-    let capabilities = [
-        "publisher_confirms",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "connection.blocked",
-        "authentication_failure_close",
-    ];
-    let capabilities: Table = capabilities.into_iter().map(|key| (key.to_owned(), Value::Bool(true))).collect();
-    let mut properties = Table::new();
-    properties.insert("product", "leveret bench");
-    properties.insert("version", env!("CARGO_PKG_VERSION"));
-    properties.insert("connection_name", name);
-    properties.insert("capabilities", capabilities);
-    properties
 }
 
 /// The largest frame to agree on: RabbitMQ's own.

@@ -8,13 +8,13 @@ use std::str::FromStr;
 /// A broker, and who to be there.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) user: String,
-    pub(super) password: String,
-    pub(super) vhost: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) vhost: String,
     /// `None` = in the clear.
-    pub(super) tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
     /// The certificate says who it is.
     pub(super) is_external: bool,
     /// 0 = none; `None` = as the broker likes.
