@@ -2,6 +2,7 @@
 //! (amqp-0-9-1 §1.8.3, with RabbitMQ's extensions).
 
 use super::Channel;
+use super::trace::Traced;
 use super::unacked::Unacked;
 use crate::access::{Resource, Right};
 use crate::command::{
@@ -253,7 +254,7 @@ impl Connection {
         let number = delivery.channel;
         let frame_max = self.frame_max as usize;
         if self.traces {
-            self.trace_delivery(number, delivery);
+            self.traced.extend(Traced::delivered(number, delivery));
         }
         let Some(consumer) = self.consumers.get(&delivery.consumer) else { return };
         let Some(channel) = self.channels.get_mut(&number) else { return };
@@ -331,7 +332,7 @@ impl Connection {
     pub(super) fn got(&mut self, number: ChannelId, delivery: &Delivery, left: u64, no_ack: bool, fx: &mut Effects) {
         let frame_max = self.frame_max as usize;
         if self.traces {
-            self.trace_delivery(number, delivery);
+            self.traced.extend(Traced::delivered(number, delivery));
         }
         let channel = self.open_channel(number);
         let delivery_tag = channel.delivered(delivery);

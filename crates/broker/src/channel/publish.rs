@@ -4,6 +4,7 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
+use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
@@ -497,10 +498,9 @@ impl Connection {
         channel.spare_envelope = assembly.envelope;
         channel.counters.publish += 1;
         if self.traces {
-            self.trace_publish(number, &routed);
+            self.traced.extend(Traced::published(number, &routed));
             holds = false;
         }
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
             return Ok(());

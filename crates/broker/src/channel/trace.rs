@@ -27,25 +27,6 @@ enum Passage {
 }
 
 impl Connection {
-    /// Notes a message that a client has published.
-    pub(super) fn trace_publish(&mut self, channel: ChannelId, routed: &Routed) {
-        let Targets::Queues(targets) = &routed.targets else { return };
-        let to = targets.iter().flat_map(|(_, queues)| queues.iter().copied()).collect();
-        self.note(Traced { channel, message: routed.message.clone(), passage: Passage::Published { to } });
-    }
-
-    /// Notes a message that a client is given.
-    pub(super) fn trace_delivery(&mut self, channel: ChannelId, delivery: &Delivery) {
-        let passage = Passage::Delivered { from: delivery.queue.id, redelivered: delivery.redelivered };
-        self.note(Traced { channel, message: delivery.message.clone(), passage });
-    }
-
-    fn note(&mut self, traced: Traced) {
-        if traced.message.exchange() != TRACE {
-            self.traced.push(traced);
-        }
-    }
-
     /// Whether something is noted that [`Self::copy_traced`] is to copy.
     #[must_use]
     pub fn has_traced(&self) -> bool {
@@ -73,6 +54,23 @@ impl Connection {
 }
 
 impl Traced {
+    /// A message that a client has published; `None` for what is not copied.
+    pub(super) fn published(channel: ChannelId, routed: &Routed) -> Option<Self> {
+        let Targets::Queues(targets) = &routed.targets else { return None };
+        let to = targets.iter().flat_map(|(_, queues)| queues.iter().copied()).collect();
+        Self::of(channel, &routed.message, Passage::Published { to })
+    }
+
+    /// A message that a client is given; `None` for what is not copied.
+    pub(super) fn delivered(channel: ChannelId, delivery: &Delivery) -> Option<Self> {
+        let passage = Passage::Delivered { from: delivery.queue.id, redelivered: delivery.redelivered };
+        Self::of(channel, &delivery.message, passage)
+    }
+
+    fn of(channel: ChannelId, message: &Message, passage: Passage) -> Option<Self> {
+        (message.exchange() != TRACE).then(|| Self { channel, message: message.clone(), passage })
+    }
+
     /// The copy, as RabbitMQ makes it.
     fn copy(&self, connection: &str, by: &Connection, topology: &Topology) -> Message {
         let message = &self.message;
