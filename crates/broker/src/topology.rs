@@ -12,7 +12,7 @@ mod schedules;
 pub(crate) use bindings::{RemovedBinding, canonical};
 
 use crate::command::{
-    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueSpec, Sieve, VhostId,
+    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueRef, QueueSpec, Sieve, VhostId,
 };
 use crate::identity::{Permission, UserRecord, VhostRecord};
 use crate::policy::Applied;
@@ -58,7 +58,8 @@ struct Vhost {
     exchanges: FxHashMap<Arc<str>, ExchangeId>,
     /// The one of the empty name, which most publishes are to.
     default_exchange: ExchangeId,
-    queues: FxHashMap<Arc<str>, Arc<QueueSpec>>,
+    /// By name. A publish wants to know no more of a queue than where it is.
+    queues: FxHashMap<Arc<str>, QueueRef>,
     /// What passes is copied for the firehose. Until the server's end, as in RabbitMQ.
     is_traced: bool,
 }
@@ -196,7 +197,7 @@ impl Topology {
     /// The queue of this name.
     #[must_use]
     pub fn queue(&self, vhost: VhostId, name: &str) -> Option<&Arc<QueueSpec>> {
-        self.vhosts.get(&vhost)?.queues.get(name)
+        self.queues.get(&self.vhosts.get(&vhost)?.queues.get(name)?.id)
     }
 
     /// The queue of this id.
@@ -401,7 +402,7 @@ impl Topology {
     pub(crate) fn add_queue(&mut self, queue: Arc<QueueSpec>) {
         self.generation += 1;
         let names = &mut self.vhost_at(queue.vhost).queues;
-        let before = names.insert(Arc::clone(&queue.name), Arc::clone(&queue));
+        let before = names.insert(Arc::clone(&queue.name), queue.queue);
         assert!(before.is_none(), "a queue is declared once");
         self.queues.insert(queue.queue.id, queue);
     }
@@ -506,7 +507,7 @@ impl Topology {
 impl Vhost {
     /// The default exchange: the routing key is the queue's name.
     fn emit_named(&self, keys: &[&str], into: &mut Routes) {
-        into.queues.extend(keys.iter().filter_map(|key| self.queues.get(*key)).map(|queue| queue.queue));
+        into.queues.extend(keys.iter().filter_map(|key| self.queues.get(*key).copied()));
     }
 }
 

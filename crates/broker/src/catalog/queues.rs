@@ -157,15 +157,13 @@ impl Step<'_> {
             self.catalog.exclusive.insert((owner, spec.queue.id));
         }
         self.topology.add_queue(Arc::clone(&spec));
-        let created = Outcome::QueueDeclared { messages: 0, consumers: 0 };
         let (shard, durable) = (spec.queue.shard, spec.durable);
+        let declarer = durable.then_some((asker.connection, asker.call));
+        self.send(shard, ShardInput::CreateQueue { spec, declarer });
         if durable {
-            let ticket = Some(self.expect_durable(asker.answer(created)));
-            self.send(shard, ShardInput::CreateQueue { spec, ticket });
             return Ok(Progress::Underway);
         }
-        self.send(shard, ShardInput::CreateQueue { spec, ticket: None });
-        Ok(Progress::Done(created))
+        Ok(Progress::Done(Outcome::QueueDeclared { messages: 0, consumers: 0 }))
     }
 
     pub(super) fn delete_queue(&mut self, asker: Asker, name: &str, when: Conditions) -> Result<Progress, Fault> {

@@ -184,13 +184,13 @@ impl Repeated {
     }
 
     /// Sends one more message: with the last one of the batch, if that was like it.
-    #[inline]
+    #[inline(always)]
     fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         self.send_to(&self.queues, message, confirm, batch);
     }
 
     /// The same, to other queues.
-    #[inline]
+    #[inline(always)]
     fn send_to(&self, queues: &QueueIds, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
         if let Some(Command::Publish(last)) = batch.last_mut()
