@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn what_is_tallied_first_is_the_same_histogram() {
         let (mut told, mut kept, mut tally) = (Histogram::default(), Histogram::default(), Tally::default());
-        for (ms, count) in [(0, 1), (0, 2), (1, 1), (1, u64::from(u32::MAX)), (70, 3), (64, 1), (0, 1 << 40), (u64::MAX, 2)] {
+        for (ms, count) in
+            [(0, 1), (0, 2), (1, 1), (1, u64::from(u32::MAX)), (70, 3), (64, 1), (0, 1 << 40), (u64::MAX, 2)]
+        {
             told.note(ms, count);
             tally.note(ms, count, || &mut kept);
             assert_eq!(tally.added_to(kept), told);

@@ -118,7 +118,8 @@ impl Pattern {
         let (length, rest) = rest.split_first()?;
         let (key, rest) = rest.split_at_checked(usize::from(*length))?;
         let (end, rest) = rest.split_at_checked(PUBLISH_END_BYTES)?;
-        let payload_bytes = u32::try_from(self.key_at + 1 + key.len() + PUBLISH_END_BYTES - frame::OVERHEAD_BYTES).ok()?;
+        let payload_bytes =
+            u32::try_from(self.key_at + 1 + key.len() + PUBLISH_END_BYTES - frame::OVERHEAD_BYTES).ok()?;
         let is_one = front[..frame::HEADER_BYTES] == frame::header(FrameKind::Method, number, payload_bytes)
             && front[frame::HEADER_BYTES..] == self.frames[frame::HEADER_BYTES..self.key_at]
             && *end == self.frames[self.header_at - PUBLISH_END_BYTES..self.header_at];

@@ -98,12 +98,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Where a letter goes, by shard.
-    fn targets(
-        &mut self,
-        letter: &DeadLetter,
-        queue: &QueueSpec,
-        topology: &Topology,
-    ) -> Vec<(ShardId, QueueIds)> {
+    fn targets(&mut self, letter: &DeadLetter, queue: &QueueSpec, topology: &Topology) -> Vec<(ShardId, QueueIds)> {
         let Ok(properties) = Properties::parse(letter.message.properties()) else { return Vec::new() };
         let keys: Vec<&str> = letter.keys.iter().map(String::as_str).collect();
         let exchange = queue.settings.dead_letter_exchange.as_deref().unwrap_or_default();
@@ -116,13 +111,7 @@ impl<S: Store> Shard<S> {
         self.routes.by_shard().collect()
     }
 
-    fn post_letter(
-        &mut self,
-        letter: DeadLetter,
-        targets: Vec<(ShardId, QueueIds)>,
-        id: QueueId,
-        mut entry: Entry,
-    ) {
+    fn post_letter(&mut self, letter: DeadLetter, targets: Vec<(ShardId, QueueIds)>, id: QueueId, mut entry: Entry) {
         let DeadLetter { message, persistent, priority, .. } = letter;
         let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
         let moved_from = (entry.is_kept && !is_moving_away).then_some((id, entry.seq));
