@@ -35,6 +35,7 @@ mod page_vitals;
 mod parameters;
 mod permissions;
 mod policies;
+mod published;
 mod queues;
 mod redrives;
 mod refusal;

@@ -27,12 +27,12 @@ use broker::command::{
     ShardId, ShardInput, ShardReport, Shortage,
 };
 use broker::connection::ConnectionSettings;
-use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
+use broker::inspect::{ChannelCounters, ConnectionView, ExchangeCounters, QueueView, Tallied};
 use broker::message::Message;
 use broker::operation::{Answer, Operation};
 use broker::schedule::{Fire, Firing};
-use broker::topology::Topology;
-use std::collections::HashMap;
+use broker::topology::{Exchange, Topology};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +69,8 @@ pub struct Switchboard {
     queues_deleted: AtomicU64,
     /// What connections did that have ended.
     past: Mutex<PastConnections>,
+    /// What was published, as far as no connection counts it any more.
+    published: Mutex<Published>,
     alarms: Alarms,
     scheduler: Scheduler,
     addresses: Addresses,
@@ -112,6 +114,20 @@ pub struct PastConnections {
     pub channels: u64,
     /// What happened on those.
     pub counters: ChannelCounters,
+}
+
+/// What was published on connections that are gone, and the like.
+#[derive(Debug)]
+struct Published {
+    tallied: Tallied,
+    /// With more exchanges than that it is to be asked which of them are gone.
+    kept_max: usize,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { tallied: Tallied::default(), kept_max: PUBLISHED_SLACK }
+    }
 }
 
 /// A machine did not answer: the server stops, or is far too busy.
@@ -251,6 +267,7 @@ impl Switchboard {
             queues_created: AtomicU64::new(0),
             queues_deleted: AtomicU64::new(0),
             past: Mutex::default(),
+            published: Mutex::default(),
             addresses: parts.addresses,
             sync_times: parts.sync_times,
         };
@@ -563,6 +580,40 @@ impl Switchboard {
         self.post(to, ShardMail::Batch(Batch { connection: from, commands }, Some(permit)));
     }
 
+    /// What was published, by exchange and by size, as far as no connection counts it.
+    #[must_use]
+    pub fn published(&self) -> Tallied {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).tallied.clone()
+    }
+
+    /// Keeps what was published. Never called while the topology is looked at.
+    pub(crate) fn add_published(&self, tallied: &Tallied) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let Published { tallied: sums, kept_max } = &mut *published;
+        sums.add(tallied);
+        if sums.exchanges.len() > *kept_max {
+            // Exchanges that are gone take their numbers with them.
+            let known: HashSet<u64> = self.topology().exchanges().map(Exchange::number).collect();
+            sums.exchanges.retain(|number, _| known.contains(number));
+            *kept_max = PUBLISHED_SLACK + 2 * sums.exchanges.len();
+        }
+    }
+
+    /// Counts a message that was published over HTTP, as RabbitMQ does: mandatory, and by a channel of its own.
+    pub(crate) fn count_published(&self, exchange: u64, queues: usize, body_bytes: u64) {
+        let (publish, publish_out) = (1, queues as u64);
+        let return_unroutable = u64::from(queues == 0);
+        let mut tallied = Tallied::default();
+        tallied.add_exchange(
+            exchange,
+            &ExchangeCounters { publish, publish_out, return_unroutable, ..ExchangeCounters::default() },
+        );
+        tallied.sizes.note(body_bytes);
+        self.add_published(&tallied);
+        let counted = ChannelCounters { publish, return_unroutable, ..ChannelCounters::default() };
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).counters.add(&counted);
+    }
+
     /// Keeps what a client's connection did, at its end.
     pub(crate) fn remember(&self, connection: &ConnectionView) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
@@ -706,6 +757,9 @@ const ROOM: u32 = 256;
 
 /// A batch that takes no more room than this is small.
 pub(crate) const LIGHT_ROOM: usize = 4;
+
+/// Of so many exchanges that are gone it may be remembered what was published to them.
+const PUBLISHED_SLACK: usize = 256;
 
 /// How long shards may take to describe their queues.
 const INSPECT_QUEUES: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
+use super::tally::{Fate, Run as Alike};
 use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
@@ -52,6 +53,8 @@ impl Envelope {
 #[derive(Debug)]
 pub(super) struct Assembly {
     envelope: Envelope,
+    /// The exchange's number.
+    exchange: u64,
     lengths: PartLengths,
     /// The message's header parts, and the body so far.
     bytes: BytesMut,
@@ -77,7 +80,7 @@ pub(crate) struct Routed {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
-    mandatory: bool,
+    pub(super) mandatory: bool,
     original: Option<Bytes>,
     through: Option<Box<Through>>,
 }
@@ -144,6 +147,8 @@ impl Publishing {
 #[derive(Debug)]
 pub(super) struct Repeated {
     shard: ShardId,
+    /// The exchange's number.
+    exchange: u64,
     queues: Arc<[QueueId]>,
     persistent: bool,
     expiration_ms: Option<u64>,
@@ -152,6 +157,12 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
+    /// As what it is counted.
+    fn alike(&self, confirm: bool) -> Alike {
+        let queues = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
+        Alike { exchange: self.exchange, queues, fate: Fate::Routed, confirm }
+    }
+
     /// Sends one more message: with the last one of the batch, if that was like it.
     fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
@@ -195,14 +206,14 @@ impl Routed {
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
-    fn repeated(&self) -> Option<Repeated> {
+    fn repeated(&self, exchange: u64) -> Option<Repeated> {
         let Targets::Queues(targets) = &self.targets else { return None };
         let [(shard, queues)] = &targets[..] else { return None };
         let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
         let queues = Arc::clone(queues);
         // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
-        is_as_sent.then_some(Repeated { shard: *shard, queues, persistent, expiration_ms, priority, mandatory })
+        is_as_sent.then_some(Repeated { shard: *shard, exchange, queues, persistent, expiration_ms, priority, mandatory })
     }
 
     /// Sends it to its shards.
@@ -244,6 +255,14 @@ impl Routed {
     fn shards(&self) -> u16 {
         match &self.targets {
             Targets::Queues(targets) => u16::try_from(targets.len()).expect("there are at most so many shards"),
+            Targets::Reply(_) => 0,
+        }
+    }
+
+    /// To how many queues it goes.
+    pub(super) fn queues(&self) -> u32 {
+        match &self.targets {
+            Targets::Queues(targets) => u32::try_from(targets.iter().map(|(_, queues)| queues.len()).sum::<usize>()).unwrap_or(u32::MAX),
             Targets::Reply(_) => 0,
         }
     }
@@ -438,6 +457,7 @@ impl Connection {
         Ok(Assembly {
             lengths: parts.lengths(),
             bytes,
+            exchange: exchange.number(),
             missing: size,
             original: edited.is_some().then(|| Bytes::copy_from_slice(header.properties)),
             more_keys,
@@ -496,6 +516,20 @@ impl Connection {
             original: assembly.original,
         };
         channel.spare_envelope = assembly.envelope;
+        let tally = channel.tally.get_or_insert_default();
+        let alike = Alike {
+            exchange: assembly.exchange,
+            queues: routed.queues(),
+            fate: match channel.transaction {
+                Some(_) => Fate::Uncommitted,
+                None => Fate::of(routed.is_unroutable(), routed.mandatory),
+            },
+            confirm: channel.confirms.is_some(),
+        };
+        tally.publish(alike, routed.message.body_bytes(), &channel.counters);
+        if tally.is_full() {
+            tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+        }
         channel.counters.publish += 1;
         if self.traces {
             self.traced.extend(Traced::published(number, &routed));
@@ -510,7 +544,7 @@ impl Connection {
         }
         if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
             channel.pattern = None;
-        } else if holds && let Some(repeated) = routed.repeated() {
+        } else if holds && let Some(repeated) = routed.repeated(assembly.exchange) {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -554,6 +588,11 @@ impl Connection {
             return None;
         }
         let (message, repeated) = pattern.message(&found);
+        let tally = channel.tally.get_or_insert_default();
+        if !tally.goes_on(found.body_bytes()) {
+            let alike = repeated.alike(channel.confirms.is_some());
+            tally.repeat(alike, found.body_bytes(), &channel.counters);
+        }
         let shard = usize::from(repeated.shard.0);
         if let Some(confirms) = &mut channel.confirms {
             let published = confirms.published(1);
