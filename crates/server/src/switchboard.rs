@@ -11,6 +11,7 @@
 
 use crate::alarms::Alarms;
 use crate::audit::Audit;
+use crate::client_audit::ClientAudit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
@@ -22,6 +23,7 @@ use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
 use broker::access::Subject;
+use broker::catalog::Changed;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
@@ -53,6 +55,7 @@ pub struct Switchboard {
     clock: Clock,
     logins: Logins,
     audit: Arc<Audit>,
+    client_audit: Arc<ClientAudit>,
     /// Whose tokens are believed.
     issuer: RwLock<Option<Arc<Issuer>>>,
     settings: RwLock<Arc<ConnectionSettings>>,
@@ -214,6 +217,8 @@ struct ConnectionLine {
     mail: UnboundedSender<ConnectionMail>,
     /// An [`Operator`]'s: not a client's, not listed, not waited for.
     internal: bool,
+    /// From where a client is.
+    peer: Option<SocketAddr>,
 }
 
 /// A connection's place in the registry; dropping it leaves.
@@ -241,7 +246,9 @@ impl Switchboard {
             });
         }
         let tls = Tls::default();
-        let audit = Audit::new(&parts.config.data_dir, parts.config.audit_log_bytes);
+        let Config { data_dir, audit_log_bytes, audit_clients_bytes, .. } = &parts.config;
+        let audit = Audit::new(data_dir, *audit_log_bytes);
+        let client_audit = ClientAudit::new(data_dir, *audit_clients_bytes);
         tls.use_from_now_on(parts.tls);
         let board = Self {
             tls,
@@ -253,6 +260,7 @@ impl Switchboard {
             clock: parts.clock,
             logins: Logins::default(),
             audit: Arc::new(audit),
+            client_audit: Arc::new(client_audit),
             issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
@@ -308,6 +316,24 @@ impl Switchboard {
     /// Who changed what.
     pub(crate) fn audit(&self) -> &Arc<Audit> {
         &self.audit
+    }
+
+    /// What AMQP clients changed.
+    pub(crate) fn client_audit(&self) -> &Arc<ClientAudit> {
+        &self.client_audit
+    }
+
+    /// Records what AMQP clients changed. What comes over HTTP is recorded with its request.
+    pub(crate) fn record_changed(&self, changed: impl Iterator<Item = Changed>) {
+        let unix_ms = self.clock().now().unix_ms;
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for change in changed {
+            match lines.get(&change.connection).map(|line| line.peer) {
+                Some(None) => {}
+                Some(peer) => self.client_audit.record(unix_ms, peer, change),
+                None => self.client_audit.record(unix_ms, None, change),
+            }
+        }
     }
 
     /// Whose tokens are believed; `None` = nobody's.
@@ -476,7 +502,7 @@ impl Switchboard {
 
     /// The same with the rights of a user.
     pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Subject>) -> Operator {
-        let (seat, mail) = self.seat(true);
+        let (seat, mail) = self.seat(None);
         Operator::new(Arc::clone(self), seat, user, mail)
     }
 
@@ -513,16 +539,17 @@ impl Switchboard {
     }
 
     /// Registers a client's connection under a new id.
-    pub(crate) fn connect(self: &Arc<Self>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+    pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> (Seat, UnboundedReceiver<ConnectionMail>) {
         self.opened.fetch_add(1, Ordering::AcqRel);
-        self.seat(false)
+        self.seat(Some(peer))
     }
 
-    fn seat(self: &Arc<Self>, internal: bool) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+    fn seat(self: &Arc<Self>, peer: Option<SocketAddr>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
         let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (mail, mailbox) = unbounded_channel();
+        let internal = peer.is_none();
         let mut lines = self.connections.write().unwrap_or_else(PoisonError::into_inner);
-        lines.insert(id, ConnectionLine { mail, internal });
+        lines.insert(id, ConnectionLine { mail, internal, peer });
         (Seat { id, board: Arc::clone(self), internal }, mailbox)
     }
 

@@ -3,8 +3,10 @@
 use super::Api;
 use super::message_stats::Named;
 use super::samples::Past;
+use broker::command::VhostId;
 use broker::inspect::{ConnectionView, ExchangeCounters, Tallied};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 /// All client connections, and what they and those before them published.
 pub(super) async fn look(api: &Api) -> (Vec<ConnectionView>, Tallied) {
@@ -49,4 +51,21 @@ pub(super) fn add_to(object: &mut Map<String, Value>, now: &ExchangeCounters, th
     if let Some(stats) = stats(now, then, past) {
         object.insert("message_stats".into(), stats);
     }
+}
+
+/// What was published to the exchanges of each vhost, now and then; to those that there are.
+pub(super) fn by_vhost(
+    api: &Api,
+    published: &Tallied,
+    past: &Past,
+) -> HashMap<VhostId, (ExchangeCounters, ExchangeCounters)> {
+    let topology = api.board.topology();
+    let mut sums: HashMap<VhostId, (ExchangeCounters, ExchangeCounters)> = HashMap::new();
+    for (number, counted) in &published.exchanges {
+        let Some(exchange) = topology.exchange_of_number(*number) else { continue };
+        let (now, then) = sums.entry(exchange.vhost).or_default();
+        now.add(counted);
+        then.add(&past.exchange(*number));
+    }
+    sums
 }
