@@ -392,7 +392,7 @@ test("changes are listed with who made them, over HTTP and over AMQP", async (wo
   await channel.assertQueue("changed-by-application", { durable: true });
   await connection.close();
   const page = await enter(world);
-  await page.getByRole("link", { name: "Changes" }).click();
+  await page.getByRole("link", { name: "Changes", exact: true }).click();
   await page.getByRole("heading", { name: "Changes", level: 1 }).waitFor();
   await page.getByText("PUT /api/queues///changed-by-request").first().waitFor();
   await page.getByText("queue.declare changed-by-application").first().waitFor();

@@ -141,8 +141,7 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
 fn router(api: &Arc<Api>) -> Router {
     let (routes, open) = (routes(), open_routes());
     let document = openapi::Document::of(&routes, &open);
-    let api_routes =
-        routes.into_router().layer(Extension(document)).fallback(async || Refusal::no_object());
+    let api_routes = routes.into_router().layer(Extension(document)).fallback(async || Refusal::no_object());
     let routes = Router::new()
         .nest("/api", api_routes)
         .fallback(async || Refusal::no_object())

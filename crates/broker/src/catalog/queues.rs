@@ -2,7 +2,8 @@
 
 use super::facts::Change;
 use super::{
-    Answer, Asker, Catalog, Closing, LastingChange, Pending, Progress, RESERVED, Step, access_refused, precondition_failed,
+    Answer, Asker, Catalog, Closing, LastingChange, Pending, Progress, RESERVED, Step, access_refused,
+    precondition_failed,
 };
 use crate::access::{Resource, Right};
 use crate::command::{

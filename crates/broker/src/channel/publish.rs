@@ -213,7 +213,15 @@ impl Routed {
         let queues = Arc::clone(queues);
         // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
-        is_as_sent.then_some(Repeated { shard: *shard, exchange, queues, persistent, expiration_ms, priority, mandatory })
+        is_as_sent.then_some(Repeated {
+            shard: *shard,
+            exchange,
+            queues,
+            persistent,
+            expiration_ms,
+            priority,
+            mandatory,
+        })
     }
 
     /// Sends it to its shards.
@@ -262,7 +270,9 @@ impl Routed {
     /// To how many queues it goes.
     pub(super) fn queues(&self) -> u32 {
         match &self.targets {
-            Targets::Queues(targets) => u32::try_from(targets.iter().map(|(_, queues)| queues.len()).sum::<usize>()).unwrap_or(u32::MAX),
+            Targets::Queues(targets) => {
+                u32::try_from(targets.iter().map(|(_, queues)| queues.len()).sum::<usize>()).unwrap_or(u32::MAX)
+            }
             Targets::Reply(_) => 0,
         }
     }

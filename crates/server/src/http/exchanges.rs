@@ -125,7 +125,8 @@ pub(super) fn real_name(name: &str) -> &str {
 
 /// Which channels that there are published to an exchange.
 fn incoming(api: &Api, connections: &[ConnectionView], exchange: u64, past: &Past) -> Value {
-    let channels = connections.iter().flat_map(|connection| connection.channels.iter().map(move |one| (connection, one)));
+    let channels =
+        connections.iter().flat_map(|connection| connection.channels.iter().map(move |one| (connection, one)));
     let published = channels.filter_map(|(connection, channel)| {
         let (_, now) = channel.exchanges.iter().find(|(known, _)| *known == exchange)?;
         let key = ChannelKey { connection: connection.id, channel: channel.number };

@@ -58,8 +58,16 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
     let message = Message::new(parts, body);
     let (expiration_ms, priority, delay_ms) = (None, None, None);
     let exchange = 0;
-    let ready =
-        Ready { message, exchange, persistent: false, expiration_ms, priority, delay_ms, sieve: None, kept: Vec::new() };
+    let ready = Ready {
+        message,
+        exchange,
+        persistent: false,
+        expiration_ms,
+        priority,
+        delay_ms,
+        sieve: None,
+        kept: Vec::new(),
+    };
     send(operator, &ready, &[queue.queue]).await
 }
 

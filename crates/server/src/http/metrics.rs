@@ -319,9 +319,10 @@ impl Look {
             write_family(prefix, families::EXCHANGES, &exchanges, page);
         }
         if has("channel_exchange_metrics") {
-            let channels = self.connections.iter().flat_map(|connection| {
-                connection.channels.iter().map(move |channel| (&connection.name, channel))
-            });
+            let channels = self
+                .connections
+                .iter()
+                .flat_map(|connection| connection.channels.iter().map(move |channel| (&connection.name, channel)));
             let published: Vec<_> = channels
                 .flat_map(|(connection, channel)| {
                     let name = super::consumers::channel_name(connection, channel.number.0);

@@ -115,7 +115,8 @@ fn describe(path: &str, operation: &Operation) -> Value {
             "schema": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": super::page_events::PATHS_MAX},
         }]);
         let events = json!({"text/event-stream": {"schema": {"type": "string"}}});
-        described["responses"]["2XX"] = json!({"description": "Events for as long as the login holds", "content": events});
+        described["responses"]["2XX"] =
+            json!({"description": "Events for as long as the login holds", "content": events});
         described["responses"]["503"] = json!({"description": "As many streams are open as there may be"});
     }
     described
@@ -179,9 +180,8 @@ mod tests {
     fn the_document_has_every_route_and_no_other() {
         let (routes, open) = (routes(), open_routes());
         let entries = || routes.entries().iter().chain(open.entries());
-        let served: BTreeSet<_> = entries()
-            .map(|entry| (format!("/api{}", entry.path), entry.operation.method.to_owned()))
-            .collect();
+        let served: BTreeSet<_> =
+            entries().map(|entry| (format!("/api{}", entry.path), entry.operation.method.to_owned())).collect();
         let document = document(entries());
         let paths = document["paths"].as_object().unwrap();
         let described: BTreeSet<_> = paths

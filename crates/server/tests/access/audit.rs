@@ -112,7 +112,8 @@ async fn what_clients_change_that_lasts_is_recorded_and_what_comes_and_goes_is_n
         }
         tokio::task::yield_now().await;
     };
-    let told: Vec<_> = entries.as_array().unwrap().iter().map(|entry| json!([entry["what"], entry["details"]])).collect();
+    let told: Vec<_> =
+        entries.as_array().unwrap().iter().map(|entry| json!([entry["what"], entry["details"]])).collect();
     assert_eq!(json!(told), expected);
     assert_eq!((&entries[1]["user"], &entries[1]["outcome"]), (&json!("guest"), &json!("done")));
     assert!(entries[1]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));

@@ -60,9 +60,14 @@ async fn exchanges_tell_what_was_published_to_them_and_what_went_to_queues() {
         assert!(desk.get("/exchanges/%2F/amq.topic").await.get("message_stats").is_none(), "an idle one has none");
         let list = desk.get("/exchanges/%2F?columns=name,message_stats.publish_in").await;
         assert!(list.as_array().unwrap().contains(&json!({"name": "logs", "message_stats": {"publish_in": 20}})));
-        assert!(desk.get("/exchanges?disable_stats=true").await.as_array().unwrap().iter().all(|exchange| {
-            exchange.get("message_stats").is_none()
-        }));
+        assert!(
+            desk.get("/exchanges?disable_stats=true")
+                .await
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|exchange| { exchange.get("message_stats").is_none() })
+        );
     };
     check().await;
     let incoming = desk.get("/exchanges/%2F/amq.direct").await["incoming"].clone();
@@ -72,7 +77,8 @@ async fn exchanges_tell_what_was_published_to_them_and_what_went_to_queues() {
     assert_eq!(told, [&json!(2), &json!(2), &json!(1), &json!(1)]);
     let name = incoming[0]["channel_details"]["name"].as_str().unwrap().replace(' ', "%20").replace('>', "%3E");
     let publishes = desk.get(&format!("/channels/{name}")).await["publishes"].clone();
-    let of_logs = publishes.as_array().unwrap().iter().find(|one| one["exchange"] == json!({"name": "logs", "vhost": "/"}));
+    let of_logs =
+        publishes.as_array().unwrap().iter().find(|one| one["exchange"] == json!({"name": "logs", "vhost": "/"}));
     assert_eq!(of_logs.unwrap()["stats"]["publish"], 20);
 
     connection.close(200, "".into()).await.unwrap();
@@ -122,7 +128,9 @@ async fn metrics_tell_exchanges_and_sizes() {
             assert!(page.lines().any(|other| other == line), "{line} is missing in\n{page}");
         }
     };
-    let sizes = |le: &str, count: u64| format!("rabbitmq_message_size_bytes_bucket{{protocol=\"amqp091\",le=\"{le}\"}} {count}");
+    let sizes = |le: &str, count: u64| {
+        format!("rabbitmq_message_size_bytes_bucket{{protocol=\"amqp091\",le=\"{le}\"}} {count}")
+    };
     let sizes = [
         sizes("100", 4),
         sizes("1000", 5),
