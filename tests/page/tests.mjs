@@ -332,7 +332,7 @@ test("it is used by keyboard alone", async (world) => {
 });
 
 const VIEWS = ["", "queues", "queue/%2F/dead", "queue/%2F/reports?tab=running", "queue/%2F/payments.capture?tab=delayed", "queue/%2F/reports?tab=settings", "queue/%2F/reports?tab=consumers",
-  "running", "exchanges", "exchange/%2F/shop", "clients", "clients?tab=channels", "clients?tab=consumers", "schedules", "policies", "access", "server"];
+  "running", "exchanges", "exchange/%2F/shop", "clients", "clients?tab=channels", "clients?tab=consumers", "schedules", "policies", "access", "changes", "server"];
 
 for (const colorScheme of ["light", "dark"]) {
   test(`axe finds nothing serious on any view, ${colorScheme}`, async (world) => {

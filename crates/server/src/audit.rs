@@ -112,13 +112,13 @@ impl Audit {
     }
 
     fn write(&self, unix_ms: u64, entry: &Entry, left_out: u64) {
-        self.write_all([line(unix_ms, entry, ("failed_logins_left_out", left_out))]);
+        self.write_all([line(unix_ms, entry, ("failed_logins_left_out", left_out))], true);
     }
 
-    /// Writes lines and waits for the disk once.
-    pub(crate) fn write_all(&self, lines: impl IntoIterator<Item = String>) {
+    /// Writes lines, and waits for the disk once if they are to be synced.
+    pub(crate) fn write_all(&self, lines: impl IntoIterator<Item = String>, is_synced: bool) {
         let mut state = self.state();
-        match self.append(&mut state, lines) {
+        match self.append(&mut state, lines, is_synced) {
             Ok(()) => state.is_failing = false,
             Err(why) => {
                 state.current = None;
@@ -129,21 +129,25 @@ impl Audit {
         }
     }
 
-    fn append(&self, state: &mut State, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
+    fn append(&self, state: &mut State, lines: impl IntoIterator<Item = String>, is_synced: bool) -> io::Result<()> {
         let (mut file, mut bytes) = match state.current.take() {
             Some(current) => current,
             None => open(&self.path)?,
         };
         for line in lines {
             if bytes + line.len() as u64 > self.bytes_max / 2 && bytes > 0 {
-                file.sync_data()?;
+                if is_synced {
+                    file.sync_data()?;
+                }
                 fs::rename(&self.path, self.path.with_extension("log.1"))?;
                 (file, bytes) = open(&self.path)?;
             }
             file.write_all(line.as_bytes())?;
             bytes += line.len() as u64;
         }
-        file.sync_data()?;
+        if is_synced {
+            file.sync_data()?;
+        }
         state.current = Some((file, bytes));
         Ok(())
     }

@@ -3,7 +3,8 @@
 //!
 //! It is the same kind of record as [`crate::audit`], in files of its own, so that applications that declare and delete
 //! all day never push out what people did. Nobody waits for it: a change is noted in memory, and one thread writes all
-//! that was noted since it wrote last. What comes faster than that is counted and left out.
+//! that was noted since it wrote last, without a sync: a crash of the machine may take the last lines. What comes faster
+//! than that is counted and left out.
 
 use crate::audit::{Audit, Entry, line};
 use crate::http::values::table_to_json;
@@ -76,9 +77,11 @@ impl ClientAudit {
                 }
                 (std::mem::take(&mut noted.changes), std::mem::take(&mut noted.left_out))
             };
-            self.audit.write_all(changes.into_iter().map(|(unix_ms, peer, change)| {
+            let lines = changes.into_iter().map(|(unix_ms, peer, change)| {
                 line(unix_ms, &entry(peer, change), ("changes_left_out", std::mem::take(&mut left_out)))
-            }));
+            });
+            // Syncs of their own would slow down those of the log, which declares wait for.
+            self.audit.write_all(lines, false);
         }
     }
 }

@@ -4,12 +4,13 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
-use super::tally::{Fate, Run as Alike};
+use super::tally::{Fate, Run as Alike, Tally};
 use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
 use crate::connection::{Connection, Effects, Failure, Run};
+use crate::inspect::ChannelCounters;
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
 use crate::route::Reuse;
@@ -526,7 +527,6 @@ impl Connection {
             original: assembly.original,
         };
         channel.spare_envelope = assembly.envelope;
-        let tally = channel.tally.get_or_insert_default();
         let alike = Alike {
             exchange: assembly.exchange,
             queues: routed.queues(),
@@ -536,9 +536,9 @@ impl Connection {
             },
             confirm: channel.confirms.is_some(),
         };
-        tally.publish(alike, routed.message.body_bytes(), &channel.counters);
-        if tally.is_full() {
-            tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+        let body_bytes = routed.message.body_bytes();
+        if !channel.tally.as_deref_mut().is_some_and(|tally| tally.is_alike(alike, body_bytes)) {
+            tally_other(channel, alike, body_bytes, fx);
         }
         channel.counters.publish += 1;
         if self.traces {
@@ -598,10 +598,9 @@ impl Connection {
             return None;
         }
         let (message, repeated) = pattern.message(&found);
-        let tally = channel.tally.get_or_insert_default();
-        if !tally.goes_on(found.body_bytes()) {
-            let alike = repeated.alike(channel.confirms.is_some());
-            tally.repeat(alike, found.body_bytes(), &channel.counters);
+        if !channel.tally.as_deref_mut().is_some_and(|tally| tally.goes_on(found.body_bytes())) {
+            let confirm = channel.confirms.is_some();
+            tally_repeated(&mut channel.tally, repeated, confirm, found.body_bytes(), &channel.counters);
         }
         let shard = usize::from(repeated.shard.0);
         if let Some(confirms) = &mut channel.confirms {
@@ -686,6 +685,30 @@ fn find_targets(
     let properties = Properties::parse(message.properties()).map_err(|_| ())?;
     topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
     Ok(Targets::of(routes))
+}
+
+/// A publish that was parsed, and is counted otherwise than the last one.
+#[cold]
+#[inline(never)]
+fn tally_other(channel: &mut Channel, alike: Alike, body_bytes: u64, fx: &mut Effects) {
+    let tally = channel.tally.get_or_insert_default();
+    tally.publish(alike, body_bytes, &channel.counters);
+    if tally.is_full() {
+        tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+    }
+}
+
+/// The same of one that was compared.
+#[cold]
+#[inline(never)]
+fn tally_repeated(
+    tally: &mut Option<Box<Tally>>,
+    repeated: &Repeated,
+    confirm: bool,
+    body_bytes: u64,
+    counters: &ChannelCounters,
+) {
+    tally.get_or_insert_default().repeat(repeated.alike(confirm), body_bytes, counters);
 }
 
 /// What is to be done beside routing, by the exchanges that a message has come through.

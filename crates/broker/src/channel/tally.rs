@@ -114,15 +114,24 @@ impl Tally {
         goes_on
     }
 
+    /// A publish that was parsed and is counted as the last one; false if [`Self::publish`] is to be told of it.
+    #[inline]
+    pub(super) fn is_alike(&mut self, run: Run, body_bytes: u64) -> bool {
+        let is_alike = self.run == run && self.step.has(body_bytes);
+        if is_alike {
+            self.sizes.sum_bytes += body_bytes;
+        }
+        is_alike
+    }
+
     /// A publish that was compared and not parsed, and does not go on as the last one. `counters` are the channel's
     /// without it.
-    #[cold]
     pub(super) fn repeat(&mut self, run: Run, body_bytes: u64, counters: &ChannelCounters) {
         self.publish(run, body_bytes, counters);
         self.repeated = self.step;
     }
 
-    /// A publish. `counters` are the channel's without it.
+    /// A publish that was parsed. `counters` are the channel's without it.
     pub(super) fn publish(&mut self, run: Run, body_bytes: u64, counters: &ChannelCounters) {
         if self.run != run {
             self.settle_run(counters);
