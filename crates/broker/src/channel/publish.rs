@@ -4,7 +4,6 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
-use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
@@ -241,7 +240,7 @@ impl Routed {
     }
 
     /// To how many shards it goes to be stored.
-    fn shards(&self) -> u16 {
+    pub(super) fn shards(&self) -> u16 {
         match &self.targets {
             Targets::Queues(targets) => u16::try_from(targets.len()).expect("there are at most so many shards"),
             Targets::Reply(_) => 0,
@@ -497,9 +496,8 @@ impl Connection {
         };
         channel.spare_envelope = assembly.envelope;
         channel.counters.publish += 1;
-        if self.traces {
-            self.traced.extend(Traced::published(number, &routed));
-            holds = false;
+        if self.watch.is_on {
+            holds &= !self.watch.published(number, channel, &routed);
         }
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
@@ -567,6 +565,9 @@ impl Connection {
 
     /// A shard has stored these publishes, but for those that a queue refused.
     pub(crate) fn publishes_stored(&mut self, runs: &[Run], refused: &[u32]) {
+        if let Some(spans) = &mut self.watch.spans {
+            spans.stored(runs, refused);
+        }
         let mut refused = refused.iter().copied().peekable();
         let mut position = 0;
         for run in runs {
