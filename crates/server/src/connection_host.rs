@@ -203,7 +203,7 @@ impl<S: Socket> ConnectionHost<S> {
             moved |= self.answer(cx, now);
             if let Some(began_ns) = began_ns {
                 // Before its commands go out: what others tell because of them comes after it.
-                self.board.spans().note(&mut self.machine, &self.board.topology(), began_ns);
+                self.board.note_spans(&mut self.machine, began_ns);
             }
             moved |= self.send_commands(cx);
             moved |= self.write(cx);

@@ -121,7 +121,13 @@ impl Switchboard {
             keys.retain(|key| matches!(in_both(key), (one, other) if one != other));
             keys
         };
-        let reloaded = Reloaded { changed: keys(&old, &merged), restart: keys(&merged, &new), warnings };
+        let mut changed = keys(&old, &merged);
+        let secrets = |config: &Config| config.tracing.as_ref().and_then(|tracing| tracing.headers.clone());
+        // Their values are hidden where keys are compared.
+        if secrets(&old) != secrets(&merged) && !changed.iter().any(|key| key.starts_with("tracing.headers")) {
+            changed.push("tracing.headers".to_owned());
+        }
+        let reloaded = Reloaded { changed, restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
         self.believe(issuer);
         if merged.tracing != old.tracing {

@@ -14,6 +14,7 @@ use crate::switchboard::Switchboard;
 use book::{Book, Names, Teller, Times};
 use broker::command::{QueueId, VhostId};
 use broker::connection::Connection;
+use broker::span::SpanNote;
 use broker::topology::Topology;
 pub(crate) use exporter::Collector;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,9 +78,8 @@ impl Spans {
     }
 
     /// Takes down what a connection tells after a step that began then.
-    pub(crate) fn note(&self, connection: &mut Connection, topology: &Topology, began_ns: u64) {
-        let notes = connection.take_span_notes();
-        if notes.is_empty() || !self.is_on() {
+    fn note(&self, notes: Vec<SpanNote>, connection: &Connection, topology: &Topology, began_ns: u64) {
+        if !self.is_on() {
             return;
         }
         let (vhost, vhost_name) = connection.vhost();
@@ -121,6 +121,14 @@ impl Names for InVhost<'_> {
 }
 
 impl Switchboard {
+    /// Takes down what a connection tells after a step that began then.
+    pub(crate) fn note_spans(&self, connection: &mut Connection, began_ns: u64) {
+        let notes = connection.take_span_notes();
+        if !notes.is_empty() {
+            self.spans().note(notes, connection, &self.topology(), began_ns);
+        }
+    }
+
     /// Messages are traced for this one from now on.
     pub(crate) fn trace_by(&self, collector: Option<Arc<Collector>>) {
         self.spans().send_to(collector);

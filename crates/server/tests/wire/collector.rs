@@ -1,4 +1,5 @@
 //! A collector of spans: takes OTLP over HTTP as the specification has it, or answers as a test wants.
+#![allow(dead_code, reason = "each test needs some of it")]
 
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -59,8 +60,12 @@ impl Collector {
             while let Ok((socket, _)) = listener.accept().await {
                 let (sender, next, wrap) = (sender.clone(), Arc::clone(&next), wrap.clone());
                 conversations.spawn(async move {
-                    if let Ok(stream) = wrap.wrap(socket).await {
-                        converse(stream, &sender, &next).await;
+                    match wrap.wrap(socket).await {
+                        Ok(stream) => converse(stream, &sender, &next).await,
+                        Err(why) => {
+                            let failed = Request { head: format!("no connection: {why}"), body: Vec::new() };
+                            let _test_is_over = sender.send(failed);
+                        }
                     }
                 });
             }
@@ -81,13 +86,15 @@ impl Collector {
         timeout(Duration::from_secs(30), self.requests.recv()).await.expect("a request in time").unwrap()
     }
 
-    /// The next `count` spans, in the order of their ends.
+    /// The next `count` spans that are told, in the order of their beginnings.
     pub(crate) async fn spans(&mut self, count: usize) -> Vec<Value> {
         while self.spans.len() < count {
             let body = self.request().await.body;
             self.spans.extend(spans_of(&body));
         }
-        self.spans.drain(..count).collect()
+        let mut spans: Vec<_> = self.spans.drain(..count).collect();
+        spans.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().parse::<u64>().unwrap());
+        spans
     }
 }
 

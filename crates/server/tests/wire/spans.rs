@@ -145,8 +145,7 @@ async fn a_traced_message_has_spans_from_its_publisher_to_its_acknowledgement() 
     for span in &spans {
         assert!(ns(span, "startTimeUnixNano") <= ns(span, "endTimeUnixNano"), "{}", name(span));
     }
-    let (exported, dropped) = server.board().exported_spans();
-    assert_eq!((exported, dropped), (3, 0));
+    eventually("they are counted", || server.board().exported_spans() == (3, 0)).await;
 }
 
 #[tokio::test]
@@ -314,8 +313,54 @@ async fn a_delivery_ends_when_its_channel_does_and_a_publish_when_it_is_refused(
     let _held = next(&mut consumer).await;
     other.close(200, "bye".into()).await.unwrap();
     let spans = collector.spans(4).await;
-    assert_eq!(names(&spans), ["publish tasks", "publish tasks", "queue tasks", "deliver tasks"]);
+    assert_eq!(names(&spans), ["publish tasks", "queue tasks", "publish tasks", "deliver tasks"]);
     assert_eq!(outcomes(&spans), ["confirmed", "refused", "abandoned"]);
+    assert_eq!(spans[2]["status"], json!({"code": 2}));
+}
+
+#[tokio::test]
+async fn settlements_of_every_kind_end_deliveries() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut collector = Collector::start().await;
+    let server = start_tracing(directory.path(), &collector).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "tasks", &[]).await;
+    for _message in 0..6 {
+        publish(&channel, TO_TASKS, "job", traced()).await;
+    }
+    assert_eq!(collector.spans(6).await.len(), 6);
+    let client = open(&server).await;
+    client.tx_select().await.unwrap();
+    let mut consumer = consume(&client, "tasks").await;
+    let mut tags = Vec::new();
+    for _message in 0..6 {
+        tags.push(next(&mut consumer).await.delivery_tag);
+    }
+    assert_eq!(names(&collector.spans(6).await), ["queue tasks"; 6]);
+    // What a transaction takes back has not happened.
+    client.basic_ack(tags[2], BasicAckOptions { multiple: true }).await.unwrap();
+    client.tx_rollback().await.unwrap();
+    client.basic_ack(tags[1], BasicAckOptions { multiple: true }).await.unwrap();
+    client.basic_reject(tags[3], BasicRejectOptions { requeue: false }).await.unwrap();
+    client.tx_commit().await.unwrap();
+    let spans = collector.spans(3).await;
+    assert_eq!(outcomes(&spans), ["acknowledged", "acknowledged", "rejected"]);
+    // A worker that has not begun gives one back, by the words of Leveret.
+    let back = with(&[("x-delivery-tag", AMQPValue::LongLongInt(tags[2] as i64))]);
+    let options = lapin::options::BasicPublishOptions::default();
+    client.basic_publish("".into(), "amq.leveret.return".into(), options, b"", back).await.unwrap();
+    next(&mut consumer).await;
+    let spans = collector.spans(2).await;
+    assert_eq!((names(&spans), outcomes(&spans)), (vec!["deliver tasks", "queue tasks"], vec!["returned"]));
+    // All that is left goes back: one by one, and then because the client is gone.
+    client.basic_recover(lapin::options::BasicRecoverOptions { requeue: true }).await.unwrap();
+    for _message in 0..3 {
+        next(&mut consumer).await;
+    }
+    let spans = collector.spans(6).await;
+    assert_eq!(outcomes(&spans), ["requeued"; 3]);
+    server.stop().await.unwrap();
+    assert_eq!(outcomes(&collector.spans(3).await), ["abandoned"; 3]);
 }
 
 #[tokio::test]
