@@ -8,7 +8,7 @@ use crate::trace_context::TraceContext;
 use amqp::ChannelId;
 use std::sync::Arc;
 
-/// Tells apart what one connection tells of; never used twice by it.
+/// Tells apart what one connection tells of; never used twice from when it begins to tell until it is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanNumber(pub u64);
 

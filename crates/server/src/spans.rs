@@ -66,10 +66,11 @@ impl Spans {
 
     /// Sends them there from now on.
     fn send_to(&self, collector: Option<Arc<Collector>>) {
-        if collector.is_none() {
+        let is_off = collector.is_none();
+        *self.collector.write().unwrap_or_else(PoisonError::into_inner) = collector;
+        if is_off {
             self.book().clear();
         }
-        *self.collector.write().unwrap_or_else(PoisonError::into_inner) = collector;
         self.news.notify_one();
     }
 

@@ -106,7 +106,8 @@ impl Book {
         let Published { context, message, end, .. } = published;
         let destination = destination(message, None);
         let mut attributes = attributes(message, &destination, teller);
-        attributes.extend([("messaging.operation.name", "publish".into()), ("messaging.operation.type", "send".into())]);
+        attributes
+            .extend([("messaging.operation.name", "publish".into()), ("messaging.operation.type", "send".into())]);
         let span = Span {
             trace: context.trace,
             id: self.ids.next(),
@@ -164,7 +165,8 @@ impl Book {
             self.finish(span(id, parent, is_remote, Kind::Internal, format!("queue {name}"), since_ns, told));
             (parent, is_remote) = (id, false);
         }
-        let operation = [("messaging.operation.name", "deliver".into()), ("messaging.operation.type", "process".into())];
+        let operation =
+            [("messaging.operation.name", "deliver".into()), ("messaging.operation.type", "process".into())];
         attributes.extend(operation);
         attributes.push(("leveret.redelivered", Attribute::Flag(delivered.redelivered)));
         if let Some(consumer) = &delivered.consumer {

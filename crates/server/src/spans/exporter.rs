@@ -192,16 +192,17 @@ impl Spans {
         if count == 0 {
             return;
         }
+        let spans = Arc::new(spans);
         let mut pause = PAUSE_MIN;
-        let mut body: Option<(Arc<Collector>, Bytes)> = None;
+        let mut encoded: Option<(Arc<Collector>, Bytes)> = None;
         loop {
             let Some(collector) = self.collector() else { return };
-            let encoded = match &body {
-                Some((earlier, encoded)) if Arc::ptr_eq(earlier, &collector) => encoded.clone(),
-                _ => span::request(&spans, &collector.service, &footprint::node_name()).into(),
+            let body = match &encoded {
+                Some((earlier, body)) if Arc::ptr_eq(earlier, &collector) => body.clone(),
+                _ => encode(&spans, &collector).await,
             };
-            body = Some((Arc::clone(&collector), encoded.clone()));
-            let after = match collector.take(encoded).await {
+            encoded = Some((Arc::clone(&collector), body.clone()));
+            let after = match collector.take(body).await {
                 Said::Taken(rejected, why) => {
                     let rejected = rejected.min(count);
                     self.exported.fetch_add(count - rejected, Ordering::Relaxed);
@@ -242,6 +243,14 @@ impl Spans {
             let _in_time = tokio::time::timeout_at(until, self.news.notified()).await;
         }
     }
+}
+
+/// The body of a request, made where nobody waits for it: it takes some milliseconds.
+async fn encode(spans: &Arc<Vec<Span>>, collector: &Arc<Collector>) -> Bytes {
+    let (spans, collector) = (Arc::clone(spans), Arc::clone(collector));
+    let encode = move || span::request(&spans, &collector.service, &footprint::node_name());
+    // It fails when the runtime ends, and then nobody sends it.
+    tokio::task::spawn_blocking(encode).await.unwrap_or_default().into()
 }
 
 /// What a stranger says, in the length of a line.

@@ -65,7 +65,8 @@ async fn spans_go_to_a_collector_whose_certificate_is_from_a_known_authority_and
         let is_taken = u64::from(is_known);
         assert_eq!(board.exported_spans(), (is_taken, 1 - is_taken));
     }
-    let missing = Tracing { endpoint: Some("https://c".to_owned()), ca: Some("no-such.pem".into()), ..Tracing::default() };
+    let missing =
+        Tracing { endpoint: Some("https://c".to_owned()), ca: Some("no-such.pem".into()), ..Tracing::default() };
     let settings = Settings { tracing: Some(missing), ..Settings::default() };
     let refused = Server::start(config(directory.path(), settings)).await.unwrap_err().to_string();
     assert!(refused.contains("no-such.pem"), "{refused}");

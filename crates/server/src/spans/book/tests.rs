@@ -1,8 +1,8 @@
 use super::super::waiting::WAITS_MAX;
 use super::*;
 use amqp::{ChannelId, PropertyList, Table};
-use bytes::BytesMut;
 use broker::message::MessageParts;
+use bytes::BytesMut;
 
 const TASKS: QueueId = QueueId(1);
 
@@ -57,8 +57,7 @@ fn delivered(span: u64, parent: u64, queue: QueueId, message: Message, end: Opti
 /// A book, what is told to it by one connection at each nanosecond, and its spans.
 fn told(steps: impl IntoIterator<Item = Vec<SpanNote>>) -> (Book, Vec<Span>) {
     let mut book = Book::new();
-    let teller =
-        Teller { connection: ConnectionId(1), client: "app", peer: ([127, 0, 0, 1], 9).into(), vhost: "/" };
+    let teller = Teller { connection: ConnectionId(1), client: "app", peer: ([127, 0, 0, 1], 9).into(), vhost: "/" };
     for (now_ns, notes) in (1..).zip(steps) {
         book.note(notes, teller, &Numbers, Times { began_ns: now_ns * 10, done_ns: now_ns * 10 + 1 });
     }
@@ -80,8 +79,13 @@ fn a_publish_waits_and_is_delivered_at_its_times() {
         vec![ended(2, SpanEnd::Requeued), ended(2, SpanEnd::Acknowledged)],
         vec![delivered(3, 5, TASKS, message(&[], false), Some(SpanEnd::Sent))],
     ]);
-    let expected =
-        [("queue q1", 11, 21), ("publish x:key", 10, 31), ("deliver q1", 21, 41), ("queue q1", 41, 51), ("deliver q1", 51, 51)];
+    let expected = [
+        ("queue q1", 11, 21),
+        ("publish x:key", 10, 31),
+        ("deliver q1", 21, 41),
+        ("queue q1", 41, 51),
+        ("deliver q1", 51, 51),
+    ];
     assert_eq!(shown(&spans), expected);
     let [wait, publish, delivery, again, last] = &spans[..] else { panic!("{spans:?}") };
     assert_eq!((publish.parent, wait.parent, again.parent), (5, publish.id, publish.id));
