@@ -4,7 +4,7 @@
 //! something open, so that settling asks nothing.
 
 use super::Channel;
-use super::publish::{Routed, Targets};
+use super::publish::Routed;
 use crate::command::{Command, Delivery, QueueId, Seq, Settle, Settlement};
 use crate::connection::Run;
 use crate::span::{Delivered, Published, SpanEnd, SpanNote, SpanNumber};
@@ -52,10 +52,7 @@ impl Spans {
             }
             _ => Some(SpanEnd::Routed),
         };
-        let queues = match &routed.targets {
-            Targets::Queues(targets) => targets.iter().flat_map(|(_, queues)| queues.iter().copied()).collect(),
-            Targets::Reply(_) => Vec::new(),
-        };
+        let queues = routed.targets.queues().iter().flat_map(|(_, queues)| queues.iter().copied()).collect();
         let message = routed.message.clone();
         self.notes.push(SpanNote::Published(Published { span, channel: number, context, message, queues, end }));
         true
