@@ -115,7 +115,8 @@ mod tests {
             attributes: vec![("a", "é".into()), ("b", Attribute::Number(u64::MAX)), ("c", Attribute::Flag(true))],
             error: Some("unroutable"),
         };
-        let body: Value = serde_json::from_slice(&request(std::slice::from_ref(&span), "orders", "leveret@host")).unwrap();
+        let body: Value =
+            serde_json::from_slice(&request(std::slice::from_ref(&span), "orders", "leveret@host")).unwrap();
         let resource = &body["resourceSpans"][0]["resource"]["attributes"];
         assert_eq!(resource[0], json!({"key": "service.name", "value": {"stringValue": "orders"}}));
         assert_eq!(resource[2], json!({"key": "service.instance.id", "value": {"stringValue": "leveret@host"}}));
