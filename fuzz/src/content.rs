@@ -117,6 +117,11 @@ pub(crate) fn properties(random: &mut Random) -> PropertyList {
 fn headers(random: &mut Random) -> Table {
     let name = |name: &str| Value::Str(name.as_bytes().to_vec());
     let mut headers = table(random, 3);
+    if random.one_in(2) {
+        let flags = random.pick(&["01", "01", "01", "00", "0x"]);
+        let context = format!("00-{:032x}-{:016x}-{flags}", 1 + random.below(3), random.below(4));
+        headers.insert("traceparent", context.as_str());
+    }
     if random.one_in(3) {
         let keys = (0..random.below(4)).map(|_| name(random.pick(&KEYS))).collect();
         headers.insert(random.pick(&["CC", "BCC"]), Value::Array(keys));

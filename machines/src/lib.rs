@@ -14,6 +14,7 @@ use broker::command::{Batch, CatalogInput, ConnectionId, Now, Outbox, ShardId, S
 use broker::connection::{CloseSocket, Connection, ConnectionSettings, Effects, Peer};
 use broker::inspect::{ConnectionView, QueueView};
 use broker::shard::{Shard, ShardSettings};
+use broker::span::SpanNote;
 use broker::topology::Topology;
 use bytes::BytesMut;
 use std::collections::BTreeMap;
@@ -189,13 +190,27 @@ impl<L: Log> Machines<L> {
         self.clients.get(&id).map_or(0, |client| client.received_bytes)
     }
 
-    /// The client's socket ends.
-    pub fn disconnect(&mut self, id: ConnectionId) {
+    /// The client's socket ends; what its connection still had to tell of traced messages.
+    pub fn disconnect(&mut self, id: ConnectionId) -> Vec<SpanNote> {
         if let Some(client) = self.clients.get_mut(&id) {
             client.machine.lost(&mut client.fx);
         }
         self.settle();
+        let notes = self.take_span_notes(id);
         self.clients.remove(&id);
+        notes
+    }
+
+    /// The client's connection tells of traced messages from now on.
+    pub fn trace_messages(&mut self, id: ConnectionId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.machine.trace_messages(true);
+        }
+    }
+
+    /// What it has told since this was last asked.
+    pub fn take_span_notes(&mut self, id: ConnectionId) -> Vec<SpanNote> {
+        self.clients.get_mut(&id).map(|client| client.machine.take_span_notes()).unwrap_or_default()
     }
 
     /// Whether the server has closed, or is about to close, the client's socket.

@@ -47,6 +47,7 @@ TOOLS = ["-q", "--locked", "--manifest-path", WORK / "rabbitmq-tools" / "Cargo.t
 CLIENTS = {
     "pika": ([], [PYTHON, HERE / "pika_test.py"]),
     "aio-pika": ([], [PYTHON, HERE / "aio_pika_test.py"]),
+    "opentelemetry": ([], [PYTHON, HERE / "opentelemetry_test.py"]),
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
     "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),

@@ -9,10 +9,12 @@ mod consume;
 mod pattern;
 pub(crate) mod publish;
 mod request;
+pub(crate) mod spans;
 mod tally;
 pub(crate) mod trace;
 mod transaction;
 mod unacked;
+pub(crate) mod watch;
 
 use crate::access::{Resource, Right};
 use crate::command::BindingSpec;
@@ -302,6 +304,9 @@ impl Connection {
 
     /// Gives everything back that the channel held, under [`Self::upcoming_call`]; how many answers come.
     fn release_channel(&mut self, number: ChannelId, fx: &mut Effects) -> u32 {
+        if let Some(spans) = &mut self.watch.spans {
+            spans.channels_end(|channel| channel == number, &fx.shards);
+        }
         let call = self.next_call();
         let answers = self.tell_shards(fx, || Command::CloseChannel { call, channel: number });
         for consumer in std::mem::take(&mut self.open_channel(number).tags).values() {

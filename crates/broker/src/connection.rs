@@ -17,7 +17,7 @@ pub use outbuf::OutBuffer;
 
 use crate::access::{Login, Rights};
 use crate::channel::publish::Routed;
-use crate::channel::trace::Traced;
+use crate::channel::watch::Watch;
 use crate::channel::{Channel, ChannelState};
 use crate::command::{
     Admission, CallId, CatalogAsk, CatalogRequest, ChannelKey, Command, ConnectionEvent, ConnectionId, ConsumerNumber,
@@ -26,6 +26,7 @@ use crate::command::{
 use crate::grant::Grant;
 use crate::identity::limit;
 use crate::inspect::{ChannelCounters, ConnectionView, Tallied, TlsView};
+use crate::span::SpanNote;
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk};
@@ -321,10 +322,8 @@ pub struct Connection {
     pub(crate) confirmed: Vec<ChannelId>,
     pub(crate) windows: Windows,
     blocking: Blocking,
-    /// What passes is copied for the vhost's firehose, …
-    pub(crate) traces: bool,
-    /// … and this has passed since the last look at the topology.
-    pub(crate) traced: Vec<Traced>,
+    /// Who wants to know of what passes.
+    pub(crate) watch: Watch,
 
     accepted_ms: u64,
     accepted_unix_ms: u64,
@@ -439,8 +438,7 @@ impl Connection {
             confirmed: Vec::new(),
             windows: Windows::new(shards),
             blocking: Blocking::default(),
-            traces: false,
-            traced: Vec::new(),
+            watch: Watch::default(),
             accepted_ms: now.ms,
             accepted_unix_ms: now.unix_ms,
             last_received_ms: now.ms,
@@ -458,6 +456,43 @@ impl Connection {
     /// Its bytes came through TLS: what that came to. To be said before the first of them.
     pub fn secure(&mut self, tls: Arc<TlsView>) {
         self.tls = Some(tls);
+    }
+
+    /// From now on messages whose publishers have them traced are told of, or no more. What is told is to be taken after each
+    /// step, before the step's commands are sent.
+    pub fn trace_messages(&mut self, is_on: bool) {
+        if self.watch.trace(is_on) {
+            self.channels.values_mut().for_each(|channel| channel.forget_pattern());
+        }
+    }
+
+    /// Whether they are.
+    #[must_use]
+    pub fn traces_messages(&self) -> bool {
+        self.watch.spans.is_some()
+    }
+
+    /// What happened to them since this was last asked.
+    pub fn take_span_notes(&mut self) -> Vec<SpanNote> {
+        self.watch.spans.as_mut().map(|spans| spans.take_notes()).unwrap_or_default()
+    }
+
+    /// Both ends of its socket.
+    #[must_use]
+    pub fn ends(&self) -> Peer {
+        self.peer
+    }
+
+    /// What its client calls it.
+    #[must_use]
+    pub fn client_name(&self) -> Option<&str> {
+        self.client.name()
+    }
+
+    /// Its vhost; that of `/` before it has one.
+    #[must_use]
+    pub fn vhost(&self) -> (VhostId, &str) {
+        (self.vhost, &self.vhost_name)
     }
 
     /// Its id.
@@ -493,8 +528,13 @@ impl Connection {
         self.received_bytes += taken as u64;
         self.received_packets += 1;
         input.advance(taken);
-        if self.has_traced() {
-            self.copy_traced(topology, fx);
+        if self.watch.is_on {
+            if self.has_traced() {
+                self.copy_traced(topology, fx);
+            }
+            if let Some(spans) = &mut self.watch.spans {
+                spans.sending(&fx.shards);
+            }
         }
         self.finish_step(fx);
     }
@@ -861,6 +901,9 @@ impl Connection {
         let mut answers = 0;
         if std::mem::replace(&mut self.is_released, true) {
             return answers;
+        }
+        if let Some(spans) = &mut self.watch.spans {
+            spans.channels_end(|_| true, &fx.shards);
         }
         self.windows.end();
         for (_, mut channel) in self.channels.drain() {

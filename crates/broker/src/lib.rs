@@ -27,4 +27,6 @@ mod route;
 pub mod schedule;
 mod settings;
 pub mod shard;
+pub mod span;
 pub mod topology;
+pub mod trace_context;

@@ -11,6 +11,7 @@ mod config;
 mod ctl;
 mod describe;
 mod notify;
+mod otel_environment;
 mod publish;
 mod serve;
 mod store;

@@ -1,6 +1,7 @@
 //! `leveret serve`: the server as a process. Flags, logs, signals, limits, the line that says it is ready, exit codes.
 
 use crate::notify;
+use crate::otel_environment;
 use clap::Args;
 use server::Server;
 use server::config::{
@@ -151,7 +152,7 @@ pub(crate) fn run(flags: Flags) -> ExitCode {
 pub(crate) fn sources(flags: &Flags) -> Result<Vec<Source>, ConfigError> {
     let file = flags.config.as_deref().map(Source::from_file).transpose()?;
     let spoken = Source::new("the command line or environment", flags.clone().settings());
-    Ok(std::iter::once(spoken).chain(file).collect())
+    Ok([spoken].into_iter().chain(file).chain([otel_environment::source()]).collect())
 }
 
 fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {

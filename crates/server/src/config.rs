@@ -4,8 +4,10 @@
 //! first that has it, fills in the defaults and checks the ranges. Nothing else in the server reads the environment.
 
 mod oauth2;
+mod tracing_section;
 
 pub use oauth2::{Alias, OAuth2};
+pub use tracing_section::Tracing;
 
 use crate::limits::{self, MemoryLimit};
 use crate::rabbitmq_conf;
@@ -65,6 +67,8 @@ pub struct Config {
     pub auth_backends: Vec<Backend>,
     /// Whose tokens are believed.
     pub oauth2: Option<OAuth2>,
+    /// Where spans of traced messages are sent.
+    pub tracing: Option<Tracing>,
     /// Pages from these origins may use the HTTP API.
     pub cors_allow_origins: Vec<String>,
     /// How long browsers remember that, in seconds.
@@ -375,6 +379,7 @@ pub struct Settings {
     pub loopback_users: Option<Vec<String>>,
     pub load_definitions: Option<PathBuf>,
     pub oauth2: Option<OAuth2>,
+    pub tracing: Option<Tracing>,
 }
 
 /// A source of settings, and what it is called.
@@ -507,7 +512,9 @@ fn without_secrets(text: &str, why: &toml::de::Error) -> String {
     let before = why.span().map_or(0, |span| span.start.min(text.len()));
     let line = text.as_bytes()[..before].iter().filter(|octet| **octet == b'\n').count();
     let shown = text.lines().nth(line).unwrap_or_default();
-    if ["pass", "secret"].iter().any(|word| shown.contains(word)) {
+    let table = text[..before].lines().rev().find(|line| line.trim_start().starts_with('[')).unwrap_or_default();
+    let is_secret = |line: &str| ["pass", "secret", "headers", "authorization"].iter().any(|word| line.contains(word));
+    if is_secret(shown) || is_secret(table) {
         let number = line + 1;
         return format!(
             "line {number} cannot be read, and is not shown because of its secret: it must be KEY = \"TEXT\""
@@ -531,7 +538,10 @@ impl Settings {
             .map_err(|why| ConfigError::Malformed { file: file.to_owned(), why: without_secrets(&text, &why) })
     }
 
-    fn or(self, other: &Self) -> Self {
+    fn or(mut self, other: &Self) -> Self {
+        if let (Some(tracing), Some(other)) = (self.tracing.take_if(|_| other.tracing.is_some()), &other.tracing) {
+            self.tracing = Some(tracing.or(other));
+        }
         macro_rules! each_or {
             ($($key:ident)*) => { Self { $($key: self.$key.or_else(|| other.$key.clone()),)* } };
         }
@@ -541,7 +551,7 @@ impl Settings {
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
             https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes audit_clients_bytes proxy_protocol cors_allow_origins cors_max_age_s default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
-            oauth2
+            oauth2 tracing
         }
     }
 }
@@ -581,6 +591,7 @@ impl Config {
                 [Backend::Internal].into_iter().chain(tokens).collect()
             }),
             oauth2: said.oauth2,
+            tracing: said.tracing,
             cors_allow_origins: said.cors_allow_origins.unwrap_or_default(),
             cors_max_age_s: said.cors_max_age_s.unwrap_or(1_728_000),
             audit_log_bytes: said.audit_log_bytes.unwrap_or(16 << 20),
@@ -698,6 +709,7 @@ impl Config {
             auth_mechanisms: Some(config.auth_mechanisms),
             auth_backends: Some(config.auth_backends),
             oauth2: config.oauth2,
+            tracing: config.tracing,
             cors_allow_origins: Some(config.cors_allow_origins),
             cors_max_age_s: Some(config.cors_max_age_s),
             audit_log_bytes: Some(config.audit_log_bytes),
@@ -740,6 +752,7 @@ impl Config {
             )),
             c => {
                 c.oauth2.as_ref().map_or(Ok(()), OAuth2::check)?;
+                c.tracing.as_ref().map_or(Ok(()), Tracing::check)?;
                 c.tls.check(!c.amqps.addresses.is_empty(), ["amqps", "tls_certificate", "tls_key", "tls_ca"])?;
                 c.https_tls
                     .check(!c.https.addresses.is_empty(), ["https", "https_certificate", "https_key", "https_ca"])?;

@@ -12,6 +12,7 @@
 //! Everything happens in one `poll`, so that a read goes straight into a borrowed buffer when the socket has bytes and
 //! the task is woken once for whatever comes first.
 
+use crate::clock::unix_ns;
 use crate::logins::Presence;
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
 use crate::websocket::ByteStream;
@@ -167,6 +168,7 @@ impl<S: Socket> ConnectionHost<S> {
         // Its mailbox is open already: what changes from now on is told there, after this.
         let mut fx = Effects::new(board.shards());
         machine.apply(now, ConnectionEvent::Shortage(board.alarms().shortage()), &mut fx);
+        machine.trace_messages(board.spans().is_on());
         Some(Self {
             name: machine.name().into(),
             machine,
@@ -194,10 +196,15 @@ impl<S: Socket> ConnectionHost<S> {
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let now = self.board.clock().now();
+            let began_ns = self.machine.traces_messages().then(unix_ns);
             let mut moved = self.take_mail(cx, now);
             moved |= self.take_time(cx, now);
             moved |= self.read(cx, now);
             moved |= self.answer(cx, now);
+            if let Some(began_ns) = began_ns {
+                // Before its commands go out: what others tell because of them comes after it.
+                self.board.note_spans(&mut self.machine, began_ns);
+            }
             moved |= self.send_commands(cx);
             moved |= self.write(cx);
             moved |= self.end_socket(cx, now);
@@ -226,6 +233,7 @@ impl<S: Socket> ConnectionHost<S> {
                     }
                 }
                 ConnectionMail::Changed => {
+                    self.machine.trace_messages(self.board.spans().is_on());
                     self.machine.look_again(now, &self.board.topology(), &mut self.fx);
                 }
                 ConnectionMail::Inspect(answer) => {

@@ -27,11 +27,13 @@ mod listener;
 mod logins;
 mod oauth;
 mod open_files;
+mod outgoing;
 mod passwords;
 mod proxy_protocol;
 mod rabbitmq_conf;
 mod schedules;
 mod shard_host;
+mod spans;
 mod storage;
 mod tls;
 mod websocket;
@@ -76,6 +78,8 @@ pub struct Server {
     shards: JoinSet<()>,
     /// What works for the logs; each ends when its log is closed.
     log_threads: Vec<thread::JoinHandle<()>>,
+    /// Sends spans.
+    exporter: JoinSet<()>,
     failures: UnboundedReceiver<String>,
 }
 
@@ -145,6 +149,7 @@ impl Server {
         let metrics = bind_all(&config.metrics, "metrics")?;
         let tls = tls::Loaded::read(&config)?;
         let issuer = oauth::Issuer::of(&config)?;
+        let collector = spans::Collector::of(&config)?;
         let memory_bytes = config.memory_limit.bytes_of(footprint::memory_bytes()).unwrap_or(MEMORY_BYTES_ASSUMED);
         let settings = ShardSettings {
             consumer_timeout_ms: config.consumer_timeout_ms,
@@ -174,6 +179,7 @@ impl Server {
             config,
             tls,
             issuer,
+            collector,
             clock,
             topology: opened.topology,
             shards: u16::try_from(opened.shards.len()).expect("as many as a u16 counted"),
@@ -200,6 +206,8 @@ impl Server {
             let host = ShardHost { shard, board, mailbox, news, writer, failures };
             shards.spawn(host.run());
         }
+        let mut exporter = JoinSet::new();
+        exporter.spawn(Arc::clone(board.spans()).export());
         // Before anyone is let in: whoever comes while there is a shortage is told so.
         board.check_alarms();
         let views = board.inspect_queues().await.unwrap_or_default();
@@ -229,7 +237,7 @@ impl Server {
             messages: views.iter().map(|view| view.ready + view.delayed).sum(),
             start_ms: clock.uptime_ms(),
         };
-        Ok(Self { board, found, listeners, shards, log_threads, failures })
+        Ok(Self { board, found, listeners, shards, log_threads, exporter, failures })
     }
 
     /// The way to everything inside.
@@ -275,13 +283,16 @@ impl Server {
             tracing::warn!("{} clients did not close their connections in time", self.board.connections());
         }
         self.board.close_shards();
+        self.board.spans().end();
         let durable = timeout(SHARDS_CLOSE, async {
             while self.shards.join_next().await.is_some() {}
             let threads = std::mem::take(&mut self.log_threads);
             let _join =
                 tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         });
-        if durable.await.is_err() {
+        // Spans go out meanwhile, and are not waited for longer.
+        let exported = timeout(SHARDS_CLOSE, self.exporter.join_next());
+        if tokio::join!(durable, exported).0.is_err() {
             let is_full = self.board.alarms().is_disk_full();
             return Err(if is_full { StopError::Full } else { StopError::Slow });
         }
@@ -318,7 +329,8 @@ fn listen_all(bound: Vec<Bound>, flag: &'static str) -> Result<Vec<TcpListener>,
 /// The first that is wrong.
 pub fn check_certificates(config: &Config) -> Result<(), TlsError> {
     tls::Loaded::read(config)?;
-    oauth::Issuer::of(config).map(drop)
+    oauth::Issuer::of(config)?;
+    spans::Collector::of(config).map(drop)
 }
 
 fn connection_settings(config: &Config) -> ConnectionSettings {

@@ -6,6 +6,7 @@
 use crate::audit::Entry;
 use crate::config::{Config, ConfigError, LogLevel};
 use crate::oauth::Issuer;
+use crate::spans::Collector;
 use crate::switchboard::Switchboard;
 use crate::tls::{self, Loaded, TlsError};
 use broker::command::ShardInput;
@@ -111,6 +112,7 @@ impl Switchboard {
         };
         let loaded = Loaded::read(&merged)?;
         let issuer = Issuer::of(&merged)?;
+        let collector = Collector::of(&merged)?;
         let keys = |from: &Config, to: &Config| -> Vec<String> {
             let (from, to) = (from.explain(&[]), to.explain(&[]));
             let in_both = |key: &str| (value_of(&from, key), value_of(&to, key));
@@ -120,9 +122,18 @@ impl Switchboard {
             keys.retain(|key| matches!(in_both(key), (one, other) if one != other));
             keys
         };
-        let reloaded = Reloaded { changed: keys(&old, &merged), restart: keys(&merged, &new), warnings };
+        let mut changed = keys(&old, &merged);
+        let secrets = |config: &Config| config.tracing.as_ref().and_then(|tracing| tracing.headers.clone());
+        // Their values are hidden where keys are compared.
+        if secrets(&old) != secrets(&merged) && !changed.iter().any(|key| key.starts_with("tracing.headers")) {
+            changed.push("tracing.headers".to_owned());
+        }
+        let reloaded = Reloaded { changed, restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
         self.believe(issuer);
+        if merged.tracing != old.tracing {
+            self.trace_by(collector);
+        }
         if merged.log != old.log {
             (source.log)(merged.log);
         }

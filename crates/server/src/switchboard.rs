@@ -21,6 +21,7 @@ use crate::operator::Operator;
 use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
+use crate::spans::{Collector, Spans};
 use crate::tls::{Loaded, Tls};
 use broker::access::Subject;
 use broker::catalog::Changed;
@@ -78,6 +79,7 @@ pub struct Switchboard {
     scheduler: Scheduler,
     addresses: Addresses,
     sync_times: Arc<SyncTimes>,
+    spans: Arc<Spans>,
 }
 
 /// Where the server really listens.
@@ -161,7 +163,7 @@ pub(crate) enum ConnectionMail {
     Events(Vec<ConnectionEvent>),
     /// Describe yourself.
     Inspect(oneshot::Sender<ConnectionView>),
-    /// A user or a vhost was deleted, perhaps yours, or is traced or no more.
+    /// A user or a vhost was deleted, perhaps yours, or is traced or no more; or messages are.
     Changed,
 }
 
@@ -180,6 +182,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tls: Loaded,
     pub(crate) issuer: Option<Arc<Issuer>>,
+    pub(crate) collector: Option<Arc<Collector>>,
     pub(crate) clock: Clock,
     pub(crate) settings: ConnectionSettings,
     pub(crate) topology: Topology,
@@ -278,6 +281,7 @@ impl Switchboard {
             published: Mutex::default(),
             addresses: parts.addresses,
             sync_times: parts.sync_times,
+            spans: Arc::new(Spans::new(parts.collector)),
         };
         (Arc::new(board), Mailboxes { shards: mailboxes, catalog: catalog_mailbox })
     }
@@ -348,6 +352,17 @@ impl Switchboard {
             issuer.inherit(earlier);
         }
         *believed = issuer;
+    }
+
+    /// How many spans a collector took, and how many were lost.
+    #[must_use]
+    pub fn exported_spans(&self) -> (u64, u64) {
+        self.spans.counts()
+    }
+
+    /// Messages that are traced.
+    pub(crate) fn spans(&self) -> &Arc<Spans> {
+        &self.spans
     }
 
     /// Where the server listens.

@@ -5,12 +5,16 @@
 mod authority;
 #[path = "transport/client.rs"]
 mod client;
+#[path = "wire/collector.rs"]
+mod collector;
 #[path = "transport/logins.rs"]
 mod logins;
 #[path = "transport/proxy.rs"]
 mod proxy;
 #[path = "transport/reload.rs"]
 mod reload;
+#[path = "transport/spans.rs"]
+mod spans;
 #[path = "transport/tls.rs"]
 mod tls;
 #[path = "transport/websocket.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "wire/alarms.rs"]
 mod alarms;
+#[path = "wire/collector.rs"]
+mod collector;
 #[path = "wire/deduplication.rs"]
 mod deduplication;
 #[path = "wire/delay.rs"]
@@ -31,6 +33,8 @@ mod reports;
 mod retry;
 #[path = "wire/schedules.rs"]
 mod schedules;
+#[path = "wire/spans.rs"]
+mod spans;
 #[path = "wire/streams.rs"]
 mod streams;
 #[path = "wire/trace.rs"]
@@ -41,7 +45,7 @@ mod ttl;
 use amqp::method::{basic, channel, confirm, connection, queue};
 use amqp::{ChannelId, Method, ReplyCode, Table};
 use broker::command::{CallId, CatalogAsk, Command, DeclareQueue, Fault, Outcome, QueueRef, ShardId, VhostId};
-use raw_client::RawClient;
+use raw_client::{CHANNEL, RawClient};
 use server::config::{Listen, Settings};
 use server::{Config, Server};
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! A whole connection's bytes, into a broker that others use at the same time.
 //!
 //! The bytes come in random pieces, time passes between them, and the client does not always read. Whatever they are:
-//! what the server sends is AMQP, another client is served, nothing is left behind when the socket ends, and the server
-//! starts again on what it wrote. Input that does not begin with a protocol header is what follows a login.
+//! what the server sends is AMQP, another client is served, nothing is left behind when the socket ends, what is told of a
+//! traced message has one end, and the server starts again on what it wrote. Input that does not begin with a protocol header is what follows a login.
 
 use super::Target;
 use crate::conversation::{conversation, handshake};
@@ -14,6 +14,7 @@ use amqp::method::{basic, channel, confirm, queue};
 use amqp::{ChannelId, FrameKind, Method};
 use broker::command::ConnectionId;
 use broker::inspect::{QueueCounters, QueueView};
+use broker::span::{SpanNote, SpanNumber};
 use bytes::BytesMut;
 use machines::Machines;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,10 @@ fn run(input: &[u8]) {
     friend.work(&mut machines);
 
     let stranger = machines.connect();
+    let mut spans = Spans::default();
+    if random.one_in(2) {
+        machines.trace_messages(stranger);
+    }
     let mut listener = Listener::default();
     if !input.starts_with(b"AMQP") {
         machines.send(stranger, &handshake(131_072));
@@ -44,6 +49,10 @@ fn run(input: &[u8]) {
         if random.one_in(10) {
             machines.set_reading(stranger, random.one_in(2));
         }
+        if random.one_in(60) {
+            machines.trace_messages(stranger);
+        }
+        spans.hear(machines.take_span_notes(stranger));
         listen(&mut machines, stranger, &mut listener);
     }
     machines.set_reading(stranger, true);
@@ -51,7 +60,8 @@ fn run(input: &[u8]) {
     listener.finish();
     friend.work(&mut machines);
 
-    machines.disconnect(stranger);
+    spans.hear(machines.disconnect(stranger));
+    assert!(spans.open.is_empty(), "traced messages without an end: {:?}", spans.open);
     for queue in machines.queues() {
         assert_ne!(queue.spec.owner, Some(stranger), "an exclusive queue outlives its connection");
         let is_friends = queue.spec.owner.is_some();
@@ -75,6 +85,33 @@ fn run(input: &[u8]) {
 fn listen(machines: &mut Machines, id: ConnectionId, listener: &mut Listener) {
     let Some(view) = machines.connection(id) else { return };
     listener.hear(&machines.received(id), view.frame_max);
+}
+
+/// What was told of traced messages.
+#[derive(Default)]
+struct Spans {
+    open: BTreeSet<SpanNumber>,
+    last: u64,
+}
+
+impl Spans {
+    fn hear(&mut self, notes: Vec<SpanNote>) {
+        for note in notes {
+            let (span, end) = match note {
+                SpanNote::Ended { span, .. } => {
+                    assert!(self.open.remove(&span), "{span:?} ends, and has not begun or has ended before");
+                    continue;
+                }
+                SpanNote::Published(published) => (published.span, published.end),
+                SpanNote::Delivered(delivered) => (delivered.span, delivered.end),
+            };
+            assert!(self.last < span.0, "numbers rise");
+            self.last = span.0;
+            if end.is_none() {
+                self.open.insert(span);
+            }
+        }
+    }
 }
 
 /// What a restart must keep: the names of exchanges and queues, and the queues' persistent messages.

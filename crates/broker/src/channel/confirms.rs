@@ -36,8 +36,14 @@ impl Confirms {
 
     /// A publish that goes to so many shards; returns its number.
     pub(crate) fn published(&mut self, shards: u16) -> u64 {
+        let number = self.upcoming();
         self.waiting.push_back(Waiting { shards, refused: false });
-        self.first + self.waiting.len() as u64 - 1
+        number
+    }
+
+    /// The number of the next publish.
+    pub(crate) fn upcoming(&self) -> u64 {
+        self.first + self.waiting.len() as u64
     }
 
     /// One shard has stored this publish, or refused it.

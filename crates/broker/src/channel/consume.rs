@@ -2,7 +2,6 @@
 //! (amqp-0-9-1 §1.8.3, with RabbitMQ's extensions).
 
 use super::Channel;
-use super::trace::Traced;
 use super::unacked::Unacked;
 use crate::access::{Resource, Right};
 use crate::command::{
@@ -253,10 +252,10 @@ impl Connection {
     fn send_delivery(&mut self, delivery: &Delivery, fx: &mut Effects) {
         let number = delivery.channel;
         let frame_max = self.frame_max as usize;
-        if self.traces {
-            self.traced.extend(Traced::delivered(number, delivery));
-        }
         let Some(consumer) = self.consumers.get(&delivery.consumer) else { return };
+        if self.watch.is_on {
+            self.watch.delivered(number, delivery, Some(&consumer.tag));
+        }
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let delivery_tag = channel.delivered(delivery);
         if delivery.no_ack {
@@ -331,8 +330,8 @@ impl Connection {
 
     pub(super) fn got(&mut self, number: ChannelId, delivery: &Delivery, left: u64, no_ack: bool, fx: &mut Effects) {
         let frame_max = self.frame_max as usize;
-        if self.traces {
-            self.traced.extend(Traced::delivered(number, delivery));
+        if self.watch.is_on {
+            self.watch.delivered(number, delivery, None);
         }
         let channel = self.open_channel(number);
         let delivery_tag = channel.delivered(delivery);

@@ -5,7 +5,6 @@ use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
 use super::tally::{Fate, Run as Alike, Tally};
-use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{
@@ -299,7 +298,7 @@ impl Routed {
     }
 
     /// To how many shards it goes to be stored.
-    fn shards(&self) -> u16 {
+    pub(super) fn shards(&self) -> u16 {
         u16::try_from(self.targets.queues().len()).expect("there are at most so many shards")
     }
 
@@ -574,9 +573,8 @@ impl Connection {
             tally_other(channel, alike, body_bytes, fx);
         }
         channel.counters.publish += 1;
-        if self.traces {
-            self.traced.extend(Traced::published(number, &routed));
-            holds = false;
+        if self.watch.is_on {
+            holds &= !self.watch.published(number, channel, &routed);
         }
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(routed);
@@ -673,6 +671,9 @@ impl Connection {
 
     /// A shard has stored these publishes, but for those that a queue refused.
     pub(crate) fn publishes_stored(&mut self, runs: &[Run], refused: &[u32]) {
+        if let Some(spans) = &mut self.watch.spans {
+            spans.stored(runs, refused);
+        }
         let mut refused = refused.iter().copied().peekable();
         let mut position = 0;
         for run in runs {

@@ -30,13 +30,13 @@ impl Connection {
     /// Whether something is noted that [`Self::copy_traced`] is to copy.
     #[must_use]
     pub fn has_traced(&self) -> bool {
-        !self.traced.is_empty()
+        !self.watch.copies.is_empty()
     }
 
     /// Publishes copies of what was noted.
     pub fn copy_traced(&mut self, topology: &Topology, fx: &mut Effects) {
         let (connection, mut routes) = (self.name(), std::mem::take(&mut self.routes));
-        for traced in std::mem::take(&mut self.traced) {
+        for traced in std::mem::take(&mut self.watch.copies) {
             let copy = traced.copy(&connection, self, topology);
             let Ok(properties) = Properties::parse(copy.properties()) else { continue };
             let keys = [copy.routing_key()];

@@ -353,10 +353,9 @@ impl Connection {
     /// called after a change of any of these.
     pub fn look_again(&mut self, now: Now, topology: &Topology, fx: &mut Effects) {
         let traces = self.rights.is_some() && topology.is_traced(self.vhost);
-        if traces && !self.traces {
+        if self.watch.copy(traces) {
             self.channels.values_mut().for_each(|channel| channel.forget_pattern());
         }
-        self.traces = traces;
         let logged_in = !self.user.is_empty();
         let has_user = self.grant.is_some() || topology.user(&self.user).is_some_and(|user| user.id == self.user_id);
         let has_vhost = self.rights.is_none() || topology.vhost_record(self.vhost).is_some();
@@ -402,6 +401,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// What it calls the connection.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.properties.get("connection_name")?.as_str()
+    }
+
     fn of(properties: Table) -> Self {
         let capability = |name| match properties.get("capabilities") {
             Some(Value::Table(capabilities)) => capabilities.get(name).and_then(Value::as_bool) == Some(true),

@@ -382,6 +382,13 @@ impl Look {
         let head = ("leveret_log_live_bytes", "gauge", "About how much of a shard's log lives");
         page.put(head, logs.iter().map(|(labels, (_, live))| (labels, live.number())));
         api.times.write(&self.queues, page);
+        let (exported, dropped) = api.board.exported_spans();
+        for (name, help, number) in [
+            ("leveret_trace_spans_exported_total", "Spans of traced messages that a collector took", exported),
+            ("leveret_trace_spans_dropped_total", "Spans that had no room, or that no collector took", dropped),
+        ] {
+            page.put_one((name, "counter", help), number);
+        }
         let (cumulated, sum_us) = api.board.sync_times().cumulated();
         let name = "leveret_log_sync_seconds";
         if let Some(mut family) =

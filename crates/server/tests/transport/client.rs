@@ -114,6 +114,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         got
     }
 
+    /// Publishes a message of this trace to no queue.
+    pub(crate) async fn publish_traced(&mut self, traceparent: &str) {
+        let mut frames = BytesMut::new();
+        let publish =
+            amqp::method::basic::Publish { exchange: "", routing_key: "unknown", mandatory: false, immediate: false };
+        Method::BasicPublish(publish).encode(ChannelId(1), &mut frames);
+        let headers = [("traceparent", amqp::Value::from(traceparent))].into_iter().collect();
+        let mut properties = BytesMut::new();
+        amqp::PropertyList { headers: Some(headers), ..Default::default() }.encode(&mut properties);
+        amqp::content::encode_content(ChannelId(1), &properties, b"", 131_072, &mut frames);
+        self.socket.write_all(&frames).await.unwrap();
+        self.socket.flush().await.unwrap();
+    }
+
     async fn send(&mut self, channel: ChannelId, method: &Method<'_>) {
         let mut frame = BytesMut::new();
         method.encode(channel, &mut frame);
