@@ -32,7 +32,9 @@ mod rabbitmq_conf;
 mod schedules;
 mod shard_host;
 mod storage;
+mod strangers;
 mod tls;
+mod turns;
 mod websocket;
 
 pub use config::Config;

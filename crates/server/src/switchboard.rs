@@ -20,6 +20,7 @@ use crate::operator::Operator;
 use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
+use crate::strangers::Strangers;
 use crate::tls::{Loaded, Tls};
 use broker::access::Subject;
 use broker::command::{
@@ -52,6 +53,8 @@ pub struct Switchboard {
     tls: Tls,
     clock: Clock,
     logins: Logins,
+    /// Who came for AMQP and has not logged in.
+    strangers: Arc<Strangers>,
     audit: Arc<Audit>,
     /// Whose tokens are believed.
     issuer: RwLock<Option<Arc<Issuer>>>,
@@ -236,6 +239,7 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
+            strangers: Arc::default(),
             audit: Arc::new(audit),
             issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
@@ -286,6 +290,11 @@ impl Switchboard {
     /// Who is who.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Who came for AMQP and has not logged in.
+    pub(crate) fn strangers(&self) -> &Arc<Strangers> {
+        &self.strangers
     }
 
     /// Who changed what.
