@@ -147,6 +147,7 @@ mod tests {
         drop(std::mem::replace(&mut late, wait(&turns, 4)));
         assert!(poll(&mut stays).is_some());
         assert!(poll(&mut late).is_some());
-        assert_eq!((turns.locked().free, turns.locked().waiting.len()), (1, 0));
+        let line = turns.locked();
+        assert_eq!((line.free, line.waiting.len()), (1, 0));
     }
 }

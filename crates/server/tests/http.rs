@@ -3,6 +3,8 @@
 
 #[path = "http/browser.rs"]
 mod browser;
+#[path = "http/dashboards.rs"]
+mod dashboards;
 #[path = "http/operations.rs"]
 mod operations;
 #[path = "http/page.rs"]
@@ -11,6 +13,8 @@ mod page;
 mod raw_client;
 #[path = "http/schedules.rs"]
 mod schedules;
+#[path = "http/strangers.rs"]
+mod strangers;
 #[path = "http/surface.rs"]
 mod surface;
 
