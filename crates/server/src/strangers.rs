@@ -86,12 +86,7 @@ impl Strangers {
 
 impl Present {
     /// A place's number and how its holder is told to go, or when to ask again if nobody leaves before.
-    fn enter(
-        &mut self,
-        source: IpAddr,
-        places: usize,
-        now: Instant,
-    ) -> Result<(u64, oneshot::Receiver<()>), Instant> {
+    fn enter(&mut self, source: IpAddr, places: usize, now: Instant) -> Result<(u64, oneshot::Receiver<()>), Instant> {
         if self.all.len() >= places {
             return Err(self.make_room(now));
         }

@@ -59,14 +59,35 @@ mod tests {
     fn addresses_and_own_names_are_near_and_a_strangers_name_is_not() {
         let here = footprint::host_name();
         let config = config(&["http://queue.test:15672"]);
-        for host in ["localhost", "LOCALHOST:15672", "localhost.", "a.localhost:1", "127.0.0.1", "127.0.0.1:15672",
-            "[::1]", "[::1]:15672", "192.0.2.1:80", &here, &format!("{here}:15672"), "queue.test", "queue.test:1"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:15672",
+            "localhost.",
+            "a.localhost:1",
+            "127.0.0.1",
+            "127.0.0.1:15672",
+            "[::1]",
+            "[::1]:15672",
+            "192.0.2.1:80",
+            &here,
+            &format!("{here}:15672"),
+            "queue.test",
+            "queue.test:1",
+        ] {
             assert!(is_own(host, &config), "{host}");
         }
-        for host in ["", ":15672", "evil.test", "evil.test:15672", "127.0.0.1.evil.test", "localhost.evil.test",
-            "notlocalhost", "127.1.evil", "x.queue.test", "::1.evil.test"]
-        {
+        for host in [
+            "",
+            ":15672",
+            "evil.test",
+            "evil.test:15672",
+            "127.0.0.1.evil.test",
+            "localhost.evil.test",
+            "notlocalhost",
+            "127.1.evil",
+            "x.queue.test",
+            "::1.evil.test",
+        ] {
             assert!(!is_own(host, &config), "{host}");
         }
     }
