@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt;
@@ -281,9 +281,8 @@ fn log_to_stderr(
     flood: &LogFlood,
 ) -> Box<dyn Fn(LogLevel) + Send + Sync> {
     let (filter, handle) = reload::Layer::<_, Registry>::new(targets(level));
-    let filter = filter.and(flood.clone());
     let recent = recent.clone();
-    let writer = io::stderr.and(move || recent.clone());
+    let writer = flood.before(io::stderr.and(move || recent.clone()));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => {
