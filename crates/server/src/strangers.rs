@@ -1,7 +1,7 @@
 //! Who is connected and has not said who it is: from where, since when, and who goes when there is no room for another.
 //!
 //! Places are bounded, since each takes an open file and some memory. Where all are taken, somebody who has had one for
-//! longer than [`GRACE`] loses it: the one who came first, of the address that holds most. So whoever takes all places and
+//! longer than its grace loses it: the one who came first, of the address that holds most. So whoever takes all places and
 //! says nothing, or nothing but wrong passwords, is in nobody's way but its own, while honest clients that come all at once
 //! have time to be served.
 
@@ -15,8 +15,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Strangers {
+    /// How long anybody has to say who it is, if others wait.
+    grace: Duration,
     present: Mutex<Present>,
     /// Somebody left.
     freed: Notify,
@@ -62,11 +64,16 @@ pub(crate) fn source(address: IpAddr) -> IpAddr {
 }
 
 impl Strangers {
-    /// Takes one of `places`, for somebody at this address; waits for at most [`GRACE`] if those who have them are new, too,
+    /// With this grace.
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self { grace, present: Mutex::default(), freed: Notify::new() }
+    }
+
+    /// Takes one of `places`, for somebody at this address; waits for at most the grace if those who have them are new, too,
     /// and for as long as it takes if they are known.
     pub(crate) async fn enter(self: &Arc<Self>, address: IpAddr, places: usize) -> Place {
         loop {
-            let entered = self.locked().enter(source(address), places, Instant::now());
+            let entered = self.locked().enter(source(address), places, Instant::now(), self.grace);
             match entered {
                 Ok((number, sent_away)) => {
                     return Place { standing: Standing { strangers: Arc::clone(self), number }, sent_away };
@@ -86,9 +93,15 @@ impl Strangers {
 
 impl Present {
     /// A place's number and how its holder is told to go, or when to ask again if nobody leaves before.
-    fn enter(&mut self, source: IpAddr, places: usize, now: Instant) -> Result<(u64, oneshot::Receiver<()>), Instant> {
+    fn enter(
+        &mut self,
+        source: IpAddr,
+        places: usize,
+        now: Instant,
+        grace: Duration,
+    ) -> Result<(u64, oneshot::Receiver<()>), Instant> {
         if self.all.len() >= places {
-            return Err(self.make_room(now));
+            return Err(self.make_room(now, grace));
         }
         let (leave, sent_away) = oneshot::channel();
         let number = self.next;
@@ -98,16 +111,16 @@ impl Present {
     }
 
     /// Sends one away who has been there for long enough, if there is one. Returns when to do so again.
-    fn make_room(&mut self, now: Instant) -> Instant {
+    fn make_room(&mut self, now: Instant, grace: Duration) -> Instant {
         let mut shares: HashMap<IpAddr, usize> = HashMap::new();
         let may_go = |stranger: &Stranger| !stranger.is_known && stranger.leave.is_some();
         for stranger in self.all.values().filter(|stranger| may_go(stranger)) {
             *shares.entry(stranger.source).or_default() += 1;
         }
         let mut going: Option<(usize, &mut Stranger)> = None;
-        let mut soonest = now + GRACE;
+        let mut soonest = now + grace;
         for stranger in self.all.values_mut().filter(|stranger| may_go(stranger)) {
-            let until = stranger.since + GRACE;
+            let until = stranger.since + grace;
             let share = shares.get(&stranger.source).copied().unwrap_or_default();
             if until > now {
                 soonest = soonest.min(until);
@@ -164,14 +177,12 @@ impl Drop for Place {
     }
 }
 
-/// How long anybody has to say who it is: a few round trips around the world.
-const GRACE: Duration = Duration::from_secs(2);
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PLACES: usize = 8;
+    const GRACE: Duration = Duration::from_secs(2);
 
     fn address(last: u8) -> IpAddr {
         [192, 0, 2, last].into()
@@ -186,7 +197,7 @@ mod tests {
     #[test]
     fn of_those_who_hold_most_the_first_goes_and_nobody_before_its_time() {
         let (mut present, now) = (Present::default(), Instant::now());
-        let mut come = |last: u8, at: Instant| present.enter(address(last), PLACES, at);
+        let mut come = |last: u8, at: Instant| present.enter(address(last), PLACES, at, GRACE);
         let mut receivers: Vec<_> = [1, 2, 2, 3, 2, 2, 2, 1].map(|last| come(last, now).unwrap()).into();
         assert_eq!(come(4, now + GRACE / 2).unwrap_err(), now + GRACE, "all are new");
         assert!(gone(&mut receivers).is_empty());
@@ -194,28 +205,28 @@ mod tests {
         assert!(come(4, now + GRACE).is_err());
         assert_eq!(gone(&mut receivers), [1, 2], "one for each who comes");
         present.all.remove(&1);
-        assert!(present.enter(address(4), PLACES, now + GRACE).is_ok());
+        assert!(present.enter(address(4), PLACES, now + GRACE, GRACE).is_ok());
     }
 
     #[test]
     fn who_is_known_is_left_alone() {
         let (mut present, now) = (Present::default(), Instant::now());
-        let mut receivers: Vec<_> = (0..8).map(|_| present.enter(address(1), PLACES, now).unwrap()).collect();
+        let mut receivers: Vec<_> = (0..8).map(|_| present.enter(address(1), PLACES, now, GRACE).unwrap()).collect();
         for number in 0..7 {
             present.all.get_mut(&number).unwrap().is_known = true;
         }
         let later = now + 2 * GRACE;
-        assert!(present.enter(address(2), PLACES, later).is_err());
+        assert!(present.enter(address(2), PLACES, later, GRACE).is_err());
         assert_eq!(gone(&mut receivers), [7]);
         present.all.remove(&7);
-        assert!(present.enter(address(2), PLACES, later).is_ok());
-        assert_eq!(present.enter(address(3), PLACES, later).unwrap_err(), later + GRACE);
+        assert!(present.enter(address(2), PLACES, later, GRACE).is_ok());
+        assert_eq!(present.enter(address(3), PLACES, later, GRACE).unwrap_err(), later + GRACE);
         assert!(gone(&mut receivers[..7]).is_empty());
     }
 
     #[tokio::test]
     async fn a_place_that_is_given_back_is_anothers() {
-        let strangers = Arc::new(Strangers::default());
+        let strangers = Arc::new(Strangers::new(GRACE));
         let place = strangers.enter(address(1), 1).await;
         let (other, ()) = tokio::join!(strangers.enter(address(2), 1), async { drop(place) });
         assert_eq!(strangers.locked().all.len(), 1);

@@ -239,7 +239,7 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
-            strangers: Arc::default(),
+            strangers: Arc::new(Strangers::new(GRACE)),
             audit: Arc::new(audit),
             issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
@@ -724,6 +724,9 @@ const OPERATE: Duration = Duration::from_secs(30);
 
 /// How long connections may take to describe themselves.
 const INSPECT_CONNECTIONS: Duration = Duration::from_secs(2);
+
+/// How long an AMQP client has to log in, if others wait: a few round trips around the world, TLS among them.
+const GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -52,7 +52,7 @@ pub(super) struct Below {
 
 /// Serves a TCP listener for ever.
 pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
-    let (strangers, places) = (Arc::new(Strangers::default()), OpenFiles::of(&board).http_each);
+    let (strangers, places) = (Arc::new(Strangers::new(GRACE)), OpenFiles::of(&board).http_each);
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -221,6 +221,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
 /// How long a connection may keep us waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a client has to log in, if others wait: there are few places, so that a short one makes many a second.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What a connection may have unread or unsent in our memory; also bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
