@@ -251,7 +251,7 @@ impl Refusal {
                 format!("user '{user}' - not looked at: too many wrong passwords for it come from this address")
             }
             Self::Refused { user, why: Denial::NotLocal, .. } => format!(
-                "user '{user}' can only connect via localhost; connect from this machine, for instance through an SSH tunnel"
+                "user '{user}' can only connect via localhost; connect from this machine, for instance through an SSH tunnel, and with a browser to localhost, to an address or to this machine's own name"
             ),
         }
     }

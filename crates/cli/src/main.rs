@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod ctl;
 mod describe;
+mod log_flood;
 mod notify;
 mod otel_environment;
 mod publish;

@@ -1,5 +1,6 @@
 //! `leveret serve`: the server as a process. Flags, logs, signals, limits, the line that says it is ready, exit codes.
 
+use crate::log_flood::LogFlood;
 use crate::notify;
 use crate::otel_environment;
 use clap::Args;
@@ -164,11 +165,13 @@ fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let (config, warnings) = configure(&flags)?;
     let recent = RecentLog::default();
-    let log = log_to_stderr(config.log, config.log_format, &recent);
+    let flood = LogFlood::default();
+    let log = log_to_stderr(config.log, config.log_format, &recent, &flood);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let reload = Reload { read: Box::new(move || configure(&flags)), log };
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.spawn(flood.tell());
     let code = runtime.block_on(run_server(config, reload, recent));
     // Whoever did not leave in time is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
@@ -272,10 +275,15 @@ fn complain(sentence: &dyn Display) {
 }
 
 /// Starts the log, whose latest lines are remembered besides; what is returned changes its level.
-fn log_to_stderr(level: LogLevel, format: LogFormat, recent: &RecentLog) -> Box<dyn Fn(LogLevel) + Send + Sync> {
+fn log_to_stderr(
+    level: LogLevel,
+    format: LogFormat,
+    recent: &RecentLog,
+    flood: &LogFlood,
+) -> Box<dyn Fn(LogLevel) + Send + Sync> {
     let (filter, handle) = reload::Layer::<_, Registry>::new(targets(level));
     let recent = recent.clone();
-    let writer = io::stderr.and(move || recent.clone());
+    let writer = flood.before(io::stderr.and(move || recent.clone()));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => {

@@ -768,10 +768,11 @@ impl TlsConfig {
         let [listener, certificate, key, ca] = keys;
         if self.certificates.len() != self.keys.len() {
             let (certificates, keys) = (self.certificates.len(), self.keys.len());
-            return Err(contradiction(
-                key,
-                &format!("{certificates} certificates need as many keys, in the same order, and there are {keys}"),
-            ));
+            let text = format!(
+                "each certificate needs its key, in the same order: {certificate} has {certificates} of them and {key} {keys}"
+            );
+            // Where the other one is not said at all, it is in no line.
+            return Err(contradiction(if keys == 0 { certificate } else { key }, &text));
         }
         if is_used && self.certificates.is_empty() {
             return Err(contradiction(
@@ -1016,7 +1017,11 @@ mod tests {
         );
         assert_eq!(
             check("tls_certificate = ['a', 'b']\ntls_key = 'a'"),
-            "line 2: tls_key: 2 certificates need as many keys, in the same order, and there are 1"
+            "line 2: tls_key: each certificate needs its key, in the same order: tls_certificate has 2 of them and tls_key 1"
+        );
+        assert_eq!(
+            check("tls_certificate = 'a'"),
+            "line 1: tls_certificate: each certificate needs its key, in the same order: tls_certificate has 1 of them and tls_key 0"
         );
         assert_eq!(
             check("frame_max = 5"),

@@ -14,6 +14,7 @@
 
 use crate::clock::unix_ns;
 use crate::logins::Presence;
+use crate::strangers::Place;
 use crate::switchboard::{ConnectionMail, Seat, Switchboard};
 use crate::websocket::ByteStream;
 use broker::access::{Refusal, User};
@@ -58,7 +59,7 @@ impl Socket for TlsStream<TcpStream> {
     }
 }
 
-impl Socket for ByteStream {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for ByteStream<S> {
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(None)
     }
@@ -108,6 +109,8 @@ pub(crate) struct ConnectionHost<S> {
     peer: IpAddr,
     /// It is on this machine, and speaks for nobody elsewhere.
     is_local: bool,
+    /// What it holds until it has logged in.
+    place: Option<Box<Place>>,
     /// Finds out whether the client is who it says.
     login: Option<LoginWait>,
     /// What it counts for in the limits of its vhost and user.
@@ -150,6 +153,7 @@ impl<S: Socket> ConnectionHost<S> {
         mailbox: UnboundedReceiver<ConnectionMail>,
         socket: S,
         way: Way,
+        place: Place,
     ) -> Option<Self> {
         let mut entropy = [0; 32];
         if let Err(error) = getrandom::fill(&mut entropy) {
@@ -185,6 +189,7 @@ impl<S: Socket> ConnectionHost<S> {
             next_look_ms: 0,
             peer: way.ends.peer.ip(),
             is_local: way.ends.peer.ip().is_loopback() && !way.is_led_from_elsewhere,
+            place: Some(Box::new(place)),
             login: None,
             presence: Presence::default(),
             seat,
@@ -199,6 +204,7 @@ impl<S: Socket> ConnectionHost<S> {
             let began_ns = self.machine.traces_messages().then(unix_ns);
             let mut moved = self.take_mail(cx, now);
             moved |= self.take_time(cx, now);
+            moved |= self.make_room(cx);
             moved |= self.read(cx, now);
             moved |= self.answer(cx, now);
             if let Some(began_ns) = began_ns {
@@ -245,6 +251,17 @@ impl<S: Socket> ConnectionHost<S> {
         moved
     }
 
+    /// Leaves if it has not said yet who it is and others wait for its place.
+    fn make_room(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_to_go = self.place.as_mut().is_some_and(|place| place.poll_sent_away(cx).is_ready());
+        if is_to_go {
+            self.place = None;
+            tracing::debug!("connection {}: it has not logged in, and others wait", self.name);
+            self.lose();
+        }
+        is_to_go
+    }
+
     /// Answers what the machine asks of its host, and tells what it counts for.
     fn answer(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         if self.machine.is_finished() {
@@ -255,6 +272,9 @@ impl<S: Socket> ConnectionHost<S> {
         if let Some(login) = &mut self.login {
             let Poll::Ready(judged) = login.as_mut().poll(cx) else { return false };
             self.login = None;
+            if judged.is_ok() {
+                self.place = None;
+            }
             self.machine.apply(now, ConnectionEvent::LoggedIn(judged), &mut self.fx);
             return true;
         }

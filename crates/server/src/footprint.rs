@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// `leveret@HOST`, in the form of RabbitMQ's node names.
 pub(super) fn node_name() -> String {
-    let names = rustix::system::uname();
-    let host = names.nodename().to_str().unwrap_or_default();
+    let host = host_name();
     let host = host.split('.').next().filter(|host| !host.is_empty()).unwrap_or("localhost");
     format!("leveret@{host}")
+}
+
+/// What this machine calls itself; empty if it has no name.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_str().unwrap_or_default().to_owned()
 }
 
 /// Resident memory in bytes.

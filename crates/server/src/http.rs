@@ -25,6 +25,7 @@ mod local;
 mod message_stats;
 mod messages;
 mod metrics;
+mod nearness;
 mod nodes;
 mod openapi;
 mod operations;

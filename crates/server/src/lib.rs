@@ -35,7 +35,9 @@ mod schedules;
 mod shard_host;
 mod spans;
 mod storage;
+mod strangers;
 mod tls;
+mod turns;
 mod websocket;
 
 pub use config::Config;
@@ -255,7 +257,8 @@ impl Server {
     /// Whether it listens to other machines, and no user may log in from one.
     #[must_use]
     pub fn serves_nobody_remote(&self) -> bool {
-        let is_remote = self.board.addresses().amqp.iter().any(|address| !address.ip().is_loopback());
+        let addresses = self.board.addresses();
+        let is_remote = addresses.amqp.iter().chain(&addresses.amqps).any(|address| !address.ip().is_loopback());
         let config = self.board.config();
         is_remote && self.board.topology().users().all(|user| config.is_loopback_user(&user.name))
     }

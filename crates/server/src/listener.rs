@@ -5,6 +5,7 @@
 use crate::connection_host::{ConnectionHost, Socket, Way, canonical};
 use crate::open_files::OpenFiles;
 use crate::proxy_protocol;
+use crate::strangers::{Place, Standing};
 use crate::switchboard::Switchboard;
 use crate::tls;
 use broker::connection::Peer;
@@ -15,8 +16,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::server::TlsStream;
 
 /// An address that is ours and not yet open: clients are refused until [`Bound::listen`].
 #[derive(Debug)]
@@ -100,11 +101,10 @@ pub(crate) fn is_missing_ip_version(error: &ListenError) -> bool {
             || why.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()))
 }
 
-/// Accepts AMQP clients, for ever. Those for whom there are no files wait until others leave; so do those who are not yet
-/// connections because TLS or a PROXY header comes first, beyond a fixed number.
+/// Accepts AMQP clients, for ever. Those for whom there are no files wait until others leave; how many there are that have
+/// not logged in is bounded besides, see [`crate::strangers`].
 pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, is_tls: bool) {
-    let OpenFiles { clients: connections_max, preludes_each, .. } = OpenFiles::of(&board);
-    let preludes = Arc::new(Semaphore::new(preludes_each));
+    let OpenFiles { clients: connections_max, strangers: strangers_max, .. } = OpenFiles::of(&board);
     let mut last_complaint: Option<Instant> = None;
     let mut complain = |why: &dyn Display| {
         if last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
@@ -118,24 +118,17 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, is_tl
             board.at_most(connections_max - 1).await;
         }
         match listener.accept().await {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
                 // Small frames go out at once; the host writes whole batches anyway.
                 let _gone_already = socket.set_nodelay(true);
+                let place = board.strangers().enter(peer.ip(), strangers_max).await;
                 if !is_tls && !board.config().proxy_protocol {
                     if let Some(way) = Way::of(&socket) {
-                        host(&board, socket, way);
+                        host(&board, socket, way, place);
                     }
                     continue;
                 }
-                let Ok(place) = Arc::clone(&preludes).acquire_owned().await else { return };
-                let board = Arc::clone(&board);
-                tokio::spawn(async move {
-                    let patience = Duration::from_millis(board.config().handshake_timeout_ms);
-                    if timeout(patience, begin(&board, socket, is_tls)).await.is_err() {
-                        tracing::debug!("a client did not finish TLS or its PROXY header in time");
-                    }
-                    drop(place);
-                });
+                tokio::spawn(begin(Arc::clone(&board), socket, is_tls, place));
             }
             // The client went away before it was let in.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -148,37 +141,76 @@ pub(crate) async fn accept(listener: TcpListener, board: Arc<Switchboard>, is_tl
 }
 
 /// Goes through what comes before AMQP, and makes the connection.
-async fn begin(board: &Arc<Switchboard>, mut socket: TcpStream, is_tls: bool) {
-    let Some(mut way) = Way::of(&socket) else { return };
+async fn begin(board: Arc<Switchboard>, socket: TcpStream, is_tls: bool, mut place: Place) {
+    let Some(way) = Way::of(&socket) else { return };
+    let (peer, standing) = (way.ends.peer, place.standing().clone());
+    let patience = Duration::from_millis(board.config().handshake_timeout_ms);
+    let begun = tokio::select! {
+        begun = timeout(patience, prelude(&board, socket, way, is_tls, &standing)) => begun,
+        () = place.sent_away() => {
+            return tracing::debug!("a client at {peer} is not done with TLS or its PROXY header, and others wait");
+        }
+    };
+    match begun {
+        Ok(Some((Prelude::Plain(socket), way))) => host(&board, socket, way, place),
+        Ok(Some((Prelude::Tls(socket), way))) => host(&board, *socket, way, place),
+        Ok(None) => {}
+        Err(_) => tracing::debug!("a client at {peer} did not finish TLS or its PROXY header in time"),
+    }
+}
+
+/// What a prelude came to.
+enum Prelude {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+async fn prelude(
+    board: &Switchboard,
+    mut socket: TcpStream,
+    mut way: Way,
+    is_tls: bool,
+    standing: &Standing,
+) -> Option<(Prelude, Way)> {
     let config = board.config();
     if config.proxy_protocol {
         match proxy_protocol::read(&mut socket).await {
             Ok(None) => {}
-            Ok(Some((peer, local))) => way.ends = Peer { peer: canonical(peer), local: canonical(local) },
-            Err(why) => return tracing::warn!("a client at {} is refused: {why}", way.ends.peer),
+            Ok(Some((peer, local))) => {
+                way.ends = Peer { peer: canonical(peer), local: canonical(local) };
+                // A load balancer's clients are not all one.
+                standing.came_from(way.ends.peer.ip());
+            }
+            Err(why) => {
+                tracing::warn!("a client at {} is refused: {why}", way.ends.peer);
+                return None;
+            }
         }
     }
     if !is_tls {
-        return host(board, socket, way);
+        return Some((Prelude::Plain(socket), way));
     }
-    let Some(acceptor) = board.tls().amqps() else { return };
-    match acceptor.accept(socket).await {
+    match board.tls().amqps()?.accept(socket).await {
         Ok(stream) => {
             way.tls = Some(Arc::new(tls::view(stream.get_ref().1, config.tls_login_from)));
-            host(board, stream, way);
+            Some((Prelude::Tls(Box::new(stream)), way))
         }
         // Load balancers and port scans connect and say nothing.
         Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
             tracing::debug!("a client at {} left before TLS was agreed on", way.ends.peer);
+            None
         }
-        Err(why) => tracing::warn!("TLS with a client at {} failed: {why}", way.ends.peer),
+        Err(why) => {
+            tracing::warn!("TLS with a client at {} failed: {why}", way.ends.peer);
+            None
+        }
     }
 }
 
-/// Lets a client in.
-pub(crate) fn host(board: &Arc<Switchboard>, socket: impl Socket, way: Way) {
+/// Lets a client in, who keeps its place among strangers until it has logged in.
+pub(crate) fn host(board: &Arc<Switchboard>, socket: impl Socket, way: Way, place: Place) {
     let (seat, mailbox) = board.connect(way.ends.peer);
-    ConnectionHost::new(Arc::clone(board), seat, mailbox, socket, way).map(tokio::spawn);
+    ConnectionHost::new(Arc::clone(board), seat, mailbox, socket, way, place).map(tokio::spawn);
 }
 
 /// Connections that may wait to be accepted. The system caps it (net.core.somaxconn).

@@ -1,6 +1,6 @@
 //! Who is who: judges logins, slows down those who guess, and counts the connections of vhosts and users.
 //!
-//! - A password is checked on a thread for that, a few at a time. One that was right is remembered for a while as a keyed
+//! - A password is checked on a thread for that, a few at a time, see [`crate::turns`]. One that was right is remembered for a while as a keyed
 //!   digest, so that clients that connect all the time do not pay for it each time.
 //! - A wrong password makes the next attempt for the same user from the same address wait, twice as long each time, up
 //!   to [`DELAY_MAX`]; attempts beyond the few that wait are refused unseen. What is remembered of that is bounded.
@@ -9,6 +9,7 @@ use crate::audit::Entry;
 use crate::oauth;
 use crate::passwords;
 use crate::switchboard::Switchboard;
+use crate::turns::Turns;
 use broker::access::{BASIC, BEARER, Denial, Login, Refusal, User};
 use broker::command::{Admission, VhostId};
 use broker::connection::HostQuestion;
@@ -19,7 +20,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 /// See the module.
@@ -29,8 +29,8 @@ pub(crate) struct Logins {
     key: Option<[u8; 32]>,
     known: Mutex<HashMap<[u8; 32], Instant>>,
     guesses: Mutex<HashMap<(IpAddr, String), Guesses>>,
-    /// For threads that check passwords.
-    places: Semaphore,
+    /// Of threads that check passwords.
+    turns: Arc<Turns>,
     census: Mutex<Census>,
     /// Over AMQP, and over HTTP.
     attempts: Mutex<[Attempts; 2]>,
@@ -73,12 +73,13 @@ pub(crate) struct Presence {
 impl Default for Logins {
     fn default() -> Self {
         let mut key = [0; 32];
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+        // Whoever guesses passwords leaves processors for those who send messages.
+        let threads = std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 4));
         Self {
             key: getrandom::fill(&mut key).is_ok().then_some(key),
             known: Mutex::default(),
             guesses: Mutex::default(),
-            places: Semaphore::new(threads),
+            turns: Arc::new(Turns::new(threads)),
             census: Mutex::default(),
             attempts: Mutex::default(),
         }
@@ -141,19 +142,23 @@ impl Switchboard {
             Some(turn) => sleep_until(turn).await,
             None => return Err(login.refused(Denial::TooMany)),
         }
-        let is_right = {
-            let _place = logins.places.acquire().await;
+        let turn = logins.turns.take(peer).await;
+        // A thousand clients that come at once with one password are one check.
+        let (turn, is_right) = if digest.is_some_and(|digest| logins.knows(&digest)) {
+            (Some(turn), true)
+        } else {
             let (hash, password) = (user.as_ref().and_then(|user| user.password.clone()), login.password.clone());
+            // It goes along: who hangs up meanwhile does not make room for one check more.
             let check = tokio::task::spawn_blocking(move || match hash {
-                Some(hash) if passwords::is_right(&hash, &password.0) => true,
+                Some(hash) if passwords::is_right(&hash, &password.0) => (Some(turn), true),
                 // Nobody learns from how long it takes who is a user here.
-                Some(hash) if !passwords::is_cheap(&hash) => false,
+                Some(hash) if !passwords::is_cheap(&hash) => (Some(turn), false),
                 _ => {
                     passwords::waste_time(&password.0);
-                    false
+                    (Some(turn), false)
                 }
             });
-            check.await.unwrap_or(false)
+            check.await.unwrap_or((None, false))
         };
         // Whose password was changed, or who was deleted, while this took its time is not let in by what was.
         let now = self.topology().user(&login.user).cloned();
@@ -164,9 +169,11 @@ impl Switchboard {
                 if let Some(digest) = digest {
                     logins.remember(digest);
                 }
+                drop(turn);
                 Ok(User::from(&*user))
             }
             None => {
+                drop(turn);
                 let delay = logins.punish(guesser);
                 tokio::time::sleep(delay).await;
                 Err(login.refused(Denial::Credentials))
@@ -412,8 +419,10 @@ mod tests {
         let config = crate::Config { data_dir: directory.path().join("data"), amqp, http, metrics, ..defaults };
         let server = crate::Server::start(config).await.unwrap();
         let board = server.board();
-        let permits = u32::try_from(board.logins().places.available_permits()).unwrap();
-        let place = board.logins().places.acquire_many(permits).await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 4)) {
+            all.push(board.logins().turns.take([127, 0, 0, 1].into()).await);
+        }
         let login = Login::read("PLAIN", b"\0guest\0guest").unwrap();
         let mut judged = Box::pin(board.log_in(login, [127, 0, 0, 1].into(), true));
         let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(judged.as_mut().poll(cx).is_pending()));
@@ -421,7 +430,7 @@ mod tests {
         let delete = broker::identity::IdentityAsk::DeleteUser { name: "guest".to_owned() };
         let ask = broker::command::CatalogAsk::Identity(Box::new(delete));
         board.operator().ask(VhostId(0), ask).await.unwrap();
-        drop(place);
+        drop(all);
         assert!(judged.await.is_err());
         server.stop().await.unwrap();
     }

@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit};
 pub(crate) struct OpenFiles {
     /// AMQP clients.
     pub(crate) clients: usize,
-    /// Who is still busy with TLS or a PROXY header, at each listener where that comes first.
-    pub(crate) preludes_each: usize,
+    /// Who came for AMQP and has not logged in, at all listeners.
+    pub(crate) strangers: usize,
     /// HTTP connections, at each listener and the local socket.
     pub(crate) http_each: usize,
 }
@@ -20,7 +20,6 @@ pub(crate) struct OpenFiles {
 struct Takers {
     shards: usize,
     amqp: usize,
-    preluding: usize,
     http: usize,
 }
 
@@ -32,7 +31,6 @@ impl OpenFiles {
         let takers = Takers {
             shards: usize::from(board.shards()),
             amqp,
-            preluding: if board.config().proxy_protocol { amqp } else { addresses.amqps.len() },
             // And the local socket.
             http: addresses.http.len() + addresses.https.len() + addresses.metrics.len() + 1,
         };
@@ -41,13 +39,13 @@ impl OpenFiles {
     }
 
     fn shared_out(limit: usize, takers: Takers) -> Self {
-        let Takers { shards, amqp, preluding, http } = takers;
+        let Takers { shards, amqp, http } = takers;
         let left = limit.saturating_sub(KEPT + shards * KEPT_EACH);
-        let preludes_each = (left / 4 / preluding.max(1)).clamp(1, PRELUDES_MAX);
+        let strangers = (left / 4).clamp(1, STRANGERS_MAX);
         let http_each = (left / 4 / http.max(1)).clamp(1, HTTP_MAX);
         // Each listener looks whether there is room and then accepts one: all may at the same moment.
-        let others = preluding * preludes_each + http * http_each + amqp;
-        Self { clients: left.saturating_sub(others).max(1), preludes_each, http_each }
+        let others = strangers + http * http_each + amqp + http;
+        Self { clients: left.saturating_sub(others).max(1), strangers, http_each }
     }
 }
 
@@ -55,8 +53,8 @@ impl OpenFiles {
 const KEPT: usize = 48;
 /// For each shard's log: what is written, read and made anew.
 const KEPT_EACH: usize = 16;
-/// Each takes some kilobytes; who fills all of them keeps others out for as long as a handshake may take.
-const PRELUDES_MAX: usize = 4096;
+/// Each takes some kilobytes.
+const STRANGERS_MAX: usize = 4096;
 /// Browsers keep six connections; everything else asks and goes.
 const HTTP_MAX: usize = 256;
 
@@ -67,10 +65,10 @@ mod tests {
     #[test]
     fn whatever_clients_take_the_log_has_files_left() {
         for limit in [200, 256, 400, 1024, 4096, 20_000, 1 << 20] {
-            for (amqp, preluding, http) in [(2, 0, 5), (4, 2, 7), (4, 4, 7), (1, 1, 1)] {
+            for (amqp, http) in [(2, 5), (4, 7), (1, 1)] {
                 let shards = 4;
-                let shared = OpenFiles::shared_out(limit, Takers { shards, amqp, preluding, http });
-                let taken = shared.clients + preluding * shared.preludes_each + http * shared.http_each + amqp;
+                let shared = OpenFiles::shared_out(limit, Takers { shards, amqp, http });
+                let taken = shared.clients + shared.strangers + http * (shared.http_each + 1) + amqp;
                 assert!(taken + KEPT + shards * KEPT_EACH <= limit, "{limit}: {shared:?}");
                 assert!(shared.clients >= limit / 16, "{limit}: {shared:?}");
             }
@@ -78,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_limit_http_and_handshakes_are_bounded_all_the_same() {
-        let shared = OpenFiles::shared_out(usize::MAX, Takers { shards: 1, amqp: 2, preluding: 2, http: 3 });
-        assert_eq!((shared.preludes_each, shared.http_each), (PRELUDES_MAX, HTTP_MAX));
+    fn where_there_is_no_limit_http_and_strangers_are_bounded_all_the_same() {
+        let shared = OpenFiles::shared_out(usize::MAX, Takers { shards: 1, amqp: 2, http: 3 });
+        assert_eq!((shared.strangers, shared.http_each), (STRANGERS_MAX, HTTP_MAX));
     }
 }

@@ -22,6 +22,7 @@ use crate::recent_log::RecentLog;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::spans::{Collector, Spans};
+use crate::strangers::Strangers;
 use crate::tls::{Loaded, Tls};
 use broker::access::Subject;
 use broker::catalog::Changed;
@@ -55,6 +56,8 @@ pub struct Switchboard {
     tls: Tls,
     clock: Clock,
     logins: Logins,
+    /// Who came for AMQP and has not logged in.
+    strangers: Arc<Strangers>,
     audit: Arc<Audit>,
     client_audit: Arc<ClientAudit>,
     /// Whose tokens are believed.
@@ -262,6 +265,7 @@ impl Switchboard {
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
+            strangers: Arc::new(Strangers::new(GRACE)),
             audit: Arc::new(audit),
             client_audit: Arc::new(client_audit),
             issuer: RwLock::new(parts.issuer),
@@ -315,6 +319,11 @@ impl Switchboard {
     /// Who is who.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Who came for AMQP and has not logged in.
+    pub(crate) fn strangers(&self) -> &Arc<Strangers> {
+        &self.strangers
     }
 
     /// Who changed what.
@@ -811,6 +820,9 @@ const OPERATE: Duration = Duration::from_secs(30);
 
 /// How long connections may take to describe themselves.
 const INSPECT_CONNECTIONS: Duration = Duration::from_secs(2);
+
+/// How long an AMQP client has to log in, if others wait: a few round trips around the world, TLS among them.
+const GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,8 @@
 
 #[path = "http/browser.rs"]
 mod browser;
+#[path = "http/dashboards.rs"]
+mod dashboards;
 #[path = "http/operations.rs"]
 mod operations;
 #[path = "http/page.rs"]
@@ -13,6 +15,8 @@ mod published;
 mod raw_client;
 #[path = "http/schedules.rs"]
 mod schedules;
+#[path = "http/strangers.rs"]
+mod strangers;
 #[path = "http/surface.rs"]
 mod surface;
 

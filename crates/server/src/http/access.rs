@@ -3,8 +3,8 @@
 
 use super::audit::Change;
 use super::refusal::Refusal;
-use super::serving::Origin;
-use super::{Api, Shared, cors, rights, sessions};
+use super::serving::{Below, Origin};
+use super::{Api, Shared, cors, nearness, rights, sessions};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -67,7 +67,10 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
                 (None, None) => return challenge(Refusal::login_failed().into_response()),
             };
             let judged = match login {
-                Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
+                Ok(login) => {
+                    let is_local = nearness::is_local(peer.ip(), request.headers(), &api.board.config());
+                    api.board.log_in(login, peer.ip(), is_local).await
+                }
                 Err(refusal) => Err(refusal),
             };
             match judged {
@@ -79,6 +82,9 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
             }
         }
     };
+    if let Some(below) = request.extensions().get::<Below>() {
+        below.standing.is_known();
+    }
     let change = Change::of(&request);
     let serving = serve(&api, &caller, request, next);
     match change {

@@ -44,6 +44,7 @@ async fn aggregated(State(api): Shared) -> Result<Page, Refusal> {
     look.write_churn("rabbitmq_", &mut page);
     look.write_global(&api, &mut page);
     look.write_sizes(&mut page);
+    look.write_totals(&mut page);
     look.write_sums(&mut page);
     look.write_ours(&api, &mut page);
     Ok(page)
@@ -58,6 +59,7 @@ async fn per_object(State(api): Shared) -> Result<Page, Refusal> {
     look.write_global(&api, &mut page);
     look.write_sizes(&mut page);
     look.write_exchanges(&api, "rabbitmq_", &|_| true, &|_| true, &mut page);
+    look.write_totals(&mut page);
     // Fifteen buckets of each queue are for those who ask for them.
     look.write_objects("rabbitmq_", &|family| family != "leveret_queue_time_metrics", &|_| true, &mut page);
     look.write_ours(&api, &mut page);
@@ -337,7 +339,8 @@ impl Look {
         }
     }
 
-    fn write_sums(&self, page: &mut Page) {
+    /// What is told of all objects together, wherever each is told of as well.
+    fn write_totals(&self, page: &mut Page) {
         let sum = |of: fn(&QueueView) -> u64| self.queues.iter().map(of).sum::<u64>();
         let channels: usize = self.connections.iter().map(|connection| connection.channels.len()).sum();
         for (name, help, number) in [
@@ -345,6 +348,25 @@ impl Look {
             ("channels", "Channels currently open", channels as u64),
             ("queues", "Queues", self.queues.len() as u64),
             ("consumers", "Consumers", sum(|queue| queue.consumers.len() as u64)),
+        ] {
+            page.put_one((&format!("rabbitmq_{name}"), "gauge", help), number);
+        }
+        let oldest = |of: fn(&QueueView) -> Option<u64>| seconds(self.queues.iter().filter_map(of).max());
+        let none = Labels::default();
+        let head = ("leveret_oldest_ready_age_seconds", "gauge", "How long ago the oldest ready message of all came");
+        page.put(head, [(&none, oldest(|queue| queue.oldest_ready_ms))]);
+        let head = ("leveret_oldest_unacked_age_seconds", "gauge", "How long the oldest unacked message is so");
+        page.put(head, [(&none, oldest(|queue| queue.oldest_unacked_ms))]);
+        let head = ("leveret_late_leases", "gauge", "Deliveries unacked for longer than half their timeout");
+        page.put_one(head, sum(|queue| queue.late_leases));
+        let paused = self.queues.iter().filter(|queue| queue.is_paused).count();
+        page.put_one(("leveret_queues_paused", "gauge", "Queues that an operator paused"), paused);
+    }
+
+    /// The sums of what is told of each queue elsewhere, by the same names.
+    fn write_sums(&self, page: &mut Page) {
+        let sum = |of: fn(&QueueView) -> u64| self.queues.iter().map(of).sum::<u64>();
+        for (name, help, number) in [
             ("queue_messages_ready", "Messages ready to be delivered", sum(|queue| queue.ready)),
             ("queue_messages_unacked", "Messages delivered and not acknowledged", sum(|queue| queue.unacked)),
             // Ours: those that wait for their delay, or for their next try.
@@ -359,16 +381,6 @@ impl Look {
         ] {
             page.put_one((&format!("rabbitmq_{name}"), "gauge", help), number);
         }
-        let oldest = |of: fn(&QueueView) -> Option<u64>| seconds(self.queues.iter().filter_map(of).max());
-        let none = Labels::default();
-        let head = ("leveret_oldest_ready_age_seconds", "gauge", "How long ago the oldest ready message of all came");
-        page.put(head, [(&none, oldest(|queue| queue.oldest_ready_ms))]);
-        let head = ("leveret_oldest_unacked_age_seconds", "gauge", "How long the oldest unacked message is so");
-        page.put(head, [(&none, oldest(|queue| queue.oldest_unacked_ms))]);
-        let head = ("leveret_late_leases", "gauge", "Deliveries unacked for longer than half their timeout");
-        page.put_one(head, sum(|queue| queue.late_leases));
-        let paused = self.queues.iter().filter(|queue| queue.is_paused).count();
-        page.put_one(("leveret_queues_paused", "gauge", "Queues that an operator paused"), paused);
     }
 
     /// What RabbitMQ has no name for: the log, and the disk below it.

@@ -1,11 +1,13 @@
 //! The listeners' side of the API: accepts connections, bounds what each may cost, and says where a request came from.
 //!
 //! A connection whose request's head does not arrive within 30 s, or that lets an answer wait for as long, is dropped;
-//! so is one that is idle for that time. No more than a fixed number is open at once; others wait to be accepted.
+//! so is one that is idle for that time. No more than a fixed number is open at once; of those on which nobody has logged
+//! in, some go when others wait to be accepted.
 
 use super::local::LocalSocket;
 use crate::connection_host::Way;
 use crate::open_files::OpenFiles;
+use crate::strangers::{Standing, Strangers};
 use crate::switchboard::Switchboard;
 use crate::tls;
 use axum::Router;
@@ -44,27 +46,38 @@ pub(super) struct Below {
     pub(super) way: Way,
     /// Set when it is HTTP's no more, whose patience is not AMQP's.
     pub(super) is_other: Arc<AtomicBool>,
+    /// Its place at its listener.
+    pub(super) standing: Standing,
 }
 
 /// Serves a TCP listener for ever.
 pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
-    let places = Arc::new(Semaphore::new(OpenFiles::of(&board).http_each));
+    let (strangers, places) = (Arc::new(Strangers::new(GRACE)), OpenFiles::of(&board).http_each);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, peer)) => {
+                let place = strangers.enter(peer.ip(), places).await;
                 // Answers are small and somebody waits for them.
                 let _gone_already = socket.set_nodelay(true);
                 let origin = Origin::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
                 let Some(way) = Way::of(&socket) else { continue };
                 let (routes, board) = (routes.clone(), Arc::clone(&board));
                 tokio::spawn(async move {
-                    if is_tls {
-                        serve_tls(socket, origin, routes, way, &board).await;
-                    } else {
-                        serve(socket, origin, routes, Some(way)).await;
+                    let mut place = place;
+                    let standing = place.standing().clone();
+                    let serving = async {
+                        if is_tls {
+                            serve_tls(socket, origin, routes, (way, standing), &board).await;
+                        } else {
+                            serve(socket, origin, routes, Some((way, standing))).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = serving => {}
+                        () = place.sent_away() => {
+                            tracing::debug!("an HTTP client at {peer} has not logged in, and others wait");
+                        }
                     }
-                    drop(place);
                 });
             }
             Err(error) => pause_after(&error).await,
@@ -98,12 +111,18 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve_tls(socket: TcpStream, origin: Origin, routes: Router, mut way: Way, board: &Switchboard) {
+async fn serve_tls(
+    socket: TcpStream,
+    origin: Origin,
+    routes: Router,
+    (mut way, standing): (Way, Standing),
+    board: &Switchboard,
+) {
     let Some(acceptor) = board.tls().https() else { return };
     match timeout(PATIENCE, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
             way.tls = Some(Arc::new(tls::view(stream.get_ref().1, board.config().tls_login_from)));
-            serve(stream, origin, routes, Some(way)).await;
+            serve(stream, origin, routes, Some((way, standing))).await;
         }
         Ok(Err(why)) => tracing::debug!("TLS with an HTTP client at {} failed: {why}", way.ends.peer),
         Err(_) => tracing::debug!("an HTTP client at {} did not finish TLS in time", way.ends.peer),
@@ -114,10 +133,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     origin: Origin,
     routes: Router,
-    way: Option<Way>,
+    way: Option<(Way, Standing)>,
 ) {
     let is_other = Arc::new(AtomicBool::new(false));
-    let below = way.map(|way| Below { way, is_other: Arc::clone(&is_other) });
+    let below = way.map(|(way, standing)| Below { way, is_other: Arc::clone(&is_other), standing });
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(origin);
@@ -202,6 +221,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
 /// How long a connection may keep us waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a client has to log in, if others wait: there are few places, so that a short one makes many a second.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What a connection may have unread or unsent in our memory; also bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 << 10;

@@ -7,7 +7,7 @@
 
 use super::refusal::Refusal;
 use super::serving::{Below, Origin};
-use super::{Api, Shared, access};
+use super::{Api, Shared, access, nearness};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -130,7 +130,10 @@ pub(super) async fn log_in(State(api): Shared, request: Request) -> Response {
         return Refusal::bad_request("a form with username and password is needed").into_response();
     };
     let judged = match Login::basic(&user, &password) {
-        Ok(login) => api.board.log_in(login, peer.ip(), peer.ip().is_loopback()).await,
+        Ok(login) => {
+            let is_local = nearness::is_local(peer.ip(), &parts.headers, &api.board.config());
+            api.board.log_in(login, peer.ip(), is_local).await
+        }
         Err(refusal) => Err(refusal),
     };
     let user = match judged {

@@ -1,16 +1,17 @@
 //! AMQP over WebSocket, at any path of the HTTP API's ports: whoever asks for an upgrade to it logs in as AMQP clients do.
 
+use super::nearness;
 use super::serving::Below;
 use crate::listener;
 use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
-use crate::websocket::ByteStream;
+use crate::websocket::{self, ByteStream};
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,37 +20,63 @@ pub(super) fn beside(board: &Arc<Switchboard>, routes: Router) -> Router {
     routes.layer(from_fn_with_state(Arc::clone(board), take))
 }
 
-async fn take(State(board): State<Arc<Switchboard>>, request: Request, next: Next) -> Response {
+async fn take(State(board): State<Arc<Switchboard>>, mut request: Request, next: Next) -> Response {
     let upgrade = request.headers().get(header::UPGRADE);
     if !upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         return next.run(request).await;
     }
-    let (mut parts, _) = request.into_parts();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal.into_response(),
+    let accept = match judge(&request) {
+        Ok(accept) => accept,
+        Err((status, why)) => return (status, [(header::SEC_WEBSOCKET_VERSION, VERSION)], why).into_response(),
     };
-    let Some(Below { mut way, is_other }) = parts.extensions.remove() else {
+    let headers = request.headers();
+    let is_own_name = nearness::is_asked_by_own_name(headers, &board.config());
+    let is_led_from_elsewhere = is_led_from_elsewhere(headers) || !is_own_name;
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|list| list.to_str().ok());
+    let is_amqp = protocols.flat_map(|list| list.split(',')).any(|protocol| protocol.trim() == "amqp");
+    let Some(Below { mut way, is_other, .. }) = request.extensions_mut().remove() else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    way.is_led_from_elsewhere = is_led_from_elsewhere(&parts.headers);
-    if board.connections() >= OpenFiles::of(&board).clients {
+    way.is_led_from_elsewhere = is_led_from_elsewhere;
+    let OpenFiles { clients, strangers, .. } = OpenFiles::of(&board);
+    if board.connections() >= clients {
         return (StatusCode::SERVICE_UNAVAILABLE, "as many clients are connected as there may be").into_response();
     }
-    let frame_max = usize::try_from(board.config().frame_max).unwrap_or(usize::MAX);
-    let message_max = frame_max.max(MESSAGE_BYTES_MAX);
-    upgrade
-        .protocols(["amqp"])
-        .read_buffer_size(READ_BYTES)
-        .max_frame_size(message_max)
-        .max_message_size(message_max)
-        // What AMQP has to say comes in batches and goes out at once; what the socket does not take is not taken from AMQP.
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BYTES_MAX)
-        .on_upgrade(move |socket| async move {
-            is_other.store(true, Ordering::Relaxed);
-            listener::host(&board, ByteStream::new(socket), way);
-        })
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // It fails if the client does not wait for the answer.
+        let Ok(socket) = upgrade.await else { return };
+        is_other.store(true, Ordering::Relaxed);
+        let place = board.strangers().enter(way.ends.peer.ip(), strangers).await;
+        listener::host(&board, ByteStream::new(TokioIo::new(socket)), way, place);
+    });
+    let switched = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, switched).into_response();
+    if is_amqp {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("amqp"));
+    }
+    response
+}
+
+/// What to answer a request for a WebSocket with (RFC 6455, section 4.2.1), or why it is none.
+fn judge(request: &Request) -> Result<HeaderValue, (StatusCode, &'static str)> {
+    let headers = request.headers();
+    let connection = headers.get_all(header::CONNECTION).into_iter().filter_map(|list| list.to_str().ok());
+    if *request.method() != Method::GET
+        || !connection.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+    {
+        return Err((StatusCode::BAD_REQUEST, "a WebSocket is asked for by GET and with \"Connection: Upgrade\""));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err((StatusCode::UPGRADE_REQUIRED, "this is version 13 of WebSocket"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    let accept = key.and_then(|key| HeaderValue::from_str(&websocket::accept(key.as_bytes())).ok());
+    accept.ok_or((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing"))
 }
 
 /// Any page may make a browser connect to any address, its own machine's among them; browsers say which page it was.
@@ -60,11 +87,5 @@ pub(super) fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
     page.is_none() || page != host
 }
 
-/// What is read at once: clients send a frame or a few.
-const READ_BYTES: usize = 16 << 10;
-
-/// What a client may put into one message, unless its frames may be larger: more than any gathers.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
-
-/// Two of our messages: one is sent while the next is made.
-const WRITE_BYTES_MAX: usize = 160 << 10;
+/// The one there is.
+const VERSION: &str = "13";

@@ -140,7 +140,7 @@ async fn pages_from_allowed_places_may_use_the_api() {
     let address = server.board().addresses().http[0];
     let ask = async |head: String| {
         let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(format!("{head}Host: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        socket.write_all(format!("{head}Host: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
         answer.to_ascii_lowercase()

@@ -254,13 +254,15 @@ async fn a_session_of_a_bearer_is_no_user_of_the_server_who_has_the_name() {
     };
     let form = format!("username=guest&password={}", key.token(&claims("guest", "rabbitmq.tag:management")));
     let length = form.len();
-    let login =
-        format!("POST /api/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{form}");
+    let login = format!(
+        "POST /api/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{form}"
+    );
     let answer = ask(login).await;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next()).unwrap();
     let get = async |path: &str| {
-        ask(format!("GET /api/{path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n")).await
+        ask(format!("GET /api/{path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"))
+            .await
     };
     assert!(get("whoami").await.ends_with(r#"{"name":"guest","tags":["management"]}"#));
     assert!(get("users").await.starts_with("HTTP/1.1 401"), "guest is an administrator here, its bearer is not");
