@@ -94,6 +94,14 @@ pub struct Exchange {
     pub(crate) router: Router,
 }
 
+impl Exchange {
+    /// Tells it from all others that there are or were, since the server started.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.id.0
+    }
+}
+
 /// A binding, for listings.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingView<'a> {
@@ -384,6 +392,12 @@ impl Topology {
         let before = names.insert(Arc::clone(&exchange.name), exchange.id);
         assert!(before.is_none(), "an exchange is declared once");
         self.exchanges.insert(exchange.id, exchange);
+    }
+
+    /// The exchange of that [`Exchange::number`], unless it is gone.
+    #[must_use]
+    pub fn exchange_of_number(&self, number: u64) -> Option<&Exchange> {
+        self.exchange_by_id(ExchangeId(number))
     }
 
     pub(crate) fn exchange_by_id(&self, id: ExchangeId) -> Option<&Exchange> {

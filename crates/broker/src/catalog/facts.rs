@@ -59,7 +59,8 @@ impl Step<'_> {
 
     pub(super) fn deleted(&mut self, ticket: CatalogTicket, outcome: Outcome) {
         match self.catalog.pending.remove(&ticket) {
-            Some(Pending::Deletion { queue, connection, call }) => {
+            Some(Pending::Deletion { queue, connection, call, user }) => {
+                self.user = user;
                 self.deletion_decided(queue, Answer { connection, call, outcome });
             }
             Some(Pending::Closing(connection)) => self.exclusive_queue_gone(connection),
