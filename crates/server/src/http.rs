@@ -18,6 +18,7 @@ mod cors;
 mod definitions;
 mod exchanges;
 mod health;
+mod lazy_router;
 mod leases;
 mod limits;
 mod listing;
@@ -64,12 +65,14 @@ use axum::Router;
 use axum::extract::State;
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
+use lazy_router::LazyRouter;
 use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
+use serde_json::Value;
 use sessions::Sessions;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -120,10 +123,16 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
 
 /// Serves the API and the metrics in `tasks`, until they are shut down.
 pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
-    let (routes, metrics) = (router(&api), metrics::router(&api));
+    let (board, metrics) = (&Arc::clone(&api.board), metrics::router(&api));
+    let routes = {
+        let api = Arc::clone(&api);
+        LazyRouter::new(move || router(&api))
+    };
     // Not for the local socket: whoever speaks AMQP is at some address.
-    let board = &Arc::clone(&api.board);
-    let with_amqp = websockets::beside(board, routes.clone());
+    let with_amqp = {
+        let (board, routes) = (Arc::clone(board), routes.clone());
+        LazyRouter::new(move || websockets::beside(&board, routes.get()))
+    };
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
     }
@@ -131,7 +140,7 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), true));
     }
     for listener in doors.metrics {
-        tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
+        tasks.spawn(serving::tcp(listener, metrics.clone().into(), Arc::clone(board), false));
     }
     tasks.spawn(serving::local(doors.local, routes, OpenFiles::of(board).http_each));
     tasks.spawn(samples::keep(api));
@@ -139,10 +148,11 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
 
 fn router(api: &Arc<Api>) -> Router {
     let routes = routes();
-    let document = openapi::document(routes.entries());
+    let entries = routes.entries().to_vec();
+    let document = Arc::new(LazyLock::new(move || openapi::document(&entries)));
     let api_routes = routes
         .into_router()
-        .route("/openapi.json", axum::routing::get(async move || axum::Json(document.clone())))
+        .route("/openapi.json", axum::routing::get(async move || axum::Json(Value::clone(&document))))
         .fallback(async || Refusal::no_object());
     let routes = Router::new()
         .nest("/api", api_routes)

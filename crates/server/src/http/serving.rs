@@ -3,12 +3,12 @@
 //! A connection whose request's head does not arrive within 30 s, or that lets an answer wait for as long, is dropped;
 //! so is one that is idle for that time. No more than a fixed number is open at once; others wait to be accepted.
 
+use super::lazy_router::LazyRouter;
 use super::local::LocalSocket;
 use crate::connection_host::Way;
 use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
 use crate::tls;
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -47,7 +47,7 @@ pub(super) struct Below {
 }
 
 /// Serves a TCP listener for ever.
-pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
+pub(super) async fn tcp(listener: TcpListener, routes: LazyRouter, board: Arc<Switchboard>, is_tls: bool) {
     let places = Arc::new(Semaphore::new(OpenFiles::of(&board).http_each));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -73,7 +73,7 @@ pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switch
 }
 
 /// Serves the local socket for ever.
-pub(super) async fn local(socket: LocalSocket, routes: Router, places: usize) {
+pub(super) async fn local(socket: LocalSocket, routes: LazyRouter, places: usize) {
     let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -98,7 +98,7 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve_tls(socket: TcpStream, origin: Origin, routes: Router, mut way: Way, board: &Switchboard) {
+async fn serve_tls(socket: TcpStream, origin: Origin, routes: LazyRouter, mut way: Way, board: &Switchboard) {
     let Some(acceptor) = board.tls().https() else { return };
     match timeout(PATIENCE, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
@@ -113,7 +113,7 @@ async fn serve_tls(socket: TcpStream, origin: Origin, routes: Router, mut way: W
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     origin: Origin,
-    routes: Router,
+    routes: LazyRouter,
     way: Option<Way>,
 ) {
     let is_other = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if let Some(below) = &below {
             request.extensions_mut().insert(below.clone());
         }
-        routes.clone().oneshot(request)
+        routes.get().oneshot(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
