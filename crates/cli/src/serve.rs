@@ -1,6 +1,7 @@
 //! `leveret serve`: the server as a process. Flags, logs, signals, limits, the line that says it is ready, exit codes.
 
 use crate::notify;
+use crate::start_pages::StartPages;
 use clap::Args;
 use server::Server;
 use server::config::{
@@ -161,6 +162,7 @@ fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
 }
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
+    let start_pages = StartPages::note();
     let (config, warnings) = configure(&flags)?;
     let recent = RecentLog::default();
     let log = log_to_stderr(config.log, config.log_format, &recent);
@@ -168,13 +170,18 @@ fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let reload = Reload { read: Box::new(move || configure(&flags)), log };
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let code = runtime.block_on(run_server(config, reload, recent));
+    let code = runtime.block_on(run_server(config, reload, recent, start_pages));
     // Whoever did not leave in time is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     code
 }
 
-async fn run_server(config: Config, reload: Reload, recent: RecentLog) -> anyhow::Result<ExitCode> {
+async fn run_server(
+    config: Config,
+    reload: Reload,
+    recent: RecentLog,
+    start_pages: StartPages,
+) -> anyhow::Result<ExitCode> {
     // From the first moment on, so that a signal during a long start does not kill it half-way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -203,6 +210,7 @@ async fn run_server(config: Config, reload: Reload, recent: RecentLog) -> anyhow
         );
     }
     notify::tell(notify::READY);
+    start_pages.let_go();
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);
