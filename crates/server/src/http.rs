@@ -36,6 +36,7 @@ mod page_vitals;
 mod parameters;
 mod permissions;
 mod policies;
+mod published;
 mod queues;
 mod redrives;
 mod refusal;
@@ -61,8 +62,8 @@ use crate::footprint;
 use crate::open_files::OpenFiles;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
-use axum::Router;
 use axum::extract::State;
+use axum::{Extension, Router};
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
 use lazy_router::LazyRouter;
@@ -70,9 +71,8 @@ use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
-use serde_json::Value;
 use sessions::Sessions;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -147,13 +147,9 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
 }
 
 fn router(api: &Arc<Api>) -> Router {
-    let routes = routes();
-    let entries = routes.entries().to_vec();
-    let document = Arc::new(LazyLock::new(move || openapi::document(&entries)));
-    let api_routes = routes
-        .into_router()
-        .route("/openapi.json", axum::routing::get(async move || axum::Json(Value::clone(&document))))
-        .fallback(async || Refusal::no_object());
+    let (routes, open) = (routes(), open_routes());
+    let document = openapi::Document::of(&routes, &open);
+    let api_routes = routes.into_router().layer(Extension(document)).fallback(async || Refusal::no_object());
     let routes = Router::new()
         .nest("/api", api_routes)
         .fallback(async || Refusal::no_object())
@@ -165,12 +161,15 @@ fn router(api: &Arc<Api>) -> Router {
     let routes =
         Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash));
     let streams = page_events::Streams::new(routes.clone());
-    // What anybody may have, and what admits by itself.
-    let open = Router::new()
-        .route("/api/login", axum::routing::post(sessions::log_in).delete(sessions::log_out))
-        .with_state(Arc::clone(api))
-        .route("/api/page/events", axum::routing::get(async move |request| streams.open(request).await));
+    let open = Router::new().nest("/api", open.into_router().layer(Extension(streams)).with_state(Arc::clone(api)));
     page::routes().merge(open).fallback_service(routes)
+}
+
+/// What below `/api` anybody may have, and what admits by itself.
+fn open_routes() -> Routes {
+    Routes::new()
+        .route("/login", post(sessions::log_in).delete(sessions::log_out))
+        .route("/page/events", get(page_events::open))
 }
 
 /// Everything below `/api`.
@@ -178,6 +177,7 @@ fn routes() -> Routes {
     let mut routes = Routes::new()
         .route("/overview", get(overview::show))
         .route("/version", get(overview::version))
+        .route("/openapi.json", get(openapi::show))
         .route("/cluster-name", get(cluster::name).put(cluster::rename))
         .route("/config/effective", get(cluster::config))
         .route("/extensions", get(cluster::extensions))

@@ -4,11 +4,15 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
+use super::tally::{Fate, Run as Alike, Tally};
 use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
-use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
+use crate::command::{
+    ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sieve, Sifted, VhostId,
+};
 use crate::connection::{Connection, Effects, Failure, Run};
+use crate::inspect::ChannelCounters;
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
 use crate::route::Reuse;
@@ -52,6 +56,8 @@ impl Envelope {
 #[derive(Debug)]
 pub(super) struct Assembly {
     envelope: Envelope,
+    /// The exchange's number.
+    exchange: u64,
     lengths: PartLengths,
     /// The message's header parts, and the body so far.
     bytes: BytesMut,
@@ -66,6 +72,8 @@ pub(super) struct Assembly {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
+    /// With any other routing key it would be permitted, too.
+    any_key: bool,
 }
 
 /// A message on its way to its queues.
@@ -77,7 +85,7 @@ pub(crate) struct Routed {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
-    mandatory: bool,
+    pub(super) mandatory: bool,
     original: Option<Bytes>,
     through: Option<Box<Through>>,
 }
@@ -96,8 +104,12 @@ pub(super) struct Through {
 /// Where a message goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Targets {
-    /// Its queues, by shard; none where it is unroutable.
-    Queues(Arc<[(ShardId, Arc<[QueueId]>)]>),
+    /// Nowhere: it is unroutable.
+    Nowhere,
+    /// Queues of one shard, as most do.
+    Shard((ShardId, QueueIds)),
+    /// Queues of several, by shard.
+    Shards(Arc<[(ShardId, QueueIds)]>),
     /// A channel that waits for replies.
     Reply(ChannelKey),
 }
@@ -114,8 +126,24 @@ pub(super) struct RouteCache {
 impl Targets {
     /// The queues that were found.
     pub(super) fn of(routes: &Routes) -> Self {
-        let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
-        Self::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect())
+        Self::by_shard(routes.by_shard())
+    }
+
+    fn by_shard(mut by_shard: impl Iterator<Item = (ShardId, QueueIds)>) -> Self {
+        match (by_shard.next(), by_shard.next()) {
+            (None, _) => Self::Nowhere,
+            (Some(only), None) => Self::Shard(only),
+            (Some(first), Some(second)) => Self::Shards([first, second].into_iter().chain(by_shard).collect()),
+        }
+    }
+
+    /// Its queues, by shard.
+    pub(super) fn queues(&self) -> &[(ShardId, QueueIds)] {
+        match self {
+            Self::Nowhere | Self::Reply(_) => &[],
+            Self::Shard(queues) => std::slice::from_ref(queues),
+            Self::Shards(queues) => queues,
+        }
     }
 }
 
@@ -144,19 +172,41 @@ impl Publishing {
 #[derive(Debug)]
 pub(super) struct Repeated {
     shard: ShardId,
-    queues: Arc<[QueueId]>,
+    /// The exchange's number.
+    exchange: u64,
+    queues: QueueIds,
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     pub(super) mandatory: bool,
+    /// Whether one like it in all but its routing key differs in nothing but where it goes.
+    pub(super) any_key: bool,
 }
 
 impl Repeated {
+    /// As what it is counted where it goes to so many queues.
+    fn alike(&self, queues: &QueueIds, confirm: bool) -> Alike {
+        let queues = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+        Alike { exchange: self.exchange, queues, fate: Fate::Routed, confirm }
+    }
+
+    /// What is repeated goes there from now on.
+    pub(super) fn move_to(&mut self, shard: ShardId, queues: QueueIds) {
+        (self.shard, self.queues) = (shard, queues);
+    }
+
     /// Sends one more message: with the last one of the batch, if that was like it.
+    #[inline(always)]
     fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
+        self.send_to(&self.queues, message, confirm, batch);
+    }
+
+    /// The same, to other queues.
+    #[inline(always)]
+    fn send_to(&self, queues: &QueueIds, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
         if let Some(Command::Publish(last)) = batch.last_mut()
-            && Arc::ptr_eq(&last.queues, &self.queues)
+            && last.queues.is_same(queues)
             && (last.persistent, last.expiration_ms, last.priority, last.confirm)
                 == (persistent, expiration_ms, priority, confirm)
             && last.delay_ms.is_none()
@@ -165,7 +215,7 @@ impl Repeated {
             last.more.push(message);
             return;
         }
-        let queues = Arc::clone(&self.queues);
+        let queues = queues.clone();
         let (more, delay_ms) = (Vec::new(), None);
         let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
         batch.push(Command::Publish(publish));
@@ -191,26 +241,33 @@ impl Routed {
 
     /// A message that is none, and is told what became of it as if it were.
     fn nowhere(message: Message, mandatory: bool, original: Option<Bytes>) -> Self {
-        Self::to(message, Targets::Queues(Arc::from([])), mandatory, original)
+        Self::to(message, Targets::Nowhere, mandatory, original)
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
-    fn repeated(&self) -> Option<Repeated> {
-        let Targets::Queues(targets) = &self.targets else { return None };
-        let [(shard, queues)] = &targets[..] else { return None };
+    fn repeated(&self, exchange: u64, any_key: bool) -> Option<Repeated> {
+        let Targets::Shard((shard, queues)) = &self.targets else { return None };
+        let (shard, queues) = (*shard, queues.clone());
         let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
-        let queues = Arc::clone(queues);
         // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
-        is_as_sent.then_some(Repeated { shard: *shard, queues, persistent, expiration_ms, priority, mandatory })
+        is_as_sent.then_some(Repeated {
+            shard,
+            exchange,
+            queues,
+            persistent,
+            expiration_ms,
+            priority,
+            mandatory,
+            any_key,
+        })
     }
 
     /// Sends it to its shards.
     pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
         let Self { targets, message, persistent, expiration_ms, priority, delay_ms, through, .. } = self;
         let sieve = through.and_then(|through| through.sieve);
-        let publish = |queues: &Arc<[QueueId]>, message| {
-            let queues = Arc::clone(queues);
+        let publish = |queues: QueueIds, message| {
             let more = Vec::new();
             let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
             match &sieve {
@@ -219,11 +276,12 @@ impl Routed {
             }
         };
         match targets {
-            Targets::Queues(targets) => {
-                if let [others @ .., (shard, queues)] = &targets[..] {
-                    others.iter().for_each(|(shard, queues)| push(*shard, publish(queues, message.clone())));
-                    push(*shard, publish(queues, message));
-                }
+            Targets::Nowhere => {}
+            Targets::Shard((shard, queues)) => push(shard, publish(queues, message)),
+            Targets::Shards(targets) => {
+                let (last, others) = targets.split_last().expect("they are several");
+                others.iter().for_each(|(shard, queues)| push(*shard, publish(queues.clone(), message.clone())));
+                push(last.0, publish(last.1.clone(), message));
             }
             Targets::Reply(to) => push(ShardId(0), Command::Reply { to, message }),
         }
@@ -242,28 +300,31 @@ impl Routed {
 
     /// To how many shards it goes to be stored.
     fn shards(&self) -> u16 {
-        match &self.targets {
-            Targets::Queues(targets) => u16::try_from(targets.len()).expect("there are at most so many shards"),
-            Targets::Reply(_) => 0,
-        }
+        u16::try_from(self.targets.queues().len()).expect("there are at most so many shards")
+    }
+
+    /// To how many queues it goes.
+    pub(super) fn queues(&self) -> u32 {
+        let queues = self.targets.queues().iter().map(|(_, queues)| queues.len());
+        u32::try_from(queues.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     /// A transaction's message goes to those of its queues that still exist at the commit.
     pub(super) fn forget_deleted_queues(&mut self, topology: &Topology) {
-        let Targets::Queues(targets) = &self.targets else { return };
+        let targets = self.targets.queues();
         let exists = |queue: &QueueId| topology.queue_by_id(*queue).is_some();
         if targets.iter().all(|(_, queues)| queues.iter().all(exists)) {
             return;
         }
         let left = targets.iter().filter_map(|(shard, queues)| {
-            let queues: Arc<[QueueId]> = queues.iter().copied().filter(exists).collect();
+            let queues: QueueIds = queues.iter().copied().filter(exists).collect();
             (!queues.is_empty()).then_some((*shard, queues))
         });
-        self.targets = Targets::Queues(left.collect());
+        self.targets = Targets::by_shard(left);
     }
 
     pub(super) fn is_unroutable(&self) -> bool {
-        matches!(&self.targets, Targets::Queues(targets) if targets.is_empty())
+        matches!(&self.targets, Targets::Nowhere)
     }
 }
 
@@ -411,7 +472,8 @@ impl Connection {
                 list.headers.get_or_insert_default().remove("BCC");
             }
         }
-        if exchange.kind == ExchangeKind::Topic && self.rights_now(topology).has_topics() {
+        let any_key = exchange.kind != ExchangeKind::Topic || !self.rights_now(topology).has_topics();
+        if !any_key {
             let rights = self.rights_now(topology);
             let keys = std::iter::once(&envelope.routing_key).chain(&more_keys);
             keys.into_iter().try_for_each(|key| rights.check_topic(Right::Write, &envelope.exchange, key))?;
@@ -438,6 +500,7 @@ impl Connection {
         Ok(Assembly {
             lengths: parts.lengths(),
             bytes,
+            exchange: exchange.number(),
             missing: size,
             original: edited.is_some().then(|| Bytes::copy_from_slice(header.properties)),
             more_keys,
@@ -446,6 +509,7 @@ impl Connection {
             expiration_ms,
             priority: properties.priority(),
             delay_ms,
+            any_key,
             envelope,
         })
     }
@@ -496,6 +560,19 @@ impl Connection {
             original: assembly.original,
         };
         channel.spare_envelope = assembly.envelope;
+        let alike = Alike {
+            exchange: assembly.exchange,
+            queues: routed.queues(),
+            fate: match channel.transaction {
+                Some(_) => Fate::Uncommitted,
+                None => Fate::of(routed.is_unroutable(), routed.mandatory),
+            },
+            confirm: channel.confirms.is_some(),
+        };
+        let body_bytes = routed.message.body_bytes();
+        if !channel.tally.as_deref_mut().is_some_and(|tally| tally.is_alike(alike, body_bytes)) {
+            tally_other(channel, alike, body_bytes, fx);
+        }
         channel.counters.publish += 1;
         if self.traces {
             self.traced.extend(Traced::published(number, &routed));
@@ -510,7 +587,11 @@ impl Connection {
         }
         if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
             channel.pattern = None;
-        } else if holds && let Some(repeated) = routed.repeated() {
+        } else if holds
+            && let any_key = assembly.any_key
+            && assembly.more_keys.is_empty()
+            && let Some(repeated) = routed.repeated(assembly.exchange, any_key)
+        {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -544,25 +625,50 @@ impl Connection {
         let number = frame::channel_of_method(input)?;
         let body_bytes_max = self.settings.message_bytes_max.min(self.frame_body_bytes_max());
         let channel = self.channels.get_mut(&number)?;
-        let pattern = channel.pattern.as_deref()?;
-        let found = pattern.find(input, number, topology)?;
+        let pattern = channel.pattern.as_deref_mut()?;
         let is_usual = channel.state == ChannelState::Open
             && matches!(channel.publishing, Publishing::Idle)
-            && channel.transaction.is_none()
-            && found.body_bytes() <= body_bytes_max;
+            && channel.transaction.is_none();
         if !is_usual {
             return None;
         }
-        let (message, repeated) = pattern.message(&found);
-        let shard = usize::from(repeated.shard.0);
+        let confirm = channel.confirms.is_some();
+        let (shard, bytes) = match pattern.find(input, number, topology) {
+            Some(found) if found.body_bytes() <= body_bytes_max => {
+                let (message, repeated) = pattern.message(&found);
+                if !channel.tally.as_deref_mut().is_some_and(|tally| tally.goes_on(found.body_bytes())) {
+                    tally_repeated(&mut channel.tally, repeated, confirm, found.body_bytes(), &channel.counters);
+                }
+                let shard = usize::from(repeated.shard.0);
+                repeated.send(message, confirm, &mut fx.shards[shard]);
+                (shard, found.bytes)
+            }
+            Some(_) => return None,
+            None => {
+                let found = pattern.find_sibling(input, number, topology)?;
+                if found.body_bytes() > body_bytes_max {
+                    return None;
+                }
+                let routing_key = found.routing_key()?;
+                let (shard, queues) = pattern.route(routing_key, topology, self.vhost, &mut self.routes)?;
+                let (message, repeated) = pattern.sibling(&found);
+                let (alike, body_bytes) = (repeated.alike(&queues, confirm), found.body_bytes());
+                if !channel.tally.as_deref_mut().is_some_and(|tally| tally.is_alike(alike, body_bytes)) {
+                    channel.tally.get_or_insert_default().publish(alike, body_bytes, &channel.counters);
+                }
+                repeated.send_to(&queues, message, confirm, &mut fx.shards[usize::from(shard.0)]);
+                let bytes = found.bytes;
+                pattern.note_sibling(number, routing_key, (shard, queues));
+                (usize::from(shard.0), bytes)
+            }
+        };
         if let Some(confirms) = &mut channel.confirms {
             let published = confirms.published(1);
             self.ledgers[shard].publish(number, channel.serial, published);
         }
-        repeated.send(message, channel.confirms.is_some(), &mut fx.shards[shard]);
         channel.counters.publish += 1;
         channel.used_unix_ms = now.unix_ms;
-        Some(found.bytes)
+        Some(bytes)
     }
 
     /// A shard has stored these publishes, but for those that a queue refused.
@@ -630,13 +736,41 @@ fn find_targets(
         // Reply addresses come and go without a change of the topology's generation.
         routes.reuse = Reuse::Never;
         let to = topology.reply_consumer(&envelope.routing_key);
-        return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
+        return Ok(to.map_or(Targets::Nowhere, Targets::Reply));
     }
-    let keys: Vec<&str> =
-        std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
-    let properties = Properties::parse(message.properties()).map_err(|_| ())?;
-    topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
+    let mut route = |keys: &[&str]| topology.route_raw(vhost, &envelope.exchange, keys, message.properties(), routes);
+    let key = envelope.routing_key.as_str();
+    if more_keys.is_empty() {
+        route(&[key])
+    } else {
+        route(&std::iter::once(key).chain(more_keys.iter().map(String::as_str)).collect::<Vec<_>>())
+    }
+    .map_err(|_| ())?;
     Ok(Targets::of(routes))
+}
+
+/// A publish that was parsed, and is counted otherwise than the last one.
+#[cold]
+#[inline(never)]
+fn tally_other(channel: &mut Channel, alike: Alike, body_bytes: u64, fx: &mut Effects) {
+    let tally = channel.tally.get_or_insert_default();
+    tally.publish(alike, body_bytes, &channel.counters);
+    if tally.is_full() {
+        tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+    }
+}
+
+/// The same of one that was compared.
+#[cold]
+#[inline(never)]
+fn tally_repeated(
+    tally: &mut Option<Box<Tally>>,
+    repeated: &Repeated,
+    confirm: bool,
+    body_bytes: u64,
+    counters: &ChannelCounters,
+) {
+    tally.get_or_insert_default().repeat(repeated.alike(&repeated.queues, confirm), body_bytes, counters);
 }
 
 /// What is to be done beside routing, by the exchanges that a message has come through.
