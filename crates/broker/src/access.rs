@@ -455,7 +455,6 @@ impl<'a> Resource<'a> {
 fn matches(pattern: &Pattern, name: &str) -> bool {
     match pattern.source() {
         "" => name.is_empty(),
-        ".*" => true,
         _ => pattern.is_in(name),
     }
 }

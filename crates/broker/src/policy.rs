@@ -60,7 +60,8 @@ pub struct Policy {
 /// An unanchored regular expression over names.
 pub struct Pattern {
     source: String,
-    regex: Regex,
+    /// `None`: it is [`ANYTHING`], the usual one, which needs none and its memory.
+    regex: Option<Regex>,
 }
 
 impl fmt::Debug for Pattern {
@@ -82,10 +83,13 @@ impl Pattern {
     /// # Errors
     /// 406 for what is no regular expression.
     pub fn new(source: &str) -> Result<Self, Fault> {
+        if source == ANYTHING {
+            return Ok(Self { source: source.to_owned(), regex: None });
+        }
         let regex = RegexBuilder::new(source).backtrack_limit(BACKTRACKS_MAX).build();
         let regex =
             regex.map_err(|error| invalid(format!("pattern should be regular expression but is invalid: {error}")))?;
-        Ok(Self { source: source.to_owned(), regex })
+        Ok(Self { source: source.to_owned(), regex: Some(regex) })
     }
 
     /// As it was given.
@@ -97,9 +101,12 @@ impl Pattern {
     /// Whether it is found in the name. One that takes too many steps for that is not.
     #[must_use]
     pub fn is_in(&self, name: &str) -> bool {
-        self.regex.is_match(name).unwrap_or(false)
+        self.regex.as_ref().is_none_or(|regex| regex.is_match(name).unwrap_or(false))
     }
 }
+
+/// What is found in every name.
+const ANYTHING: &str = ".*";
 
 impl AppliesTo {
     const ALL: [(&'static str, Self); 6] = [

@@ -3,6 +3,7 @@
 use crate::log_flood::LogFlood;
 use crate::notify;
 use crate::otel_environment;
+use crate::start_pages::StartPages;
 use clap::Args;
 use server::Server;
 use server::config::{
@@ -163,6 +164,7 @@ fn configure(flags: &Flags) -> Result<(Config, Vec<String>), ConfigError> {
 }
 
 fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
+    let start_pages = StartPages::note();
     let (config, warnings) = configure(&flags)?;
     let recent = RecentLog::default();
     let flood = LogFlood::default();
@@ -172,13 +174,18 @@ fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.spawn(flood.tell());
-    let code = runtime.block_on(run_server(config, reload, recent));
+    let code = runtime.block_on(run_server(config, reload, recent, start_pages));
     // Whoever did not leave in time is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     code
 }
 
-async fn run_server(config: Config, reload: Reload, recent: RecentLog) -> anyhow::Result<ExitCode> {
+async fn run_server(
+    config: Config,
+    reload: Reload,
+    recent: RecentLog,
+    start_pages: StartPages,
+) -> anyhow::Result<ExitCode> {
     // From the first moment on, so that a signal during a long start does not kill it half-way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -207,6 +214,7 @@ async fn run_server(config: Config, reload: Reload, recent: RecentLog) -> anyhow
         );
     }
     notify::tell(notify::READY);
+    start_pages.let_go();
     tokio::select! {
         failure = server.failure() => {
             complain(&failure);

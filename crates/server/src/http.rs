@@ -18,6 +18,7 @@ mod cors;
 mod definitions;
 mod exchanges;
 mod health;
+mod lazy_router;
 mod leases;
 mod limits;
 mod listing;
@@ -66,6 +67,7 @@ use axum::extract::State;
 use axum::{Extension, Router};
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
+use lazy_router::LazyRouter;
 use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
@@ -122,10 +124,16 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
 
 /// Serves the API and the metrics in `tasks`, until they are shut down.
 pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
-    let (routes, metrics) = (router(&api), metrics::router(&api));
+    let (board, metrics) = (&Arc::clone(&api.board), metrics::router(&api));
+    let routes = {
+        let api = Arc::clone(&api);
+        LazyRouter::new(move || router(&api))
+    };
     // Not for the local socket: whoever speaks AMQP is at some address.
-    let board = &Arc::clone(&api.board);
-    let with_amqp = websockets::beside(board, routes.clone());
+    let with_amqp = {
+        let (board, routes) = (Arc::clone(board), routes.clone());
+        LazyRouter::new(move || websockets::beside(&board, routes.get()))
+    };
     for listener in doors.http {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), false));
     }
@@ -133,7 +141,7 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
         tasks.spawn(serving::tcp(listener, with_amqp.clone(), Arc::clone(board), true));
     }
     for listener in doors.metrics {
-        tasks.spawn(serving::tcp(listener, metrics.clone(), Arc::clone(board), false));
+        tasks.spawn(serving::tcp(listener, metrics.clone().into(), Arc::clone(board), false));
     }
     tasks.spawn(serving::local(doors.local, routes, OpenFiles::of(board).http_each));
     tasks.spawn(samples::keep(api));

@@ -349,8 +349,8 @@ pub trait Store {
     /// Whether a restart would have to read so much that a checkpoint is worth its cost.
     fn wants_checkpoint(&self) -> bool;
 
-    /// Whether a checkpoint would let so much of the log go that it is worth its cost to an owner who has nothing else
-    /// to do.
+    /// Whether a checkpoint would let so much of the log go, or spare a restart so much of it, that it is worth its cost to
+    /// an owner who has nothing else to do.
     fn wants_idle_checkpoint(&self) -> bool;
 
     /// Begins a checkpoint, and drops an unfinished one.

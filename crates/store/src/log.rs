@@ -530,7 +530,8 @@ impl Store for SegmentLog {
     fn wants_idle_checkpoint(&self) -> bool {
         let is_open = matches!(self.checkpointing, Checkpointing::No) && !self.lacks_room;
         let least = (self.segment_bytes / IDLE_SHARE).max(IDLE_BYTES_MIN).max(self.index_bytes);
-        is_open && self.space.dead_replay_bytes() >= least
+        let long = (self.segment_bytes / IDLE_REPLAY_SHARE).max(self.index_bytes * 2);
+        is_open && (self.space.dead_replay_bytes() >= least || self.space.replay_bytes() >= long)
     }
 
     fn begin_checkpoint(&mut self) {
@@ -623,8 +624,10 @@ pub(crate) fn mark_bytes(segment_bytes: u64) -> u64 {
 const MARK_BYTES_MAX: u64 = 8 << 10;
 /// The largest write that flushes are gathered into: beyond it, copying costs more than a second write.
 const MERGED_BYTES_MAX: usize = 256 * 1024;
-/// When there is nothing else to do, that part of a segment is worth a checkpoint.
+/// When there is nothing else to do, that part of a segment is worth a checkpoint if it lets it go, …
 const IDLE_SHARE: u64 = 64;
+/// … and that part if a start need not read it: 4 MiB take it some ten milliseconds.
+const IDLE_REPLAY_SHARE: u64 = 16;
 /// Well more than the header and the first batch of a new segment, which count as dead.
 const IDLE_BYTES_MIN: u64 = 512;
 /// A checkpoint is written in parts of this size; where segments are small, in smaller ones.

@@ -317,7 +317,9 @@ impl Store for MemoryStore {
     fn wants_idle_checkpoint(&self) -> bool {
         let last_bytes = self.checkpoint.as_ref().map_or(0, Checkpoint::bytes);
         let is_busy = self.unfinished.is_some() || self.complete.is_some();
-        !is_busy && self.space.dead_replay_bytes() >= (self.segment_bytes / 4).max(512).max(last_bytes)
+        let least = (self.segment_bytes / 4).max(512).max(last_bytes);
+        let long = (self.segment_bytes / 2).max(1024).max(last_bytes * 2);
+        !is_busy && (self.space.dead_replay_bytes() >= least || self.replay_bytes() >= long)
     }
 
     fn begin_checkpoint(&mut self) {

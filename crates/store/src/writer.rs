@@ -387,19 +387,26 @@ impl<D: Disk> SharedWriter<D> {
     fn sleep(&self, sync_at: Option<Duration>, retry_at: Option<Duration>, clock: &impl Fn() -> Duration) {
         let bell = self.shared.writer_bell();
         let mut inbox = self.shared.inbox();
+        let mut rest_at = (!inbox.spare.is_empty()).then(|| clock() + SPARE_REST);
         loop {
             let is_urgent = inbox.is_closing || inbox.is_abandoned || inbox.failure.is_some();
             let has_work = !inbox.chunks.is_empty() || inbox.sync_is_wanted;
             if is_urgent || std::mem::take(&mut inbox.was_changed) || (has_work && retry_at.is_none()) {
                 return;
             }
-            let Some(at) = sync_at.into_iter().chain(retry_at).min() else {
+            let work_at = sync_at.into_iter().chain(retry_at).min();
+            let Some(at) = work_at.into_iter().chain(rest_at).min() else {
                 inbox = bell.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = at.saturating_sub(clock());
-            if left.is_zero() {
+            if left.is_zero() && work_at == Some(at) {
                 return;
+            }
+            if left.is_zero() {
+                inbox.spare = Vec::new();
+                rest_at = None;
+                continue;
             }
             inbox = bell.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -412,3 +419,5 @@ fn trouble(doing: &'static str, name: &str, error: io::Error) -> Trouble {
 
 /// How long after it was found full the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long there is nothing to write before buffers are not kept for what may come.
+const SPARE_REST: Duration = Duration::from_millis(300);

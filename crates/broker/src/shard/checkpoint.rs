@@ -195,7 +195,7 @@ fn join(runs: &mut Vec<Run>) {
 }
 
 /// After so long without a record there will likely be none for a while.
-const IDLE_MS: u64 = 1000;
+const IDLE_MS: u64 = 500;
 /// About as many runs are dealt with in a step; that takes a millisecond or two.
 const RUNS_AT_ONCE: usize = 32 << 10;
 /// How many of one kind make a piece.

@@ -18,6 +18,7 @@ use super::interrupt::Interrupt;
 use super::layout::{self, Layout};
 use super::outcome::{Outcome, Unit};
 use super::own_broker::OwnBroker;
+use super::processes::SETTLE;
 use super::say;
 use super::target::Target;
 
@@ -202,6 +203,3 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a broker may take to count what it was sent.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// When memory is looked at after a fill.
-const SETTLE: Duration = Duration::from_secs(1);

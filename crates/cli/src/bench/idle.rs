@@ -13,6 +13,7 @@ use super::figures::{new_histogram, rate};
 use super::interrupt::Interrupt;
 use super::open_many::{open_many, raise_open_files};
 use super::outcome::{Outcome, Unit};
+use super::processes::SETTLE;
 use super::say;
 use super::target::Target;
 
@@ -43,6 +44,7 @@ pub(super) fn measure(broker: &Broker, count: u32, hold: u32) -> Result<Outcome>
         Some(processes) => processes.footprint().map(|found| Some(found.resident_bytes as f64)),
         None => Ok(None),
     };
+    wait(SETTLE);
     let before = resident()?;
     let began = Instant::now();
     let opened = open_many(count, |number| {

@@ -23,6 +23,10 @@ pub(super) struct Footprint {
     pub(super) resident_bytes: u64,
 }
 
+/// How long a broker is left alone before its memory is looked at: what it needed for a moment, as at its start, may be
+/// given back.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
 impl Processes {
     /// These and their descendants; `None` when there are none to watch.
     pub(super) fn new(roots: &[u32]) -> Option<Self> {

@@ -16,6 +16,7 @@ use super::interrupt::Interrupt;
 use super::layout::call_all;
 use super::management::Management;
 use super::outcome::{Outcome, Unit};
+use super::processes::SETTLE;
 use super::target::Target;
 
 /// What the load looks like.
@@ -72,6 +73,7 @@ pub(super) fn measure(broker: &Broker, load: &Load) -> Result<Outcome> {
     if let Some(management) = &management {
         management.set_policy(POLICY, &prefix, &json!({"max-length": 1_000_000}))?;
     }
+    wait(SETTLE);
     let before = resident()?;
     let declares = names
         .iter()

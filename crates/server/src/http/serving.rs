@@ -4,13 +4,13 @@
 //! so is one that is idle for that time. No more than a fixed number is open at once; of those on which nobody has logged
 //! in, some go when others wait to be accepted.
 
+use super::lazy_router::LazyRouter;
 use super::local::LocalSocket;
 use crate::connection_host::Way;
 use crate::open_files::OpenFiles;
 use crate::strangers::{Standing, Strangers};
 use crate::switchboard::Switchboard;
 use crate::tls;
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -51,7 +51,7 @@ pub(super) struct Below {
 }
 
 /// Serves a TCP listener for ever.
-pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switchboard>, is_tls: bool) {
+pub(super) async fn tcp(listener: TcpListener, routes: LazyRouter, board: Arc<Switchboard>, is_tls: bool) {
     let (strangers, places) = (Arc::new(Strangers::new(GRACE)), OpenFiles::of(&board).http_each);
     loop {
         match listener.accept().await {
@@ -86,7 +86,7 @@ pub(super) async fn tcp(listener: TcpListener, routes: Router, board: Arc<Switch
 }
 
 /// Serves the local socket for ever.
-pub(super) async fn local(socket: LocalSocket, routes: Router, places: usize) {
+pub(super) async fn local(socket: LocalSocket, routes: LazyRouter, places: usize) {
     let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -114,7 +114,7 @@ async fn pause_after(error: &io::Error) {
 async fn serve_tls(
     socket: TcpStream,
     origin: Origin,
-    routes: Router,
+    routes: LazyRouter,
     (mut way, standing): (Way, Standing),
     board: &Switchboard,
 ) {
@@ -132,7 +132,7 @@ async fn serve_tls(
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     origin: Origin,
-    routes: Router,
+    routes: LazyRouter,
     way: Option<(Way, Standing)>,
 ) {
     let is_other = Arc::new(AtomicBool::new(false));
@@ -143,7 +143,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if let Some(below) = &below {
             request.extensions_mut().insert(below.clone());
         }
-        routes.clone().oneshot(request)
+        routes.get().oneshot(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
