@@ -12,7 +12,8 @@
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
-//! Values are AMQP field tables with their length, first entry `v`; that of a queue says `paused` while it is. Entries that this version does not know are ignored;
+//! Values are AMQP field tables with their length, first entry `v`; that of a queue says `paused` while it is, and how
+//! far its last `redrive` is. Entries that this version does not know are ignored;
 //! a greater `v` says that ignoring them would be wrong. Arguments lie within as octets of their own (`x`), because a
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.
@@ -28,6 +29,7 @@ pub(crate) use schedules::{schedule_fact, schedule_key};
 
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
 use crate::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
+use crate::redrive::Redrive;
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
 use crate::schedule::Schedule;
@@ -63,14 +65,17 @@ impl QueueSpec {
     /// The queue as a durable fact: key and value.
     #[must_use]
     pub fn fact(&self) -> (Bytes, Bytes) {
-        self.fact_with(false)
+        self.fact_with(false, None)
     }
 
-    /// The same, saying whether it is paused.
-    pub(crate) fn fact_with(&self, is_paused: bool) -> (Bytes, Bytes) {
+    /// The same, saying whether it is paused, and what became of its last redrive.
+    pub(crate) fn fact_with(&self, is_paused: bool, redrive: Option<&Redrive>) -> (Bytes, Bytes) {
         let mut fact = new_fact();
         if is_paused {
             fact.insert(PAUSED, true);
+        }
+        if let Some(redrive) = redrive {
+            fact.insert(REDRIVE, Value::Bytes(redrive.encoded()));
         }
         put_vhost(&mut fact, self.vhost, &self.vhost_name);
         fact.insert("name", &*self.name);
@@ -112,6 +117,14 @@ impl QueueSpec {
 pub(crate) fn is_paused(value: &[u8]) -> bool {
     let fact = Table::decode(value).ok();
     fact.and_then(|(fact, _)| fact.get(PAUSED).and_then(Value::as_bool)).unwrap_or(false)
+}
+
+/// What a queue's fact says of its last redrive. One that this version cannot read is none.
+pub(crate) fn redrive_of(value: &[u8]) -> Option<Redrive> {
+    match Table::decode(value).ok()?.0.get(REDRIVE)? {
+        Value::Bytes(octets) => Redrive::read(octets),
+        _ => None,
+    }
 }
 
 /// What the keys of messages are hashed with in a log, as a durable fact of that log.
@@ -366,6 +379,7 @@ const OPERATOR_POLICY: &str = "o/";
 const TO_QUEUE: &str = "queue";
 const TO_EXCHANGE: &str = "exchange";
 const PAUSED: &str = "paused";
+const REDRIVE: &str = "redrive";
 const VERSION: &str = "v";
 const CURRENT_VERSION: i64 = 1;
 

@@ -39,6 +39,7 @@ use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Backlog;
 use crate::queue::run::Run;
+use crate::redrive::Redrive;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use crate::shard::{Near, Terms};
@@ -106,6 +107,8 @@ pub(crate) struct Queue {
     pub(crate) pace: Pace,
     /// Delivers nothing, because an operator says so.
     pub(crate) is_paused: bool,
+    /// Its last redrive.
+    pub(crate) redrive: Option<Arc<Redrive>>,
     /// Leases that were extended.
     pub(crate) extended: Option<Box<Extended>>,
     /// How far jobs are, where workers say so.
@@ -253,6 +256,7 @@ impl Queue {
             utilisation: Utilisation::default(),
             pace: Pace::default(),
             is_paused: false,
+            redrive: None,
             extended: None,
             progress: None,
             failures: None,

@@ -64,7 +64,6 @@ use axum::Router;
 use axum::extract::State;
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
-use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
@@ -79,7 +78,6 @@ pub(crate) struct Api {
     board: Arc<Switchboard>,
     samples: Samples,
     backup: Arc<Backup>,
-    redrives: Redrives,
     sessions: Sessions,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
@@ -110,7 +108,6 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         board: Arc::clone(board),
         samples: Samples::default(),
         backup: Arc::new(backup),
-        redrives: Redrives::default(),
         sessions: Sessions::default(),
         dead_letters: metrics::DeadLetters::default(),
         times: metrics::Times::default(),

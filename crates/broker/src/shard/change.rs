@@ -13,7 +13,7 @@ impl<S: Store> Shard<S> {
         let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
         if spec.durable {
             let queue = &mut self.queues[slot];
-            let (key, value) = spec.fact_with(queue.is_paused);
+            let (key, value) = spec.fact_with(queue.is_paused, queue.redrive.as_deref());
             queue.created = self.log.put_fact(key, value);
         }
         self.change_queue(spec);
