@@ -169,9 +169,7 @@ impl Ledger {
                 Rule::One | Rule::Sticky => count == 1,
                 Rule::All(most) => count == *most,
                 Rule::Once | Rule::Other => true,
-                Rule::Listeners => {
-                    message.owed.iter().all(|owed| message.copies.iter().any(|copy| copy.root == *owed))
-                }
+                Rule::Listeners => message.owed.iter().all(|owed| message.copies.iter().any(|copy| copy.root == *owed)),
             };
             assert!(is_there, "m{number} is confirmed, and came to {count} queues ({rule:?})");
         }

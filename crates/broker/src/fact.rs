@@ -159,8 +159,8 @@ pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) 
     fact.insert("type", exchange.type_name());
     fact.insert("auto_delete", exchange.auto_delete);
     fact.insert("internal", exchange.internal);
-    if let Some(sieve) = &exchange.sieve {
-        fact.insert("source", sieve.source.cast_signed());
+    if let Some(source) = exchange.source {
+        fact.insert("source", source.cast_signed());
     }
     fact.insert("arguments", Value::Bytes(encoded(&exchange.arguments).to_vec()));
     (exchange_key(vhost, &exchange.name), encoded(&fact))

@@ -72,11 +72,7 @@ impl Redrives {
 }
 
 /// Begins one. How it stands is durable then, where its queue is.
-pub(crate) async fn begin(
-    board: &Arc<Switchboard>,
-    queue: QueueRef,
-    redrive: Redrive,
-) -> Result<Progress, BeginError> {
+pub(crate) async fn begin(board: &Arc<Switchboard>, queue: QueueRef, redrive: Redrive) -> Result<Progress, BeginError> {
     let running = Arc::new(Running::new(queue, redrive.clone(), None));
     {
         let mut all = board.redrives().all();
@@ -138,12 +134,8 @@ impl Running {
         let ended = Redrive { end: Some(end), ..self.progress().redrive.clone() };
         // Whoever hears of the end may end the server: it is durable first. If it cannot be, the next start goes on.
         let _kept = board.operate(self.queue, Operation::Redrive(Arc::new(ended.clone()))).await;
-        *self.progress() = Progress {
-            redrive: ended,
-            resumed_unix_ms: self.resumed_unix_ms,
-            waits_for: None,
-            is_stopping: false,
-        };
+        *self.progress() =
+            Progress { redrive: ended, resumed_unix_ms: self.resumed_unix_ms, waits_for: None, is_stopping: false };
     }
 
     async fn go_through(&self, board: &Switchboard) -> End {

@@ -256,7 +256,8 @@ impl Ledger {
     pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
         let copy = &self.messages[place.message].copies[place.copy];
         let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
-        let is_elsewhere = || copy.may_have_died && self.may_be_letter_in(copy, queue) || self.may_have_moved(copy, queue);
+        let is_elsewhere =
+            || copy.may_have_died && self.may_be_letter_in(copy, queue) || self.may_have_moved(copy, queue);
         is_waiting && (copy.root == queue || is_elsewhere())
     }
 }

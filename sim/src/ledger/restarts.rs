@@ -265,8 +265,9 @@ impl Ledger {
                 State::Held { .. } | State::Gone | State::Final => {}
             }
             if copy.may_have_died || copy.has_moved {
-                let leads =
-                    |id: QueueId| copy.may_have_died && self.may_be_letter_in(copy, id) || self.may_have_moved(copy, id);
+                let leads = |id: QueueId| {
+                    copy.may_have_died && self.may_be_letter_in(copy, id) || self.may_have_moved(copy, id)
+                };
                 for id in self.queues.keys().filter(|id| **id == copy.root || leads(**id)) {
                     let elsewhere = expected.entry(*id).or_default();
                     // Each restart may have left one more of it.

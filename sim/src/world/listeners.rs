@@ -35,7 +35,8 @@ impl World {
     pub(super) fn bind_listener(&mut self) {
         let random = &mut self.listening.random;
         let queue = *random.pick(&LISTENERS);
-        let running: Vec<u64> = self.clients.iter().filter(|(_, client)| client.is_running()).map(|(id, _)| *id).collect();
+        let running: Vec<u64> =
+            self.clients.iter().filter(|(_, client)| client.is_running()).map(|(id, _)| *id).collect();
         if running.is_empty() {
             return;
         }

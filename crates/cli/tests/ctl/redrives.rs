@@ -58,7 +58,10 @@ fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_mess
 
     let followed = desk.say("-q redrive_queue dead --follow --formatter json");
     assert_eq!(followed.code, 0, "{followed:?}");
-    assert!(followed.out.contains("\"state\":\"done\"") && !followed.out.contains("\"resumed_at\":null"), "{followed:?}");
+    assert!(
+        followed.out.contains("\"state\":\"done\"") && !followed.out.contains("\"resumed_at\":null"),
+        "{followed:?}"
+    );
     let moved = followed.out.split("\"moved\":").nth(1).and_then(|rest| rest.split(',').next());
     let moved: u64 = moved.unwrap().parse().unwrap();
     assert!((MESSAGES / 2..=MESSAGES).contains(&moved), "what was moved before the kill counts, about: {moved}");

@@ -12,8 +12,8 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::command::{
-    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sieve,
-    Sifted, VhostId,
+    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sifted,
+    Sifting, VhostId,
 };
 use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::resource;
@@ -56,7 +56,8 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
     let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &properties, died_here: false };
     let message = Message::new(parts, body);
     let (expiration_ms, priority, delay_ms) = (None, None, None);
-    let ready = Ready { message, persistent: false, expiration_ms, priority, delay_ms, sieve: None, kept: Vec::new() };
+    let ready =
+        Ready { message, persistent: false, expiration_ms, priority, delay_ms, sifting: None, kept: Vec::new() };
     send(operator, &ready, &[queue.queue]).await
 }
 
@@ -68,8 +69,8 @@ struct Ready {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
-    /// The exchange deduplicates.
-    sieve: Option<Arc<Sieve>>,
+    /// Exchanges deduplicate.
+    sifting: Option<Sifting>,
     /// Exchanges keep it for those who bind later.
     kept: Vec<(ShardId, Recent)>,
 }
@@ -196,8 +197,8 @@ fn prepare(
         (shard, Recent { exchange, length, generation, message, persistent, expiration_ms, priority })
     };
     let kept = kept.into_iter().map(recent).collect();
-    let sieve = exchange.sieve.clone();
-    let ready = Ready { message, persistent, expiration_ms, priority, delay_ms, sieve, kept };
+    let sifting = routes.sifting.take();
+    let ready = Ready { message, persistent, expiration_ms, priority, delay_ms, sifting, kept };
     Ok((ready, routes.queues))
 }
 
@@ -220,9 +221,9 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
             delay_ms: ready.delay_ms,
             confirm: true,
         };
-        let command = match &ready.sieve {
+        let command = match &ready.sifting {
             None => Command::Publish(publish),
-            Some(sieve) => Command::Sift(Box::new(Sifted { sieve: Arc::clone(sieve), publish })),
+            Some(sifting) => Command::Sift(Box::new(Sifted { sifting: sifting.clone(), publish })),
         };
         operator.publish(targets[0].shard, vec![command]).await?;
     }
