@@ -20,7 +20,6 @@ use broker::resource;
 use broker::topology::Routes;
 use bytes::BytesMut;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// `POST /api/exchanges/VHOST/NAME/publish`
 pub(super) async fn publish(

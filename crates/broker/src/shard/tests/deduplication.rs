@@ -409,6 +409,7 @@ fn a_message_passes_if_one_way_is_open_and_no_exchange_on_it_knows_its_key() {
     ] {
         world.command(9, by_ways(ways, 1, "a", body));
     }
+    sync(&mut world);
     let mut world = world.restart();
     world.command(9, by_ways(&[&[71], &[74]], 1, "a", "known to both, still"));
     assert_eq!(world.drain(1), ["first", "new to one"]);
