@@ -25,8 +25,9 @@ impl<S: Store> Shard<S> {
         let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
         let id = spec.queue.id;
         let queue = &mut self.queues[slot];
-        queue.spec = spec;
+        let before = std::mem::replace(&mut queue.spec, spec);
         queue.reshape();
+        queue.relimit(&before.settings, self.now.ms);
         queue.rekey();
         // It runs for the new time, if for any.
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
