@@ -7,7 +7,7 @@
 use super::Shard;
 use super::publish::Terms;
 use super::slots::Slot;
-use crate::command::{Publish, QueueSpec, ShardId, ShardInput};
+use crate::command::{Publish, QueueIds, QueueSpec, ShardId, ShardInput};
 use crate::queue::Queue;
 use crate::queue::dead_letter::{DeadLetter, Death, Reason};
 use crate::queue::ready::Entry;
@@ -98,12 +98,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Where a letter goes, by shard.
-    fn targets(
-        &mut self,
-        letter: &DeadLetter,
-        queue: &QueueSpec,
-        topology: &Topology,
-    ) -> Vec<(ShardId, Arc<[QueueId]>)> {
+    fn targets(&mut self, letter: &DeadLetter, queue: &QueueSpec, topology: &Topology) -> Vec<(ShardId, QueueIds)> {
         let Ok(properties) = Properties::parse(letter.message.properties()) else { return Vec::new() };
         let keys: Vec<&str> = letter.keys.iter().map(String::as_str).collect();
         let exchange = queue.settings.dead_letter_exchange.as_deref().unwrap_or_default();
@@ -113,17 +108,10 @@ impl<S: Store> Shard<S> {
         }
         let cycles = |id| topology.queue_by_id(id).is_some_and(|target| letter.cycles_to(&target.name));
         self.routes.queues.retain(|target| !cycles(target.id));
-        let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
-        shards.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()
+        self.routes.by_shard().collect()
     }
 
-    fn post_letter(
-        &mut self,
-        letter: DeadLetter,
-        targets: Vec<(ShardId, Arc<[QueueId]>)>,
-        id: QueueId,
-        mut entry: Entry,
-    ) {
+    fn post_letter(&mut self, letter: DeadLetter, targets: Vec<(ShardId, QueueIds)>, id: QueueId, mut entry: Entry) {
         let DeadLetter { message, persistent, priority, .. } = letter;
         let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
         let moved_from = (entry.is_kept && !is_moving_away).then_some((id, entry.seq));
