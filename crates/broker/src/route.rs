@@ -313,9 +313,8 @@ impl Router {
 
     /// Learns whose router it is.
     pub(crate) fn belong_to(&mut self, exchange: ExchangeId) {
-        match self {
-            Self::RecentHistory(recent) => recent.exchange = exchange,
-            _ => {}
+        if let Self::RecentHistory(recent) = self {
+            recent.exchange = exchange;
         }
     }
 
