@@ -27,13 +27,16 @@ impl Step<'_> {
     /// `Missed` if there is none of that name.
     pub(super) fn clear_policy(&mut self, asker: Asker, kind: PolicyKind, name: &str) -> Progress {
         let sources = self.topology.sources();
+        let key = policy_key(self.vhost_name(asker.vhost), kind, name);
         let Some(change) = self.topology.remove_policy(kind, asker.vhost, name) else {
-            return Progress::Done(Outcome::Missed);
+            // That somebody cleared it a moment ago may not be durable yet.
+            self.answer_with(&key, asker.answer(Outcome::Missed));
+            return Progress::Underway;
         };
         self.tell_shards(&change);
         // Another one may say of exchanges what this one had hidden.
         let mut changes = self.name_sources();
-        changes.push(Change::Forget(policy_key(self.vhost_name(asker.vhost), kind, name)));
+        changes.push(Change::Forget(key));
         self.tell_sources(sources);
         self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
         Progress::Underway
