@@ -7,10 +7,12 @@
 
 mod content;
 mod copies;
+mod history;
 mod moves;
 mod once;
 mod outputs;
 mod queues;
+mod redrives;
 mod restarts;
 mod streams;
 
@@ -54,6 +56,12 @@ pub struct Ledger {
     last_key: Option<u64>,
     /// Where a routing key leads, of exchanges that send it to one queue.
     sticky: BTreeMap<(&'static str, String), QueueId>,
+    /// Exchanges that keep their last messages, by number.
+    histories: BTreeMap<u64, history::History>,
+    /// What goes from one of them to a queue of another shard, and is not there yet.
+    replays: BTreeSet<Place>,
+    /// Who gets what is published to one from now on.
+    listening: Vec<QueueId>,
     /// Whose address for replies it is.
     addresses: BTreeMap<String, u64>,
     /// The server's wall clock.
@@ -108,7 +116,9 @@ impl Ledger {
         let number = self.messages.len() as u64;
         let key = draft.once.map(|is_new| self.last_key.filter(|_| !is_new).unwrap_or(number));
         self.last_key = key.or(self.last_key);
+        let owed = self.owed(&draft.target);
         self.messages.push(Message::new(number, draft, key, (client, channel)));
+        self.message(number).owed = owed;
         self.messages.last().expect("just pushed")
     }
 
@@ -159,6 +169,7 @@ impl Ledger {
                 Rule::One | Rule::Sticky => count == 1,
                 Rule::All(most) => count == *most,
                 Rule::Once | Rule::Other => true,
+                Rule::Listeners => message.owed.iter().all(|owed| message.copies.iter().any(|copy| copy.root == *owed)),
             };
             assert!(is_there, "m{number} is confirmed, and came to {count} queues ({rule:?})");
         }
@@ -179,7 +190,9 @@ impl Ledger {
             Receipt::Return => {
                 message.is_returned = true;
                 assert!(message.mandatory, "m{number} is returned, and not mandatory");
-                assert!(message.copies.is_empty(), "m{number} is returned, and is in a queue");
+                // Nobody was bound when it was kept for who will be.
+                let is_kept = matches!(message.target, Target::Via { rule: Rule::Listeners, .. });
+                assert!(is_kept || message.copies.is_empty(), "m{number} is returned, and is in a queue");
             }
             Receipt::Delivery { queue, .. } if queue == REPLY_TO => {
                 let Target::Reply(address) = message.target.clone() else {
@@ -257,6 +270,11 @@ impl Ledger {
             ShardInput::TransferStored { transfer } => {
                 self.in_flight.remove(&(shard, *transfer));
             }
+            ShardInput::Transfer { publish, .. } => self.take_replays(publish),
+            ShardInput::Recall { exchange, generation, to } => self.recall(shard, *exchange, *generation, to),
+            ShardInput::Operate { queue, operation: Operation::Scan(Scan { act: Act::Redrive(_), .. }), .. } => {
+                self.may_redrive(*queue);
+            }
             // Which of them go is not told to anybody here.
             ShardInput::Operate { queue, operation: Operation::Scan(Scan { act: Act::Delete, .. }), .. } => {
                 let may_be_there = self.alive.iter().filter(|place| self.may_be_ready(**place, *queue));
@@ -308,6 +326,7 @@ impl Ledger {
                     self.arrive(shard, number, publish);
                 }
             }
+            Command::Keep(recent) => self.keep(shard, recent),
             Command::Mark { mark } => {
                 let covered = self.since_mark.remove(&(connection, shard)).unwrap_or_default();
                 self.marks.insert((connection, shard, *mark), covered);

@@ -43,6 +43,10 @@ pub struct Plan {
     pub exchanges: Vec<ExchangePlan>,
     /// A schedule fires once in so many steps; 0 = never.
     pub fires: u64,
+    /// Dead letters are redriven once in so many steps; 0 = never.
+    pub redrives: u64,
+    /// A queue is bound to an exchange that keeps its last messages once in so many steps; 0 = there is none.
+    pub listens: u64,
 }
 
 /// An exchange, and whom it leads to.
@@ -71,6 +75,8 @@ pub enum Rule {
     All(usize),
     /// Each of so many queues gets one that has its deduplication key.
     Once,
+    /// All queues get it that are bound, or will be soon.
+    Listeners,
     /// As the exchange does that follows.
     Other,
 }
@@ -242,15 +248,24 @@ impl Plan {
         let ends_in_alarm = faults.alarm > 0 && aside.one_in(2);
         let operates = often(&mut aside, 300);
         let clients = random.index(5) + 1;
-        let queues = queues(random, &mut aside);
-        let exchanges = exchanges(&queues, &mut aside);
+        let mut queues = queues(random, &mut aside);
+        let mut exchanges = exchanges(&queues, &mut aside);
         let fires = if queues.iter().any(|queue| queue.name == SCHEDULED[0]) { aside.between(40, 400) } else { 0 };
+        let has_graves = queues.iter().any(|queue| queue.name == GRAVES);
+        let redrives = if has_graves && aside.one_in(2) { aside.between(20, 300) } else { 0 };
+        let listens = if aside.one_in(4) { aside.between(100, 1_500) } else { 0 };
+        if listens > 0 {
+            queues.extend(LISTENERS.map(listener));
+            exchanges.push(chat());
+        }
         Self {
             shards,
             operates,
             clients,
             exchanges,
             fires,
+            redrives,
+            listens,
             queues,
             acts,
             faults,
@@ -284,6 +299,7 @@ impl Plan {
         plan.queues = vec![queue];
         plan.exchanges.clear();
         plan.fires = 0;
+        (plan.redrives, plan.listens) = (0, 0);
         plan.faults = FaultPlan::default();
         plan
     }
@@ -333,6 +349,25 @@ fn exchanges(queues: &[QueuePlan], aside: &mut Random) -> Vec<ExchangePlan> {
         }
     }
     exchanges
+}
+
+/// A queue that is bound to [`CHAT`] some time.
+fn listener(name: &str) -> QueuePlan {
+    QueuePlan {
+        name: name.to_owned(),
+        durable: true,
+        auto_delete: false,
+        exclusive: false,
+        is_volatile: false,
+        in_fanout: false,
+        arguments: Table::new(),
+    }
+}
+
+/// The exchange that it is bound to.
+fn chat() -> ExchangePlan {
+    let arguments = [("x-recent-history-length".to_owned(), Value::I64(3))].into_iter().collect();
+    ExchangePlan { name: CHAT, kind: "x-recent-history", arguments, bindings: Vec::new(), rule: Rule::Listeners }
 }
 
 fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
@@ -521,6 +556,12 @@ pub const STREAM: &str = "stream";
 pub const MOVABLE: &str = "movable";
 /// … and the one that they go to, and come back from. Nothing else comes there.
 pub const SHELF: &str = "shelf";
+/// The queue of dead letters.
+pub const GRAVES: &str = "graves";
+/// An exchange that keeps its last messages, …
+pub const CHAT: &str = "chat";
+/// … and the queues that are bound to it, one after the other.
+pub const LISTENERS: [&str; 5] = ["listener0", "listener1", "listener2", "listener3", "listener4"];
 /// The queues that a schedule fires into.
 pub const SCHEDULED: [&str; 2] = ["scheduled", "scheduled2"];
 /// The fanout exchange that some queues are bound to.

@@ -7,8 +7,10 @@
 mod disks;
 mod ending;
 mod fairness;
+mod listeners;
 mod operator;
 mod policies;
+mod redrives;
 mod restart;
 mod schedules;
 
@@ -48,6 +50,8 @@ pub struct World {
     mood: Mood,
     policies: policies::Policies,
     schedules: schedules::Schedules,
+    redrives: redrives::Redrives,
+    listening: listeners::Listening,
 }
 
 /// What clients do of their own accord.
@@ -132,6 +136,12 @@ impl World {
         }
         if self.plan.fires > 0 && self.random.one_in(self.plan.fires) {
             return self.fire();
+        }
+        if self.wants_redrive() {
+            return self.redrive();
+        }
+        if self.wants_listener() {
+            return self.bind_listener();
         }
         if self.plan.tick_ms > 0 && self.random.one_in(40) {
             self.now_ms += self.random.scaled(self.plan.tick_ms);
@@ -290,6 +300,7 @@ impl World {
 
     fn act(&mut self, number: u64) {
         let act = Act::ALL[self.random.weighted(&self.plan.acts)];
+        self.heed_listeners();
         let Self { random, plan, ledger, now_ms, .. } = self;
         let client = self.clients.get_mut(&number).expect("chosen from those that are there");
         client.act(act, &mut Surroundings { random, plan, ledger, now_ms: *now_ms });

@@ -15,6 +15,7 @@ pub use crate::queue::lease::{Progress, Said, TimeoutAction};
 pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
 pub use crate::queue_ids::QueueIds;
+pub use crate::route::sift::{Sieves, Sifting};
 use crate::schedule::{Fire, Schedule};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
@@ -258,11 +259,11 @@ pub struct Publish {
     pub confirm: bool,
 }
 
-/// A message that was published to an exchange that deduplicates.
+/// A message that comes through exchanges that deduplicate.
 #[derive(Debug)]
 pub struct Sifted {
-    /// What a duplicate is there: one message of a key goes to each queue.
-    pub sieve: Arc<Sieve>,
+    /// What it has to pass on its way to each queue.
+    pub sifting: Sifting,
     /// The message. It counts for marks as any.
     pub publish: Publish,
 }

@@ -12,7 +12,8 @@
 //! b/ + a table like its value       a binding, in shard 0's log; its arguments in canonical order, without the queue's id
 //! ```
 //!
-//! Values are AMQP field tables with their length, first entry `v`; that of a queue says `paused` while it is. Entries that this version does not know are ignored;
+//! Values are AMQP field tables with their length, first entry `v`; that of a queue says `paused` while it is, and how
+//! far its last `redrive` is. Entries that this version does not know are ignored;
 //! a greater `v` says that ignoring them would be wrong. Arguments lie within as octets of their own (`x`), because a
 //! table within the table could nest deeper than tables may. A binding to a queue names the queue's id too: a later
 //! queue of the same name has nothing to do with it.
@@ -28,6 +29,7 @@ pub(crate) use schedules::{schedule_fact, schedule_key};
 
 use crate::command::{BindingSpec, DestinationKind, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, VhostId};
 use crate::policy::{Applied, AppliesTo, Pattern, Policy, PolicyKind};
+use crate::redrive::Redrive;
 use crate::resource::queue_title;
 use crate::route::ExchangeKind;
 use crate::schedule::Schedule;
@@ -63,14 +65,17 @@ impl QueueSpec {
     /// The queue as a durable fact: key and value.
     #[must_use]
     pub fn fact(&self) -> (Bytes, Bytes) {
-        self.fact_with(false)
+        self.fact_with(false, None)
     }
 
-    /// The same, saying whether it is paused.
-    pub(crate) fn fact_with(&self, is_paused: bool) -> (Bytes, Bytes) {
+    /// The same, saying whether it is paused, and what became of its last redrive.
+    pub(crate) fn fact_with(&self, is_paused: bool, redrive: Option<&Redrive>) -> (Bytes, Bytes) {
         let mut fact = new_fact();
         if is_paused {
             fact.insert(PAUSED, true);
+        }
+        if let Some(redrive) = redrive {
+            fact.insert(REDRIVE, Value::Bytes(redrive.encoded()));
         }
         put_vhost(&mut fact, self.vhost, &self.vhost_name);
         fact.insert("name", &*self.name);
@@ -114,6 +119,14 @@ pub(crate) fn is_paused(value: &[u8]) -> bool {
     fact.and_then(|(fact, _)| fact.get(PAUSED).and_then(Value::as_bool)).unwrap_or(false)
 }
 
+/// What a queue's fact says of its last redrive. One that this version cannot read is none.
+pub(crate) fn redrive_of(value: &[u8]) -> Option<Redrive> {
+    match Table::decode(value).ok()?.0.get(REDRIVE)? {
+        Value::Bytes(octets) => Redrive::read(octets),
+        _ => None,
+    }
+}
+
 /// What the keys of messages are hashed with in a log, as a durable fact of that log.
 pub(crate) fn hash_secret_fact(secret: [u64; 2]) -> (Bytes, Bytes) {
     let octets: Vec<u8> = secret.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -146,8 +159,8 @@ pub(crate) fn exchange_fact(vhost: &str, exchange: &Exchange) -> (Bytes, Bytes) 
     fact.insert("type", exchange.type_name());
     fact.insert("auto_delete", exchange.auto_delete);
     fact.insert("internal", exchange.internal);
-    if let Some(sieve) = &exchange.sieve {
-        fact.insert("source", sieve.source.cast_signed());
+    if let Some(source) = exchange.source {
+        fact.insert("source", source.cast_signed());
     }
     fact.insert("arguments", Value::Bytes(encoded(&exchange.arguments).to_vec()));
     (exchange_key(vhost, &exchange.name), encoded(&fact))
@@ -366,6 +379,7 @@ const OPERATOR_POLICY: &str = "o/";
 const TO_QUEUE: &str = "queue";
 const TO_EXCHANGE: &str = "exchange";
 const PAUSED: &str = "paused";
+const REDRIVE: &str = "redrive";
 const VERSION: &str = "v";
 const CURRENT_VERSION: i64 = 1;
 

@@ -2,6 +2,7 @@
 
 use crate::command::{ConnectionId, QueueSpec};
 use crate::histogram::Latencies;
+use crate::redrive::Redrive;
 use amqp::{ChannelId, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct QueueView {
     pub persistent_bytes: u64,
     /// An operator paused it: nothing is delivered.
     pub is_paused: bool,
+    /// Its last redrive, as far as it was said.
+    pub redrive: Option<Arc<Redrive>>,
     /// How long its oldest unacked message has been so, in milliseconds; with very many of them, half a second more or
     /// less, or what that was of one that is settled by now.
     pub oldest_unacked_ms: Option<u64>,

@@ -22,6 +22,7 @@ pub mod operation;
 pub mod policy;
 mod queue;
 mod queue_ids;
+pub mod redrive;
 pub mod resource;
 mod route;
 pub mod schedule;

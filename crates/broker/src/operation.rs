@@ -5,8 +5,10 @@
 
 use crate::command::{ConnectionId, Failure, Progress, Seq};
 use crate::message::Message;
+use crate::redrive::Redrive;
 use crate::schedule::Firing;
 use amqp::{ChannelId, Properties, PropertyList, Value};
+use std::sync::Arc;
 
 /// What is asked of a queue.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub enum Operation {
     Pause,
     /// Deliver again. → [`Answer::Done`]
     Resume,
+    /// Keep how far a redrive of the queue is, over restarts with the queue. → [`Answer::Done`]
+    Redrive(Arc<Redrive>),
     /// Look through some messages. → [`Answer::Page`]
     Scan(Scan),
     /// List unacked messages with who holds them, from this seq on. → [`Answer::Leases`]

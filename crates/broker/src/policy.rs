@@ -5,8 +5,12 @@
 //! arguments, that policy and that operator policy: see [`effective`].
 
 use crate::command::{Fault, QueueKind, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
+use crate::queue::deduplication::HEADER;
 use crate::queue::stream::age_ms;
-use crate::settings::{DEDUPLICATION_KEYS, deduplication, delayed_retry, rate, term};
+use crate::settings::{
+    CACHE_SIZE, CACHE_TTL, DEDUPLICATION, DEDUPLICATION_KEY, DEDUPLICATION_KEYS, deduplication, delayed_retry, rate,
+    term,
+};
 use amqp::{ReplyCode, Table, Value};
 use fancy_regex::{Regex, RegexBuilder};
 use std::fmt;
@@ -265,6 +269,16 @@ impl Applied {
         self.first("redeclare") == Some(UPDATE)
     }
 
+    /// Whether exchanges that do not say so themselves deduplicate. That is for policies for exchanges only: those for all,
+    /// which is what most are, mean queues by it, as RabbitMQ's plugin does.
+    pub(crate) fn deduplicates_exchanges(&self) -> bool {
+        let policy = self.each().find(|policy| policy.definition.contains_key(DEDUPLICATION));
+        policy.is_some_and(|policy| {
+            policy.applies_to == AppliesTo::Exchanges
+                && policy.definition.get(DEDUPLICATION).and_then(Value::as_bool) == Some(true)
+        })
+    }
+
     /// What the operator's has, or else the user's.
     fn first<'a>(&'a self, key: &str) -> Option<&'a str> {
         self.each().find_map(|policy| policy.text(key))
@@ -360,6 +374,20 @@ fn retry_arguments(arguments: &Table, applied: &Applied) -> Table {
         };
         if let Some(value) = value {
             merged.insert(argument, value.clone());
+        }
+    }
+    merged
+}
+
+/// The arguments about deduplication of an exchange that hold. How large its window is a policy says before itself, or it
+/// could not be changed: the type needs a size of its own. Where messages have their keys it says before a policy.
+pub(crate) fn sieve_arguments(arguments: &Table, applied: &Applied) -> Table {
+    let mut merged = Table::new();
+    for (key, is_policys) in [(CACHE_SIZE, true), (CACHE_TTL, true), (DEDUPLICATION_KEY, false), (HEADER, false)] {
+        let said = applied.each().find_map(|policy| policy.definition.get(key));
+        let own = arguments.get(key);
+        if let Some(value) = if is_policys { said.or(own) } else { own.or(said) } {
+            merged.insert(key, value.clone());
         }
     }
     merged

@@ -42,6 +42,7 @@ use crate::inspect::QueueCounters;
 use crate::message::Message;
 use crate::queue::backlog::Backlog;
 use crate::queue::run::Run;
+use crate::redrive::Redrive;
 use crate::shard::peers::Channel;
 use crate::shard::slots::{Slot, Slots};
 use crate::shard::{Near, Terms};
@@ -131,6 +132,8 @@ pub(crate) struct Queue {
     pub(crate) idle_timer_ms: u64,
     /// What `x-expires` counts from.
     pub(crate) last_used_ms: u64,
+    /// Its last redrive.
+    pub(crate) redrive: Option<Arc<Redrive>>,
     /// Leases that were extended.
     pub(crate) extended: Option<Box<Extended>>,
     /// How far jobs are, where workers say so.
@@ -271,6 +274,7 @@ impl Queue {
             utilisation: Utilisation::default(),
             pace: Pace::default(),
             is_paused: false,
+            redrive: None,
             extended: None,
             progress: None,
             failures: None,

@@ -10,6 +10,7 @@ pub(crate) mod headers;
 pub(crate) mod random;
 pub(crate) mod recent;
 pub(crate) mod sieve;
+pub(crate) mod sift;
 pub(crate) mod topic;
 
 use crate::command::{Fault, QueueIds, QueueRef, ShardId};
@@ -165,6 +166,10 @@ pub struct Routes {
     pub(crate) pending: Vec<ExchangeId>,
     /// Exchanges that keep this message for those who bind later; of a route by way of a named exchange.
     pub(crate) keepers: Vec<ExchangeId>,
+    /// Exchanges that deduplicate, which were come to and not asked yet; of a route by way of a named exchange.
+    pub(crate) sieved: Vec<ExchangeId>,
+    /// What the message has to pass on its way to its queues; `None` = nothing.
+    pub sifting: Option<sift::Sifting>,
     /// Exchanges that were asked.
     pub(crate) visited: FxHashSet<ExchangeId>,
     walk: topic::Walk,
@@ -281,8 +286,6 @@ pub(crate) enum Router {
     Random(random::Random),
     LocalRandom(random::Random),
     RecentHistory(recent::RecentHistory),
-    /// That of an exchange that deduplicates: what comes through it is looked at each time.
-    Sifted(Box<Router>),
 }
 
 impl Router {
@@ -310,10 +313,8 @@ impl Router {
 
     /// Learns whose router it is.
     pub(crate) fn belong_to(&mut self, exchange: ExchangeId) {
-        match self {
-            Self::RecentHistory(recent) => recent.exchange = exchange,
-            Self::Sifted(router) => router.belong_to(exchange),
-            _ => {}
+        if let Self::RecentHistory(recent) = self {
+            recent.exchange = exchange;
         }
     }
 
@@ -335,7 +336,6 @@ impl Router {
                 random.add(link.destination);
             }
             Self::RecentHistory(recent) => recent.fanout.add(link.destination),
-            Self::Sifted(router) => router.add(link)?,
         }
         Ok(())
     }
@@ -351,7 +351,6 @@ impl Router {
             Self::ModulusHash(hash) => hash.remove(&link),
             Self::Random(random) | Self::LocalRandom(random) => random.remove(link.destination),
             Self::RecentHistory(recent) => recent.fanout.remove(link.destination),
-            Self::Sifted(router) => router.remove(link),
         }
     }
 
@@ -366,10 +365,6 @@ impl Router {
             Self::ModulusHash(hash) => hash.route(message, into),
             Self::Random(random) | Self::LocalRandom(random) => random.route(into),
             Self::RecentHistory(recent) => recent.route(message, into),
-            Self::Sifted(router) => {
-                into.reuse = Reuse::Never;
-                router.route(message, into);
-            }
         }
     }
 }

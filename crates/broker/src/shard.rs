@@ -44,7 +44,7 @@ pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
     Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, Settlement,
-    ShardId, ShardInput, ShardReport, Sieve,
+    ShardId, ShardInput, ShardReport, Sifting,
 };
 use crate::message::Message;
 use crate::queue::Queue;
@@ -179,7 +179,7 @@ pub struct Shard<S: Store> {
     /// What keys are hashed with, and whether the log says so.
     hash_secret: ([u64; 2], bool),
     /// The exchange that what is being published comes through, if that deduplicates.
-    sieve: Option<Arc<Sieve>>,
+    sifting: Option<Sifting>,
     /// Recent messages of exchanges that keep them, by exchange.
     histories: FxHashMap<u64, History>,
     /// What failures of deliveries take.
@@ -243,7 +243,7 @@ impl<S: Store> Shard<S> {
             addressed: Vec::new(),
             is_closed: false,
             hash_secret,
-            sieve: None,
+            sifting: None,
             histories: FxHashMap::default(),
             failures: report::Room::default(),
             is_stuck: false,

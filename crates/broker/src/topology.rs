@@ -12,7 +12,8 @@ mod schedules;
 pub(crate) use bindings::{RemovedBinding, canonical};
 
 use crate::command::{
-    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueRef, QueueSpec, Sieve, VhostId,
+    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueRef, QueueSpec, Sieve, Sieves,
+    Sifting, VhostId,
 };
 use crate::identity::{Permission, UserRecord, VhostRecord};
 use crate::policy::Applied;
@@ -26,9 +27,9 @@ use policies::Policies;
 pub(crate) use policies::PolicyChange;
 use reply_consumers::ReplyConsumers;
 pub use reply_consumers::{REPLY_TO, is_reply_address};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use schedules::Schedules;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Everything that was declared.
@@ -88,6 +89,10 @@ pub struct Exchange {
     pub alternate: Option<String>,
     /// What it takes one of only, if it deduplicates.
     pub sieve: Option<Arc<Sieve>>,
+    /// The same for what comes to queues through this exchange alone.
+    pub(crate) sieves: Option<Arc<Sieves>>,
+    /// What names it for ever where keys are remembered; `None` = it never deduplicated.
+    pub(crate) source: Option<u64>,
     /// The policies that apply to it.
     pub policies: Applied,
     pub(crate) id: ExchangeId,
@@ -291,6 +296,7 @@ impl Topology {
         into: &mut Routes,
     ) -> Result<(), NoSuchExchange> {
         into.queues.clear();
+        into.sifting = None;
         into.reuse = Reuse::SameNames;
         let vhost = self.vhosts.get(&vhost).ok_or(NoSuchExchange)?;
         if exchange.is_empty() {
@@ -311,18 +317,14 @@ impl Topology {
         into.visited.clear();
         into.pending.clear();
         into.keepers.clear();
+        into.sieved.clear();
         let mut next = Some(first);
         while let Some(id) = next {
             let exchange = &self.exchanges[&id];
-            let found = into.found();
-            if exchange.name.is_empty() {
-                vhost.emit_named(message.keys, into);
+            if exchange.sieve.is_some() {
+                into.sieved.push(id);
             } else {
-                exchange.router.route(&mut message, into);
-            }
-            if into.found() == found {
-                let alternate = exchange.alternate.as_deref().and_then(|name| vhost.exchanges.get(name));
-                into.pending.extend(alternate);
+                ask(vhost, exchange, &mut message, into);
             }
             next = into.pending.pop();
             if next.is_some() {
@@ -331,6 +333,75 @@ impl Topology {
             while next.is_some_and(|id| into.visited.contains(&id)) {
                 next = into.pending.pop();
             }
+        }
+        if !into.sieved.is_empty() {
+            self.walk_sieved(vhost, &mut message, into);
+        }
+    }
+
+    /// Asks the exchanges that deduplicate, and what they lead to, for queues that no other way leads to.
+    #[cold]
+    fn walk_sieved(&self, vhost: &Vhost, message: &mut Routable<'_>, into: &mut Routes) {
+        let open = std::mem::take(&mut into.queues);
+        let mut found: Vec<(QueueRef, Arc<Sieves>)> = Vec::new();
+        // Each is gone through once, by the first way that leads to it.
+        let mut starts: VecDeque<(ExchangeId, Vec<Arc<Sieve>>)> =
+            into.sieved.drain(..).map(|id| (id, Vec::new())).collect();
+        let mut known: FxHashSet<ExchangeId> = starts.iter().map(|(id, _)| *id).collect();
+        while let Some((start, mut way)) = starts.pop_front() {
+            let first = &self.exchanges[&start];
+            let Some(sieve) = &first.sieve else { continue };
+            let sieves = match &first.sieves {
+                Some(sieves) if way.is_empty() => Arc::clone(sieves),
+                _ => Arc::new(Sieves::of(way.iter().chain([sieve]).cloned().collect())),
+            };
+            way.push(Arc::clone(sieve));
+            let mut visited: FxHashSet<ExchangeId> = FxHashSet::default();
+            into.pending.push(start);
+            while let Some(id) = into.pending.pop() {
+                let exchange = &self.exchanges[&id];
+                if id != start && exchange.sieve.is_some() {
+                    if known.insert(id) {
+                        starts.push_back((id, way.clone()));
+                    }
+                } else if (id == start || !into.visited.contains(&id)) && visited.insert(id) {
+                    ask(vhost, exchange, message, into);
+                }
+            }
+            found.extend(into.queues.drain(..).map(|queue| (queue, Arc::clone(&sieves))));
+        }
+        let is_open: FxHashSet<QueueId> = open.iter().map(|queue| queue.id).collect();
+        found.retain(|(queue, _)| !is_open.contains(&queue.id));
+        into.queues = open;
+        into.queues.extend(found.iter().map(|(queue, _)| *queue));
+        into.reuse = Reuse::Never;
+        let is_one = found.first().is_some_and(|(_, one)| found.iter().all(|(_, other)| Arc::ptr_eq(one, other)));
+        into.sifting = match found.first() {
+            Some((_, sieves)) if is_one && is_open.is_empty() => Some(Sifting::All(Arc::clone(sieves))),
+            Some(_) => Some(Sifting::of(found.into_iter().map(|(queue, sieves)| (queue.id, sieves)).collect())),
+            None => None,
+        };
+    }
+
+    /// The sources of all exchanges that deduplicate.
+    pub(crate) fn sources(&self) -> BTreeSet<u64> {
+        self.exchanges.values().filter_map(|exchange| exchange.sieve.as_ref()).map(|sieve| sieve.source).collect()
+    }
+
+    /// Exchanges that are to deduplicate and have no source yet.
+    pub(crate) fn without_source(&self) -> Vec<ExchangeId> {
+        let is_meant = |exchange: &&Exchange| exchange.source.is_none() && exchange.rule().is_some();
+        let mut found: Vec<_> = self.exchanges.values().filter(is_meant).map(|exchange| exchange.id).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Gives one its source.
+    pub(crate) fn name_source(&mut self, id: ExchangeId, source: u64) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.source = Some(source);
+            exchange.sift();
+            self.generation += 1;
         }
     }
 
@@ -539,6 +610,8 @@ impl Exchange {
             arguments: Table::new(),
             alternate: None,
             sieve: None,
+            sieves: None,
+            source: None,
             policies: Applied::default(),
             id: ExchangeId(0),
             router: Router::new(kind),
@@ -559,19 +632,29 @@ impl Exchange {
         self
     }
 
-    /// The same, remembering keys under this name if it is to deduplicate; before it has bindings.
+    /// The same, remembering keys under this name if it is to deduplicate.
     pub(crate) fn with_source(mut self, source: u64) -> Self {
-        if let Some(rule) = self.rule() {
-            self.sieve = Some(Arc::new(Sieve { source, rule }));
-            let router = std::mem::replace(&mut self.router, Router::new(ExchangeKind::Fanout));
-            self.router = Router::Sifted(Box::new(router));
-        }
+        self.source = Some(source);
+        self.sift();
         self
     }
 
-    /// What it takes for duplicates, by its type and arguments.
+    /// Deduplicates from now on, or does not, as its type, its arguments and its policies say. That needs a source.
+    pub(crate) fn sift(&mut self) {
+        let sieve = self.rule().zip(self.source).map(|(rule, source)| Arc::new(Sieve { source, rule }));
+        if self.sieve != sieve {
+            self.sieves = sieve.as_ref().map(|sieve| Arc::new(Sieves::of(vec![Arc::clone(sieve)])));
+            self.sieve = sieve;
+        }
+    }
+
+    /// What it takes for duplicates. The exchanges that every vhost has are declared by nobody, and so in no log that could
+    /// have their source.
     pub(crate) fn rule(&self) -> Option<Deduplication> {
-        sieve::rule(self.kind, &self.arguments)
+        if self.name.is_empty() || self.name.starts_with(RESERVED) {
+            return None;
+        }
+        sieve::rule(self.kind, &self.arguments, &self.policies)
     }
 
     fn own_alternate(&self) -> Option<&str> {
@@ -585,10 +668,26 @@ impl Binding {
     }
 }
 
+/// Asks one exchange; if it knows nobody, its alternate is to be asked.
+fn ask(vhost: &Vhost, exchange: &Exchange, message: &mut Routable<'_>, into: &mut Routes) {
+    let found = into.found();
+    if exchange.name.is_empty() {
+        vhost.emit_named(message.keys, into);
+    } else {
+        exchange.router.route(message, into);
+    }
+    if into.found() == found {
+        let alternate = exchange.alternate.as_deref().and_then(|name| vhost.exchanges.get(name));
+        into.pending.extend(alternate);
+    }
+}
+
 /// The exchange type of the delayed message exchange plugin, …
 pub const DELAYED_MESSAGE: &str = "x-delayed-message";
 /// … and the argument that says how it routes.
 pub(crate) const DELAYED_TYPE: &str = "x-delayed-type";
+/// What the names of exchanges begin with that nobody declares.
+const RESERVED: &str = "amq.";
 /// The argument that names an exchange's alternate.
 pub(crate) const ALTERNATE: &str = "alternate-exchange";
 

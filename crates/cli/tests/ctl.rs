@@ -6,6 +6,8 @@
 mod identity;
 #[path = "ctl/operations.rs"]
 mod operations;
+#[path = "ctl/redrives.rs"]
+mod redrives;
 #[path = "ctl/schedules.rs"]
 mod schedules;
 #[path = "ctl/surface.rs"]

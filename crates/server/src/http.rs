@@ -68,7 +68,6 @@ use axum::{Extension, Router};
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
 use lazy_router::LazyRouter;
-use redrives::Redrives;
 use refusal::Refusal;
 use routes::{Routes, delete, get, post, put};
 use samples::Samples;
@@ -83,7 +82,6 @@ pub(crate) struct Api {
     board: Arc<Switchboard>,
     samples: Samples,
     backup: Arc<Backup>,
-    redrives: Redrives,
     sessions: Sessions,
     /// The one node's name, `leveret@HOST`: tools address it by that.
     node: String,
@@ -114,7 +112,6 @@ pub(crate) fn api(board: &Arc<Switchboard>, backup: Backup) -> Arc<Api> {
         board: Arc::clone(board),
         samples: Samples::default(),
         backup: Arc::new(backup),
-        redrives: Redrives::default(),
         sessions: Sessions::default(),
         dead_letters: metrics::DeadLetters::default(),
         times: metrics::Times::default(),

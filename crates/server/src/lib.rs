@@ -31,6 +31,7 @@ mod outgoing;
 mod passwords;
 mod proxy_protocol;
 mod rabbitmq_conf;
+mod redrives;
 mod schedules;
 mod shard_host;
 mod spans;
@@ -213,6 +214,7 @@ impl Server {
         // Before anyone is let in: whoever comes while there is a shortage is told so.
         board.check_alarms();
         let views = board.inspect_queues().await.unwrap_or_default();
+        redrives::go_on(&board, &views);
         let mut listeners = JoinSet::new();
         let doors = Doors {
             http: listen_all(http, "http")?,

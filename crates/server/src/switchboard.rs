@@ -19,6 +19,7 @@ use crate::logins::Logins;
 use crate::oauth::Issuer;
 use crate::operator::Operator;
 use crate::recent_log::RecentLog;
+use crate::redrives::Redrives;
 use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::spans::{Collector, Spans};
@@ -80,6 +81,7 @@ pub struct Switchboard {
     published: Mutex<Published>,
     alarms: Alarms,
     scheduler: Scheduler,
+    redrives: Redrives,
     addresses: Addresses,
     sync_times: Arc<SyncTimes>,
     spans: Arc<Spans>,
@@ -262,6 +264,7 @@ impl Switchboard {
             recent_log: OnceLock::new(),
             alarms: Alarms::new(&parts.config),
             scheduler: Scheduler::default(),
+            redrives: Redrives::default(),
             config: RwLock::new(Arc::new(parts.config)),
             clock: parts.clock,
             logins: Logins::default(),
@@ -485,6 +488,12 @@ impl Switchboard {
     #[must_use]
     pub(crate) fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// The last redrive of each queue.
+    #[must_use]
+    pub(crate) fn redrives(&self) -> &Redrives {
+        &self.redrives
     }
 
     /// Describes all client connections, by id. One that does not answer in time is left out.

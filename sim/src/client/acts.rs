@@ -312,9 +312,13 @@ impl Client {
 
     /// queue.bind to the fanout exchange.
     pub fn bind(&mut self, on: ChannelId, queue: &str, now_ms: u64) {
+        self.bind_to(on, queue, FANOUT, now_ms);
+    }
+
+    /// queue.bind to another exchange.
+    pub fn bind_to(&mut self, on: ChannelId, queue: &str, exchange: &str, now_ms: u64) {
         self.ask(on, now_ms, Expect::Bind, |out| {
-            queue::Bind { queue, exchange: FANOUT, routing_key: "", nowait: false, arguments: Table::new() }
-                .encode(on, out);
+            queue::Bind { queue, exchange, routing_key: "", nowait: false, arguments: Table::new() }.encode(on, out);
         });
     }
 

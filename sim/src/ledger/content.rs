@@ -4,6 +4,7 @@ use super::copies::Copy;
 use crate::plan::{Rule, STREAM};
 use amqp::method::basic;
 use amqp::{ContentHeader, Properties, PropertyList, Table, Value};
+use broker::command::QueueId;
 use broker::message::hold_back;
 use bytes::BytesMut;
 use std::collections::BTreeSet;
@@ -95,6 +96,8 @@ pub struct Message {
     /// Its deduplication key: the number of the first that had it.
     pub(super) key: Option<u64>,
     pub(super) copies: Vec<Copy>,
+    /// Queues that were bound to the exchange that it goes to before it was published, where each of them gets it.
+    pub(super) owed: Vec<QueueId>,
     pub(super) told: Option<Confirm>,
     pub(super) is_returned: bool,
     pub(super) is_rolled_back: bool,
@@ -136,6 +139,7 @@ impl Message {
             group: draft.has_headers.then_some(u8::try_from(number % GROUPS).expect("few")),
             key,
             copies: Vec::new(),
+            owed: Vec::new(),
             told: None,
             is_returned: false,
             is_rolled_back: false,

@@ -52,6 +52,8 @@ pub(super) struct Copy {
     pub(super) is_timed: bool,
     /// It may be in the other one of the queues that an operator moves messages between.
     pub(super) has_moved: bool,
+    /// It may have gone back to where it died.
+    pub(super) was_redriven: bool,
     /// It may be a place that was made later: what its flags are is unknown.
     pub(super) is_loose: bool,
     /// It was handed out once.
@@ -140,6 +142,7 @@ impl Ledger {
                 expires_at_ms: ttl_ms.map_or(0, |ttl_ms| since_ms + ttl_ms),
                 is_timed,
                 has_moved: false,
+                was_redriven: false,
                 is_loose: false,
                 was_seen: false,
             };
@@ -253,7 +256,8 @@ impl Ledger {
     pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
         let copy = &self.messages[place.message].copies[place.copy];
         let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
-        let is_elsewhere = || copy.may_have_died && self.leads_to(copy.root, queue) || self.may_have_moved(copy, queue);
+        let is_elsewhere =
+            || copy.may_have_died && self.may_be_letter_in(copy, queue) || self.may_have_moved(copy, queue);
         is_waiting && (copy.root == queue || is_elsewhere())
     }
 }

@@ -50,6 +50,8 @@ impl Ledger {
                     self.in_flight.insert((*from, *transfer), place);
                 } else if let Some(place) = self.moving(number_of(&publish.message)) {
                     self.in_flight.insert((*from, *transfer), place);
+                } else if let Some(place) = self.replays_in(publish).first() {
+                    self.in_flight.insert((*from, *transfer), *place);
                 }
             }
         }
@@ -102,7 +104,8 @@ impl Ledger {
         }
         let root = self.copy(place).root;
         if first_death.is_some() {
-            assert!(self.leads_to(root, location), "{what}: no dead letter goes there");
+            let copy = &self.messages[place.message].copies[place.copy];
+            assert!(self.may_be_letter_in(copy, location), "{what}: no dead letter goes there");
         }
         let copy = self.copy(place);
         copy.was_seen = true;
@@ -270,8 +273,10 @@ impl Ledger {
         }
         let alive: Vec<Place> = self.alive.iter().copied().collect();
         for place in alive {
+            let is_back = self.may_be_back_in(&self.messages[place.message].copies[place.copy], id);
             let copy = self.copy(place);
             match copy.state {
+                State::Ready | State::Unsure if is_back => copy.state = State::Unsure,
                 State::Ready | State::Unsure if copy.root == id && (copy.may_have_died || copy.has_moved) => {
                     copy.state = State::Unsure
                 }

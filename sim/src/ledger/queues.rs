@@ -18,6 +18,8 @@ pub(super) struct Queue {
     pub(super) creation: Option<(ConnectionId, CallId)>,
     /// Deletions that are under way: more than one may have asked.
     pub(super) deletions: Vec<CatalogTicket>,
+    /// Dead letters may have left it to go back.
+    pub(super) is_redriven: bool,
     /// Messages that it had when the server started, for the sums of its counters.
     pub(super) base: Option<i64>,
 }
@@ -44,6 +46,7 @@ impl Queue {
             existence: Existence::Created,
             creation,
             deletions: Vec::new(),
+            is_redriven: false,
             base: Some(0),
         }
     }

@@ -1,6 +1,6 @@
 //! What a crash may take and what it may not, and how the sums of a running server have to add up.
 
-use super::copies::{Place, State};
+use super::copies::{Copy, Place, State};
 use super::queues::Existence;
 use super::{Ledger, Step};
 use crate::plan::{MOVABLE, SHELF};
@@ -33,10 +33,13 @@ impl Ledger {
         self.messages.iter_mut().for_each(|message| message.ended.clear());
         self.leave_streams(false);
         self.doubt_keys(false);
+        self.forget_histories();
         self.forget_step();
         for place in self.alive.clone() {
             let root = self.copy(place).root;
-            let may_be_twice = self.copy(place).has_moved && self.moves_between_shards(root);
+            let Copy { has_moved, may_have_died, was_redriven, .. } = *self.copy(place);
+            let may_be_twice = has_moved && self.moves_between_shards(root)
+                || may_have_died && self.letters_change_shards(root, was_redriven);
             let copy = self.copy(place);
             if !copy.is_logged {
                 copy.state = State::Final;
@@ -53,7 +56,7 @@ impl Ledger {
             };
             copy.is_passed = false;
             copy.attempts_are_exact &= copy.attempts == 0;
-            copy.may_be_twice |= copy.may_have_died || may_be_twice;
+            copy.may_be_twice |= may_be_twice;
             // That it came back may not have reached the disk.
             copy.due_ms = copy.least_due_ms;
         }
@@ -71,6 +74,7 @@ impl Ledger {
         assert!(self.held.is_empty(), "a stopping server takes all deliveries back");
         self.leave_streams(true);
         self.doubt_keys(true);
+        self.forget_histories();
         let in_flight = std::mem::take(&mut self.in_flight);
         self.forget_step();
         // These may be in both places, or, if they had no place at first, in none.
@@ -169,6 +173,9 @@ impl Ledger {
         for place in self.alive.clone() {
             let copy = self.copy(place);
             if copy.root != id {
+                if self.may_be_back_in(&self.messages[place.message].copies[place.copy], id) {
+                    self.copy(place).state = State::Unsure;
+                }
                 continue;
             }
             if copy.may_have_died {
@@ -219,7 +226,7 @@ impl Ledger {
 
     fn check_sums(&mut self, view: &QueueView) {
         let name = &view.spec.name;
-        if [MOVABLE, SHELF].contains(&&**name) {
+        if [MOVABLE, SHELF].contains(&&**name) || self.queues[&view.spec.queue.id].is_redriven {
             // What is moved is counted where it comes, and not where it leaves.
             return;
         }
@@ -258,8 +265,9 @@ impl Ledger {
                 State::Held { .. } | State::Gone | State::Final => {}
             }
             if copy.may_have_died || copy.has_moved {
-                let leads =
-                    |id: QueueId| copy.may_have_died && self.leads_to(copy.root, id) || self.may_have_moved(copy, id);
+                let leads = |id: QueueId| {
+                    copy.may_have_died && self.may_be_letter_in(copy, id) || self.may_have_moved(copy, id)
+                };
                 for id in self.queues.keys().filter(|id| **id == copy.root || leads(**id)) {
                     let elsewhere = expected.entry(*id).or_default();
                     // Each restart may have left one more of it.
@@ -295,6 +303,8 @@ impl Ledger {
             let is_held = matches!(copy.state, State::Held { .. });
             assert!(!is_owed && !is_held, "m{} of queue {:x} was lost: {copy:?}", place.message, copy.root.0);
         }
+        let lost = self.replays.first();
+        assert!(lost.is_none(), "what was to be recalled did not come: {lost:?}");
         self.check_streams_at_rest();
         for view in views {
             let is_empty = view.messages() == 0 || view.spec.settings.is_stream();

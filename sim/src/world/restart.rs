@@ -17,6 +17,7 @@ impl World {
         let disks: Vec<MemoryDisk> = (0..plan.shards).map(|_| MemoryDisk::new()).collect();
         let ahead_ms = random.scaled(1_000_000);
         let now = Now { ms: ahead_ms, unix_ms: super::STARTED_UNIX_MS };
+        let apart = random.clone();
         let node = Node::start(&disks, &start_of(&plan, plan.shards, &mut random, false), now);
         let node = node.unwrap_or_else(|error| panic!("a new server does not start: {error}"));
         Self {
@@ -38,6 +39,8 @@ impl World {
             mood: super::Mood::Resting,
             policies: super::policies::Policies::default(),
             schedules: super::schedules::Schedules::default(),
+            redrives: super::redrives::Redrives::new(apart.clone()),
+            listening: super::listeners::Listening::new(apart),
         }
     }
 
@@ -151,6 +154,7 @@ impl World {
     fn restart(&mut self) {
         self.hear_of_policies();
         self.hear_of_firings();
+        self.listening.forget();
         self.clients.clear();
         self.frozen = None;
         self.disks.iter().for_each(MemoryDisk::heal);
@@ -196,6 +200,7 @@ impl World {
             views.extend(found);
         }
         self.ledger.recovered(&views);
+        self.check_redrive_after_restart(&views);
         self.set_up();
     }
 }

@@ -150,6 +150,7 @@ impl World {
     /// Takes in what shards answered.
     pub(super) fn hear_of_firings(&mut self) {
         for (shard, ticket, answer) in std::mem::take(&mut self.node.answers) {
+            self.hear_of_redrive(ticket, &answer);
             let (Some(asked), Answer::Fired(firing)) = (&mut self.schedules.asked, answer) else { continue };
             if ticket != TICKET + asked.number {
                 continue;

@@ -11,6 +11,7 @@ use crate::route::{Destination, ExchangeId, hash, recent, sieve};
 use crate::settings::{check_same, check_same_argument};
 use crate::topology::{ALTERNATE, DELAYED_MESSAGE, DELAYED_TYPE, Exchange, ExchangeKind, Topology};
 use amqp::{Table, Value};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// exchange.declare's fields.
@@ -63,7 +64,8 @@ impl Step<'_> {
         if kind == ExchangeKind::RecentHistory {
             recent::length(&wanted.arguments)?;
         }
-        let exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
+        let mut exchange = Exchange::new(asker.vhost, &wanted.name, kind).with_arguments(wanted.arguments);
+        self.topology.apply_policies(&mut exchange);
         let exchange = match exchange.rule() {
             Some(_) => exchange.with_source(self.catalog.next_id()),
             None => exchange,
@@ -138,18 +140,34 @@ impl Step<'_> {
 }
 
 impl Step<'_> {
+    /// Gives exchanges that are to deduplicate by a policy the source that they lack.
+    pub(super) fn name_sources(&mut self) -> Vec<Change> {
+        let named = self.catalog.name_sources(self.topology);
+        named.into_iter().map(|(key, value)| Change::Put(key, value)).collect()
+    }
+
     /// Tells all shards which exchanges deduplicate.
-    fn keep_sources(&mut self) {
+    pub(super) fn keep_sources(&mut self) {
         let input = self.catalog.sources(self.topology);
         self.out.shards.extend(input);
     }
 }
 
 impl Catalog {
+    /// Gives exchanges that are to deduplicate and have no source one each; comes back with the facts that say so.
+    pub(super) fn name_sources(&mut self, topology: &mut Topology) -> Vec<(Bytes, Bytes)> {
+        let mut facts = Vec::new();
+        for id in topology.without_source() {
+            topology.name_source(id, self.next_id());
+            let exchange = topology.exchange_by_id(id).filter(|exchange| exchange.durable);
+            facts.extend(exchange.map(|exchange| exchange_fact(topology.vhost_name(exchange.vhost), exchange)));
+        }
+        facts
+    }
+
     /// What tells each shard which exchanges deduplicate.
     pub(super) fn sources(&self, topology: &Topology) -> Vec<(ShardId, ShardInput)> {
-        let sources = topology.exchanges().filter_map(|exchange| exchange.sieve.as_ref()).map(|sieve| sieve.source);
-        let sources: Arc<[u64]> = sources.collect();
+        let sources: Arc<[u64]> = topology.sources().into_iter().collect();
         (0..self.shards)
             .map(|shard| (ShardId(shard), ShardInput::KeepSources { sources: Arc::clone(&sources) }))
             .collect()

@@ -99,6 +99,10 @@ impl Catalog {
                 out.shards.push((shard, forget));
             }
         }
+        // A policy of before there were such for exchanges, or whose exchanges had no time to be written.
+        for (key, value) in catalog.name_sources(&mut topology) {
+            out.shards.push((FACTS, ShardInput::PutFact { key, value, ticket: None }));
+        }
         // The shards have read their queues' facts, and know of no policies yet.
         let changed = topology.apply_policies_to_queues();
         let sources = catalog.sources(&topology);

@@ -8,7 +8,7 @@ use super::tally::{Fate, Run as Alike, Tally};
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{
-    ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sieve, Sifted, VhostId,
+    ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sifted, Sifting, VhostId,
 };
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::inspect::ChannelCounters;
@@ -92,8 +92,8 @@ pub(crate) struct Routed {
 /// What exchanges do with a message beside routing it.
 #[derive(Debug)]
 pub(super) struct Through {
-    /// The exchange deduplicates.
-    sieve: Option<Arc<Sieve>>,
+    /// Exchanges deduplicate.
+    sifting: Option<Sifting>,
     /// Exchanges that keep it for those who bind later, as [`Routes::keepers`] has them.
     keepers: Vec<(ShardId, u64, u32)>,
     /// Of the topology.
@@ -265,13 +265,13 @@ impl Routed {
     /// Sends it to its shards.
     pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
         let Self { targets, message, persistent, expiration_ms, priority, delay_ms, through, .. } = self;
-        let sieve = through.and_then(|through| through.sieve);
+        let sifting = through.and_then(|through| through.sifting);
         let publish = |queues: QueueIds, message| {
             let more = Vec::new();
             let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
-            match &sieve {
+            match &sifting {
                 None => Command::Publish(publish),
-                Some(sieve) => Command::Sift(Box::new(Sifted { sieve: Arc::clone(sieve), publish })),
+                Some(sifting) => Command::Sift(Box::new(Sifted { sifting: sifting.clone(), publish })),
             }
         };
         match targets {
@@ -546,7 +546,7 @@ impl Connection {
                 found
             }
         };
-        let through = if holds { None } else { through(envelope, topology, vhost, &self.routes, fx.shards.len()) };
+        let through = if holds { None } else { through(envelope, topology, &self.routes, fx.shards.len()) };
         let routed = Routed {
             message,
             targets,
@@ -776,20 +776,13 @@ fn tally_repeated(
 
 /// What is to be done beside routing, by the exchanges that a message has come through.
 #[cold]
-fn through(
-    envelope: &Envelope,
-    topology: &Topology,
-    vhost: VhostId,
-    routes: &Routes,
-    shards: usize,
-) -> Option<Box<Through>> {
+fn through(envelope: &Envelope, topology: &Topology, routes: &Routes, shards: usize) -> Option<Box<Through>> {
     if envelope.is_reply() {
         return None;
     }
-    let sieve = topology.exchange(vhost, &envelope.exchange).and_then(|exchange| exchange.sieve.clone());
     let keepers = routes.keepers(topology, u16::try_from(shards).expect("there are at most so many shards"));
-    let is_any = sieve.is_some() || !keepers.is_empty();
-    is_any.then(|| Box::new(Through { sieve, keepers, generation: topology.generation() }))
+    let is_any = routes.sifting.is_some() || !keepers.is_empty();
+    is_any.then(|| Box::new(Through { sifting: routes.sifting.clone(), keepers, generation: topology.generation() }))
 }
 
 /// Nothing takes this message: it goes back to its publisher if that asked for it.

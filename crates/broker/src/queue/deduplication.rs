@@ -8,6 +8,7 @@
 use super::Queue;
 use super::siphash::siphash;
 use super::window::{Known, Window};
+use crate::command::Sieves;
 use crate::message::Message;
 use amqp::{Properties, Value};
 use store::{QueueId, Seq};
@@ -83,10 +84,11 @@ struct Found {
 }
 
 /// What a message is looked up by in one queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lookup {
     own: Option<Found>,
-    through: Option<Found>,
+    /// By each of the exchanges that it comes through.
+    through: Vec<Option<Found>>,
 }
 
 impl KeySource {
@@ -185,34 +187,50 @@ impl Queue {
         }
     }
 
-    /// What this message is looked up by, that comes through `sieve`.
-    pub(crate) fn lookup(&self, message: &Message, sieve: Option<&Sieve>, secret: [u64; 2]) -> Lookup {
+    /// What this message is looked up by, that comes through `sieves`.
+    pub(crate) fn lookup(&self, message: &Message, sieves: Option<&Sieves>, secret: [u64; 2]) -> Lookup {
         let own = self.spec.settings.deduplication.as_ref();
         Lookup {
             own: own.and_then(|rule| rule.key.find(message, secret)),
-            through: sieve.and_then(|sieve| sieve.rule.key.find(message, secret)),
+            through: sieves
+                .into_iter()
+                .flat_map(Sieves::iter)
+                .map(|sieve| sieve.rule.key.find(message, secret))
+                .collect(),
         }
     }
 
     /// Whether it has taken a message of this key.
-    pub(crate) fn is_duplicate(&self, lookup: Lookup, sieve: Option<&Sieve>, unix_ms: u64) -> bool {
+    pub(crate) fn is_duplicate(&self, lookup: &Lookup, sieves: Option<&Sieves>, unix_ms: u64) -> bool {
         let Some(keys) = &self.keys else { return false };
         let own = lookup.own.and_then(|found| keys.own.get(found.hash));
         let is_over = |until: u64| until != 0 && until <= unix_ms;
         if own.is_some_and(|known| if keys.is_present { self.has(known.until) } else { !is_over(known.until) }) {
             return true;
         }
-        let Some((sieve, found)) = sieve.zip(lookup.through) else { return false };
-        let window = keys.others.iter().find(|(source, _)| *source == sieve.source);
-        let known = window.and_then(|(_, window)| window.get(found.hash));
-        known.is_some_and(|known| !is_over(known.until))
+        let is_known = |sieve: &Sieve, found: Option<Found>| {
+            let window = keys.others.iter().find(|(source, _)| *source == sieve.source);
+            let known = window.zip(found).and_then(|((_, window), found)| window.get(found.hash));
+            known.is_some_and(|known| !is_over(known.until))
+        };
+        let Some(sieves) = sieves else { return false };
+        let mut found = lookup.through.iter().copied();
+        let mut is_closed = !sieves.ways.is_empty();
+        for way in &sieves.ways {
+            let mut stops = false;
+            for sieve in way {
+                stops |= is_known(sieve, found.next().flatten());
+            }
+            is_closed &= stops;
+        }
+        is_closed
     }
 
     /// Remembers the key of a message that it takes, which has this place; what is to be logged of it is added to `fresh`.
     pub(crate) fn remember(
         &mut self,
-        lookup: Lookup,
-        sieve: Option<&Sieve>,
+        lookup: &Lookup,
+        sieves: Option<&Sieves>,
         (priority, seq, is_kept): (u8, Seq, bool),
         unix_ms: u64,
         fresh: &mut Vec<Fresh>,
@@ -242,9 +260,11 @@ impl Queue {
                 }
             }
         }
-        if let Some((sieve, Found { hash, ttl_ms })) = sieve.zip(lookup.through)
-            && let Span::Window { most, ttl_ms: default_ms } = sieve.rule.span
-        {
+        let through = sieves.into_iter().flat_map(Sieves::iter).zip(&lookup.through).enumerate();
+        for (at, (sieve, found)) in through {
+            let is_again = sieves.is_some_and(|all| all.iter().take(at).any(|other| other.source == sieve.source));
+            let Span::Window { most, ttl_ms: default_ms } = sieve.rule.span else { continue };
+            let Some(Found { hash, ttl_ms }) = found.filter(|_| !is_again) else { continue };
             let window = keys.window(sieve.source);
             if let Some(known) = keep(window, hash, most, ttl_ms.or(default_ms), is_kept, unix_ms) {
                 note(sieve.source, most, known);

@@ -324,6 +324,17 @@ impl Groups {
         Some(slot)
     }
 
+    /// The terms are others than before; of another rate nothing is used yet.
+    pub(crate) fn relimit(&mut self, terms: Terms, is_paced_anew: bool) {
+        let slots: Vec<Slot<Group>> = self.all.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if is_paced_anew {
+                self.all[slot].bucket = Bucket::default();
+            }
+            self.list(slot, terms);
+        }
+    }
+
     // --- time -------------------------------------------------------------------------------------------------------
 
     /// Lists the groups whose time has come, and forgets those that have nothing.

@@ -132,10 +132,8 @@ impl Entry {
         }
     }
 
-    /// Expired before `unix_ms`. A message that expires this very millisecond may still be delivered, once: so one with
-    /// a time to live of 0 finds a waiting consumer, and is gone when that gives it back.
-    fn expired_before(&self, unix_ms: u64) -> bool {
-        has_expired(self.expires_at_ms, self.redelivered, unix_ms)
+    fn has_expired(&self, moment: Moment) -> bool {
+        has_expired(self.expires_at_ms, self.redelivered, moment)
     }
 }
 
@@ -156,8 +154,29 @@ impl From<Run> for Entry {
     }
 }
 
-fn has_expired(expires_at_ms: u64, redelivered: bool, unix_ms: u64) -> bool {
-    expires_at_ms != 0 && expires_at_ms < unix_ms.saturating_add(u64::from(redelivered))
+/// A moment at which messages are looked at. What expires in its very millisecond (unix ms) may still be delivered in a step,
+/// once: so a message with a time to live of 0 finds a waiting consumer, and is gone when that gives it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before deliveries.
+    Before(u64),
+    /// After them.
+    After(u64),
+}
+
+impl Moment {
+    /// What was never delivered is gone if it expires earlier than this.
+    fn end_ms(self) -> u64 {
+        match self {
+            Self::Before(unix_ms) => unix_ms,
+            Self::After(unix_ms) => unix_ms.saturating_add(1),
+        }
+    }
+}
+
+fn has_expired(expires_at_ms: u64, redelivered: bool, moment: Moment) -> bool {
+    let is_back = redelivered && moment == Moment::Before(expires_at_ms);
+    expires_at_ms != 0 && (expires_at_ms < moment.end_ms() || is_back)
 }
 
 /// See the module.
@@ -270,11 +289,15 @@ pub(crate) enum Expired {
 }
 
 impl Head<'_> {
-    /// It expired before this time.
+    /// It cannot be delivered at this time.
     pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
+        self.has_expired_at(Moment::Before(unix_ms))
+    }
+
+    fn has_expired_at(&self, moment: Moment) -> bool {
         match self {
-            Head::Near(entry) => entry.expired_before(unix_ms),
-            Head::Far(run) => has_expired(run.expires_at_ms, run.redelivered, unix_ms),
+            Head::Near(entry) => entry.has_expired(moment),
+            Head::Far(run) => has_expired(run.expires_at_ms, run.redelivered, moment),
         }
     }
 }
@@ -380,7 +403,8 @@ impl Ready {
     /// Whether a parked message expired before this time.
     pub(crate) fn parked_has_expired(&self, rank: Rank, unix_ms: u64) -> bool {
         let found = || self.parked(rank)?.find(rank.seq());
-        self.can_expire() && found().is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, unix_ms))
+        self.can_expire()
+            && found().is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, Moment::Before(unix_ms)))
     }
 
     /// Takes a parked message, whose group knows it.
@@ -588,16 +612,16 @@ impl Ready {
         Some(self.left(entry))
     }
 
-    /// Takes what expired before this time and stands at the head of its level. What is far is taken only if its body is
+    /// Takes what has expired and stands at the head of its level. What is far is taken only if its body is
     /// of no interest.
-    pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Option<Expired> {
-        if let Some(at) = (0..self.levels.len()).find(|at| self.levels[*at].parked_has_expired(unix_ms)) {
+    pub(crate) fn pop_expired(&mut self, moment: Moment, takes_far: bool) -> Option<Expired> {
+        if let Some(at) = (0..self.levels.len()).find(|at| self.levels[*at].parked_has_expired(moment)) {
             let parked = self.levels[at].parked.as_mut()?;
             let seq = parked.first()?.seq;
             let entry = parked.withdraw(seq)?;
             return Some(Expired::Near(self.left(entry)));
         }
-        let at = self.expired_level(unix_ms)?;
+        let at = self.expired_level(moment)?;
         let level = &mut self.levels[at];
         match level.first_untimed()? {
             Head::Near(_) => {
@@ -620,11 +644,11 @@ impl Ready {
         self.can_expire() && self.first().is_some_and(|head| head.has_expired(unix_ms))
     }
 
-    /// Takes what expired before this time and does not stand at a head: about `max` messages at most, or far runs.
-    pub(crate) fn take_expired(&mut self, unix_ms: u64, max: u32) -> ExpiredWithin {
+    /// Takes what has expired and does not stand at a head: about `max` messages at most, or far runs.
+    pub(crate) fn take_expired(&mut self, moment: Moment, max: u32) -> ExpiredWithin {
         let mut found = ExpiredWithin::default();
         for level in self.levels.iter_mut() {
-            level.take_expired(unix_ms, max, &mut found);
+            level.take_expired(moment.end_ms(), max, &mut found);
         }
         for run in found.near.iter().map(Entry::run).chain(found.far.iter().copied()) {
             self.sums.subtract(&run);
@@ -634,21 +658,21 @@ impl Ready {
     }
 
     /// Whether [`Self::take_expired`] would find something.
-    pub(crate) fn has_expired_within(&self, unix_ms: u64) -> bool {
-        self.levels.iter().filter_map(Level::next_expiry_within).any(|at_ms| at_ms < unix_ms)
+    pub(crate) fn has_expired_within(&self, moment: Moment) -> bool {
+        self.levels.iter().filter_map(Level::next_expiry_within).any(|at_ms| at_ms < moment.end_ms())
     }
 
     /// Whether [`Self::pop_expired`] or [`Self::take_expired`] would find something.
-    pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
-        let is_parked = || self.can_expire() && self.levels.iter().any(|level| level.parked_has_expired(unix_ms));
-        self.expired_level(unix_ms).is_some() || is_parked() || self.has_expired_within(unix_ms)
+    pub(crate) fn has_expired(&self, moment: Moment) -> bool {
+        let is_parked = || self.can_expire() && self.levels.iter().any(|level| level.parked_has_expired(moment));
+        self.expired_level(moment).is_some() || is_parked() || self.has_expired_within(moment)
     }
 
-    fn expired_level(&self, unix_ms: u64) -> Option<usize> {
+    fn expired_level(&self, moment: Moment) -> Option<usize> {
         if self.sums.expiring == 0 {
             return None;
         }
-        let has_expired = |at: &usize| self.levels[*at].first_untimed().is_some_and(|head| head.has_expired(unix_ms));
+        let has_expired = |at: &usize| self.levels[*at].first_untimed().is_some_and(|head| head.has_expired_at(moment));
         (0..self.levels.len()).rev().find(has_expired)
     }
 
@@ -1023,9 +1047,9 @@ impl Level {
         is_first.then_some(parked)
     }
 
-    fn parked_has_expired(&self, unix_ms: u64) -> bool {
+    fn parked_has_expired(&self, moment: Moment) -> bool {
         let first = self.parked.as_ref().and_then(|parked| parked.first());
-        first.is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, unix_ms))
+        first.is_some_and(|run| has_expired(run.expires_at_ms, run.redelivered, moment))
     }
 
     fn first_near(&self) -> Option<&Entry> {

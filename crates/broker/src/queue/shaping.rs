@@ -7,6 +7,7 @@ use super::groups::{Groups, Terms};
 use super::rate::Bucket;
 use super::ready::Entry;
 use super::run::Run;
+use crate::command::QueueSettings;
 use crate::queue::Holder;
 use crate::shard::slots::Slot;
 use store::Seq;
@@ -29,6 +30,22 @@ impl Queue {
         if settings.shapes() && self.shaping.is_none() {
             let groups = settings.group_key.as_ref().map(|_| Box::default());
             self.shaping = Some(Box::new(Shaping { groups, ..Shaping::default() }));
+        }
+    }
+
+    /// The settings are others than before: what waits for a rate or for room in a group that it had waits for what there is
+    /// now. A rate that is another one counts anew.
+    pub(crate) fn relimit(&mut self, before: &QueueSettings, now_ms: u64) {
+        let settings = &self.spec.settings;
+        let is_paced_anew = settings.group_rate != before.group_rate;
+        let is_other = is_paced_anew || settings.group_in_flight_max != before.group_in_flight_max;
+        if settings.rate != before.rate
+            && let Some(shaping) = &mut self.shaping
+        {
+            shaping.bucket = Bucket::default();
+        }
+        if is_other && let Some((groups, terms)) = self.groups_now(now_ms) {
+            groups.relimit(terms, is_paced_anew);
         }
     }
 

@@ -2,16 +2,25 @@
 
 use super::ExchangeKind;
 use crate::command::{Deduplication, Fault};
+use crate::policy::{Applied, sieve_arguments};
 use crate::settings::{
     CACHE_SIZE, CACHE_TTL, DEDUPLICATION, DEDUPLICATION_KEY, DEDUPLICATION_KEYS, key_source, window,
 };
 use amqp::{ReplyCode, Table, Value};
 
-/// What an exchange of this type and with these arguments, which were checked, takes for duplicates; `None` = nothing.
-pub(crate) fn rule(kind: ExchangeKind, arguments: &Table) -> Option<Deduplication> {
-    let is_asked = arguments.get(DEDUPLICATION).and_then(Value::as_bool) == Some(true);
-    let is_any = kind == ExchangeKind::Deduplication || is_asked;
-    is_any.then(|| Deduplication { key: key_source(arguments), span: window(arguments) })
+/// What an exchange of this type, with these arguments, which were checked, and these policies takes for duplicates; `None` =
+/// nothing.
+pub(crate) fn rule(kind: ExchangeKind, arguments: &Table, policies: &Applied) -> Option<Deduplication> {
+    let own = arguments.get(DEDUPLICATION).and_then(Value::as_bool);
+    let is_any = kind == ExchangeKind::Deduplication
+        || own.unwrap_or_else(|| policies.deduplicates_exchanges() && !is_by_chance(kind));
+    let arguments = is_any.then(|| sieve_arguments(arguments, policies))?;
+    Some(Deduplication { key: key_source(&arguments), span: window(&arguments) })
+}
+
+/// A duplicate would go to another queue, which knows nothing of it.
+fn is_by_chance(kind: ExchangeKind) -> bool {
+    matches!(kind, ExchangeKind::Random | ExchangeKind::LocalRandom)
 }
 
 /// Refuses arguments that make no sense.
@@ -23,11 +32,10 @@ pub(crate) fn check_arguments(kind: ExchangeKind, arguments: &Table) -> Result<(
     if arguments.get(DEDUPLICATION).is_some_and(|value| value.as_bool().is_none()) {
         return refused(format!("Invalid argument, '{DEDUPLICATION}' must be a boolean"));
     }
-    if rule(kind, arguments).is_none() {
+    if rule(kind, arguments, &Applied::default()).is_none() {
         return Ok(());
     }
-    if matches!(kind, ExchangeKind::Random | ExchangeKind::LocalRandom) {
-        // A duplicate would go to another queue, which knows nothing of it.
+    if is_by_chance(kind) {
         return refused(format!("Invalid argument, '{DEDUPLICATION}' can't be used for '{}'", kind.name()));
     }
     let is_positive = |value: &Value| match value {

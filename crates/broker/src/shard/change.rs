@@ -13,7 +13,7 @@ impl<S: Store> Shard<S> {
         let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
         if spec.durable {
             let queue = &mut self.queues[slot];
-            let (key, value) = spec.fact_with(queue.is_paused);
+            let (key, value) = spec.fact_with(queue.is_paused, queue.redrive.as_deref());
             queue.created = self.log.put_fact(key, value);
         }
         self.change_queue(spec);
@@ -25,7 +25,9 @@ impl<S: Store> Shard<S> {
         let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
         let id = spec.queue.id;
         let queue = &mut self.queues[slot];
+        let before = Arc::clone(&queue.spec);
         queue.respecify(spec);
+        queue.relimit(&before.settings, self.now.ms);
         // It runs for the new time, if for any.
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
         let timeout_ms = self.timeout_of(&self.queues[slot]);

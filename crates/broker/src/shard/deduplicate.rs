@@ -17,15 +17,15 @@ use store::Store;
 impl<S: Store> Shard<S> {
     /// A connection publishes to an exchange that deduplicates.
     pub(super) fn sift(&mut self, peer: Slot<Peer>, sifted: Sifted) {
-        let Sifted { sieve, publish } = sifted;
+        let Sifted { sifting, publish } = sifted;
         for id in publish.queues.iter() {
-            if let Some(slot) = self.queue_slots.get(id) {
+            if let Some(slot) = self.queue_slots.get(id).filter(|_| sifting.to(*id).is_some()) {
                 self.queues[*slot].keys.get_or_insert_default();
             }
         }
-        self.sieve = Some(sieve);
+        self.sifting = Some(sifting);
         self.publish_for(peer, publish);
-        self.sieve = None;
+        self.sifting = None;
     }
 
     /// Gives the message a place in a queue that remembers keys.
@@ -37,17 +37,18 @@ impl<S: Store> Shard<S> {
         message: &Message,
         terms: Terms,
     ) -> Result<Accepted, Untaken> {
-        let sieve = self.sieve.clone().filter(|_| terms.is_new);
+        let id = self.queues[slot].spec.queue.id;
+        let sieves = self.sifting.as_ref().filter(|_| terms.is_new).and_then(|sifting| sifting.to(id)).cloned();
         let (secret, unix_ms) = (self.hash_secret.0, self.now.unix_ms);
         let queue = &mut self.queues[slot];
-        let lookup = queue.lookup(message, sieve.as_deref(), secret);
-        if terms.is_new && queue.is_duplicate(lookup, sieve.as_deref(), unix_ms) {
+        let lookup = queue.lookup(message, sieves.as_deref(), secret);
+        if terms.is_new && queue.is_duplicate(&lookup, sieves.as_deref(), unix_ms) {
             queue.counters.deduplicated += 1;
             return Err(Untaken::Duplicate);
         }
         let one = self.accept_any(slot, message, terms).ok_or(Untaken::Full)?;
         let place = (one.stamp.priority, one.stamp.seq, one.is_kept);
-        self.queues[slot].remember(lookup, sieve.as_deref(), place, unix_ms, &mut self.fresh_keys);
+        self.queues[slot].remember(&lookup, sieves.as_deref(), place, unix_ms, &mut self.fresh_keys);
         Ok(one)
     }
 

@@ -82,6 +82,11 @@ impl<S: Store> Shard<S> {
         match operation {
             Operation::Pause => self.pause(ticket, slot, true),
             Operation::Resume => self.pause(ticket, slot, false),
+            Operation::Redrive(redrive) => {
+                self.queues[slot].redrive = Some(redrive);
+                let lsn = self.put_queue_fact(slot);
+                self.answer_operation(ticket, lsn, Answer::Done);
+            }
             Operation::Scan(scan) => self.scan(ticket, slot, scan, topology),
             Operation::Leases { from, count } => {
                 let answer = self.leases(slot, from, count);
@@ -98,14 +103,24 @@ impl<S: Store> Shard<S> {
         let queue = &mut self.queues[slot];
         let is_new = queue.is_paused != is_paused;
         queue.is_paused = is_paused;
-        let mut lsn = Lsn::ZERO;
-        if queue.spec.durable {
-            let (key, value) = queue.spec.fact_with(is_paused);
+        let lsn = match queue.spec.durable {
+            true if is_new => self.put_queue_fact(slot),
             // What is so already may not be durable yet.
-            lsn = if is_new { self.log.put_fact(key, value) } else { self.log.last() };
-        }
+            true => self.log.last(),
+            false => Lsn::ZERO,
+        };
         self.touch(slot);
         self.answer_operation(ticket, lsn, Answer::Done);
+    }
+
+    /// Writes what a durable queue is to be after a restart.
+    fn put_queue_fact(&mut self, slot: Slot<Queue>) -> Lsn {
+        let queue = &self.queues[slot];
+        if !queue.spec.durable {
+            return Lsn::ZERO;
+        }
+        let (key, value) = queue.spec.fact_with(queue.is_paused, queue.redrive.as_deref());
+        self.log.put_fact(key, value)
     }
 
     fn answer_operation(&mut self, ticket: u64, lsn: Lsn, answer: Answer) {

@@ -5,7 +5,7 @@ mod roll;
 use super::log::{EVERY_PLACE, Log};
 use super::{Shard, ShardSettings};
 use crate::command::{Now, QueueSpec, ShardId};
-use crate::fact::{CorruptFact, failure_place, hash_secret, is_paused};
+use crate::fact::{CorruptFact, failure_place, hash_secret, is_paused, redrive_of};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::backlog::Backlog;
@@ -249,6 +249,7 @@ impl Recovery {
                 }
                 let mut queue = recovered(spec, found, self.now, &mut log);
                 queue.is_paused = is_paused(&value);
+                queue.redrive = redrive_of(&value).map(Arc::new);
                 queues.push(queue);
             }
             log.recover_fact(key.clone(), value.clone());

@@ -5,7 +5,7 @@ use super::slots::Slot;
 use super::timers::Due;
 use crate::command::{ConnectionEvent, ConsumerNumber, Delivery, TimeoutAction};
 use crate::queue::dead_letter::Reason;
-use crate::queue::ready::{Entry, Expired, Head};
+use crate::queue::ready::{Entry, Expired, Head, Moment};
 use crate::queue::run::Run;
 use crate::queue::{Holder, Queue, Turn};
 use crate::topology::Topology;
@@ -77,7 +77,7 @@ impl<S: Store> Shard<S> {
             let Some(consumer) = self.queues[slot].rotation.next() else { break };
             self.take_turn(slot, consumer);
         }
-        self.expire(slot, self.now.unix_ms + 1);
+        self.expire_at(slot, Moment::After(self.now.unix_ms));
         if is_held_up && !self.queues[slot].ready.first_has_expired(self.now.unix_ms) {
             self.touch(slot);
         }
@@ -129,16 +129,21 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Drops heads that expired before that time; if they are very many, some of them in the next steps.
+    /// Drops heads that can be delivered no more.
     pub(super) fn expire(&mut self, slot: Slot<Queue>, unix_ms: u64) {
+        self.expire_at(slot, Moment::Before(unix_ms));
+    }
+
+    /// Drops heads that have expired; if they are very many, some of them in the next steps.
+    fn expire_at(&mut self, slot: Slot<Queue>, moment: Moment) {
         if !self.queues[slot].ready.can_expire() {
             return;
         }
         let mourns = self.queues[slot].spec.mourns();
         while self.droppable > 0 {
             let queue = &mut self.queues[slot];
-            match queue.ready.pop_expired(unix_ms, !mourns) {
-                None => return self.expire_within(slot, unix_ms, mourns),
+            match queue.ready.pop_expired(moment, !mourns) {
+                None => return self.expire_within(slot, moment, mourns),
                 Some(Expired::Near(entry)) => {
                     queue.counters.expired += 1;
                     self.note_dropped(mourns);
@@ -151,19 +156,19 @@ impl<S: Store> Shard<S> {
                     self.vacate_run(slot, &run);
                 }
                 Some(Expired::Unread { priority }) => {
-                    self.expire_within(slot, unix_ms, mourns);
+                    self.expire_within(slot, moment, mourns);
                     return self.read_ahead(slot, Some(priority));
                 }
             }
         }
-        if self.queues[slot].ready.has_expired(unix_ms) {
+        if self.queues[slot].ready.has_expired(moment) {
             self.drop_more_later(slot);
         }
     }
 
     /// The same for what stands behind others.
-    fn expire_within(&mut self, slot: Slot<Queue>, unix_ms: u64, mourns: bool) {
-        while self.queues[slot].ready.has_expired_within(unix_ms) {
+    fn expire_within(&mut self, slot: Slot<Queue>, moment: Moment, mourns: bool) {
+        while self.queues[slot].ready.has_expired_within(moment) {
             if self.droppable == 0 {
                 return self.drop_more_later(slot);
             }
@@ -173,7 +178,7 @@ impl<S: Store> Shard<S> {
             }
             let queue = &mut self.queues[slot];
             let max = if mourns { self.droppable / MOURNED_COST } else { self.droppable };
-            let found = queue.ready.take_expired(unix_ms, max.max(1) as u32);
+            let found = queue.ready.take_expired(moment, max.max(1) as u32);
             for entry in found.near {
                 self.queues[slot].counters.expired += 1;
                 self.note_dropped(mourns);

@@ -79,6 +79,7 @@ impl<S: Store> Shard<S> {
             ready_bytes: queue.ready.body_bytes(),
             unacked_bytes: unacked.body_bytes,
             is_paused: queue.is_paused,
+            redrive: queue.redrive.clone(),
             oldest_unacked_ms: oldest_unacked.map(|since_ms| self.now.ms.saturating_sub(since_ms)),
             oldest_ready_ms: queue.oldest_ready_ms(self.now.ms),
             late_leases,

@@ -109,12 +109,13 @@ impl Topology {
     }
 
     /// Gives a new exchange what policies say.
-    pub(super) fn apply_policies(&self, exchange: &mut Exchange) {
+    pub(crate) fn apply_policies(&self, exchange: &mut Exchange) {
         let name = Arc::clone(&exchange.name);
         exchange.policies = self.policies.applied(exchange.vhost, |policy| policy.matches_exchange(&name));
         if exchange.own_alternate().is_none() {
             exchange.alternate = policy::alternate(&exchange.policies);
         }
+        exchange.sift();
     }
 
     fn refresh_exchanges(&mut self, change: &PolicyChange) {
@@ -130,6 +131,7 @@ impl Topology {
                 exchange.alternate = policy::alternate(&applied);
             }
             exchange.policies = applied;
+            exchange.sift();
             self.generation += 1;
         }
     }

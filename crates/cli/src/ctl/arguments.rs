@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-pub(super) const SWITCHES: [Switch; 53] = [
+pub(super) const SWITCHES: [Switch; 54] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -123,6 +123,7 @@ pub(super) const SWITCHES: [Switch; 53] = [
     rare("routing-key", None, true),
     rare("rate", None, true),
     rare("origin", None, true),
+    rare("follow", None, false),
     rare("stop", None, false),
     rare("priority", None, true),
     rare("apply-to", None, true),

@@ -728,9 +728,9 @@ const COMMANDS: &[Command] = &[
         name: "redrive_queue",
         section: QUEUES,
         about: "Moves dead letters back to the queues where they died",
-        usage: "[--vhost <vhost>] <queue> [--rate <messages a second>] [--where <key>=<value> ...] [--origin last|first | --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]] [--stop]",
+        usage: "[--vhost <vhost>] <queue> [--rate <messages a second>] [--where <key>=<value> ...] [--origin last|first | --to-queue <queue> | --to-exchange <exchange> [--routing-key <key>]] [--follow | --stop]",
         operands: (1, 1),
-        options: &["rate", "where", "origin", "to-queue", "to-exchange", "routing-key", "stop"],
+        options: &["rate", "where", "origin", "to-queue", "to-exchange", "routing-key", "follow", "stop"],
         run: Run::Do(operations::redrive_queue),
     },
     Command {

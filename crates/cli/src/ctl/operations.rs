@@ -154,6 +154,9 @@ pub(super) fn redrive_queue(_program: &str, line: &Line, screen: &mut Screen) ->
         succeeded(&api.send("DELETE", &path, &[])?)?;
         return done(&api, options, screen);
     }
+    if options.has("follow") {
+        return follow(&api, &path, queue, options, screen);
+    }
     let mut document = target(options);
     if let Some(filter) = filter(options)? {
         document.insert("filter".into(), filter);
@@ -166,10 +169,15 @@ pub(super) fn redrive_queue(_program: &str, line: &Line, screen: &mut Screen) ->
     }
     screen.banner(options, &format!("Redriving queue '{queue}' in vhost '{}' ...", options.vhost()))?;
     succeeded(&api.post(&path, &document.into())?)?;
+    follow(&api, &path, queue, options, screen)
+}
+
+/// Waits for the end of a redrive, and shows how far it is.
+fn follow(api: &Api, path: &str, queue: &str, options: &Options, screen: &mut Screen) -> Result<(), Failure> {
     let shows = io::stderr().is_terminal() && !options.quiet && !options.silent;
     loop {
-        let Some(state) = api.get(&path)? else {
-            let text = "the server was started again, or the queue deleted, meanwhile: redrive what is left once more";
+        let Some(state) = api.get(path)? else {
+            let text = format!("no redrive of queue '{queue}' is known: begin one without --follow");
             return Err(Failure::error(failure::UNAVAILABLE, text));
         };
         let word = state["state"].as_str().unwrap_or_default();

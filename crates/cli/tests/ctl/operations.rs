@@ -4,7 +4,7 @@
 use super::*;
 
 impl Client {
-    fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
+    pub(super) fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
         let mut frames = BytesMut::new();
         let publish = basic::Publish { exchange: "", routing_key: queue, mandatory: false, immediate: false };
         Method::BasicPublish(publish).encode(CHANNEL, &mut frames);

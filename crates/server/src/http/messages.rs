@@ -12,15 +12,14 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::command::{
-    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sieve,
-    Sifted, VhostId,
+    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sifted,
+    Sifting, VhostId,
 };
 use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::resource;
 use broker::topology::Routes;
 use bytes::BytesMut;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// `POST /api/exchanges/VHOST/NAME/publish`
 pub(super) async fn publish(
@@ -65,7 +64,7 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
         expiration_ms,
         priority,
         delay_ms,
-        sieve: None,
+        sifting: None,
         kept: Vec::new(),
     };
     send(operator, &ready, &[queue.queue]).await
@@ -81,8 +80,8 @@ struct Ready {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
-    /// The exchange deduplicates.
-    sieve: Option<Arc<Sieve>>,
+    /// Exchanges deduplicate.
+    sifting: Option<Sifting>,
     /// Exchanges keep it for those who bind later.
     kept: Vec<(ShardId, Recent)>,
 }
@@ -209,9 +208,9 @@ fn prepare(
         (shard, Recent { exchange, length, generation, message, persistent, expiration_ms, priority })
     };
     let kept = kept.into_iter().map(recent).collect();
-    let sieve = exchange.sieve.clone();
+    let sifting = routes.sifting.take();
     let exchange = exchange.number();
-    let ready = Ready { message, exchange, persistent, expiration_ms, priority, delay_ms, sieve, kept };
+    let ready = Ready { message, exchange, persistent, expiration_ms, priority, delay_ms, sifting, kept };
     Ok((ready, routes.queues))
 }
 
@@ -234,9 +233,9 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
             delay_ms: ready.delay_ms,
             confirm: true,
         };
-        let command = match &ready.sieve {
+        let command = match &ready.sifting {
             None => Command::Publish(publish),
-            Some(sieve) => Command::Sift(Box::new(Sifted { sieve: Arc::clone(sieve), publish })),
+            Some(sifting) => Command::Sift(Box::new(Sifted { sifting: sifting.clone(), publish })),
         };
         operator.publish(targets[0].shard, vec![command]).await?;
     }

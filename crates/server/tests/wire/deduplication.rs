@@ -2,6 +2,8 @@
 
 use super::real_client::*;
 use super::*;
+use broker::command::{CatalogAsk, Outcome};
+use broker::policy::{AppliesTo, Pattern, Policy, PolicyKind};
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
@@ -209,4 +211,67 @@ async fn arguments_that_make_no_sense_are_refused() {
         let refused = declared.unwrap_err().to_string();
         assert!(refused.contains(&format!("PRECONDITION_FAILED - {expected}")), "{refused}");
     }
+}
+
+async fn set_policy(server: &Server, applies_to: AppliesTo, definition: &[(&str, amqp::Value)]) {
+    let policy = Policy {
+        kind: PolicyKind::User,
+        vhost: VhostId(0),
+        name: "once".into(),
+        pattern: Pattern::new("^orders").unwrap(),
+        applies_to,
+        priority: 0,
+        definition: definition.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+    };
+    let ask = CatalogAsk::SetPolicy(Box::new(policy));
+    let outcome = server.board().operator().ask(VhostId(0), ask).await.unwrap();
+    assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_others_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    for queue in ["through", "around", "both"] {
+        declare(&channel, queue, &[]).await;
+    }
+    declare_exchange(&channel, "front", ExchangeKind::Fanout, &[]).await.unwrap();
+    declare_exchange(&channel, "orders", ExchangeKind::Fanout, &[]).await.unwrap();
+    channel
+        .exchange_bind("orders".into(), "front".into(), "".into(), Default::default(), FieldTable::default())
+        .await
+        .unwrap();
+    for (queue, exchange) in [("through", "orders"), ("around", "front"), ("both", "front"), ("both", "orders")] {
+        bind(&channel, queue, exchange, "").await;
+    }
+    let again = async |channel: &Channel, body: &str, key: &str| {
+        send(channel, ("front", ""), body, keyed(text(key))).await;
+    };
+    again(&channel, "0", "a").await;
+    let on = ("x-message-deduplication", amqp::Value::Bool(true));
+    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(1))]).await;
+    for body in ["1", "2"] {
+        again(&channel, body, "a").await;
+    }
+    assert_eq!(bodies(&channel, "through").await, ["0", "1"], "it remembers from now on");
+    again(&channel, "3", "b").await;
+    again(&channel, "4", "a").await;
+    assert_eq!(bodies(&channel, "through").await, ["3", "4"], "of one key only");
+    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(9))]).await;
+    again(&channel, "5", "c").await;
+
+    let (_remains, server) = start_on_remains_of(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    for (body, key) in [("6", "a"), ("7", "c")] {
+        again(&channel, body, key).await;
+    }
+    assert_eq!(bodies(&channel, "through").await, ["5"], "it is the same exchange");
+    for queue in ["around", "both"] {
+        assert_eq!(bodies(&channel, queue).await.concat(), "01234567", "{queue}: it comes there another way, too");
+    }
+    // One for all means queues.
+    set_policy(&server, AppliesTo::All, &[on]).await;
+    again(&channel, "8", "a").await;
+    assert_eq!(bodies(&channel, "through").await, ["8"]);
 }

@@ -1,6 +1,7 @@
 //! Policies reach what is there and what comes.
 
 use super::*;
+use crate::command::Span;
 use crate::policy::{AppliesTo, Pattern, Policy, PolicyKind};
 
 fn set(kind: PolicyKind, name: &str, pattern: &str, priority: i64, key: &str, value: impl Into<Value>) -> CatalogAsk {
@@ -183,4 +184,59 @@ fn another_declare_is_bounded_by_an_operator_and_changes_nothing_that_a_queue_is
         matches!(world.ask(A, declare_with("q", &[("x-max-priority", 3)])), Outcome::Fault(_)),
         "as it was declared last"
     );
+}
+
+fn set_for(applies_to: AppliesTo, name: &str, pattern: &str, definition: &[(&str, Value)]) -> CatalogAsk {
+    CatalogAsk::SetPolicy(Box::new(Policy {
+        kind: User,
+        vhost: VhostId(0),
+        name: name.into(),
+        pattern: Pattern::new(pattern).unwrap(),
+        applies_to,
+        priority: 0,
+        definition: definition.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+    }))
+}
+
+#[test]
+fn a_policy_for_exchanges_says_what_is_a_duplicate_there_at_once_and_after_a_restart() {
+    let mut world = World::new(2);
+    let sieve = |world: &World, name: &str| world.topology.exchange(VhostId(0), name).unwrap().sieve.clone();
+    let span = |world: &World, name: &str| sieve(world, name).map(|sieve| (sieve.source, sieve.rule.span));
+    let sized = [("x-cache-size".to_owned(), Value::I32(10))];
+    world.ok(A, exchange_with("typed", "x-message-deduplication", true, false, sized.into_iter().collect()));
+    for (name, kind) in [("plain", "topic"), ("chance", "x-random")] {
+        world.ok(A, declare_exchange(name, kind));
+    }
+    let refusing = [("x-message-deduplication".to_owned(), Value::Bool(false))];
+    world.ok(A, exchange_with("not", "fanout", true, false, refusing.into_iter().collect()));
+    let (source, before) = span(&world, "typed").unwrap();
+    assert_eq!(before, Span::Window { most: 10, ttl_ms: None });
+
+    let on = ("x-message-deduplication", Value::Bool(true));
+    let window = [on.clone(), ("x-cache-size", Value::I64(5)), ("x-cache-ttl", Value::I64(700))];
+    world.ok(A, set_for(AppliesTo::All, "p", "", &window));
+    let said = Span::Window { most: 5, ttl_ms: Some(700) };
+    assert_eq!(span(&world, "typed"), Some((source, said)), "how large, as it says");
+    assert_eq!(span(&world, "plain"), None, "a policy for all means queues");
+
+    world.ok(A, set_for(AppliesTo::Exchanges, "p", "", &window));
+    let (plain, _) = span(&world, "plain").expect("it deduplicates now");
+    assert_eq!(span(&world, "plain"), Some((plain, said)));
+    for name in ["chance", "not", "amq.topic"] {
+        assert_eq!(span(&world, name), None, "{name}");
+    }
+    world.ok(A, declare_exchange("later", "topic"));
+    let later = span(&world, "later").expect("it does, too");
+    assert!(later.0 != plain && later.1 == said);
+
+    let mut world = world.restarted();
+    assert_eq!(span(&world, "typed"), Some((source, said)));
+    assert_eq!((span(&world, "plain"), span(&world, "later")), (Some((plain, said)), Some(later)));
+    world.ok(A, clear(User, "p"));
+    assert_eq!(span(&world, "typed"), Some((source, before)));
+    assert_eq!((span(&world, "plain"), span(&world, "later")), (None, None));
+    // It is the same exchange when it does so again.
+    world.ok(A, set_for(AppliesTo::Exchanges, "p", "^plain", &[on]));
+    assert_eq!(span(&world, "plain").map(|(source, _)| source), Some(plain));
 }

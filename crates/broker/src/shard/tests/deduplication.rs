@@ -31,7 +31,8 @@ fn keyed(queue: u64, key: &str, body: &str) -> Command {
 fn through(source: u64, most: u32, queues: &[u64], key: &str, body: &str) -> Command {
     let rule = Deduplication { key: KeySource::Header(HEADER.to_owned()), span: Span::Window { most, ttl_ms: None } };
     let publish = with_headers(queues, body, &[(HEADER, key.into())], 2);
-    Command::Sift(Box::new(Sifted { sieve: Arc::new(Sieve { source, rule }), publish }))
+    let sieves = Sieves::of(vec![Arc::new(Sieve { source, rule })]);
+    Command::Sift(Box::new(Sifted { sifting: Sifting::All(Arc::new(sieves)), publish }))
 }
 
 /// Writes a checkpoint, as happens when the log is long.
@@ -378,4 +379,39 @@ fn a_checkpoint_has_the_keys_of_every_exchange_though_others_go_meanwhile() {
         }
     }
     assert_eq!(world.view(1).counters.deduplicated, 30_000);
+}
+
+fn by_ways(ways: &[&[u64]], queue: u64, key: &str, body: &str) -> Command {
+    let rule =
+        Deduplication { key: KeySource::Header(HEADER.to_owned()), span: Span::Window { most: 9, ttl_ms: None } };
+    let sieve = |source: &u64| Arc::new(Sieve { source: *source, rule: rule.clone() });
+    let ways = ways.iter().map(|way| way.iter().map(sieve).collect()).collect();
+    let sifting = Sifting::Some(vec![(QueueId(queue), Arc::new(Sieves { ways }))]);
+    let publish = with_headers(&[queue, 2], body, &[(HEADER, key.into())], 2);
+    Command::Sift(Box::new(Sifted { sifting, publish }))
+}
+
+#[test]
+fn a_message_passes_if_one_way_is_open_and_no_exchange_on_it_knows_its_key() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings::default());
+    world.durable_queue(2, QueueSettings::default());
+    for (ways, body) in [
+        // One behind the other: both learn the key.
+        (&[&[71, 72][..]][..], "first"),
+        (&[&[72]], "known to the second"),
+        (&[&[71]], "known to the first"),
+        (&[&[73, 71]], "known to the last"),
+        // Side by side: the other one lets it through, and knows it then.
+        (&[&[71], &[74]], "new to one"),
+        (&[&[71], &[74]], "known to both"),
+        (&[&[74, 74]], "known, and named twice"),
+    ] {
+        world.command(9, by_ways(ways, 1, "a", body));
+    }
+    sync(&mut world);
+    let mut world = world.restart();
+    world.command(9, by_ways(&[&[71], &[74]], 1, "a", "known to both, still"));
+    assert_eq!(world.drain(1), ["first", "new to one"]);
+    assert_eq!(world.drain(2).len(), 8, "nothing is said of the other queue");
 }

@@ -50,6 +50,34 @@ fn worlds() -> [World; 2] {
 }
 
 #[test]
+fn limits_that_are_wider_than_before_hold_nothing_back_that_waited_for_the_former_ones() {
+    let slow = crate::settings::rate(&Value::from("1/h"));
+    let quick = crate::settings::rate(&Value::from(1_000));
+    for (before, after) in [
+        (grouped(), QueueSettings { group_in_flight_max: Some(3), ..grouped() }),
+        (QueueSettings { rate: slow, ..QueueSettings::default() }, QueueSettings::default()),
+        (QueueSettings { rate: slow, ..QueueSettings::default() }, QueueSettings { rate: quick, ..Default::default() }),
+        (
+            QueueSettings { group_in_flight_max: Some(9), group_rate: slow, ..grouped() },
+            QueueSettings { group_in_flight_max: Some(9), group_rate: quick, ..grouped() },
+        ),
+    ] {
+        for mut world in worlds() {
+            world.durable_queue(1, before.clone());
+            publish_all(&mut world, "a1 a2 a3");
+            world.consume(1, 1, 1, 0);
+            assert_eq!(got(&mut world), ["a1>1"]);
+            let specs = vec![Arc::new(spec(1, after.clone()))];
+            world.step(vec![ShardInput::ChangeQueues { specs }]);
+            let mut found = got(&mut world);
+            world.pass(2);
+            found.extend(got(&mut world));
+            assert_eq!(found, ["a2>1", "a3>1"], "{before:?} became {after:?}");
+        }
+    }
+}
+
+#[test]
 fn one_message_of_a_key_is_in_flight_and_others_pass() {
     for mut world in worlds() {
         world.durable_queue(1, grouped());

@@ -72,6 +72,19 @@ fn an_unacked_message_expires_when_it_comes_back() {
 }
 
 #[test]
+fn a_message_that_came_back_lives_as_long_as_any_other() {
+    let mut world = World::new();
+    world.queue(1, QueueSettings { message_ttl_ms: Some(100), ..QueueSettings::default() });
+    world.publish(1, "a");
+    world.get(1, 1).unwrap();
+    world.settle(1, 1, Settlement::Requeue);
+    world.pass(99);
+    assert_eq!(world.depths(1), (1, 0), "a millisecond before its time");
+    world.pass(1);
+    assert_eq!(world.depths(1), (0, 0));
+}
+
+#[test]
 fn a_full_queue_drops_its_head_but_nothing_that_was_delivered() {
     let mut world = World::new();
     world.queue(1, QueueSettings { length_max: Some(2), ..QueueSettings::default() });

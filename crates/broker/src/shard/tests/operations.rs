@@ -3,6 +3,7 @@
 use super::*;
 use crate::histogram::Histogram;
 use crate::operation::*;
+use crate::redrive::{End, Redrive, Way};
 use amqp::Value;
 
 impl World {
@@ -447,4 +448,25 @@ fn deliveries_past_half_their_timeout_are_counted() {
         assert!(matches!(world.operate(1, Operation::Extend { seq: Seq(2), ms: None }), Answer::Done));
         assert_eq!(world.view(1).late_leases, 2, "it is not late any more");
     }
+}
+
+#[test]
+fn how_far_a_redrive_is_outlives_the_server_and_goes_with_its_queue() {
+    let redrive = |moved, end| {
+        let (total, rate, until) = (30, Some(5), Seq(31));
+        let (filter, way) = (body_is("7"), Way::Back(Origin::Last));
+        Arc::new(Redrive { began_unix_ms: 9, total, rate, until, filter, way, moved, unroutable: 0, passed: 0, end })
+    };
+    let mut world = filled(World::new(), 30);
+    assert!(matches!(world.operate(1, Operation::Redrive(redrive(0, None))), Answer::Done));
+    world.operate(1, Operation::Redrive(redrive(12, None)));
+    world.operate(1, Operation::Pause);
+    let mut world = world.restart();
+    assert_eq!(world.view(1).redrive, Some(redrive(12, None)));
+    assert!(world.view(1).is_paused, "both are told by one fact");
+    world.operate(1, Operation::Resume);
+    world.operate(1, Operation::Redrive(redrive(30, Some(End::Done))));
+    let mut world = world.restart();
+    assert_eq!((world.view(1).redrive, world.view(2).redrive), (Some(redrive(30, Some(End::Done))), None));
+    assert!(matches!(world.operate(77, Operation::Redrive(redrive(0, None))), Answer::Missing));
 }

@@ -51,3 +51,64 @@ fn an_exchange_that_keeps_recent_messages_is_named_wherever_it_stands_on_the_way
     assert_eq!(routes(&world, "chat", Some(no_store)).keepers(&world.topology, 1), []);
     assert_eq!(routes(&world, "amq.fanout", None).keepers(&world.topology, 1), []);
 }
+
+/// What a message to `exchange` has to pass on its way to each of these queues, by the exchanges' sources.
+fn ways(world: &World, exchange: &str, queues: &[&str]) -> Vec<Vec<Vec<u64>>> {
+    let sifting = routes(world, exchange, None).sifting;
+    let of = |name: &&str| {
+        let id = world.topology.queue(VHOST, name).unwrap().queue.id;
+        let sieves = sifting.as_ref().and_then(|sifting| sifting.to(id));
+        let sources = |way: &Vec<Arc<Sieve>>| way.iter().map(|sieve| sieve.source).collect();
+        sieves.map_or_else(Vec::new, |sieves| sieves.ways.iter().map(sources).collect())
+    };
+    queues.iter().map(of).collect()
+}
+
+fn add_deduplicating(world: &mut World, name: &str, source: u64) {
+    let arguments = [("x-message-deduplication", true)].into_iter().collect();
+    let exchange = Exchange::new(VHOST, name, ExchangeKind::Fanout).with_arguments(arguments);
+    world.topology.add_exchange(exchange.with_source(source));
+}
+
+#[test]
+fn what_another_exchange_passes_on_is_deduplicated_on_its_way_to_queues_that_nothing_else_leads_to() {
+    let mut world = World::new();
+    world.exchange("front", ExchangeKind::Fanout);
+    world.exchange("behind", ExchangeKind::Fanout);
+    for (name, source) in [("once", 7), ("twice", 8), ("beside", 9)] {
+        add_deduplicating(&mut world, name, source);
+    }
+    ["q1", "q2", "q3", "q4", "q5"].into_iter().for_each(|name| drop(world.queue(name)));
+    for (from, to) in [
+        ("front", "once"),
+        ("front", "q2"),
+        ("once", "q1"),
+        ("once", "q2"),
+        ("once", "twice"),
+        ("once", "behind"),
+        ("twice", "q3"),
+        // A circle.
+        ("twice", "once"),
+        ("front", "beside"),
+        ("beside", "q4"),
+        ("behind", "q4"),
+        ("behind", "q5"),
+        ("beside", "behind"),
+    ] {
+        world.bind(from, to, "");
+    }
+    assert_eq!(world.routed("front", &[""]), ["q1", "q2", "q3", "q4", "q5"]);
+    let found = ways(&world, "front", &["q1", "q2", "q3", "q4", "q5"]);
+    let mut q4 = found[3].clone();
+    q4.sort_unstable();
+    assert_eq!(found[0], [[7]]);
+    assert!(found[1].is_empty(), "it comes to q2 without that, too");
+    assert_eq!(found[2], [[7, 8]]);
+    assert_eq!(q4, [[7], [9]]);
+    assert_eq!(found[4].len(), 2);
+    assert_eq!(ways(&world, "once", &["q1", "q3", "q4"]), [vec![vec![7]], vec![vec![7, 8]], vec![vec![7]]]);
+    assert!(matches!(routes(&world, "beside", None).sifting, Some(Sifting::All(_))));
+    assert!(routes(&world, "behind", None).sifting.is_none());
+    assert_eq!(routes(&world, "front", None).reuse, Reuse::Never);
+    assert_eq!(routes(&world, "behind", None).reuse, Reuse::SameNames);
+}
