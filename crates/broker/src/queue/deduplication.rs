@@ -5,6 +5,7 @@
 //! took; those of an exchange always as a window. When a message leaves, nothing is done: whether one is still there is
 //! asked when its key comes again.
 
+use super::owed::Died;
 use super::Queue;
 use super::siphash::siphash;
 use super::window::{Known, Window};
@@ -256,7 +257,8 @@ impl Queue {
     /// Whether the message of such a [`Span::Present`] key is there.
     fn has(&self, until: u64) -> bool {
         let (priority, seq) = place(until);
-        self.find(priority, seq).is_some()
+        // One that died is not, though nobody may have taken its letter yet.
+        self.find(priority, seq).is_some_and(|run| Died::of(run.due_at_ms).is_none())
     }
 }
 
