@@ -254,7 +254,7 @@ impl Ledger {
                     queue.deletions.push(*ticket);
                 }
             }
-            ShardInput::TransferStored { transfer } => {
+            ShardInput::TransferStored { transfer, .. } | ShardInput::TransferRefused { transfer, .. } => {
                 self.in_flight.remove(&(shard, *transfer));
             }
             // Which of them go is not told to anybody here.

@@ -3,6 +3,8 @@
 
 #[path = "wire/alarms.rs"]
 mod alarms;
+#[path = "wire/dead_letters.rs"]
+mod dead_letters;
 #[path = "wire/deduplication.rs"]
 mod deduplication;
 #[path = "wire/delay.rs"]

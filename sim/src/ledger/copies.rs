@@ -219,7 +219,7 @@ impl Ledger {
     /// It died in this queue.
     pub(super) fn die(&mut self, place: Place, queue: QueueId) {
         let Some(target) = self.target_of(queue) else { return self.end(place) };
-        let drops = self.queues[&target].drops();
+        let drops = self.queues[&target].drops_letters();
         let may_be_lost = drops && self.is_lost_by_death_in(target);
         let copy = self.copy(place);
         copy.state = State::Ready;

@@ -55,11 +55,12 @@ pub(super) struct QueueSample {
     pub(super) ready: u64,
     pub(super) unacked: u64,
     pub(super) delayed: u64,
+    pub(super) owed: u64,
 }
 
 impl QueueSample {
     pub(super) fn messages(&self) -> u64 {
-        self.ready + self.unacked + self.delayed
+        self.ready + self.unacked + self.delayed + self.owed
     }
 }
 
@@ -81,11 +82,12 @@ pub(super) struct Totals {
     pub(super) ready: u64,
     pub(super) unacked: u64,
     pub(super) delayed: u64,
+    pub(super) owed: u64,
 }
 
 impl Totals {
     pub(super) fn messages(&self) -> u64 {
-        self.ready + self.unacked + self.delayed
+        self.ready + self.unacked + self.delayed + self.owed
     }
 }
 
@@ -133,6 +135,7 @@ impl Totals {
             ("messages_ready", self.ready),
             ("messages_unacknowledged", self.unacked),
             ("messages_delayed", self.delayed),
+            ("messages_dlx", self.owed),
         ]
     }
 
@@ -257,6 +260,7 @@ pub(super) fn totals(api: &Api, queues: &[QueueView], connections: &[ConnectionV
         ready: queues.iter().map(|queue| queue.ready).sum(),
         unacked: queues.iter().map(|queue| queue.unacked).sum(),
         delayed: queues.iter().map(|queue| queue.delayed).sum(),
+        owed: queues.iter().map(|queue| queue.owed).sum(),
     }
 }
 
@@ -279,8 +283,8 @@ pub(super) fn add_queue(sum: &mut QueueCounters, part: &QueueCounters) {
 }
 
 pub(super) fn queue_sample(queue: &QueueView) -> QueueSample {
-    let QueueView { counters, ready, unacked, delayed, .. } = *queue;
-    QueueSample { counters, ready, unacked, delayed }
+    let QueueView { counters, ready, unacked, delayed, owed, .. } = *queue;
+    QueueSample { counters, ready, unacked, delayed, owed }
 }
 
 pub(super) fn octets(connection: &ConnectionView) -> Octets {
