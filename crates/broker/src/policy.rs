@@ -4,7 +4,7 @@
 //! policies one more. They are never merged with others of their kind. What an object is like follows from its own
 //! arguments, that policy and that operator policy: see [`effective`].
 
-use crate::command::{Fault, QueueKind, QueueSettings, QueueSpec, Rate, DeadLetterStrategy, TimeoutAction, VhostId};
+use crate::command::{DeadLetterStrategy, Fault, QueueKind, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
 use crate::queue::stream::age_ms;
 use crate::settings::{DEDUPLICATION_KEYS, deduplication, delayed_retry, rate, term};
 use amqp::{ReplyCode, Table, Value};

@@ -2,7 +2,7 @@
 //!
 //! Clients match these texts: they are RabbitMQ's to the letter.
 
-use crate::command::{ConnectionId, Fault, QueueSpec, DeadLetterStrategy};
+use crate::command::{ConnectionId, DeadLetterStrategy, Fault, QueueSpec};
 use amqp::ReplyCode;
 
 /// `queue 'NAME' in vhost 'VHOST'`

@@ -1,8 +1,8 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
 use crate::command::{
-    Backoff, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueKind, QueueSettings, QueueSpec, Rate, Retry,
-    Span, DeadLetterStrategy, TimeoutAction,
+    Backoff, DeadLetterStrategy, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueKind, QueueSettings,
+    QueueSpec, Rate, Retry, Span, TimeoutAction,
 };
 use crate::queue::deduplication::HEADER;
 use crate::queue::stream::age_ms;

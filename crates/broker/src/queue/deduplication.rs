@@ -5,8 +5,8 @@
 //! took; those of an exchange always as a window. When a message leaves, nothing is done: whether one is still there is
 //! asked when its key comes again.
 
-use super::owed::Died;
 use super::Queue;
+use super::owed::Died;
 use super::siphash::siphash;
 use super::window::{Known, Window};
 use crate::message::Message;

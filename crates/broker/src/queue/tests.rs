@@ -1,7 +1,8 @@
 //! A queue against a plain list, and queues for other tests.
 
-use crate::command::{DeadLetterStrategy, 
-    Backoff, KeySource, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, Span, TimeoutAction, VhostId,
+use crate::command::{
+    Backoff, DeadLetterStrategy, KeySource, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, Span,
+    TimeoutAction, VhostId,
 };
 use amqp::{Table, Value};
 

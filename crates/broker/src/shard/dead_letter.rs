@@ -8,7 +8,7 @@
 use super::Shard;
 use super::publish::Terms;
 use super::slots::Slot;
-use crate::command::{IfRefused, Publish, QueueSpec, ShardId, ShardInput, DeadLetterStrategy};
+use crate::command::{DeadLetterStrategy, IfRefused, Publish, QueueSpec, ShardId, ShardInput};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::dead_letter::{DeadLetter, Death, Reason};
@@ -128,7 +128,9 @@ impl<S: Store> Shard<S> {
             });
             match letter {
                 Some(letter) => match self.targets(&letter, &queue, topology) {
-                    None if queue.settings.dead_letter_strategy == DeadLetterStrategy::AtLeastOnce && has_place(&entry) => {
+                    None if queue.settings.dead_letter_strategy == DeadLetterStrategy::AtLeastOnce
+                        && has_place(&entry) =>
+                    {
                         self.owe(&queue, entry, reason, None);
                     }
                     targets => self.post_letter(letter, targets.unwrap_or_default(), Dead { queue, entry, reason }),

@@ -364,7 +364,8 @@ impl<S: Store> Shard<S> {
                 entry.body = Body::Here(message);
             }
             self.queues[slot].begin_move(&entry.run());
-            self.moving.insert(transfer, Moving { queue: id, entry, left, purpose: Purpose::Move { ticket, is_taken } });
+            self.moving
+                .insert(transfer, Moving { queue: id, entry, left, purpose: Purpose::Move { ticket, is_taken } });
             return Moved::Underway;
         }
         if !is_taken {

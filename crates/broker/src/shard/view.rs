@@ -87,7 +87,10 @@ impl<S: Store> Shard<S> {
             delayed_bytes: delayed.body_bytes,
             owed_bytes: owed.body_bytes + queue.moving.body_bytes,
             persistent: ready.kept + unacked.kept + delayed.kept + owed.kept + queue.moving.kept,
-            persistent_bytes: [ready, unacked, delayed, owed, queue.moving].iter().map(|sums| sums.kept_body_bytes).sum(),
+            persistent_bytes: [ready, unacked, delayed, owed, queue.moving]
+                .iter()
+                .map(|sums| sums.kept_body_bytes)
+                .sum(),
             head_timestamp,
             idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
             consumers,

@@ -117,13 +117,8 @@ fn every_reason_and_the_time_of_death_are_told_however_late_the_letter_is_taken(
             let reason = death.get("reason").and_then(Value::as_str).unwrap().to_owned();
             told.push((delivery.message.body()[0] - b'0', reason, *time - start));
         }
-        let expected = [
-            (0, "maxlen", 0),
-            (1, "maxlen", 0),
-            (2, "rejected", 0),
-            (3, "delivery_limit", 0),
-            (4, "expired", 3),
-        ];
+        let expected =
+            [(0, "maxlen", 0), (1, "maxlen", 0), (2, "rejected", 0), (3, "delivery_limit", 0), (4, "expired", 3)];
         assert_eq!(told, expected.map(|(body, reason, time)| (body, reason.to_owned(), time)));
     }
 }
@@ -310,7 +305,8 @@ fn a_purge_leaves_them_and_a_deletion_takes_them_along() {
         world.settle_down();
         let mut world = world.restart();
         assert_eq!((owed(&mut world, 1), world.depths(1)), (2, (1, 0)), "{kept} came back");
-        let delete = |if_empty| ShardInput::DeleteQueue { queue: Q, if_unused: false, if_empty, ticket: CatalogTicket(1) };
+        let delete =
+            |if_empty| ShardInput::DeleteQueue { queue: Q, if_unused: false, if_empty, ticket: CatalogTicket(1) };
         assert!(!world.drain(1).is_empty());
         world.step(vec![delete(true)]);
         assert_eq!(owed(&mut world, 1), 2, "it is not empty");
