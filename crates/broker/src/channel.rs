@@ -3,6 +3,7 @@
 //! A channel's state lives here; what it does to its connection (frames out, commands to shards) are methods of
 //! [`Connection`] in this file and its folder, since a channel never acts alone.
 
+mod acknowledge;
 mod confirms;
 mod consume;
 mod pattern;

@@ -14,6 +14,7 @@ pub use crate::queue::failure::Failure;
 pub use crate::queue::lease::{Progress, Said, TimeoutAction};
 pub use crate::queue::rate::Rate;
 pub use crate::queue::retry::{Backoff, Retry};
+pub use crate::queue_ids::QueueIds;
 use crate::schedule::{Fire, Schedule};
 use amqp::{ChannelId, ReplyCode, Table};
 use bytes::Bytes;
@@ -240,7 +241,7 @@ impl Command {
 #[derive(Debug)]
 pub struct Publish {
     /// The queues of this shard that it goes to; never empty.
-    pub queues: Arc<[QueueId]>,
+    pub queues: QueueIds,
     /// The message.
     pub message: Message,
     /// Those that follow it, each a publish of its own.

@@ -655,7 +655,8 @@ impl Connection {
         }
         if self.phase == Phase::Running
             && !self.is_blocking()
-            && let Some(bytes) = self.publish_again(now, input, topology, fx)
+            && let Some(bytes) =
+                self.acknowledge_run(now, input, fx).or_else(|| self.publish_again(now, input, topology, fx))
         {
             return Ok(bytes);
         }

@@ -21,6 +21,7 @@ pub mod message;
 pub mod operation;
 pub mod policy;
 mod queue;
+mod queue_ids;
 pub mod resource;
 mod route;
 pub mod schedule;

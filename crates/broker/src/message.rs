@@ -134,6 +134,35 @@ impl Message {
         &self.bytes[..self.body_at as usize]
     }
 
+    /// Whether what is before its body is the same as in such a message, but for the routing key.
+    #[must_use]
+    pub(crate) fn is_sibling(&self, head: &[u8], lengths: PartLengths) -> bool {
+        let before_key = 2 + usize::from(self.bytes[1]);
+        let properties_at = lengths.properties_at;
+        self.bytes[..before_key] == head[..before_key.min(head.len())] && *self.properties() == head[properties_at..]
+    }
+
+    /// The exchange and the raw properties in what is before a message's body.
+    pub(crate) fn exchange_and_properties(head: &[u8], lengths: PartLengths) -> (&str, &[u8]) {
+        let exchange = std::str::from_utf8(&head[2..2 + usize::from(head[1])]);
+        (exchange.expect("checked when the message was made"), &head[lengths.properties_at..])
+    }
+
+    /// A message with this before its body, but for the routing key, which has at most 255 bytes of UTF-8.
+    pub(crate) fn readdressed(head: &[u8], lengths: PartLengths, routing_key: &[u8], body: &[u8]) -> Self {
+        let (before_key, _) = head.split_at(2 + usize::from(head[1]));
+        let (_, after_key) = head.split_at(lengths.properties_at - PROPERTIES_LENGTH_BYTES);
+        let head_bytes = before_key.len() + 1 + routing_key.len() + after_key.len();
+        let mut bytes = Vec::with_capacity(head_bytes + body.len());
+        bytes.extend_from_slice(before_key);
+        bytes.push(u8::try_from(routing_key.len()).expect("it is a short string"));
+        bytes.extend_from_slice(routing_key);
+        bytes.extend_from_slice(after_key);
+        bytes.extend_from_slice(body);
+        let (properties_at, body_at) = (offset(head_bytes - lengths.properties), offset(head_bytes));
+        Self { bytes: Bytes::from(bytes), properties_at, body_at }
+    }
+
     /// Where its parts lie.
     #[must_use]
     pub fn lengths(&self) -> PartLengths {

@@ -12,7 +12,7 @@ pub(crate) mod recent;
 pub(crate) mod sieve;
 pub(crate) mod topic;
 
-use crate::command::{Fault, QueueRef, ShardId};
+use crate::command::{Fault, QueueIds, QueueRef, ShardId};
 use crate::settings::DEDUPLICATION;
 use crate::topology::Topology;
 use amqp::{Properties, Table};
@@ -119,17 +119,37 @@ pub(crate) struct Link<'a> {
 pub(crate) struct Routable<'a> {
     /// Its routing key and those in its `CC` and `BCC` headers.
     pub(crate) keys: &'a [&'a str],
-    properties: &'a Properties<'a>,
+    properties: Seen<'a>,
     headers: Option<Table>,
 }
 
+/// Properties, of which most exchanges want to know nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen<'a> {
+    /// Taken apart already.
+    Parsed(&'a Properties<'a>),
+    /// As they are on the wire. They were found to be right before.
+    Raw(&'a [u8]),
+}
+
 impl<'a> Routable<'a> {
-    pub(crate) const fn new(keys: &'a [&'a str], properties: &'a Properties<'a>) -> Self {
+    pub(crate) const fn new(keys: &'a [&'a str], properties: Seen<'a>) -> Self {
         Self { keys, properties, headers: None }
     }
 
     fn headers(&mut self) -> &Table {
-        self.headers.get_or_insert_with(|| self.properties.headers().unwrap_or_default())
+        let properties = self.properties;
+        self.headers.get_or_insert_with(|| properties.parsed().and_then(|found| found.headers()).unwrap_or_default())
+    }
+}
+
+impl<'a> Seen<'a> {
+    /// What they are.
+    pub(crate) fn parsed(self) -> Option<Properties<'a>> {
+        match self {
+            Self::Parsed(properties) => Some(*properties),
+            Self::Raw(raw) => Properties::parse(raw).ok(),
+        }
     }
 }
 
@@ -187,6 +207,12 @@ impl Routes {
             Some((id.keeper(shards.into()), id.0, recent::length(&exchange.arguments).ok()?))
         };
         self.keepers.iter().filter_map(keeper).collect()
+    }
+
+    /// The queues that were found, by shard.
+    pub(crate) fn by_shard(&self) -> impl Iterator<Item = (ShardId, QueueIds)> {
+        let by_shard = self.queues.chunk_by(|one, other| one.shard == other.shard);
+        by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect()))
     }
 
     /// How much was found so far, duplicates included.

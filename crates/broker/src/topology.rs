@@ -17,7 +17,7 @@ use crate::command::{
 use crate::identity::{Permission, UserRecord, VhostRecord};
 use crate::policy::Applied;
 use crate::resource::{no_exchange, no_queue};
-use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, place, sieve};
+use crate::route::{BindingId, Destination, ExchangeId, Link, Reuse, Routable, Router, Seen, place, sieve};
 pub use crate::route::{ExchangeKind, Routes};
 use amqp::{Properties, Table};
 use bindings::{Binding, Bindings};
@@ -253,6 +253,32 @@ impl Topology {
         exchange: &str,
         keys: &[&str],
         properties: &Properties<'_>,
+        into: &mut Routes,
+    ) -> Result<(), NoSuchExchange> {
+        self.route_seen(vhost, exchange, keys, Seen::Parsed(properties), into)
+    }
+
+    /// The same for properties that are as they came, and right.
+    ///
+    /// # Errors
+    /// [`NoSuchExchange`].
+    pub(crate) fn route_raw(
+        &self,
+        vhost: VhostId,
+        exchange: &str,
+        keys: &[&str],
+        properties: &[u8],
+        into: &mut Routes,
+    ) -> Result<(), NoSuchExchange> {
+        self.route_seen(vhost, exchange, keys, Seen::Raw(properties), into)
+    }
+
+    fn route_seen(
+        &self,
+        vhost: VhostId,
+        exchange: &str,
+        keys: &[&str],
+        properties: Seen<'_>,
         into: &mut Routes,
     ) -> Result<(), NoSuchExchange> {
         into.queues.clear();

@@ -7,7 +7,7 @@
 use amqp::{ChannelId, Table};
 use broker::command::{
     Batch, CallId, Command, ConnectionEvent, ConnectionId, Consume, ConsumerNumber, Now, Outbox, Publish, QueueId,
-    QueueRef, QueueSettings, QueueSpec, Settle, Settlement, ShardId, ShardInput, VhostId,
+    QueueIds, QueueRef, QueueSettings, QueueSpec, Settle, Settlement, ShardId, ShardInput, VhostId,
 };
 use broker::message::{Message, MessageParts};
 use broker::shard::{Shard, ShardSettings};
@@ -76,10 +76,10 @@ fn consumer() -> Consume {
 
 /// So many messages are published, and those that were delivered before acknowledged. Their bytes add up to less than
 /// a connection's window, and are read.
-fn round(queues: &Arc<[QueueId]>, message: &Message, delivered: &[Settle], window_bytes: u64) -> Vec<ShardInput> {
+fn round(queues: &QueueIds, message: &Message, delivered: &[Settle], window_bytes: u64) -> Vec<ShardInput> {
     let publish = |_| {
         Command::Publish(Publish {
-            queues: Arc::clone(queues),
+            queues: queues.clone(),
             message: message.clone(),
             more: Vec::new(),
             persistent: false,
@@ -106,7 +106,7 @@ fn a_step_allocates_for_its_batch_and_not_for_its_messages() {
 
     let parts = MessageParts { exchange: "", routing_key: "q", properties: &[0, 0], died_here: false };
     let message = Message::new(parts, b"body");
-    let queues: Arc<[QueueId]> = [QUEUE].into();
+    let queues: QueueIds = [QUEUE].into();
     let (mut settles, mut window_bytes) = (Vec::new(), 0);
     let mut counts = Vec::new();
     for _ in 0..20 {

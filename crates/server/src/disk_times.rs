@@ -70,6 +70,7 @@ pub struct SyncTimes {
     /// As many as [`Self::BOUNDS_US`], and those that took longer.
     buckets: [AtomicU64; 14],
     sum_us: AtomicU64,
+    recent_us: AtomicU64,
 }
 
 impl SyncTimes {
@@ -82,6 +83,14 @@ impl SyncTimes {
         let bucket = Self::BOUNDS_US.partition_point(|bound| *bound < us);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
+        // Two that end at once may count as one: it is an average.
+        let recent_us = self.recent_us.load(Ordering::Relaxed);
+        self.recent_us.store(recent_us - recent_us / 8 + us / 8, Ordering::Relaxed);
+    }
+
+    /// What the last ones took, about, in microseconds; 0 before the first.
+    pub(crate) fn recent_us(&self) -> u64 {
+        self.recent_us.load(Ordering::Relaxed)
     }
 
     /// How many took no longer than each bound, and at last how many there were; and microseconds of all together.

@@ -57,7 +57,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use store::DirectoryLock;
+use store::{DirectoryLock, SharedWriter};
 use switchboard::{Addresses, Parts, Switchboard};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -189,13 +189,14 @@ impl Server {
         for (opened, mailbox) in opened.shards.into_iter().zip(mailboxes.shards) {
             let news = Arc::new(Notify::new());
             let uptime = move || Duration::from_millis(clock.uptime_ms());
-            let (writer, caretaker) = (opened.writer, opened.caretaker);
-            let notify = notifier(&news);
-            log_threads.push(spawn("log-writer", &lock, move || writer.run(uptime, notify))?);
+            let (writer, caretaker) = (SharedWriter::new(opened.writer), opened.caretaker);
+            writer.attend();
+            let (rounds, notify) = (writer.clone(), notifier(&news));
+            log_threads.push(spawn("log-writer", &lock, move || rounds.run(uptime, notify))?);
             let notify = notifier(&news);
             log_threads.push(spawn("log-caretaker", &lock, move || caretaker.run(uptime, notify))?);
-            let host =
-                ShardHost { shard: opened.shard, board: Arc::clone(&board), mailbox, news, failures: failure.clone() };
+            let (shard, board, failures) = (opened.shard, Arc::clone(&board), failure.clone());
+            let host = ShardHost { shard, board, mailbox, news, writer, failures };
             shards.spawn(host.run());
         }
         // Before anyone is let in: whoever comes while there is a shortage is told so.

@@ -38,7 +38,7 @@ pub use memory::MemoryStore;
 pub use memory_disk::{Fault, MemoryDisk};
 pub use record::RECORD_BYTES_MAX;
 pub use recover::{Cut, OpenError, OpenReport, Progress};
-pub use writer::{LAZY_SYNC_AFTER, Step, Writer};
+pub use writer::{Due, LAZY_SYNC_AFTER, SharedWriter, Step, Writer};
 
 /// Names a queue for ever: an id is never given to a second queue, so a late record can only miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

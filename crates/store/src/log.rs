@@ -431,8 +431,11 @@ impl Store for SegmentLog {
             // Nobody will take it, and the owner may take a while to stop.
             inbox.chunks.clear();
         }
+        let is_attended = inbox.is_attended;
         drop(inbox);
-        shared.writer_bell().notify_one();
+        if !is_attended {
+            shared.writer_bell().notify_one();
+        }
     }
 
     fn retain(&mut self, messages: LsnRange, payload_bytes: u32) {

@@ -45,6 +45,10 @@ pub(crate) struct Inbox {
     pub(crate) spare: Vec<Vec<u8>>,
     /// Somebody waits for a sync.
     pub(crate) sync_is_wanted: bool,
+    /// The owner wakes the writer's thread itself.
+    pub(crate) is_attended: bool,
+    /// A round was done that the writer's thread has to know of.
+    pub(crate) was_changed: bool,
     /// The log is to be closed after what is in `chunks`.
     pub(crate) is_closing: bool,
     /// The log's value is gone; nothing will follow.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::disk::{is_full, write_all};
@@ -113,19 +113,6 @@ impl<D: Disk> Writer<D> {
             retry_at: None,
             is_over: None,
             taken: VecDeque::new(),
-        }
-    }
-
-    /// Works until the log is closed or dropped or the disk fails, and sleeps while there is nothing to do. `clock`
-    /// says how long ago some fixed moment was. `notify` is called after each round that the log's owner should
-    /// [`poll`](crate::Store::poll) for.
-    pub fn run(mut self, clock: impl Fn() -> Duration, notify: impl Fn()) {
-        loop {
-            match self.step(clock()) {
-                Step::Idle => self.sleep(&clock),
-                Step::Wrote | Step::Synced => notify(),
-                Step::Closed | Step::Failed => return notify(),
-            }
         }
     }
 
@@ -301,17 +288,112 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn sleep(&self, clock: &impl Fn() -> Duration) {
+    fn trouble(&self, doing: &'static str, error: io::Error) -> Trouble {
+        trouble(doing, &self.name, error)
+    }
+}
+
+/// A writer that a thread of its own and the owner of the log share: whoever is at hand does the next round.
+#[derive(Debug)]
+pub struct SharedWriter<D> {
+    writer: Arc<Mutex<Writer<D>>>,
+    shared: Arc<Shared>,
+}
+
+impl<D> Clone for SharedWriter<D> {
+    fn clone(&self) -> Self {
+        Self { writer: Arc::clone(&self.writer), shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// What the writer is asked to do and has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// To write, for nobody who waits.
+    Write,
+    /// To write so many bytes and sync, since somebody waits for it.
+    Sync(usize),
+}
+
+impl<D: Disk> SharedWriter<D> {
+    /// Shares that writer.
+    pub fn new(writer: Writer<D>) -> Self {
+        let shared = Arc::clone(&writer.shared);
+        Self { writer: Arc::new(Mutex::new(writer)), shared }
+    }
+
+    /// From now on a flush wakes the thread only when it is told to by [`SharedWriter::wake`], which the owner does
+    /// after each flush, unless it does the round itself.
+    pub fn attend(&self) {
+        self.shared.inbox().is_attended = true;
+    }
+
+    /// What there is to do.
+    #[must_use]
+    pub fn due(&self) -> Due {
+        let inbox = self.shared.inbox();
+        match inbox.sync_is_wanted {
+            true => Due::Sync(inbox.chunks.iter().map(|chunk| chunk.bytes.len()).sum()),
+            false if inbox.chunks.is_empty() => Due::Nothing,
+            false => Due::Write,
+        }
+    }
+
+    /// Wakes the thread.
+    pub fn wake(&self) {
+        self.shared.writer_bell().notify_one();
+    }
+
+    /// Does one round as [`Writer::step`] does, here and now, unless the thread is in the middle of one.
+    pub fn try_step(&self, now: Duration) -> Option<Step> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let step = writer.step(now);
+        if step != Step::Synced {
+            // There is something to look after.
+            self.shared.inbox().was_changed = true;
+            self.wake();
+        }
+        Some(step)
+    }
+
+    /// Works until the log is closed or dropped or the disk fails, and sleeps while there is nothing to do. `clock`
+    /// says how long ago some fixed moment was. `notify` is called after each round that the log's owner should
+    /// [`poll`](crate::Store::poll) for.
+    pub fn run(self, clock: impl Fn() -> Duration, notify: impl Fn()) {
+        loop {
+            let mut writer = self.writer();
+            let step = writer.step(clock());
+            let (sync_at, retry_at) = (writer.unsynced_since.map(|since| since + LAZY_SYNC_AFTER), writer.retry_at);
+            drop(writer);
+            match step {
+                Step::Idle => self.sleep(sync_at, retry_at, &clock),
+                Step::Wrote | Step::Synced => notify(),
+                Step::Closed | Step::Failed => return notify(),
+            }
+        }
+    }
+
+    /// A round that panics leaves what the log would be after a crash there, and nothing is written after it.
+    fn writer(&self) -> MutexGuard<'_, Writer<D>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sleep(&self, sync_at: Option<Duration>, retry_at: Option<Duration>, clock: &impl Fn() -> Duration) {
         let bell = self.shared.writer_bell();
         let mut inbox = self.shared.inbox();
         loop {
             let is_urgent = inbox.is_closing || inbox.is_abandoned || inbox.failure.is_some();
             let has_work = !inbox.chunks.is_empty() || inbox.sync_is_wanted;
-            if is_urgent || (has_work && self.retry_at.is_none()) {
+            if is_urgent || std::mem::take(&mut inbox.was_changed) || (has_work && retry_at.is_none()) {
                 return;
             }
-            let sync_at = self.unsynced_since.map(|since| since + LAZY_SYNC_AFTER);
-            let Some(at) = sync_at.into_iter().chain(self.retry_at).min() else {
+            let Some(at) = sync_at.into_iter().chain(retry_at).min() else {
                 inbox = bell.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -321,10 +403,6 @@ impl<D: Disk> Writer<D> {
             }
             inbox = bell.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    fn trouble(&self, doing: &'static str, error: io::Error) -> Trouble {
-        trouble(doing, &self.name, error)
     }
 }
 

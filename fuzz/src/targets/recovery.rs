@@ -9,7 +9,7 @@ use crate::mutation::damage;
 use crate::random::Random;
 use amqp::{ChannelId, Table, Value};
 use broker::catalog::{Catalog, CatalogOutbox};
-use broker::command::{Batch, CallId, Command, ConnectionId, Now, Outbox, Publish, ShardId, ShardInput};
+use broker::command::{Batch, CallId, Command, ConnectionId, Now, Outbox, Publish, QueueIds, ShardId, ShardInput};
 use broker::message::{Message, MessageParts};
 use broker::shard::{Shard, ShardSettings};
 use bytes::{Bytes, BytesMut};
@@ -68,7 +68,7 @@ fn start(disk: &MemoryDisk) {
     let mut inbox: Vec<_> = wanted.shards.into_iter().map(|(_, input)| input).collect();
     inbox.push(ShardInput::Inspect { ticket: 1, queue: None });
     let connection = ConnectionId(1);
-    let queues: Arc<[QueueId]> = topology.queues().map(|queue| queue.queue.id).collect();
+    let queues: QueueIds = topology.queues().map(|queue| queue.queue.id).collect();
     if !queues.is_empty() {
         inbox.push(ShardInput::Batch(Batch { connection, commands: some_work(&queues) }));
     }
@@ -90,10 +90,10 @@ fn start(disk: &MemoryDisk) {
 }
 
 /// A message into each queue, and one out of each.
-fn some_work(queues: &Arc<[QueueId]>) -> Vec<Command> {
+fn some_work(queues: &QueueIds) -> Vec<Command> {
     let parts = MessageParts { exchange: "", routing_key: QUEUES[0], properties: &[0, 0], died_here: false };
     let publish = Publish {
-        queues: Arc::clone(queues),
+        queues: queues.clone(),
         message: Message::new(parts, b"new"),
         more: Vec::new(),
         persistent: true,

@@ -292,7 +292,7 @@ impl Connection {
     }
 
     /// Sends what the channel's limit held back, as far as it allows now.
-    fn send_held(&mut self, number: ChannelId, fx: &mut Effects) {
+    pub(super) fn send_held(&mut self, number: ChannelId, fx: &mut Effects) {
         loop {
             let channel = self.open_channel(number);
             if channel.is_over_limit() {
@@ -490,7 +490,7 @@ impl Channel {
     }
 }
 
-fn send_settlement(Unacked { queue, seq, .. }: Unacked, how: Settlement, fx: &mut Effects) {
+pub(super) fn send_settlement(Unacked { queue, seq, .. }: Unacked, how: Settlement, fx: &mut Effects) {
     let batch = &mut fx.shards[usize::from(queue.shard.0)];
     if let Some(Command::Settle(last)) = batch.last_mut()
         && (last.queue, last.how) == (queue.id, how)

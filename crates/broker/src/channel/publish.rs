@@ -7,7 +7,9 @@ use super::request::Request;
 use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
-use crate::command::{ChannelKey, Command, Fault, Now, Publish, QueueId, Recent, ShardId, Sieve, Sifted, VhostId};
+use crate::command::{
+    ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sieve, Sifted, VhostId,
+};
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
@@ -66,6 +68,8 @@ pub(super) struct Assembly {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
+    /// With any other routing key it would be permitted, too.
+    any_key: bool,
 }
 
 /// A message on its way to its queues.
@@ -96,8 +100,12 @@ pub(super) struct Through {
 /// Where a message goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Targets {
-    /// Its queues, by shard; none where it is unroutable.
-    Queues(Arc<[(ShardId, Arc<[QueueId]>)]>),
+    /// Nowhere: it is unroutable.
+    Nowhere,
+    /// Queues of one shard, as most do.
+    Shard((ShardId, QueueIds)),
+    /// Queues of several, by shard.
+    Shards(Arc<[(ShardId, QueueIds)]>),
     /// A channel that waits for replies.
     Reply(ChannelKey),
 }
@@ -114,8 +122,24 @@ pub(super) struct RouteCache {
 impl Targets {
     /// The queues that were found.
     pub(super) fn of(routes: &Routes) -> Self {
-        let by_shard = routes.queues.chunk_by(|one, other| one.shard == other.shard);
-        Self::Queues(by_shard.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect())
+        Self::by_shard(routes.by_shard())
+    }
+
+    fn by_shard(mut by_shard: impl Iterator<Item = (ShardId, QueueIds)>) -> Self {
+        match (by_shard.next(), by_shard.next()) {
+            (None, _) => Self::Nowhere,
+            (Some(only), None) => Self::Shard(only),
+            (Some(first), Some(second)) => Self::Shards([first, second].into_iter().chain(by_shard).collect()),
+        }
+    }
+
+    /// Its queues, by shard.
+    pub(super) fn queues(&self) -> &[(ShardId, QueueIds)] {
+        match self {
+            Self::Nowhere | Self::Reply(_) => &[],
+            Self::Shard(queues) => std::slice::from_ref(queues),
+            Self::Shards(queues) => queues,
+        }
     }
 }
 
@@ -144,19 +168,33 @@ impl Publishing {
 #[derive(Debug)]
 pub(super) struct Repeated {
     shard: ShardId,
-    queues: Arc<[QueueId]>,
+    queues: QueueIds,
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     pub(super) mandatory: bool,
+    /// Whether one like it in all but its routing key differs in nothing but where it goes.
+    pub(super) any_key: bool,
 }
 
 impl Repeated {
+    /// What is repeated goes there from now on.
+    pub(super) fn move_to(&mut self, shard: ShardId, queues: QueueIds) {
+        (self.shard, self.queues) = (shard, queues);
+    }
+
     /// Sends one more message: with the last one of the batch, if that was like it.
+    #[inline]
     fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
+        self.send_to(&self.queues, message, confirm, batch);
+    }
+
+    /// The same, to other queues.
+    #[inline]
+    fn send_to(&self, queues: &QueueIds, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
         if let Some(Command::Publish(last)) = batch.last_mut()
-            && Arc::ptr_eq(&last.queues, &self.queues)
+            && last.queues.is_same(queues)
             && (last.persistent, last.expiration_ms, last.priority, last.confirm)
                 == (persistent, expiration_ms, priority, confirm)
             && last.delay_ms.is_none()
@@ -165,7 +203,7 @@ impl Repeated {
             last.more.push(message);
             return;
         }
-        let queues = Arc::clone(&self.queues);
+        let queues = queues.clone();
         let (more, delay_ms) = (Vec::new(), None);
         let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
         batch.push(Command::Publish(publish));
@@ -191,26 +229,24 @@ impl Routed {
 
     /// A message that is none, and is told what became of it as if it were.
     fn nowhere(message: Message, mandatory: bool, original: Option<Bytes>) -> Self {
-        Self::to(message, Targets::Queues(Arc::from([])), mandatory, original)
+        Self::to(message, Targets::Nowhere, mandatory, original)
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
-    fn repeated(&self) -> Option<Repeated> {
-        let Targets::Queues(targets) = &self.targets else { return None };
-        let [(shard, queues)] = &targets[..] else { return None };
+    fn repeated(&self, any_key: bool) -> Option<Repeated> {
+        let Targets::Shard((shard, queues)) = &self.targets else { return None };
+        let (shard, queues) = (*shard, queues.clone());
         let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
-        let queues = Arc::clone(queues);
         // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
-        is_as_sent.then_some(Repeated { shard: *shard, queues, persistent, expiration_ms, priority, mandatory })
+        is_as_sent.then_some(Repeated { shard, queues, persistent, expiration_ms, priority, mandatory, any_key })
     }
 
     /// Sends it to its shards.
     pub(super) fn send(self, confirm: bool, mut push: impl FnMut(ShardId, Command)) {
         let Self { targets, message, persistent, expiration_ms, priority, delay_ms, through, .. } = self;
         let sieve = through.and_then(|through| through.sieve);
-        let publish = |queues: &Arc<[QueueId]>, message| {
-            let queues = Arc::clone(queues);
+        let publish = |queues: QueueIds, message| {
             let more = Vec::new();
             let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
             match &sieve {
@@ -219,11 +255,12 @@ impl Routed {
             }
         };
         match targets {
-            Targets::Queues(targets) => {
-                if let [others @ .., (shard, queues)] = &targets[..] {
-                    others.iter().for_each(|(shard, queues)| push(*shard, publish(queues, message.clone())));
-                    push(*shard, publish(queues, message));
-                }
+            Targets::Nowhere => {}
+            Targets::Shard((shard, queues)) => push(shard, publish(queues, message)),
+            Targets::Shards(targets) => {
+                let (last, others) = targets.split_last().expect("they are several");
+                others.iter().for_each(|(shard, queues)| push(*shard, publish(queues.clone(), message.clone())));
+                push(last.0, publish(last.1.clone(), message));
             }
             Targets::Reply(to) => push(ShardId(0), Command::Reply { to, message }),
         }
@@ -242,28 +279,25 @@ impl Routed {
 
     /// To how many shards it goes to be stored.
     fn shards(&self) -> u16 {
-        match &self.targets {
-            Targets::Queues(targets) => u16::try_from(targets.len()).expect("there are at most so many shards"),
-            Targets::Reply(_) => 0,
-        }
+        u16::try_from(self.targets.queues().len()).expect("there are at most so many shards")
     }
 
     /// A transaction's message goes to those of its queues that still exist at the commit.
     pub(super) fn forget_deleted_queues(&mut self, topology: &Topology) {
-        let Targets::Queues(targets) = &self.targets else { return };
+        let targets = self.targets.queues();
         let exists = |queue: &QueueId| topology.queue_by_id(*queue).is_some();
         if targets.iter().all(|(_, queues)| queues.iter().all(exists)) {
             return;
         }
         let left = targets.iter().filter_map(|(shard, queues)| {
-            let queues: Arc<[QueueId]> = queues.iter().copied().filter(exists).collect();
+            let queues: QueueIds = queues.iter().copied().filter(exists).collect();
             (!queues.is_empty()).then_some((*shard, queues))
         });
-        self.targets = Targets::Queues(left.collect());
+        self.targets = Targets::by_shard(left);
     }
 
     pub(super) fn is_unroutable(&self) -> bool {
-        matches!(&self.targets, Targets::Queues(targets) if targets.is_empty())
+        matches!(&self.targets, Targets::Nowhere)
     }
 }
 
@@ -411,7 +445,8 @@ impl Connection {
                 list.headers.get_or_insert_default().remove("BCC");
             }
         }
-        if exchange.kind == ExchangeKind::Topic && self.rights_now(topology).has_topics() {
+        let any_key = exchange.kind != ExchangeKind::Topic || !self.rights_now(topology).has_topics();
+        if !any_key {
             let rights = self.rights_now(topology);
             let keys = std::iter::once(&envelope.routing_key).chain(&more_keys);
             keys.into_iter().try_for_each(|key| rights.check_topic(Right::Write, &envelope.exchange, key))?;
@@ -446,6 +481,7 @@ impl Connection {
             expiration_ms,
             priority: properties.priority(),
             delay_ms,
+            any_key,
             envelope,
         })
     }
@@ -510,7 +546,7 @@ impl Connection {
         }
         if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
             channel.pattern = None;
-        } else if holds && let Some(repeated) = routed.repeated() {
+        } else if holds && let Some(repeated) = routed.repeated(assembly.any_key && assembly.more_keys.is_empty()) {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -544,25 +580,43 @@ impl Connection {
         let number = frame::channel_of_method(input)?;
         let body_bytes_max = self.settings.message_bytes_max.min(self.frame_body_bytes_max());
         let channel = self.channels.get_mut(&number)?;
-        let pattern = channel.pattern.as_deref()?;
-        let found = pattern.find(input, number, topology)?;
+        let pattern = channel.pattern.as_deref_mut()?;
         let is_usual = channel.state == ChannelState::Open
             && matches!(channel.publishing, Publishing::Idle)
-            && channel.transaction.is_none()
-            && found.body_bytes() <= body_bytes_max;
+            && channel.transaction.is_none();
         if !is_usual {
             return None;
         }
-        let (message, repeated) = pattern.message(&found);
-        let shard = usize::from(repeated.shard.0);
+        let confirm = channel.confirms.is_some();
+        let (shard, bytes) = match pattern.find(input, number, topology) {
+            Some(found) if found.body_bytes() <= body_bytes_max => {
+                let (message, repeated) = pattern.message(&found);
+                let shard = usize::from(repeated.shard.0);
+                repeated.send(message, confirm, &mut fx.shards[shard]);
+                (shard, found.bytes)
+            }
+            Some(_) => return None,
+            None => {
+                let found = pattern.find_sibling(input, number, topology)?;
+                if found.body_bytes() > body_bytes_max {
+                    return None;
+                }
+                let routing_key = found.routing_key()?;
+                let (shard, queues) = pattern.route(routing_key, topology, self.vhost, &mut self.routes)?;
+                let (message, repeated) = pattern.sibling(&found);
+                repeated.send_to(&queues, message, confirm, &mut fx.shards[usize::from(shard.0)]);
+                let bytes = found.bytes;
+                pattern.note_sibling(number, routing_key, (shard, queues));
+                (usize::from(shard.0), bytes)
+            }
+        };
         if let Some(confirms) = &mut channel.confirms {
             let published = confirms.published(1);
             self.ledgers[shard].publish(number, channel.serial, published);
         }
-        repeated.send(message, channel.confirms.is_some(), &mut fx.shards[shard]);
         channel.counters.publish += 1;
         channel.used_unix_ms = now.unix_ms;
-        Some(found.bytes)
+        Some(bytes)
     }
 
     /// A shard has stored these publishes, but for those that a queue refused.
@@ -630,12 +684,16 @@ fn find_targets(
         // Reply addresses come and go without a change of the topology's generation.
         routes.reuse = Reuse::Never;
         let to = topology.reply_consumer(&envelope.routing_key);
-        return Ok(to.map_or_else(|| Targets::Queues(Arc::from([])), Targets::Reply));
+        return Ok(to.map_or(Targets::Nowhere, Targets::Reply));
     }
-    let keys: Vec<&str> =
-        std::iter::once(envelope.routing_key.as_str()).chain(more_keys.iter().map(String::as_str)).collect();
-    let properties = Properties::parse(message.properties()).map_err(|_| ())?;
-    topology.route(vhost, &envelope.exchange, &keys, &properties, routes).map_err(|_| ())?;
+    let mut route = |keys: &[&str]| topology.route_raw(vhost, &envelope.exchange, keys, message.properties(), routes);
+    let key = envelope.routing_key.as_str();
+    if more_keys.is_empty() {
+        route(&[key])
+    } else {
+        route(&std::iter::once(key).chain(more_keys.iter().map(String::as_str)).collect::<Vec<_>>())
+    }
+    .map_err(|_| ())?;
     Ok(Targets::of(routes))
 }
 

@@ -56,8 +56,10 @@ impl Connection {
 impl Traced {
     /// A message that a client has published; `None` for what is not copied.
     pub(super) fn published(channel: ChannelId, routed: &Routed) -> Option<Self> {
-        let Targets::Queues(targets) = &routed.targets else { return None };
-        let to = targets.iter().flat_map(|(_, queues)| queues.iter().copied()).collect();
+        if matches!(routed.targets, Targets::Reply(_)) {
+            return None;
+        }
+        let to = routed.targets.queues().iter().flat_map(|(_, queues)| queues.iter().copied()).collect();
         Self::of(channel, &routed.message, Passage::Published { to })
     }
 

@@ -69,11 +69,21 @@ impl UnackedList {
         self.by_get += usize::from(by_get);
     }
 
+    /// Takes the one with this tag, if it is the oldest of those that came of late.
+    pub(crate) fn take_first(&mut self, tag: u64) -> Option<Unacked> {
+        let taken = self.recent.pop_front_if(|(first, _)| *first == tag).and_then(present)?;
+        self.by_get -= usize::from(taken.by_get);
+        if self.holes > 0 || self.recent.is_empty() {
+            self.trim();
+        }
+        Some(taken)
+    }
+
     /// Takes the one with this tag.
     pub(crate) fn take(&mut self, tag: u64) -> Option<Unacked> {
         let first = self.recent.front().map(|(first, _)| *first).filter(|first| *first <= tag);
         let taken = match first {
-            Some(first) if first == tag => self.recent.pop_front().and_then(present)?,
+            Some(first) if first == tag => return self.take_first(tag),
             Some(_) => {
                 let at = self.position(tag).ok()?;
                 let place = self.recent[at].1.take()?;

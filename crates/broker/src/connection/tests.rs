@@ -1,5 +1,6 @@
 //! What a connection does by itself: handshake, frames, heartbeats, and errors that need no shard.
 
+mod acknowledge;
 mod blocked;
 mod repeated;
 

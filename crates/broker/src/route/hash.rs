@@ -6,7 +6,7 @@
 use super::{Destination, Link, Reuse, Routable, Routes};
 use crate::command::Fault;
 use crate::settings::term;
-use amqp::{ReplyCode, Table, Value};
+use amqp::{Properties, ReplyCode, Table, Value};
 
 /// Where each key has one end, and few keys change theirs with the bindings.
 ///
@@ -111,11 +111,12 @@ impl Consistent {
                 if into.reuse == Reuse::SameNames {
                     into.reuse = Reuse::SameProperties;
                 }
-                let properties = message.properties;
+                let properties = message.properties.parsed();
+                let of = |text: Option<&str>| hash(0, text.unwrap_or_default().as_bytes());
                 match name.as_str() {
-                    "message_id" => hash(0, properties.message_id().unwrap_or_default().as_bytes()),
-                    "correlation_id" => hash(0, properties.correlation_id().unwrap_or_default().as_bytes()),
-                    _ => hash(0, properties.timestamp().map(|at| at.to_string()).unwrap_or_default().as_bytes()),
+                    "message_id" => of(properties.as_ref().and_then(Properties::message_id)),
+                    "correlation_id" => of(properties.as_ref().and_then(Properties::correlation_id)),
+                    _ => of(properties.and_then(|found| found.timestamp()).map(|at| at.to_string()).as_deref()),
                 }
             }
         };

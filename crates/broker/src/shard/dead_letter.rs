@@ -8,7 +8,7 @@
 use super::Shard;
 use super::publish::Terms;
 use super::slots::Slot;
-use crate::command::{DeadLetterStrategy, IfRefused, Publish, QueueSpec, ShardId, ShardInput};
+use crate::command::{DeadLetterStrategy, IfRefused, Publish, QueueIds, QueueSpec, ShardId, ShardInput};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::dead_letter::{DeadLetter, Death, Reason};
@@ -72,7 +72,7 @@ pub(super) enum Purpose {
 }
 
 /// Queues that a letter goes to, by shard.
-type Targets = Vec<(ShardId, Arc<[QueueId]>)>;
+type Targets = Vec<(ShardId, QueueIds)>;
 
 impl<S: Store> Shard<S> {
     /// A message, taken out of its place, is to be dead-lettered, or dropped if nobody asked for that.
@@ -152,8 +152,7 @@ impl<S: Store> Shard<S> {
         }
         let cycles = |id| topology.queue_by_id(id).is_some_and(|target| letter.cycles_to(&target.name));
         self.routes.queues.retain(|target| !cycles(target.id));
-        let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
-        Some(shards.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect())
+        Some(self.routes.by_shard().collect())
     }
 
     /// Other shards get it first. What this shard's queues get is one record with the end of its place, and so never there
@@ -311,7 +310,7 @@ pub(super) fn has_place(entry: &Entry) -> bool {
     entry.seq != Seq(0)
 }
 
-fn publication(letter: &DeadLetter, queues: Arc<[QueueId]>, message: Message) -> Publish {
+fn publication(letter: &DeadLetter, queues: QueueIds, message: Message) -> Publish {
     let DeadLetter { persistent, priority, .. } = *letter;
     let (more, expiration_ms, delay_ms, confirm) = (Vec::new(), None, None, false);
     Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm }

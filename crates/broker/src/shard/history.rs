@@ -6,12 +6,11 @@
 
 use super::Shard;
 use super::publish::Terms;
-use crate::command::{IfRefused, Publish, Recent, Recipient, ShardId, ShardInput};
+use crate::command::{IfRefused, Publish, QueueIds, Recent, Recipient, ShardId, ShardInput};
 use crate::topology::Topology;
 use amqp::Properties;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use store::{QueueId, Store};
+use store::Store;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -79,9 +78,9 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    fn recipients(&mut self, recent: &Recent, to: &Recipient, topology: &Topology) -> Vec<(ShardId, Arc<[QueueId]>)> {
+    fn recipients(&mut self, recent: &Recent, to: &Recipient, topology: &Topology) -> Vec<(ShardId, QueueIds)> {
         let (vhost, name) = match to {
-            Recipient::Queue(queue) => return vec![(queue.shard, Arc::from([queue.id]))],
+            Recipient::Queue(queue) => return vec![(queue.shard, queue.id.into())],
             Recipient::Exchange { vhost, name } => (*vhost, name),
         };
         let Ok(properties) = Properties::parse(recent.message.properties()) else { return Vec::new() };
@@ -89,8 +88,7 @@ impl<S: Store> Shard<S> {
         if topology.route(vhost, name, &keys, &properties, &mut self.routes).is_err() {
             return Vec::new();
         }
-        let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
-        shards.map(|queues| (queues[0].shard, queues.iter().map(|queue| queue.id).collect())).collect()
+        self.routes.by_shard().collect()
     }
 }
 

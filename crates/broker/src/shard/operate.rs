@@ -11,7 +11,7 @@ use super::log::Waiter;
 use super::publish::Terms;
 use super::read::{Reading, ranges};
 use super::slots::Slot;
-use crate::command::{IfRefused, Publish, ShardId, ShardInput};
+use crate::command::{IfRefused, Publish, QueueIds, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
@@ -22,7 +22,6 @@ use crate::topology::Topology;
 use amqp::Properties;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
 use store::{Lsn, QueueId, Seq, Store};
 
 /// A piece of a walk whose messages are known, and being read.
@@ -214,7 +213,7 @@ impl<S: Store> Shard<S> {
                 Moved::Done
             }
             (Act::Requeue, Some(message)) => {
-                let own = Arc::from([self.queues[slot].spec.queue.id]);
+                let own = self.queues[slot].spec.queue.id.into();
                 self.move_one(ticket, slot, run, message, vec![(self.id, own)], Wait::Not)
             }
             (Act::Release, _) => self.release_one(slot, run),
@@ -297,7 +296,7 @@ impl<S: Store> Shard<S> {
         let (message, targets) = match target {
             Target::Queue(name) => {
                 let Some(queue) = topology.queue(vhost, name) else { return Moved::Unroutable };
-                (message, vec![(queue.queue.shard, Arc::from([queue.queue.id]))])
+                (message, vec![(queue.queue.shard, queue.queue.id.into())])
             }
             Target::Exchange { exchange, routing_key } => {
                 let key = routing_key.as_deref().unwrap_or(message.routing_key());
@@ -307,10 +306,7 @@ impl<S: Store> Shard<S> {
                 if routed.is_err() {
                     return Moved::Unroutable;
                 }
-                let shards = self.routes.queues.chunk_by(|one, other| one.shard == other.shard);
-                let ids = |queues: &[crate::command::QueueRef]| queues.iter().map(|queue| queue.id).collect();
-                let targets = shards.map(|queues| (queues[0].shard, ids(queues))).collect();
-                (message, targets)
+                (message, self.routes.by_shard().collect())
             }
         };
         self.move_one(ticket, slot, run, message, targets, Wait::AsBefore)
@@ -322,7 +318,7 @@ impl<S: Store> Shard<S> {
         slot: Slot<Queue>,
         run: &Run,
         message: Message,
-        targets: Vec<(ShardId, Arc<[QueueId]>)>,
+        targets: Vec<(ShardId, QueueIds)>,
         wait: Wait,
     ) -> Moved {
         if targets.is_empty() {

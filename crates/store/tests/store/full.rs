@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use store::{Caretaker, Lsn, MemoryDisk, OpenError, Opened, Options, SegmentLog, Step, Store, StoreEvent};
-use store::{Urgency, Writer};
+use store::{SharedWriter, Urgency, Writer};
 
 use crate::kept::{self, Kept};
 
@@ -237,15 +237,20 @@ fn threads_wait_for_room_and_go_on() {
     let notify = move |news: &mpsc::Sender<()>| {
         let _ = news.send(());
     };
+    let shared = SharedWriter::new(writer);
+    shared.attend();
+    let rounds = shared.clone();
     let threads = [
-        thread::spawn(move || writer.run(move || start.elapsed(), move || notify(&news))),
+        thread::spawn(move || rounds.run(move || start.elapsed(), move || notify(&news))),
         thread::spawn(move || caretaker.run(move || start.elapsed(), move || notify(&other))),
     ];
     let used: usize = disk.names().iter().map(|name| disk.file(name).unwrap().len()).sum();
     disk.set_capacity(Some(used as u64));
     let last = kept::append_all(&mut log, &vec![kept::message(1, 1, &[1; 90]); 20])[19];
     log.flush(Urgency::Sync);
+    assert_ne!(shared.try_step(start.elapsed()), Some(Step::Synced), "whoever finds it full, the thread goes on");
     let mut events = Vec::new();
+    log.poll(&mut events);
     let mut wait_for = |wanted: StoreEvent, log: &mut SegmentLog| {
         while !events.contains(&wanted) {
             heard.recv_timeout(Duration::from_secs(30)).unwrap();

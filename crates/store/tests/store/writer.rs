@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use store::{
-    Fault, FileDisk, LAZY_SYNC_AFTER, Link, Lsn, MemoryDisk, Opened, SegmentLog, Step, Store, StoreEvent, Urgency,
-    Writer,
+    Due, Fault, FileDisk, LAZY_SYNC_AFTER, Link, Lsn, MemoryDisk, Opened, SegmentLog, SharedWriter, Step, Store,
+    StoreEvent, Urgency, Writer,
 };
 
 use crate::kept::{self, Kept};
@@ -165,7 +165,7 @@ fn short_writes_are_carried_on() {
 }
 
 /// Starts the writer on a thread; the receiver hears of each round with news.
-fn spawn<D: store::Disk + Send + 'static>(writer: Writer<D>) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
+fn spawn<D: store::Disk + Send + 'static>(writer: SharedWriter<D>) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
     let (news, heard) = mpsc::channel();
     let start = Instant::now();
     let thread = thread::spawn(move || {
@@ -187,10 +187,41 @@ fn wait_for(log: &mut SegmentLog, heard: &mpsc::Receiver<()>, lsn: Lsn) {
 }
 
 #[test]
+fn the_owner_does_a_round_itself_or_wakes_the_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let Opened { mut log, writer, .. } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000).unwrap().0;
+    let writer = SharedWriter::new(writer);
+    writer.attend();
+    assert_eq!(writer.due(), Due::Nothing);
+    let lsn = publish(&mut log, 1, Urgency::Lazy);
+    assert_eq!(writer.due(), Due::Write);
+    log.flush(Urgency::Sync);
+    assert!(matches!(writer.due(), Due::Sync(bytes) if bytes > 0));
+    assert_eq!(writer.try_step(Duration::ZERO), Some(Step::Synced));
+    assert_eq!(writer.due(), Due::Nothing);
+    assert!(kept::events(&mut log).contains(&StoreEvent::Durable(lsn)));
+
+    let (thread, heard) = spawn(writer.clone());
+    for seq in 2..200 {
+        let lsn = publish(&mut log, seq, Urgency::Sync);
+        if seq % 3 == 0 || writer.try_step(Duration::ZERO).is_none() {
+            writer.wake();
+        }
+        wait_for(&mut log, &heard, lsn);
+    }
+    log.close();
+    thread.join().unwrap();
+    assert_eq!(writer.try_step(Duration::ZERO), Some(Step::Closed), "and does nothing more");
+    let (report, replayed) = kept::reopen(FileDisk::open(directory.path()).unwrap()).unwrap();
+    assert!(report.clean);
+    assert_eq!(replayed.len(), 199);
+}
+
+#[test]
 fn a_thread_writes_syncs_and_ends_with_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let Opened { mut log, writer, .. } = kept::open(FileDisk::open(directory.path()).unwrap(), 4000).unwrap().0;
-    let (thread, heard) = spawn(writer);
+    let (thread, heard) = spawn(SharedWriter::new(writer));
     for seq in 0..200 {
         let lsn = publish(&mut log, seq, if seq % 3 == 0 { Urgency::Sync } else { Urgency::Lazy });
         if seq % 50 == 0 {
@@ -204,7 +235,7 @@ fn a_thread_writes_syncs_and_ends_with_the_log() {
     assert!(report.clean);
     assert_eq!(report.records, 200);
 
-    let (thread, heard) = spawn(writer);
+    let (thread, heard) = spawn(SharedWriter::new(writer));
     let lazy = publish(&mut log, 200, Urgency::Lazy);
     wait_for(&mut log, &heard, lazy);
     publish(&mut log, 201, Urgency::Lazy);
@@ -219,7 +250,7 @@ fn a_thread_writes_syncs_and_ends_with_the_log() {
 fn a_thread_ends_after_a_failure() {
     let (disk, mut log, writer) = open();
     disk.inject(disk.operations() + 2, Fault::ErrorAfter);
-    let (thread, heard) = spawn(writer);
+    let (thread, heard) = spawn(SharedWriter::new(writer));
     publish(&mut log, 1, Urgency::Sync);
     thread.join().unwrap();
     heard.recv_timeout(Duration::from_secs(30)).unwrap();
