@@ -50,7 +50,7 @@ use deduplication::Keys;
 use delayed::Delayed;
 use failure::Failures;
 use lease::{Extended, Overdue, Progresses, TimeoutAction};
-use owed::{Died, Owed};
+use owed::{Callers, Died, Owed};
 use pace::Pace;
 use ready::{Body, Entry, Head, Ready, Sums};
 use rotation::Rotation;
@@ -74,8 +74,8 @@ pub(crate) struct Queue {
     pub(crate) moving: Sums,
     /// Those that nobody has taken yet.
     pub(crate) owed: Option<Box<Owed>>,
-    /// Queues whose letters this one had no room for, and how long those are, the first of all first.
-    pub(crate) callers: Option<Box<VecDeque<(QueueId, u64)>>>,
+    /// Who is to be told when there is room.
+    pub(crate) callers: Option<Box<Callers>>,
     /// Far messages are being read, …
     pub(crate) is_reading: bool,
     /// … and so are some that expired, to be dead-lettered.

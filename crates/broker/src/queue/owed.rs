@@ -8,6 +8,7 @@ use super::backlog::Backlog;
 use super::dead_letter::Reason;
 use super::ready::Sums;
 use super::run::Run;
+use std::collections::VecDeque;
 use store::{Lsn, QueueId, Seq, SeqRange};
 
 /// See the module.
@@ -95,6 +96,10 @@ impl Owed {
         self.letters.heap_bytes() + size_of::<Self>() as u64
     }
 }
+
+/// Queues whose letters another one had no room for, and how long those are, the first of all first.
+#[derive(Debug, Default)]
+pub(crate) struct Callers(pub(crate) VecDeque<(QueueId, u64)>);
 
 /// Why and when a message died whose letter is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,8 +91,8 @@ impl<S: Store> Shard<S> {
             return;
         }
         let callers = self.queues[target].callers.get_or_insert_default();
-        if !callers.iter().any(|(caller, _)| *caller == id) {
-            callers.push_back((id, bytes));
+        if !callers.0.iter().any(|(caller, _)| *caller == id) {
+            callers.0.push_back((id, bytes));
         }
     }
 
@@ -102,7 +102,7 @@ impl<S: Store> Shard<S> {
         while room > 0 {
             let queue = &mut self.queues[slot];
             let id = queue.spec.queue.id;
-            let Some((source, bytes)) = queue.callers.as_ref().and_then(|callers| callers.front().copied()) else {
+            let Some((source, bytes)) = queue.callers.as_ref().and_then(|callers| callers.0.front().copied()) else {
                 queue.callers = None;
                 return;
             };
@@ -110,7 +110,7 @@ impl<S: Store> Shard<S> {
                 return;
             }
             if let Some(callers) = &mut queue.callers {
-                callers.pop_front();
+                callers.0.pop_front();
             }
             if let Some(slot) = self.queue_slots.get(&source)
                 && let Some(owed) = &mut self.queues[*slot].owed
