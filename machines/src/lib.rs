@@ -281,6 +281,7 @@ impl<L: Log> Machines<L> {
             moved |= client.write();
             moved |= client.end();
             client.fx.notices.clear();
+            client.fx.tallied = None;
         }
         for request in requests {
             moved = true;

@@ -244,9 +244,9 @@ impl Ledger {
                     }
                 }
             }
-            ShardInput::CreateQueue { spec, ticket } => {
+            ShardInput::CreateQueue { spec, declarer } => {
                 trace::note(format_args!("s{} creates queue {:x} {}", shard.0, spec.queue.id.0, spec.name));
-                let former = self.queues.insert(spec.queue.id, Queue::new(spec.clone(), *ticket));
+                let former = self.queues.insert(spec.queue.id, Queue::new(spec.clone(), *declarer));
                 assert!(former.is_none(), "a queue id is used twice");
             }
             ShardInput::DeleteQueue { queue, ticket, .. } => {

@@ -379,7 +379,7 @@ fn summary(input: &ShardInput) -> String {
             let commands: Vec<String> = batch.commands.iter().map(connection::describe).collect();
             format!("{:?}: {}", batch.connection, commands.join(", "))
         }
-        ShardInput::CreateQueue { spec, ticket } => format!("create {} {ticket:?}", spec.name),
+        ShardInput::CreateQueue { spec, declarer } => format!("create {} {declarer:?}", spec.name),
         ShardInput::Transfer { from, transfer, .. } => format!("transfer {transfer} from s{}", from.0),
         ShardInput::PutFact { ticket, .. } => format!("put fact {ticket:?}"),
         ShardInput::ForgetFact { ticket, .. } => format!("forget fact {ticket:?}"),

@@ -50,6 +50,7 @@ CLIENTS = {
     "celery": ([], [PYTHON, HERE / "celery_test.py"]),
     "queues.md": ([], [PYTHON, HERE / "queues_doc_test.py"]),
     "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),
+    "openapi": ([], [PYTHON, HERE / "openapi_test.py"]),
     "definitions": ([], [PYTHON, HERE / "definitions_test.py"]),
     "tutorial": ([], [PYTHON, HERE / "tutorial_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),

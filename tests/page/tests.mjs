@@ -332,7 +332,7 @@ test("it is used by keyboard alone", async (world) => {
 });
 
 const VIEWS = ["", "queues", "queue/%2F/dead", "queue/%2F/reports?tab=running", "queue/%2F/payments.capture?tab=delayed", "queue/%2F/reports?tab=settings", "queue/%2F/reports?tab=consumers",
-  "running", "exchanges", "exchange/%2F/shop", "clients", "clients?tab=channels", "clients?tab=consumers", "schedules", "policies", "access", "server"];
+  "running", "exchanges", "exchange/%2F/shop", "clients", "clients?tab=channels", "clients?tab=consumers", "schedules", "policies", "access", "changes", "server"];
 
 for (const colorScheme of ["light", "dark"]) {
   test(`axe finds nothing serious on any view, ${colorScheme}`, async (world) => {
@@ -385,6 +385,22 @@ for (const colorScheme of ["light", "dark"]) {
 }
 
 // The last one: it leaves them behind.
+test("changes are listed with who made them, over HTTP and over AMQP", async (world) => {
+  await world.ask("PUT", "/queues/%2F/changed-by-request", { durable: true });
+  const connection = await amqp.connect(`amqp://guest:guest@127.0.0.1:${world.server.amqp}`);
+  const channel = await connection.createChannel();
+  await channel.assertQueue("changed-by-application", { durable: true });
+  await connection.close();
+  const page = await enter(world);
+  await page.getByRole("link", { name: "Changes", exact: true }).click();
+  await page.getByRole("heading", { name: "Changes", level: 1 }).waitFor();
+  await page.getByText("PUT /api/queues///changed-by-request").first().waitFor();
+  await page.getByText("queue.declare changed-by-application").first().waitFor();
+  await page.getByLabel("Only of the user").fill("nobody-of-that-name");
+  await page.getByText("Nothing was changed yet.").waitFor();
+  await page.done();
+});
+
 test("10,000 queues are listed, searched and sorted at once, in a few kB a second", async (world) => {
   const names = Array.from({ length: 10_000 }, (_, n) => `jobs.${String(n).padStart(5, "0")}`);
   await world.ask("POST", "/definitions", { queues: names.map((name) => ({ name, vhost: "/", durable: true, auto_delete: false, arguments: {} })) });

@@ -5,6 +5,7 @@
 //! it wait for that in their order. Every request is answered exactly once, by the catalog or by the shard it asked to.
 
 mod bindings;
+mod changed;
 mod exchanges;
 mod facts;
 mod identity;
@@ -21,6 +22,7 @@ use crate::command::{
 use crate::topology::Topology;
 use amqp::ReplyCode;
 use bytes::Bytes;
+pub use changed::{Changed, LastingChange};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub struct CatalogOutbox {
     pub connections: Vec<(ConnectionId, ConnectionEvent)>,
     /// For shards, in order.
     pub shards: Vec<(ShardId, ShardInput)>,
+    /// What lasting changes clients made; `None` where nobody wants to know.
+    pub changed: Option<Vec<Changed>>,
 }
 
 /// What happens when a shard answers.
@@ -62,7 +66,7 @@ enum Pending {
     /// Facts, or a new queue, are fsynced.
     Durable { keys: Vec<Bytes>, answers: Vec<Answer> },
     /// A client's queue.delete is decided.
-    Deletion { queue: QueueId, connection: ConnectionId, call: CallId },
+    Deletion { queue: QueueId, connection: ConnectionId, call: CallId, user: Option<Arc<str>> },
     /// An exclusive queue of a connection that ended is gone.
     Closing(ConnectionId),
 }
@@ -118,7 +122,7 @@ impl Catalog {
 
     /// Takes one input in.
     pub fn step(&mut self, _now: Now, input: CatalogInput, topology: &mut Topology, out: &mut CatalogOutbox) {
-        let mut step = Step { catalog: self, topology, out, rights: None };
+        let mut step = Step { catalog: self, topology, out, rights: None, user: None };
         match input {
             CatalogInput::Request(request) => step.request(request),
             CatalogInput::Report(ShardReport::Durable { ticket }) => step.durable(ticket),
@@ -138,6 +142,8 @@ struct Step<'a> {
     out: &'a mut CatalogOutbox,
     /// What the one who asks may do; `None` = everything.
     rights: Option<Arc<Rights>>,
+    /// Who that is, where it is to be told.
+    user: Option<Arc<str>>,
 }
 
 impl Step<'_> {
@@ -153,6 +159,8 @@ impl Step<'_> {
             self.answer(asker.answer(Outcome::Fault(fault)));
             return;
         }
+        let user = request.user.as_ref().filter(|_| self.out.changed.is_some());
+        self.user = user.map(|user| Arc::clone(&user.name));
         self.rights = request.user.map(|user| Arc::new(self.topology.rights_of(&user, request.vhost)));
         let outcome = match self.ask(asker, request.ask) {
             Ok(Progress::Underway) => return,

@@ -9,6 +9,7 @@ mod consume;
 mod pattern;
 pub(crate) mod publish;
 mod request;
+mod tally;
 pub(crate) mod trace;
 mod transaction;
 mod unacked;
@@ -31,6 +32,7 @@ pub(crate) use request::is_request;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tally::Tally;
 use transaction::Transaction;
 use unacked::UnackedList;
 
@@ -47,6 +49,8 @@ pub(crate) struct Channel {
     /// The exchange that the user may publish to as of this generation of their rights: the last one they did.
     permitted: (u64, String),
     pattern: Option<Box<Pattern>>,
+    /// Of one that has published.
+    tally: Option<Box<Tally>>,
     confirms: Option<Confirms>,
     transaction: Option<Transaction>,
     unacked: UnackedList,
@@ -88,6 +92,7 @@ impl Channel {
             route_cache: RouteCache::default(),
             permitted: (u64::MAX, String::new()),
             pattern: None,
+            tally: None,
             confirms: None,
             transaction: None,
             unacked: UnackedList::default(),
@@ -114,8 +119,17 @@ impl Channel {
         &self.counters
     }
 
+    /// Hands over what it published, by exchange and size.
+    pub(crate) fn hand_over_tally(&mut self, fx: &mut Effects) {
+        if let Some(tally) = &mut self.tally {
+            tally.take(&self.counters, fx.tallied.get_or_insert_default());
+        }
+    }
+
     pub(crate) fn view(&self, number: ChannelId) -> ChannelView {
         let transaction = self.transaction.as_ref();
+        let tallied = self.tally.as_ref().map(|tally| tally.view(&self.counters));
+        let (exchanges, sizes) = tallied.unwrap_or_default();
         ChannelView {
             number,
             consumers: u32::from(self.reply_tag.is_some()),
@@ -129,6 +143,8 @@ impl Channel {
             transactional: transaction.is_some(),
             idle_since_unix_ms: self.used_unix_ms,
             counters: self.counters,
+            exchanges,
+            sizes,
         }
     }
 
@@ -294,6 +310,7 @@ impl Connection {
         let channel = self.open_channel(number);
         let has_replies = channel.reply_tag.take().is_some();
         let counters = channel.counters;
+        channel.hand_over_tally(fx);
         for delivery in std::mem::take(&mut channel.held) {
             self.windows.dropped(delivery.queue.shard, delivery.window_bytes(), &mut fx.shards);
         }
@@ -579,6 +596,9 @@ impl Connection {
             return Err(Fault::new(ReplyCode::PreconditionFailed, "cannot switch from tx to confirm mode"));
         }
         channel.confirms.get_or_insert_with(Confirms::new);
+        if let Some(tally) = &mut channel.tally {
+            tally.confirm(&channel.counters);
+        }
         if !select.nowait {
             confirm::SelectOk.encode(number, fx.out.tail());
         }

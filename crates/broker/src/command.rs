@@ -692,13 +692,12 @@ pub enum DestinationKind {
 pub enum ShardInput {
     /// From a connection.
     Batch(Batch),
-    /// From the catalog: a new queue. Its id is new. A durable queue's fact is logged (by [`QueueSpec::fact`]) and the
-    /// ticket answered by [`ShardReport::Durable`] once it is fsynced; without a ticket nothing is answered.
+    /// From the catalog: a new queue. Its id is new. A durable queue's fact is logged (by [`QueueSpec::fact`]).
     CreateQueue {
         /// The queue.
         spec: Arc<QueueSpec>,
-        /// Asks for an answer.
-        ticket: Option<CatalogTicket>,
+        /// Who declared it, and is told ([`Outcome::QueueDeclared`]) once its fact is fsynced; `None` where nobody waits.
+        declarer: Option<(ConnectionId, CallId)>,
     },
     /// From the server: how long deliveries may stay unacked for consumers to come, unless they or their queue say
     /// otherwise; 0 = for ever.
@@ -736,6 +735,15 @@ pub enum ShardInput {
     KeepSources {
         /// [`Sieve::source`] of each.
         sources: Arc<[u64]>,
+    },
+    /// From the catalog, on behalf of a connection: answer it when all that the shard was sent before is durable.
+    Answer {
+        /// Whom to answer.
+        connection: ConnectionId,
+        /// The question.
+        call: CallId,
+        /// The answer.
+        outcome: Outcome,
     },
     /// From the catalog: delete a queue. Answered by [`ShardReport::Deleted`] once that is durable.
     DeleteQueue {

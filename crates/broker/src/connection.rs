@@ -25,7 +25,7 @@ use crate::command::{
 };
 use crate::grant::Grant;
 use crate::identity::limit;
-use crate::inspect::{ChannelCounters, ConnectionView, TlsView};
+use crate::inspect::{ChannelCounters, ConnectionView, Tallied, TlsView};
 use crate::topology::{Routes, Topology};
 use amqp::frame::{self, HeaderMatch};
 use amqp::method::connection::{Close, CloseOk};
@@ -55,6 +55,8 @@ pub struct Effects {
     pub question: Option<HostQuestion>,
     /// Lines for the log.
     pub notices: Vec<Notice>,
+    /// What was published on channels that are closed, or to more exchanges than a channel counts for.
+    pub tallied: Option<Box<Tallied>>,
 }
 
 /// What only a host can know.
@@ -861,7 +863,8 @@ impl Connection {
             return answers;
         }
         self.windows.end();
-        for (_, channel) in self.channels.drain() {
+        for (_, mut channel) in self.channels.drain() {
+            channel.hand_over_tally(fx);
             self.closed_channels.add(channel.counters());
         }
         self.consumers.clear();

@@ -12,11 +12,15 @@ impl Histogram {
     pub const BOUNDS_MS: [u64; BUCKETS - 1] = bounds();
 
     /// So many took that long.
+    #[cfg(test)]
     pub(crate) fn note(&mut self, ms: u64, count: u64) {
-        let bits = u64::BITS - ms.leading_zeros();
-        let bucket = (bits.div_ceil(2) as usize).min(BUCKETS - 1);
-        self.counts[bucket] += count;
+        self.counts[bucket(ms)] += count;
         self.sum_ms = self.sum_ms.saturating_add(ms.saturating_mul(count));
+    }
+
+    fn take(&mut self, tally: Tally) {
+        self.counts[usize::from(tally.bucket)] += u64::from(tally.count);
+        self.sum_ms = self.sum_ms.saturating_add(tally.sum_ms);
     }
 
     /// Adds others.
@@ -47,6 +51,50 @@ pub struct Latencies {
     pub to_ack: Histogram,
 }
 
+/// The last times that were alike, on their way to a histogram, which is elsewhere in memory and so is written to
+/// seldom.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    sum_ms: u64,
+    count: u32,
+    bucket: u8,
+}
+
+impl Tally {
+    /// So many took that long. `histogram` is where all go that are not of one bucket with these.
+    #[inline]
+    pub(crate) fn note<'a>(&mut self, ms: u64, count: u64, histogram: impl FnOnce() -> &'a mut Histogram) {
+        let bucket = bucket(ms) as u8;
+        let total = u64::from(self.count) + count;
+        match u32::try_from(total) {
+            Ok(total) if self.bucket == bucket && self.count > 0 => self.count = total,
+            Ok(_) => {
+                histogram().take(*self);
+                *self = Self { sum_ms: 0, count: count as u32, bucket };
+            }
+            Err(_) => {
+                let histogram = histogram();
+                histogram.take(std::mem::take(self));
+                histogram.counts[usize::from(bucket)] += count;
+                histogram.sum_ms = histogram.sum_ms.saturating_add(ms.saturating_mul(count));
+                return;
+            }
+        }
+        self.sum_ms = self.sum_ms.saturating_add(ms.saturating_mul(count));
+    }
+
+    /// The histogram with these in it.
+    pub(crate) fn added_to(self, mut histogram: Histogram) -> Histogram {
+        histogram.take(self);
+        histogram
+    }
+}
+
+fn bucket(ms: u64) -> usize {
+    let bits = u64::BITS - ms.leading_zeros();
+    (bits.div_ceil(2) as usize).min(BUCKETS - 1)
+}
+
 /// How many buckets there are.
 pub const BUCKETS: usize = 15;
 
@@ -63,6 +111,18 @@ const fn bounds() -> [u64; BUCKETS - 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_tallied_first_is_the_same_histogram() {
+        let (mut told, mut kept, mut tally) = (Histogram::default(), Histogram::default(), Tally::default());
+        for (ms, count) in
+            [(0, 1), (0, 2), (1, 1), (1, u64::from(u32::MAX)), (70, 3), (64, 1), (0, 1 << 40), (u64::MAX, 2)]
+        {
+            told.note(ms, count);
+            tally.note(ms, count, || &mut kept);
+            assert_eq!(tally.added_to(kept), told);
+        }
+    }
 
     #[test]
     fn a_time_is_below_its_buckets_bound_and_not_below_the_one_before() {

@@ -3,6 +3,7 @@
 use crate::command::{ConnectionId, QueueSpec};
 use crate::histogram::Latencies;
 use amqp::{ChannelId, Table};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A queue at one moment.
@@ -239,6 +240,10 @@ pub struct ChannelView {
     pub idle_since_unix_ms: u64,
     /// What happened on it.
     pub counters: ChannelCounters,
+    /// What of that was published to which exchange, by [`crate::topology::Exchange::number`].
+    pub exchanges: Vec<(u64, ExchangeCounters)>,
+    /// How large what it published was.
+    pub sizes: SizeCounters,
 }
 
 /// What happened on a channel since it was opened, or on several.
@@ -282,5 +287,95 @@ impl ChannelCounters {
         self.get_empty += other.get_empty;
         self.redeliver += other.redeliver;
         self.ack += other.ack;
+    }
+}
+
+/// What was published to an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExchangeCounters {
+    /// Messages published to it.
+    pub publish: u64,
+    /// Those of them that were confirmed.
+    pub confirm: u64,
+    /// Mandatory ones that came back.
+    pub return_unroutable: u64,
+    /// Unroutable ones that were dropped.
+    pub drop_unroutable: u64,
+    /// How often one went to a queue, through whatever exchanges.
+    pub publish_out: u64,
+}
+
+impl ExchangeCounters {
+    /// Adds what was published otherwise.
+    pub fn add(&mut self, other: &Self) {
+        self.publish += other.publish;
+        self.confirm += other.confirm;
+        self.return_unroutable += other.return_unroutable;
+        self.drop_unroutable += other.drop_unroutable;
+        self.publish_out += other.publish_out;
+    }
+}
+
+/// How large the bodies of published messages were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SizeCounters {
+    /// By [`Self::BOUNDS`]; the last is of those that are larger than all.
+    pub counts: [u64; SizeCounters::BOUNDS.len() + 1],
+    /// All bytes.
+    pub sum_bytes: u64,
+}
+
+impl SizeCounters {
+    /// The largest size of each count, in bytes; RabbitMQ's.
+    pub const BOUNDS: [u64; 7] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+    /// The smallest and the largest size that are counted as this one is.
+    pub(crate) fn step(bytes: u64) -> (u64, u64) {
+        let at = Self::at(bytes);
+        let smallest = at.checked_sub(1).map_or(0, |before| Self::BOUNDS[before] + 1);
+        (smallest, Self::BOUNDS.get(at).copied().unwrap_or(u64::MAX))
+    }
+
+    /// So many messages were of this size, or one that is counted as it is.
+    pub(crate) fn count(&mut self, bytes: u64, messages: u64) {
+        self.counts[Self::at(bytes)] += messages;
+    }
+
+    /// One message.
+    pub fn note(&mut self, bytes: u64) {
+        self.count(bytes, 1);
+        self.sum_bytes += bytes;
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.sum_bytes += other.sum_bytes;
+    }
+
+    fn at(bytes: u64) -> usize {
+        Self::BOUNDS.partition_point(|bound| *bound < bytes)
+    }
+}
+
+/// What was published, for who sums it up.
+#[derive(Clone, Debug, Default)]
+pub struct Tallied {
+    /// By [`crate::topology::Exchange::number`].
+    pub exchanges: BTreeMap<u64, ExchangeCounters>,
+    /// Of all messages.
+    pub sizes: SizeCounters,
+}
+
+impl Tallied {
+    /// Adds what was published to an exchange.
+    pub fn add_exchange(&mut self, exchange: u64, counted: &ExchangeCounters) {
+        self.exchanges.entry(exchange).or_default().add(counted);
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        other.exchanges.iter().for_each(|(exchange, counted)| self.add_exchange(*exchange, counted));
+        self.sizes.add(&other.sizes);
     }
 }

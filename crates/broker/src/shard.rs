@@ -368,10 +368,11 @@ impl<S: Store> Shard<S> {
     fn execute(&mut self, input: ShardInput, topology: &Topology) {
         match input {
             ShardInput::Batch(batch) => self.execute_batch(batch, topology),
-            ShardInput::CreateQueue { spec, ticket } => {
+            ShardInput::CreateQueue { spec, declarer } => {
                 let lsn = self.create_queue(spec);
-                if let Some(ticket) = ticket {
-                    self.when_durable(lsn, Waiter::Ticket(ticket));
+                if let Some((connection, call)) = declarer {
+                    let outcome = Outcome::QueueDeclared { messages: 0, consumers: 0 };
+                    self.when_durable(lsn, Waiter::Declared { connection, call, outcome });
                 }
             }
             ShardInput::ConsumerTimeout { timeout_ms } => self.settings.consumer_timeout_ms = timeout_ms,
@@ -390,6 +391,10 @@ impl<S: Store> Shard<S> {
             ShardInput::Count { queue, connection, call } => {
                 self.serve_queue(queue, topology);
                 self.count(queue, connection, call);
+            }
+            ShardInput::Answer { connection, call, outcome } => {
+                let waiter = Waiter::Declared { connection, call, outcome };
+                self.when_durable(self.log.last(), waiter);
             }
             ShardInput::PutFact { key, value, ticket } => {
                 let lsn = self.log.put_fact(key, value);

@@ -12,7 +12,7 @@ mod schedules;
 pub(crate) use bindings::{RemovedBinding, canonical};
 
 use crate::command::{
-    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueSpec, Sieve, VhostId,
+    BindingSpec, ChannelKey, Deduplication, DestinationKind, Fault, QueueId, QueueRef, QueueSpec, Sieve, VhostId,
 };
 use crate::identity::{Permission, UserRecord, VhostRecord};
 use crate::policy::Applied;
@@ -58,7 +58,8 @@ struct Vhost {
     exchanges: FxHashMap<Arc<str>, ExchangeId>,
     /// The one of the empty name, which most publishes are to.
     default_exchange: ExchangeId,
-    queues: FxHashMap<Arc<str>, Arc<QueueSpec>>,
+    /// By name. A publish wants to know no more of a queue than where it is.
+    queues: FxHashMap<Arc<str>, QueueRef>,
     /// What passes is copied for the firehose. Until the server's end, as in RabbitMQ.
     is_traced: bool,
 }
@@ -91,6 +92,14 @@ pub struct Exchange {
     pub policies: Applied,
     pub(crate) id: ExchangeId,
     pub(crate) router: Router,
+}
+
+impl Exchange {
+    /// Tells it from all others that there are or were, since the server started.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.id.0
+    }
 }
 
 /// A binding, for listings.
@@ -196,7 +205,7 @@ impl Topology {
     /// The queue of this name.
     #[must_use]
     pub fn queue(&self, vhost: VhostId, name: &str) -> Option<&Arc<QueueSpec>> {
-        self.vhosts.get(&vhost)?.queues.get(name)
+        self.queues.get(&self.vhosts.get(&vhost)?.queues.get(name)?.id)
     }
 
     /// The queue of this id.
@@ -385,6 +394,12 @@ impl Topology {
         self.exchanges.insert(exchange.id, exchange);
     }
 
+    /// The exchange of that [`Exchange::number`], unless it is gone.
+    #[must_use]
+    pub fn exchange_of_number(&self, number: u64) -> Option<&Exchange> {
+        self.exchange_by_id(ExchangeId(number))
+    }
+
     pub(crate) fn exchange_by_id(&self, id: ExchangeId) -> Option<&Exchange> {
         self.exchanges.get(&id)
     }
@@ -401,7 +416,7 @@ impl Topology {
     pub(crate) fn add_queue(&mut self, queue: Arc<QueueSpec>) {
         self.generation += 1;
         let names = &mut self.vhost_at(queue.vhost).queues;
-        let before = names.insert(Arc::clone(&queue.name), Arc::clone(&queue));
+        let before = names.insert(Arc::clone(&queue.name), queue.queue);
         assert!(before.is_none(), "a queue is declared once");
         self.queues.insert(queue.queue.id, queue);
     }
@@ -506,7 +521,7 @@ impl Topology {
 impl Vhost {
     /// The default exchange: the routing key is the queue's name.
     fn emit_named(&self, keys: &[&str], into: &mut Routes) {
-        into.queues.extend(keys.iter().filter_map(|key| self.queues.get(*key)).map(|queue| queue.queue));
+        into.queues.extend(keys.iter().filter_map(|key| self.queues.get(*key).copied()));
     }
 }
 

@@ -101,7 +101,8 @@ fn a_step_allocates_for_its_batch_and_not_for_its_messages() {
     let (mut shard, _) = recovery.finish(MemoryStore::new(), true).unwrap();
     let (topology, mut out) = (Topology::new(), Outbox::default());
     let consume = Batch { connection: ConnectionId(2), commands: vec![Command::Consume(Box::new(consumer()))] };
-    let mut first = vec![ShardInput::CreateQueue { spec: Arc::new(spec()), ticket: None }, ShardInput::Batch(consume)];
+    let mut first =
+        vec![ShardInput::CreateQueue { spec: Arc::new(spec()), declarer: None }, ShardInput::Batch(consume)];
     shard.step(NOW, &mut first, &topology, &mut out);
 
     let parts = MessageParts { exchange: "", routing_key: "q", properties: &[0, 0], died_here: false };

@@ -13,6 +13,7 @@ import { Clients } from "./views/clients.js";
 import { Schedules } from "./views/schedules.js";
 import { Policies, may } from "./views/policies.js";
 import { Access } from "./views/access.js";
+import { Audit } from "./views/audit.js";
 import { Server } from "./views/server.js";
 
 /** Where one can go: address, name, view, who sees it in the menu, icon. */
@@ -25,6 +26,7 @@ const PLACES = [
   ["schedules", "Schedules", Schedules, "all", "M4 5h12v12H4zM4 9h12M7 3v3M13 3v3"],
   ["policies", "Policies", Policies, "policymaker", "M5 3h10v14H5zM8 7h4M8 10h4"],
   ["access", "Users & vhosts", Access, "administrator", "M10 9a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM4 17c0-4 3-6 6-6s6 2 6 6"],
+  ["changes", "Changes", Audit, "monitoring", "M4 4h12v13H4zM7 8h6M7 11h6M7 14h3"],
   ["server", "Server", Server, "monitoring", "M3 4h14v5H3zM3 11h14v5H3zM6 6.5h1M6 13.5h1"],
 ];
 const OTHERS = { queue: Queue, exchange: Exchange };

@@ -2,8 +2,8 @@
 //! failed login, in `audit.log` in the data directory.
 //!
 //! A change is answered when its line is on disk. There are two files at most, the current one and the one before
-//! (`audit.log.1`), so that their size is bounded. What AMQP clients declare and delete is not here: that is what they
-//! work with, and there may be thousands a second.
+//! (`audit.log.1`), so that their size is bounded. What AMQP clients declare and delete has a record of its own
+//! ([`crate::client_audit`]): there may be thousands a second, and they must not push this out.
 
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -55,7 +55,17 @@ pub(crate) struct Entry {
 
 impl Audit {
     pub(crate) fn new(data_dir: &Path, bytes_max: u64) -> Self {
-        Self { path: data_dir.join(NAME), bytes_max, state: Mutex::default() }
+        Self::at(data_dir.join(NAME), bytes_max)
+    }
+
+    /// One in a file of another name, which ends in `.log`.
+    pub(crate) fn at(path: PathBuf, bytes_max: u64) -> Self {
+        Self { path, bytes_max, state: Mutex::default() }
+    }
+
+    /// Whether anything is kept.
+    pub(crate) fn is_on(&self) -> bool {
+        self.bytes_max > 0
     }
 
     /// Writes an entry and waits for the disk.
@@ -102,19 +112,13 @@ impl Audit {
     }
 
     fn write(&self, unix_ms: u64, entry: &Entry, left_out: u64) {
-        let mut line = Map::new();
-        line.insert("time".into(), time(unix_ms).into());
-        let texts = [("user", &entry.user), ("peer", &entry.peer), ("what", &entry.what), ("outcome", &entry.outcome)];
-        line.extend(texts.map(|(key, text)| (key.to_owned(), cut(text).into())));
-        if let Some(details) = entry.details.clone() {
-            let is_short = details.to_string().len() <= DETAILS_BYTES_MAX;
-            line.insert("details".into(), if is_short { details } else { json!("(too long to be kept)") });
-        }
-        if left_out > 0 {
-            line.insert("failed_logins_left_out".into(), left_out.into());
-        }
+        self.write_all([line(unix_ms, entry, ("failed_logins_left_out", left_out))], true);
+    }
+
+    /// Writes lines, and waits for the disk once if they are to be synced.
+    pub(crate) fn write_all(&self, lines: impl IntoIterator<Item = String>, is_synced: bool) {
         let mut state = self.state();
-        match self.append(&mut state, &format!("{}\n", Value::Object(line))) {
+        match self.append(&mut state, lines, is_synced) {
             Ok(()) => state.is_failing = false,
             Err(why) => {
                 state.current = None;
@@ -125,23 +129,31 @@ impl Audit {
         }
     }
 
-    fn append(&self, state: &mut State, line: &str) -> io::Result<()> {
+    fn append(&self, state: &mut State, lines: impl IntoIterator<Item = String>, is_synced: bool) -> io::Result<()> {
         let (mut file, mut bytes) = match state.current.take() {
             Some(current) => current,
             None => open(&self.path)?,
         };
-        if bytes + line.len() as u64 > self.bytes_max / 2 && bytes > 0 {
-            fs::rename(&self.path, self.path.with_extension("log.1"))?;
-            (file, bytes) = open(&self.path)?;
+        for line in lines {
+            if bytes + line.len() as u64 > self.bytes_max / 2 && bytes > 0 {
+                if is_synced {
+                    file.sync_data()?;
+                }
+                fs::rename(&self.path, self.path.with_extension("log.1"))?;
+                (file, bytes) = open(&self.path)?;
+            }
+            file.write_all(line.as_bytes())?;
+            bytes += line.len() as u64;
         }
-        file.write_all(line.as_bytes())?;
-        file.sync_data()?;
-        state.current = Some((file, bytes + line.len() as u64));
+        if is_synced {
+            file.sync_data()?;
+        }
+        state.current = Some((file, bytes));
         Ok(())
     }
 
-    /// Entries from the newest on: so many after having passed over some, and how many there are. `matches` is asked of each.
-    pub(crate) fn read(&self, skip: usize, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
+    /// Entries from the newest on: so many at the most, and how many there are. `matches` is asked of each.
+    pub(crate) fn read(&self, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
         let texts = [self.path.with_extension("log.1"), self.path.clone()].map(|file| {
             let mut text = Vec::new();
             // One that is not there has no entries.
@@ -156,13 +168,29 @@ impl Audit {
             if matches(&entry) {
                 total += 1;
                 kept.push_back(entry);
-                if kept.len() > skip + count {
+                if kept.len() > count {
                     kept.pop_front();
                 }
             }
         }
-        (kept.into_iter().rev().skip(skip).take(count).collect(), total)
+        (kept.into_iter().rev().collect(), total)
     }
+}
+
+/// An entry as it is written, with how many others there were beside it, if any.
+pub(crate) fn line(unix_ms: u64, entry: &Entry, (others, count): (&str, u64)) -> String {
+    let mut line = Map::new();
+    line.insert("time".into(), time(unix_ms).into());
+    let texts = [("user", &entry.user), ("peer", &entry.peer), ("what", &entry.what), ("outcome", &entry.outcome)];
+    line.extend(texts.map(|(key, text)| (key.to_owned(), cut(text).into())));
+    if let Some(details) = entry.details.clone() {
+        let is_short = details.to_string().len() <= DETAILS_BYTES_MAX;
+        line.insert("details".into(), if is_short { details } else { json!("(too long to be kept)") });
+    }
+    if count > 0 {
+        line.insert(others.into(), count.into());
+    }
+    format!("{}\n", Value::Object(line))
 }
 
 /// The file and its length. What a crash left of a line is ended, so that the next is one of its own.
@@ -205,8 +233,8 @@ mod tests {
     }
 
     fn whats(audit: &Audit, skip: usize, count: usize) -> Vec<String> {
-        let (entries, _) = audit.read(skip, count, |_| true);
-        entries.iter().map(|entry| entry["what"].as_str().unwrap().to_owned()).collect()
+        let (entries, _) = audit.read(skip + count, |_| true);
+        entries.iter().skip(skip).map(|entry| entry["what"].as_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -225,7 +253,7 @@ mod tests {
         audit.record_here(0, &entry("three"));
         assert_eq!(whats(&audit, 0, 10), ["three", "two", "one"]);
         assert_eq!(whats(&audit, 1, 1), ["two"]);
-        assert_eq!(audit.read(0, 0, |entry| entry["what"] == "one").1, 1);
+        assert_eq!(audit.read(0, |entry| entry["what"] == "one").1, 1);
     }
 
     #[test]
@@ -254,7 +282,7 @@ mod tests {
         while whats(&audit, 0, 1000).len() < told {
             tokio::task::yield_now().await;
         }
-        let (entries, total) = audit.read(0, 1000, |_| true);
+        let (entries, total) = audit.read(1000, |_| true);
         let left_out: u64 = entries.iter().filter_map(|entry| entry["failed_logins_left_out"].as_u64()).sum();
         assert_eq!((total, left_out), (told, 1000 - u64::from(LOGINS_A_MINUTE)));
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// Runs until the switchboard is gone.
 pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailbox: UnboundedReceiver<CatalogInput>) {
     let mut mail = Vec::new();
-    let mut out = CatalogOutbox::default();
+    let mut out = CatalogOutbox { changed: board.client_audit().is_on().then(Vec::new), ..CatalogOutbox::default() };
     let mut answers: Vec<(ConnectionId, Vec<ConnectionEvent>)> = Vec::new();
     while mailbox.recv_many(&mut mail, MAIL_AT_ONCE).await > 0 {
         let now = board.clock().now();
@@ -35,6 +35,9 @@ pub(crate) async fn run(mut catalog: Catalog, board: Arc<Switchboard>, mut mailb
         }
         if concerns {
             board.tell_changed();
+        }
+        if let Some(changed) = out.changed.as_mut().filter(|changed| !changed.is_empty()) {
+            board.record_changed(changed.drain(..));
         }
         answers.extend(out.connections.drain(..).map(|(connection, event)| (connection, vec![event])));
         board.deliver(answers.drain(..));

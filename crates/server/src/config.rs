@@ -71,6 +71,8 @@ pub struct Config {
     pub cors_max_age_s: u64,
     /// How much the record of changes may take, in bytes; 0 = there is none.
     pub audit_log_bytes: u64,
+    /// How much the record of what AMQP clients changed may take, in bytes; 0 = there is none.
+    pub audit_clients_bytes: u64,
     /// Every AMQP connection begins with a PROXY header, which says where it really comes from.
     pub proxy_protocol: bool,
     /// What the first start of an empty data directory makes, and what each start loads.
@@ -361,6 +363,8 @@ pub struct Settings {
     pub cors_max_age_s: Option<u64>,
     #[serde(deserialize_with = "limits::bytes_from_file")]
     pub audit_log_bytes: Option<u64>,
+    #[serde(deserialize_with = "limits::bytes_from_file")]
+    pub audit_clients_bytes: Option<u64>,
     pub proxy_protocol: Option<bool>,
     pub default_user: Option<String>,
     pub default_pass: Option<Secret>,
@@ -535,7 +539,7 @@ impl Settings {
             data_dir amqp amqps http https metrics log log_format consumer_timeout_ms max_message_bytes heartbeat_s frame_max
             channel_max shards handshake_timeout_ms memory_limit disk_free_limit tls_certificate tls_key tls_ca
             tls_verify tls_fail_if_no_peer_cert tls_versions tls_login_from https_certificate https_key https_ca
-            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes proxy_protocol cors_allow_origins cors_max_age_s default_user default_pass
+            https_verify https_fail_if_no_peer_cert auth_mechanisms auth_backends audit_log_bytes audit_clients_bytes proxy_protocol cors_allow_origins cors_max_age_s default_user default_pass
             default_user_tags default_permissions default_vhost default_queue_type loopback_users load_definitions
             oauth2
         }
@@ -580,6 +584,7 @@ impl Config {
             cors_allow_origins: said.cors_allow_origins.unwrap_or_default(),
             cors_max_age_s: said.cors_max_age_s.unwrap_or(1_728_000),
             audit_log_bytes: said.audit_log_bytes.unwrap_or(16 << 20),
+            audit_clients_bytes: said.audit_clients_bytes.unwrap_or(4 << 20),
             proxy_protocol: said.proxy_protocol.unwrap_or(false),
             first: FirstStart {
                 user: said.default_user,
@@ -696,6 +701,7 @@ impl Config {
             cors_allow_origins: Some(config.cors_allow_origins),
             cors_max_age_s: Some(config.cors_max_age_s),
             audit_log_bytes: Some(config.audit_log_bytes),
+            audit_clients_bytes: Some(config.audit_clients_bytes),
             proxy_protocol: Some(config.proxy_protocol),
             default_user: first.user,
             default_pass: first.password,

@@ -202,6 +202,7 @@ impl<S: Socket> ConnectionHost<S> {
             moved |= self.write(cx);
             moved |= self.end_socket(cx, now);
             self.log_notices();
+            self.hand_over_tallied();
             if self.machine.is_finished() && matches!(self.phase, Phase::Gone) && self.nothing_to_send() {
                 self.board.remember(&self.machine.view(&self.fx));
                 return Poll::Ready(());
@@ -228,6 +229,7 @@ impl<S: Socket> ConnectionHost<S> {
                     self.machine.look_again(now, &self.board.topology(), &mut self.fx);
                 }
                 ConnectionMail::Inspect(answer) => {
+                    self.hand_over_tallied();
                     let _gave_up = answer.send(self.machine.view(&self.fx));
                 }
             }
@@ -480,6 +482,12 @@ impl<S: Socket> ConnectionHost<S> {
         self.phase = Phase::Gone;
         if !self.machine.is_finished() {
             self.machine.lost(&mut self.fx);
+        }
+    }
+
+    fn hand_over_tallied(&mut self) {
+        if let Some(tallied) = self.fx.tallied.take() {
+            self.board.add_published(&tallied);
         }
     }
 

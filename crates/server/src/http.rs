@@ -35,6 +35,7 @@ mod page_vitals;
 mod parameters;
 mod permissions;
 mod policies;
+mod published;
 mod queues;
 mod redrives;
 mod refusal;
@@ -60,8 +61,8 @@ use crate::footprint;
 use crate::open_files::OpenFiles;
 use crate::operator::Operator;
 use crate::switchboard::Switchboard;
-use axum::Router;
 use axum::extract::State;
+use axum::{Extension, Router};
 use broker::command::VhostId;
 use broker::policy::PolicyKind;
 use redrives::Redrives;
@@ -138,12 +139,9 @@ pub(crate) fn serve(api: Arc<Api>, doors: Doors, tasks: &mut JoinSet<()>) {
 }
 
 fn router(api: &Arc<Api>) -> Router {
-    let routes = routes();
-    let document = openapi::document(routes.entries());
-    let api_routes = routes
-        .into_router()
-        .route("/openapi.json", axum::routing::get(async move || axum::Json(document.clone())))
-        .fallback(async || Refusal::no_object());
+    let (routes, open) = (routes(), open_routes());
+    let document = openapi::Document::of(&routes, &open);
+    let api_routes = routes.into_router().layer(Extension(document)).fallback(async || Refusal::no_object());
     let routes = Router::new()
         .nest("/api", api_routes)
         .fallback(async || Refusal::no_object())
@@ -155,12 +153,15 @@ fn router(api: &Arc<Api>) -> Router {
     let routes =
         Router::new().fallback_service(routes).layer(axum::middleware::map_request(request::without_last_slash));
     let streams = page_events::Streams::new(routes.clone());
-    // What anybody may have, and what admits by itself.
-    let open = Router::new()
-        .route("/api/login", axum::routing::post(sessions::log_in).delete(sessions::log_out))
-        .with_state(Arc::clone(api))
-        .route("/api/page/events", axum::routing::get(async move |request| streams.open(request).await));
+    let open = Router::new().nest("/api", open.into_router().layer(Extension(streams)).with_state(Arc::clone(api)));
     page::routes().merge(open).fallback_service(routes)
+}
+
+/// What below `/api` anybody may have, and what admits by itself.
+fn open_routes() -> Routes {
+    Routes::new()
+        .route("/login", post(sessions::log_in).delete(sessions::log_out))
+        .route("/page/events", get(page_events::open))
 }
 
 /// Everything below `/api`.
@@ -168,6 +169,7 @@ fn routes() -> Routes {
     let mut routes = Routes::new()
         .route("/overview", get(overview::show))
         .route("/version", get(overview::version))
+        .route("/openapi.json", get(openapi::show))
         .route("/cluster-name", get(cluster::name).put(cluster::rename))
         .route("/config/effective", get(cluster::config))
         .route("/extensions", get(cluster::extensions))

@@ -6,7 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod alarms;
-pub mod clock;
+pub mod client_audit;
+mod clock;
 pub mod config;
 pub mod limits;
 pub mod operator;

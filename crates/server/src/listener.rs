@@ -177,7 +177,7 @@ async fn begin(board: &Arc<Switchboard>, mut socket: TcpStream, is_tls: bool) {
 
 /// Lets a client in.
 pub(crate) fn host(board: &Arc<Switchboard>, socket: impl Socket, way: Way) {
-    let (seat, mailbox) = board.connect();
+    let (seat, mailbox) = board.connect(way.ends.peer);
     ConnectionHost::new(Arc::clone(board), seat, mailbox, socket, way).map(tokio::spawn);
 }
 

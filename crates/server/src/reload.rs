@@ -105,6 +105,7 @@ impl Switchboard {
             metrics: old.metrics.clone(),
             shards: old.shards,
             audit_log_bytes: old.audit_log_bytes,
+            audit_clients_bytes: old.audit_clients_bytes,
             first: old.first.clone(),
             ..new.clone()
         };

@@ -11,6 +11,7 @@
 
 use crate::alarms::Alarms;
 use crate::audit::Audit;
+use crate::client_audit::ClientAudit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk_times::{LogSize, SyncTimes};
@@ -22,17 +23,18 @@ use crate::reload::Reload;
 use crate::schedules::Scheduler;
 use crate::tls::{Loaded, Tls};
 use broker::access::Subject;
+use broker::catalog::Changed;
 use broker::command::{
     Batch, CatalogAsk, CatalogInput, CatalogRequest, Command, ConnectionEvent, ConnectionId, Fault, Outcome, QueueRef,
     ShardId, ShardInput, ShardReport, Shortage,
 };
 use broker::connection::ConnectionSettings;
-use broker::inspect::{ChannelCounters, ConnectionView, QueueView};
+use broker::inspect::{ChannelCounters, ConnectionView, ExchangeCounters, QueueView, Tallied};
 use broker::message::Message;
 use broker::operation::{Answer, Operation};
 use broker::schedule::{Fire, Firing};
-use broker::topology::Topology;
-use std::collections::HashMap;
+use broker::topology::{Exchange, Topology};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +55,7 @@ pub struct Switchboard {
     clock: Clock,
     logins: Logins,
     audit: Arc<Audit>,
+    client_audit: Arc<ClientAudit>,
     /// Whose tokens are believed.
     issuer: RwLock<Option<Arc<Issuer>>>,
     settings: RwLock<Arc<ConnectionSettings>>,
@@ -69,6 +72,8 @@ pub struct Switchboard {
     queues_deleted: AtomicU64,
     /// What connections did that have ended.
     past: Mutex<PastConnections>,
+    /// What was published, as far as no connection counts it any more.
+    published: Mutex<Published>,
     alarms: Alarms,
     scheduler: Scheduler,
     addresses: Addresses,
@@ -112,6 +117,20 @@ pub struct PastConnections {
     pub channels: u64,
     /// What happened on those.
     pub counters: ChannelCounters,
+}
+
+/// What was published on connections that are gone, and the like.
+#[derive(Debug)]
+struct Published {
+    tallied: Tallied,
+    /// With more exchanges than that it is to be asked which of them are gone.
+    kept_max: usize,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { tallied: Tallied::default(), kept_max: PUBLISHED_SLACK }
+    }
 }
 
 /// A machine did not answer: the server stops, or is far too busy.
@@ -198,6 +217,8 @@ struct ConnectionLine {
     mail: UnboundedSender<ConnectionMail>,
     /// An [`Operator`]'s: not a client's, not listed, not waited for.
     internal: bool,
+    /// From where a client is.
+    peer: Option<SocketAddr>,
 }
 
 /// A connection's place in the registry; dropping it leaves.
@@ -225,7 +246,9 @@ impl Switchboard {
             });
         }
         let tls = Tls::default();
-        let audit = Audit::new(&parts.config.data_dir, parts.config.audit_log_bytes);
+        let Config { data_dir, audit_log_bytes, audit_clients_bytes, .. } = &parts.config;
+        let audit = Audit::new(data_dir, *audit_log_bytes);
+        let client_audit = ClientAudit::new(data_dir, *audit_clients_bytes);
         tls.use_from_now_on(parts.tls);
         let board = Self {
             tls,
@@ -237,6 +260,7 @@ impl Switchboard {
             clock: parts.clock,
             logins: Logins::default(),
             audit: Arc::new(audit),
+            client_audit: Arc::new(client_audit),
             issuer: RwLock::new(parts.issuer),
             settings: RwLock::new(Arc::new(parts.settings)),
             topology: RwLock::new(parts.topology),
@@ -251,6 +275,7 @@ impl Switchboard {
             queues_created: AtomicU64::new(0),
             queues_deleted: AtomicU64::new(0),
             past: Mutex::default(),
+            published: Mutex::default(),
             addresses: parts.addresses,
             sync_times: parts.sync_times,
         };
@@ -291,6 +316,24 @@ impl Switchboard {
     /// Who changed what.
     pub(crate) fn audit(&self) -> &Arc<Audit> {
         &self.audit
+    }
+
+    /// What AMQP clients changed.
+    pub(crate) fn client_audit(&self) -> &Arc<ClientAudit> {
+        &self.client_audit
+    }
+
+    /// Records what AMQP clients changed. What comes over HTTP is recorded with its request.
+    pub(crate) fn record_changed(&self, changed: impl Iterator<Item = Changed>) {
+        let unix_ms = self.clock().now().unix_ms;
+        let lines = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        for change in changed {
+            match lines.get(&change.connection).map(|line| line.peer) {
+                Some(None) => {}
+                Some(peer) => self.client_audit.record(unix_ms, peer, change),
+                None => self.client_audit.record(unix_ms, None, change),
+            }
+        }
     }
 
     /// Whose tokens are believed; `None` = nobody's.
@@ -459,7 +502,7 @@ impl Switchboard {
 
     /// The same with the rights of a user.
     pub(crate) fn operator_for(self: &Arc<Self>, user: Option<Subject>) -> Operator {
-        let (seat, mail) = self.seat(true);
+        let (seat, mail) = self.seat(None);
         Operator::new(Arc::clone(self), seat, user, mail)
     }
 
@@ -496,16 +539,17 @@ impl Switchboard {
     }
 
     /// Registers a client's connection under a new id.
-    pub(crate) fn connect(self: &Arc<Self>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+    pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> (Seat, UnboundedReceiver<ConnectionMail>) {
         self.opened.fetch_add(1, Ordering::AcqRel);
-        self.seat(false)
+        self.seat(Some(peer))
     }
 
-    fn seat(self: &Arc<Self>, internal: bool) -> (Seat, UnboundedReceiver<ConnectionMail>) {
+    fn seat(self: &Arc<Self>, peer: Option<SocketAddr>) -> (Seat, UnboundedReceiver<ConnectionMail>) {
         let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (mail, mailbox) = unbounded_channel();
+        let internal = peer.is_none();
         let mut lines = self.connections.write().unwrap_or_else(PoisonError::into_inner);
-        lines.insert(id, ConnectionLine { mail, internal });
+        lines.insert(id, ConnectionLine { mail, internal, peer });
         (Seat { id, board: Arc::clone(self), internal }, mailbox)
     }
 
@@ -561,6 +605,40 @@ impl Switchboard {
         commands: Vec<Command>,
     ) {
         self.post(to, ShardMail::Batch(Batch { connection: from, commands }, Some(permit)));
+    }
+
+    /// What was published, by exchange and by size, as far as no connection counts it.
+    #[must_use]
+    pub fn published(&self) -> Tallied {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).tallied.clone()
+    }
+
+    /// Keeps what was published. Never called while the topology is looked at.
+    pub(crate) fn add_published(&self, tallied: &Tallied) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let Published { tallied: sums, kept_max } = &mut *published;
+        sums.add(tallied);
+        if sums.exchanges.len() > *kept_max {
+            // Exchanges that are gone take their numbers with them.
+            let known: HashSet<u64> = self.topology().exchanges().map(Exchange::number).collect();
+            sums.exchanges.retain(|number, _| known.contains(number));
+            *kept_max = PUBLISHED_SLACK + 2 * sums.exchanges.len();
+        }
+    }
+
+    /// Counts a message that was published over HTTP, as RabbitMQ does: mandatory, and by a channel of its own.
+    pub(crate) fn count_published(&self, exchange: u64, queues: usize, body_bytes: u64) {
+        let (publish, publish_out) = (1, queues as u64);
+        let return_unroutable = u64::from(queues == 0);
+        let mut tallied = Tallied::default();
+        tallied.add_exchange(
+            exchange,
+            &ExchangeCounters { publish, publish_out, return_unroutable, ..ExchangeCounters::default() },
+        );
+        tallied.sizes.note(body_bytes);
+        self.add_published(&tallied);
+        let counted = ChannelCounters { publish, return_unroutable, ..ChannelCounters::default() };
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).counters.add(&counted);
     }
 
     /// Keeps what a client's connection did, at its end.
@@ -706,6 +784,9 @@ const ROOM: u32 = 256;
 
 /// A batch that takes no more room than this is small.
 pub(crate) const LIGHT_ROOM: usize = 4;
+
+/// Of so many exchanges that are gone it may be remembered what was published to them.
+const PUBLISHED_SLACK: usize = 256;
 
 /// How long shards may take to describe their queues.
 const INSPECT_QUEUES: Duration = Duration::from_secs(5);

@@ -7,6 +7,8 @@ mod browser;
 mod operations;
 #[path = "http/page.rs"]
 mod page;
+#[path = "http/published.rs"]
+mod published;
 #[path = "wire/raw_client.rs"]
 mod raw_client;
 #[path = "http/schedules.rs"]

@@ -13,7 +13,6 @@ use broker::command::{Batch, CallId, Command, ConnectionId, Now, Outbox, Publish
 use broker::message::{Message, MessageParts};
 use broker::shard::{Shard, ShardSettings};
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
 use std::time::Duration;
 use store::{
     Link, MemoryDisk, OpenError, Opened, Options, Place, QueueId, Record, SegmentLog, Seq, SeqRange, Store, Urgency,

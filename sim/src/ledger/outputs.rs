@@ -8,8 +8,8 @@ use super::queues::Existence;
 use super::{Ledger, Step, first_death_of, index, number_of};
 use crate::trace;
 use broker::command::{
-    CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId, Delivery, Outbox, Outcome, Overflow, QueueId, Seq,
-    Settlement, ShardId, ShardInput, ShardReport,
+    CallId, CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId, Delivery, Outbox, Outcome, Overflow, QueueId,
+    Seq, Settlement, ShardId, ShardInput, ShardReport,
 };
 
 impl Ledger {
@@ -29,6 +29,9 @@ impl Ledger {
                     ConnectionEvent::Stored { shard: from, mark, refused } => {
                         assert_eq!(*from, shard, "a shard speaks for another");
                         self.stored(*connection, shard, *mark, refused);
+                    }
+                    ConnectionEvent::Done { call, outcome: Outcome::QueueDeclared { .. } } => {
+                        self.created((*connection, *call));
                     }
                     event => {
                         if let Some(delivery) = delivery_of(event)
@@ -231,17 +234,19 @@ impl Ledger {
 
     fn report(&mut self, report: &ShardReport) {
         match report {
-            ShardReport::Durable { ticket } => {
-                let created = self.queues.values_mut().find(|queue| queue.creation == Some(*ticket));
-                if let Some(queue) = created {
-                    queue.creation = None;
-                    if queue.is_there() {
-                        queue.existence = Existence::Certain;
-                    }
-                }
-            }
+            ShardReport::Durable { .. } => {}
             ShardReport::Deleted { ticket, outcome } => self.deleted(*ticket, outcome),
             ShardReport::QueueGone { queue, .. } => self.queue_gone(*queue, Existence::Deleted),
+        }
+    }
+
+    /// The queue that was declared so, if one was, is durable.
+    fn created(&mut self, by: (ConnectionId, CallId)) {
+        if let Some(queue) = self.queues.values_mut().find(|queue| queue.creation == Some(by)) {
+            queue.creation = None;
+            if queue.is_there() {
+                queue.existence = Existence::Certain;
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::copies::Place;
-use broker::command::{CatalogTicket, Overflow, QueueId, QueueSpec};
+use broker::command::{CallId, CatalogTicket, ConnectionId, Overflow, QueueId, QueueSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(super) struct Queue {
     pub(super) next_order: u64,
     pub(super) existence: Existence,
     /// Names its creation until that is durable.
-    pub(super) creation: Option<CatalogTicket>,
+    pub(super) creation: Option<(ConnectionId, CallId)>,
     /// Deletions that are under way: more than one may have asked.
     pub(super) deletions: Vec<CatalogTicket>,
     /// Messages that it had when the server started, for the sums of its counters.
@@ -36,7 +36,7 @@ pub(super) enum Existence {
 }
 
 impl Queue {
-    pub(super) fn new(spec: Arc<QueueSpec>, creation: Option<CatalogTicket>) -> Self {
+    pub(super) fn new(spec: Arc<QueueSpec>, creation: Option<(ConnectionId, CallId)>) -> Self {
         Self {
             spec,
             waiting: BTreeMap::new(),

@@ -266,6 +266,7 @@ impl ConnectionNode {
     }
 
     fn note(&mut self) {
+        self.fx.tallied = None;
         for notice in self.fx.notices.drain(..) {
             trace::note(format_args!("{:?}: {}", self.machine.id(), notice.text));
         }

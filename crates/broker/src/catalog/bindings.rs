@@ -2,7 +2,7 @@
 
 use super::exchanges::check_not_default;
 use super::facts::Change;
-use super::{Asker, Progress, Step, access_refused};
+use super::{Asker, LastingChange, Progress, Step, access_refused};
 use crate::access::{Resource, Right};
 use crate::command::{BindingSpec, DestinationKind, Fault, Outcome, Recipient, ShardInput, VhostId};
 use crate::fact::{binding_fact, binding_key};
@@ -28,6 +28,7 @@ impl Step<'_> {
         };
         let (key, value) = binding_fact(asker.vhost, self.vhost_name(asker.vhost), &spec, queue);
         if is_new {
+            self.changed(asker.connection, asker.vhost, || LastingChange::Bound(Box::new(spec)));
             self.answer_after(vec![Change::Put(key, value)], Some(asker.answer(Outcome::Applied)));
         } else {
             self.answer_with(&key, asker.answer(Outcome::Applied));
@@ -63,6 +64,10 @@ impl Step<'_> {
         if let Some(binding) = found {
             let mut changes = Vec::new();
             self.drop_bindings(vec![binding], &mut changes);
+            // What lasted is forgotten.
+            if !changes.is_empty() {
+                self.changed(asker.connection, asker.vhost, || LastingChange::Unbound(Box::new(spec)));
+            }
             self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
         } else {
             let key = binding_key(self.vhost_name(asker.vhost), &spec);

@@ -1,7 +1,7 @@
 //! exchange.declare and exchange.delete.
 
 use super::facts::Change;
-use super::{Asker, Catalog, Progress, RESERVED, Step, access_refused, precondition_failed};
+use super::{Asker, Catalog, LastingChange, Progress, RESERVED, Step, access_refused, precondition_failed};
 use crate::access::{Resource, Right};
 use crate::command::{Fault, Outcome, ShardId, ShardInput};
 use crate::fact::{exchange_fact, exchange_key};
@@ -71,6 +71,13 @@ impl Step<'_> {
         let Wanted { durable, auto_delete, internal, .. } = wanted;
         let exchange = Exchange { durable, auto_delete, internal, is_delaying, ..exchange };
         let fact = durable.then(|| exchange_fact(vhost_name, &exchange));
+        if durable {
+            self.changed(asker.connection, asker.vhost, || LastingChange::ExchangeDeclared {
+                name: Arc::clone(&exchange.name),
+                kind: exchange.type_name().to_owned(),
+                arguments: exchange.arguments.clone(),
+            });
+        }
         self.topology.add_exchange(exchange);
         let changes = fact.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
         self.answer_after(changes, Some(asker.answer(Outcome::Applied)));
@@ -93,6 +100,10 @@ impl Step<'_> {
         let id = exchange.id;
         if if_unused && self.topology.is_source(id) {
             return Err(precondition_failed(format!("{title} in use")));
+        }
+        if exchange.durable {
+            let name = Arc::clone(&exchange.name);
+            self.changed(asker.connection, asker.vhost, || LastingChange::ExchangeDeleted { name });
         }
         let mut changes = Vec::new();
         self.drop_exchanges(vec![id], &mut changes);

@@ -13,11 +13,13 @@ pub(super) enum Change {
 
 impl Step<'_> {
     /// Logs the changes; gives the answer when they are durable, or at once where there are none.
-    pub(super) fn answer_after(&mut self, changes: Vec<Change>, answer: Option<Answer>) {
+    pub(super) fn answer_after(&mut self, changes: Vec<Change>, mut answer: Option<Answer>) {
         if changes.is_empty() {
             answer.into_iter().for_each(|answer| self.answer(answer));
             return;
         }
+        // Nobody else is to be told anything: the shard can do it without us.
+        let direct = answer.take_if(|answer| matches!(answer.outcome, Outcome::Applied));
         let keys: Vec<Bytes> = changes.iter().map(|change| change.key().clone()).collect();
         let last = changes.len() - 1;
         let ticket = self.expect(Pending::Durable { keys: keys.clone(), answers: answer.into_iter().collect() });
@@ -30,6 +32,9 @@ impl Step<'_> {
                 Change::Forget(key) => ShardInput::ForgetFact { key, ticket },
             };
             self.send(FACTS, input);
+        }
+        if let Some(Answer { connection, call, outcome }) = direct {
+            self.send(FACTS, ShardInput::Answer { connection, call, outcome });
         }
     }
 
@@ -52,14 +57,10 @@ impl Step<'_> {
         answers.into_iter().for_each(|answer| self.answer(answer));
     }
 
-    /// Asks a shard to report when what it is sent with the ticket is durable, to give this answer then.
-    pub(super) fn expect_durable(&mut self, answer: Answer) -> CatalogTicket {
-        self.expect(Pending::Durable { keys: Vec::new(), answers: vec![answer] })
-    }
-
     pub(super) fn deleted(&mut self, ticket: CatalogTicket, outcome: Outcome) {
         match self.catalog.pending.remove(&ticket) {
-            Some(Pending::Deletion { queue, connection, call }) => {
+            Some(Pending::Deletion { queue, connection, call, user }) => {
+                self.user = user;
                 self.deletion_decided(queue, Answer { connection, call, outcome });
             }
             Some(Pending::Closing(connection)) => self.exclusive_queue_gone(connection),

@@ -1,7 +1,10 @@
 //! queue.declare and queue.delete, queues that go by themselves, and the exclusive queues of connections that end.
 
 use super::facts::Change;
-use super::{Answer, Asker, Catalog, Closing, Pending, Progress, RESERVED, Step, access_refused, precondition_failed};
+use super::{
+    Answer, Asker, Catalog, Closing, LastingChange, Pending, Progress, RESERVED, Step, access_refused,
+    precondition_failed,
+};
 use crate::access::{Resource, Right};
 use crate::command::{
     ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
@@ -157,15 +160,19 @@ impl Step<'_> {
             self.catalog.exclusive.insert((owner, spec.queue.id));
         }
         self.topology.add_queue(Arc::clone(&spec));
-        let created = Outcome::QueueDeclared { messages: 0, consumers: 0 };
         let (shard, durable) = (spec.queue.shard, spec.durable);
+        let declarer = durable.then_some((asker.connection, asker.call));
         if durable {
-            let ticket = Some(self.expect_durable(asker.answer(created)));
-            self.send(shard, ShardInput::CreateQueue { spec, ticket });
+            self.changed(asker.connection, asker.vhost, || {
+                let (name, arguments) = (Arc::clone(&spec.name), spec.arguments.clone());
+                LastingChange::QueueDeclared { name, arguments }
+            });
+        }
+        self.send(shard, ShardInput::CreateQueue { spec, declarer });
+        if durable {
             return Ok(Progress::Underway);
         }
-        self.send(shard, ShardInput::CreateQueue { spec, ticket: None });
-        Ok(Progress::Done(created))
+        Ok(Progress::Done(Outcome::QueueDeclared { messages: 0, consumers: 0 }))
     }
 
     pub(super) fn delete_queue(&mut self, asker: Asker, name: &str, when: Conditions) -> Result<Progress, Fault> {
@@ -176,7 +183,9 @@ impl Step<'_> {
         queue.check_owner(asker.connection)?;
         let QueueRef { id: queue, shard } = queue.queue;
         let Conditions { if_unused, if_empty } = when;
-        let ticket = self.expect(Pending::Deletion { queue, connection: asker.connection, call: asker.call });
+        let Asker { connection, call, .. } = asker;
+        let user = self.user.clone();
+        let ticket = self.expect(Pending::Deletion { queue, connection, call, user });
         self.catalog.deleting.insert(queue, Vec::new());
         self.send(shard, ShardInput::DeleteQueue { queue, if_unused, if_empty, ticket });
         Ok(Progress::Underway)
@@ -191,10 +200,19 @@ impl Step<'_> {
             if matches!(answer.outcome, Outcome::Missed) {
                 answer.outcome = Outcome::QueueDeleted { messages: 0, consumers: Vec::new() };
             }
+            self.tell_deleted(queue, &answer);
             self.queue_gone(queue, Some(answer));
         }
         for request in self.catalog.deleting.remove(&queue).unwrap_or_default() {
             self.request(request);
+        }
+    }
+
+    fn tell_deleted(&mut self, queue: QueueId, answer: &Answer) {
+        let spec = self.topology.queue_by_id(queue).filter(|spec| spec.durable);
+        if let Some((spec, Outcome::QueueDeleted { messages, .. })) = spec.cloned().zip(Some(&answer.outcome)) {
+            let (name, messages) = (Arc::clone(&spec.name), *messages);
+            self.changed(answer.connection, spec.vhost, || LastingChange::QueueDeleted { name, messages });
         }
     }
 

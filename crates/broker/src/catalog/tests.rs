@@ -31,6 +31,8 @@ struct FakeShard {
     synced: usize,
     /// Reports that wait for a sync of so much of the log.
     unsynced: VecDeque<(usize, ShardReport)>,
+    /// Answers that wait for a sync.
+    unanswered: Vec<(ConnectionId, CallId, Outcome)>,
 }
 
 const A: ConnectionId = ConnectionId(1);
@@ -116,6 +118,10 @@ impl World {
         if sync {
             let shard = &mut self.shards[index];
             shard.synced = shard.log.len();
+            for (connection, call, outcome) in std::mem::take(&mut shard.unanswered) {
+                self.answers.entry((connection, call)).or_default().push(outcome);
+            }
+            let shard = &mut self.shards[index];
             for (_, report) in std::mem::take(&mut shard.unsynced) {
                 self.step(CatalogInput::Report(report));
             }
@@ -123,7 +129,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while self.shards.iter().any(|shard| !shard.inbox.is_empty() || !shard.unsynced.is_empty()) {
+        while self.shards.iter().any(|shard| shard.has_work()) {
             (0..self.shards.len()).for_each(|shard| self.run_shard(shard, true));
         }
     }
@@ -170,17 +176,24 @@ impl World {
 }
 
 impl FakeShard {
+    fn has_work(&self) -> bool {
+        !(self.inbox.is_empty() && self.unsynced.is_empty() && self.unanswered.is_empty())
+    }
+
     fn take(&mut self, input: ShardInput) -> Option<(ConnectionId, CallId, Outcome)> {
         match input {
-            ShardInput::CreateQueue { spec, ticket } => {
+            ShardInput::CreateQueue { spec, declarer } => {
                 assert!(self.queues.insert(spec.queue.id, None).is_none(), "ids are new");
-                assert_eq!(spec.durable, ticket.is_some());
+                assert_eq!(spec.durable, declarer.is_some());
                 self.specs.insert(spec.queue.id, Arc::clone(&spec));
-                if spec.durable {
+                if let Some((connection, call)) = declarer {
                     let (key, value) = spec.fact();
-                    self.put(key, Some(value), ticket);
+                    self.put(key, Some(value), None);
+                    let outcome = Outcome::QueueDeclared { messages: 0, consumers: 0 };
+                    self.unanswered.push((connection, call, outcome));
                 }
             }
+            ShardInput::Answer { connection, call, outcome } => self.unanswered.push((connection, call, outcome)),
             ShardInput::ChangeQueues { specs } => {
                 self.specs.extend(specs.into_iter().map(|spec| (spec.queue.id, spec)));
             }

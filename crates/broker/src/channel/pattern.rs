@@ -94,7 +94,7 @@ impl Pattern {
     }
 
     /// What is published like the last message at the front of `input`, if that is there as a whole.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find<'a>(&self, input: &'a [u8], number: ChannelId, topology: &Topology) -> Option<Match<'a>> {
         if self.frames.is_empty() || self.generation != topology.generation() {
             return None;
@@ -185,7 +185,8 @@ impl Pattern {
 }
 
 /// The body in `rest`, in one frame, if the frames before it are as expected but for the body size that stands in them there.
-#[inline]
+// Each publish that is repeated comes by here.
+#[inline(always)]
 fn find_body<'a>(
     frames: &[u8],
     expected: &[u8],

@@ -4,6 +4,7 @@ use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
+use super::tally::{Fate, Run as Alike, Tally};
 use super::trace::Traced;
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
@@ -11,6 +12,7 @@ use crate::command::{
     ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sieve, Sifted, VhostId,
 };
 use crate::connection::{Connection, Effects, Failure, Run};
+use crate::inspect::ChannelCounters;
 use crate::message::{Message, MessageParts, PartLengths, hold_back, parse_expiration};
 use crate::resource;
 use crate::route::Reuse;
@@ -54,6 +56,8 @@ impl Envelope {
 #[derive(Debug)]
 pub(super) struct Assembly {
     envelope: Envelope,
+    /// The exchange's number.
+    exchange: u64,
     lengths: PartLengths,
     /// The message's header parts, and the body so far.
     bytes: BytesMut,
@@ -81,7 +85,7 @@ pub(crate) struct Routed {
     expiration_ms: Option<u64>,
     priority: Option<u8>,
     delay_ms: Option<u64>,
-    mandatory: bool,
+    pub(super) mandatory: bool,
     original: Option<Bytes>,
     through: Option<Box<Through>>,
 }
@@ -168,6 +172,8 @@ impl Publishing {
 #[derive(Debug)]
 pub(super) struct Repeated {
     shard: ShardId,
+    /// The exchange's number.
+    exchange: u64,
     queues: QueueIds,
     persistent: bool,
     expiration_ms: Option<u64>,
@@ -178,19 +184,25 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
+    /// As what it is counted where it goes to so many queues.
+    fn alike(&self, queues: &QueueIds, confirm: bool) -> Alike {
+        let queues = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+        Alike { exchange: self.exchange, queues, fate: Fate::Routed, confirm }
+    }
+
     /// What is repeated goes there from now on.
     pub(super) fn move_to(&mut self, shard: ShardId, queues: QueueIds) {
         (self.shard, self.queues) = (shard, queues);
     }
 
     /// Sends one more message: with the last one of the batch, if that was like it.
-    #[inline]
+    #[inline(always)]
     fn send(&self, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         self.send_to(&self.queues, message, confirm, batch);
     }
 
     /// The same, to other queues.
-    #[inline]
+    #[inline(always)]
     fn send_to(&self, queues: &QueueIds, message: Message, confirm: bool, batch: &mut Vec<Command>) {
         let Self { persistent, expiration_ms, priority, .. } = *self;
         if let Some(Command::Publish(last)) = batch.last_mut()
@@ -233,13 +245,22 @@ impl Routed {
     }
 
     /// What may be repeated of it: nothing if the next message like it may go elsewhere.
-    fn repeated(&self, any_key: bool) -> Option<Repeated> {
+    fn repeated(&self, exchange: u64, any_key: bool) -> Option<Repeated> {
         let Targets::Shard((shard, queues)) = &self.targets else { return None };
         let (shard, queues) = (*shard, queues.clone());
         let Self { persistent, expiration_ms, priority, mandatory, .. } = *self;
         // One that is delayed is not as it was sent either.
         let is_as_sent = self.original.is_none();
-        is_as_sent.then_some(Repeated { shard, queues, persistent, expiration_ms, priority, mandatory, any_key })
+        is_as_sent.then_some(Repeated {
+            shard,
+            exchange,
+            queues,
+            persistent,
+            expiration_ms,
+            priority,
+            mandatory,
+            any_key,
+        })
     }
 
     /// Sends it to its shards.
@@ -280,6 +301,12 @@ impl Routed {
     /// To how many shards it goes to be stored.
     fn shards(&self) -> u16 {
         u16::try_from(self.targets.queues().len()).expect("there are at most so many shards")
+    }
+
+    /// To how many queues it goes.
+    pub(super) fn queues(&self) -> u32 {
+        let queues = self.targets.queues().iter().map(|(_, queues)| queues.len());
+        u32::try_from(queues.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     /// A transaction's message goes to those of its queues that still exist at the commit.
@@ -473,6 +500,7 @@ impl Connection {
         Ok(Assembly {
             lengths: parts.lengths(),
             bytes,
+            exchange: exchange.number(),
             missing: size,
             original: edited.is_some().then(|| Bytes::copy_from_slice(header.properties)),
             more_keys,
@@ -532,6 +560,19 @@ impl Connection {
             original: assembly.original,
         };
         channel.spare_envelope = assembly.envelope;
+        let alike = Alike {
+            exchange: assembly.exchange,
+            queues: routed.queues(),
+            fate: match channel.transaction {
+                Some(_) => Fate::Uncommitted,
+                None => Fate::of(routed.is_unroutable(), routed.mandatory),
+            },
+            confirm: channel.confirms.is_some(),
+        };
+        let body_bytes = routed.message.body_bytes();
+        if !channel.tally.as_deref_mut().is_some_and(|tally| tally.is_alike(alike, body_bytes)) {
+            tally_other(channel, alike, body_bytes, fx);
+        }
         channel.counters.publish += 1;
         if self.traces {
             self.traced.extend(Traced::published(number, &routed));
@@ -546,7 +587,11 @@ impl Connection {
         }
         if routed.message.head().len() > PATTERN_HEAD_BYTES_MAX {
             channel.pattern = None;
-        } else if holds && let Some(repeated) = routed.repeated(assembly.any_key && assembly.more_keys.is_empty()) {
+        } else if holds
+            && let any_key = assembly.any_key
+            && assembly.more_keys.is_empty()
+            && let Some(repeated) = routed.repeated(assembly.exchange, any_key)
+        {
             match &mut channel.pattern {
                 Some(pattern) => pattern.learn(number, &routed.message, repeated, topology),
                 None => channel.pattern = Some(Box::new(Pattern::new(&routed.message, repeated, topology))),
@@ -591,6 +636,9 @@ impl Connection {
         let (shard, bytes) = match pattern.find(input, number, topology) {
             Some(found) if found.body_bytes() <= body_bytes_max => {
                 let (message, repeated) = pattern.message(&found);
+                if !channel.tally.as_deref_mut().is_some_and(|tally| tally.goes_on(found.body_bytes())) {
+                    tally_repeated(&mut channel.tally, repeated, confirm, found.body_bytes(), &channel.counters);
+                }
                 let shard = usize::from(repeated.shard.0);
                 repeated.send(message, confirm, &mut fx.shards[shard]);
                 (shard, found.bytes)
@@ -604,6 +652,10 @@ impl Connection {
                 let routing_key = found.routing_key()?;
                 let (shard, queues) = pattern.route(routing_key, topology, self.vhost, &mut self.routes)?;
                 let (message, repeated) = pattern.sibling(&found);
+                let (alike, body_bytes) = (repeated.alike(&queues, confirm), found.body_bytes());
+                if !channel.tally.as_deref_mut().is_some_and(|tally| tally.is_alike(alike, body_bytes)) {
+                    channel.tally.get_or_insert_default().publish(alike, body_bytes, &channel.counters);
+                }
                 repeated.send_to(&queues, message, confirm, &mut fx.shards[usize::from(shard.0)]);
                 let bytes = found.bytes;
                 pattern.note_sibling(number, routing_key, (shard, queues));
@@ -695,6 +747,30 @@ fn find_targets(
     }
     .map_err(|_| ())?;
     Ok(Targets::of(routes))
+}
+
+/// A publish that was parsed, and is counted otherwise than the last one.
+#[cold]
+#[inline(never)]
+fn tally_other(channel: &mut Channel, alike: Alike, body_bytes: u64, fx: &mut Effects) {
+    let tally = channel.tally.get_or_insert_default();
+    tally.publish(alike, body_bytes, &channel.counters);
+    if tally.is_full() {
+        tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+    }
+}
+
+/// The same of one that was compared.
+#[cold]
+#[inline(never)]
+fn tally_repeated(
+    tally: &mut Option<Box<Tally>>,
+    repeated: &Repeated,
+    confirm: bool,
+    body_bytes: u64,
+    counters: &ChannelCounters,
+) {
+    tally.get_or_insert_default().repeat(repeated.alike(&repeated.queues, confirm), body_bytes, counters);
 }
 
 /// What is to be done beside routing, by the exchanges that a message has come through.

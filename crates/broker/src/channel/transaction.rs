@@ -1,6 +1,7 @@
 //! Transactions: publishes and settlements wait in the channel until tx.commit (amqp-0-9-1 §1.9, RabbitMQ's tx).
 
 use super::publish::{Routed, return_unroutable};
+use super::tally::Fate;
 use super::unacked::Unacked;
 use crate::command::{Command, Fault, Now, Settle, Settlement};
 use crate::connection::{Connection, Effects, Failure, Marked, Then};
@@ -42,12 +43,19 @@ impl Connection {
         topology: &Topology,
         fx: &mut Effects,
     ) -> Result<(), Fault> {
-        let frame_max = self.frame_max as usize;
+        let (frame_max, vhost) = (self.frame_max as usize, self.vhost);
         let channel = self.open_channel(number);
         let mut transaction = channel.transaction.as_mut().map(std::mem::take).ok_or_else(not_transactional)?;
         transaction.publishes.iter_mut().for_each(|routed| routed.forget_deleted_queues(topology));
         for routed in transaction.publishes.iter().filter(|routed| routed.is_unroutable()) {
             return_unroutable(routed, number, channel, frame_max, fx);
+        }
+        for routed in &transaction.publishes {
+            let exchange = topology.exchange(vhost, routed.message.exchange());
+            if let Some((exchange, tally)) = exchange.zip(channel.tally.as_mut()) {
+                let fate = Fate::of(routed.is_unroutable(), routed.mandatory);
+                tally.commit(exchange.number(), routed.queues(), fate);
+            }
         }
         let mut by_shard: Vec<Vec<Command>> = fx.shards.iter().map(|_| Vec::new()).collect();
         for routed in transaction.publishes {

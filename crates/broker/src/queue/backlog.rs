@@ -30,6 +30,11 @@ impl<const BLOCK_RUNS: usize> Backlog<BLOCK_RUNS> {
     /// An operation adds two runs at most, and the window still has no more room than for two blocks.
     const OPEN_RUNS_MAX: usize = BLOCK_RUNS * 2 - 2;
 
+    pub(crate) const fn new() -> Self {
+        let open = Window { runs: VecDeque::new() };
+        Self { packed: BTreeMap::new(), open, tail: Window { runs: VecDeque::new() }, count: 0, packed_bytes: 0 }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }

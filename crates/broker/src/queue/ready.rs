@@ -12,7 +12,9 @@
 use super::backlog::Backlog;
 use super::calendar::Item;
 use super::delayed::Lane;
+use super::far::Far;
 use super::groups::{Group, Rank};
+use super::levels::Levels;
 use super::parked::Parked;
 use super::run::Run;
 use super::times::{Span, Times};
@@ -160,14 +162,15 @@ fn has_expired(expires_at_ms: u64, redelivered: bool, unix_ms: u64) -> bool {
 
 /// See the module.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Ready {
-    /// By priority; as many as were ever needed.
-    levels: Vec<Level>,
-    /// No level above this one has messages.
-    top: usize,
     sums: Sums,
     /// What the near ones take in memory.
     near_bytes: u64,
+    /// No level above this one has messages.
+    top: usize,
+    /// By priority.
+    levels: Levels<Level>,
 }
 
 /// Sums over messages.
@@ -276,13 +279,16 @@ impl Head<'_> {
     }
 }
 
+// What each message asks for is together, so that a message of another queue each time costs as little of the processor's
+// cache as may be.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Level {
-    returned: BTreeMap<Seq, Entry>,
     fresh: VecDeque<Entry>,
-    far: Backlog,
+    far: Far,
     /// Those that had to wait for a time.
     timed: Option<Box<Lane>>,
+    returned: BTreeMap<Seq, Entry>,
     /// Those that expire in another order than they leave in. It is there from the first such message on, until there is
     /// none of any kind.
     expiries: Option<Box<Times>>,
@@ -442,12 +448,12 @@ impl Ready {
 
     /// The first messages of the lowest priority, as far as they are alike and far.
     pub(crate) fn first_run(&self) -> Option<Run> {
-        self.levels.first()?.far.first()
+        self.levels[0].far.first()
     }
 
     /// Takes some of them, `max` at most.
     pub(crate) fn pop_far(&mut self, max: u32) -> Option<Run> {
-        let level = self.levels.first_mut()?;
+        let level = &mut self.levels[0];
         let first = level.far.first()?;
         let run = Run { count: first.count.min(max), ..first };
         level.far.take_range(run.range(), &mut |_| {});
@@ -504,7 +510,7 @@ impl Ready {
         if !expiries.is_empty() {
             self.level(priority).expiries.get_or_insert_default().extend(&mut expiries);
         }
-        self.level(priority).far = far;
+        self.level(priority).far = far.into();
     }
 
     /// Puts a message back that was taken.
@@ -528,11 +534,8 @@ impl Ready {
 
     fn level(&mut self, priority: u8) -> &mut Level {
         let at = usize::from(priority);
-        if at >= self.levels.len() {
-            self.levels.resize_with(at + 1, Level::default);
-        }
         self.top = self.top.max(at);
-        &mut self.levels[at]
+        self.levels.at(at)
     }
 
     #[inline(always)]
@@ -588,8 +591,8 @@ impl Ready {
     /// Takes what expired before this time and stands at the head of its level. What is far is taken only if its body is
     /// of no interest.
     pub(crate) fn pop_expired(&mut self, unix_ms: u64, takes_far: bool) -> Option<Expired> {
-        if let Some(level) = self.levels.iter_mut().find(|level| level.parked_has_expired(unix_ms)) {
-            let parked = level.parked.as_mut()?;
+        if let Some(at) = (0..self.levels.len()).find(|at| self.levels[*at].parked_has_expired(unix_ms)) {
+            let parked = self.levels[at].parked.as_mut()?;
             let seq = parked.first()?.seq;
             let entry = parked.withdraw(seq)?;
             return Some(Expired::Near(self.left(entry)));
@@ -620,7 +623,7 @@ impl Ready {
     /// Takes what expired before this time and does not stand at a head: about `max` messages at most, or far runs.
     pub(crate) fn take_expired(&mut self, unix_ms: u64, max: u32) -> ExpiredWithin {
         let mut found = ExpiredWithin::default();
-        for level in &mut self.levels {
+        for level in self.levels.iter_mut() {
             level.take_expired(unix_ms, max, &mut found);
         }
         for run in found.near.iter().map(Entry::run).chain(found.far.iter().copied()) {
@@ -645,7 +648,8 @@ impl Ready {
         if self.sums.expiring == 0 {
             return None;
         }
-        self.levels.iter().rposition(|level| level.first_untimed().is_some_and(|head| head.has_expired(unix_ms)))
+        let has_expired = |at: &usize| self.levels[*at].first_untimed().is_some_and(|head| head.has_expired(unix_ms));
+        (0..self.levels.len()).rev().find(has_expired)
     }
 
     /// When the first message expires (unix ms), as far as that is known by now.
@@ -679,8 +683,8 @@ impl Ready {
             return next.runs;
         }
         let of_priority = |at: usize| priority.is_none_or(|priority| usize::from(priority) == at);
-        let levels = self.levels.iter().enumerate().rev().filter(|(at, _)| of_priority(*at));
-        let _is_full = levels.flat_map(|(_, level)| level.far_in_order(priority.is_some())).any(|run| !next.take(run));
+        let levels = (0..self.levels.len()).rev().filter(|at| of_priority(*at)).map(|at| &self.levels[at]);
+        let _is_full = levels.flat_map(|level| level.far_in_order(priority.is_some())).any(|run| !next.take(run));
         next.runs
     }
 
@@ -723,7 +727,7 @@ impl Ready {
     /// Takes all near messages, in no particular order.
     pub(crate) fn take_near(&mut self) -> Vec<Entry> {
         let mut near = Vec::new();
-        for level in &mut self.levels {
+        for level in self.levels.iter_mut() {
             near.extend(std::mem::take(&mut level.returned).into_values());
             near.extend(std::mem::take(&mut level.fresh));
             near.extend(level.timed.iter_mut().flat_map(|lane| lane.take_near()));
@@ -740,8 +744,8 @@ impl Ready {
     /// Takes all far messages, when the near ones are gone.
     pub(crate) fn take_far(&mut self) -> Vec<Backlog> {
         let mut far = Vec::new();
-        for level in &mut self.levels {
-            far.push(std::mem::take(&mut level.far));
+        for level in self.levels.iter_mut() {
+            far.push(std::mem::take(&mut level.far).into_backlog());
             far.extend(level.timed.take().into_iter().flat_map(|lane| lane.into_far()));
             far.extend(level.parked.take().map(|parked| parked.into_far()));
             if let Some(expiries) = &mut level.expiries {
@@ -1069,8 +1073,12 @@ impl Level {
             }
         }
         let entry = self.fresh.pop_front();
-        if self.fresh.is_empty() && self.fresh.capacity() > KEPT_CAPACITY {
-            self.fresh = VecDeque::new();
+        if self.fresh.is_empty() {
+            if self.fresh.capacity() > KEPT_CAPACITY {
+                self.fresh = VecDeque::new();
+            }
+            // From the front again, where the processor's cache has it.
+            self.fresh.clear();
         }
         entry
     }

@@ -9,6 +9,7 @@
 
 use super::OVERDUE_AT_ONCE;
 use super::backlog::Backlog;
+use super::far::Far;
 use super::lease::{Extended, Overdue};
 use super::ready::{Entry, Sums};
 use super::run::Run;
@@ -19,16 +20,17 @@ use store::{Lsn, Seq};
 
 /// See the module.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Unacked {
-    far: Backlog,
-    old: BTreeMap<Seq, Held>,
+    /// What those in `old` and `recent` take in memory.
+    near_bytes: u64,
+    sums: Sums,
     recent: VecDeque<Option<Held>>,
     /// The seq of `recent`'s first position; all in `old` are below it.
     first: u64,
     in_recent: usize,
-    sums: Sums,
-    /// What those in `old` and `recent` take in memory.
-    near_bytes: u64,
+    far: Far,
+    old: BTreeMap<Seq, Held>,
 }
 
 /// A delivered message.
@@ -304,7 +306,7 @@ impl Unacked {
     /// All of them, as runs; the far ones come packed.
     pub(crate) fn into_parts(self) -> (Vec<Run>, Backlog) {
         let near = self.old.into_values().chain(self.recent.into_iter().flatten());
-        (near.map(|held| held.entry.run()).collect(), self.far)
+        (near.map(|held| held.entry.run()).collect(), self.far.into_backlog())
     }
 
     /// Every message from this seq on, as runs, from several sources that are each in order.

@@ -25,9 +25,7 @@ impl<S: Store> Shard<S> {
         let Some(&slot) = self.queue_slots.get(&spec.queue.id) else { return };
         let id = spec.queue.id;
         let queue = &mut self.queues[slot];
-        queue.spec = spec;
-        queue.reshape();
-        queue.rekey();
+        queue.respecify(spec);
         // It runs for the new time, if for any.
         self.timers.set(&mut queue.idle_timer_ms, 0, id, Due::Idle);
         let timeout_ms = self.timeout_of(&self.queues[slot]);

@@ -300,10 +300,10 @@ impl<S: Store> Shard<S> {
         let delivery = Delivery {
             channel: holder.channel_id,
             consumer: holder.number,
-            queue: queue.spec.queue,
+            queue: queue.rules.queue,
             seq: entry.seq,
             redelivered: entry.redelivered,
-            attempts: if queue.spec.settings.shows_attempts() { entry.attempts } else { 0 },
+            attempts: if queue.rules.shows_attempts { entry.attempts } else { 0 },
             place: None,
             no_ack: holder.no_ack,
             message: message.expect("what is handed over is near"),
@@ -417,7 +417,7 @@ impl<S: Store> Shard<S> {
         }
         let has_room = self.queues[slot].delayed.is_some() && self.room_for_soon(slot).is_some();
         let queue = &mut self.queues[slot];
-        let id = queue.spec.queue.id;
+        let id = queue.rules.queue.id;
         if let Some(unix_ms) = queue.ready.next_expiry() {
             // What is due and still there is being read, or waits until the log can take it.
             let is_due = unix_ms <= self.now.unix_ms;
@@ -440,7 +440,8 @@ impl<S: Store> Shard<S> {
                 self.timers.set(&mut delayed.timer_ms, at_ms.max(1), id, Due::Delay);
             }
         }
-        if let Some(expires_ms) = queue.spec.settings.expires_ms
+        if queue.rules.expires
+            && let Some(expires_ms) = queue.spec.settings.expires_ms
             && queue.consumers == 0
             && queue.idle_timer_ms == 0
         {

@@ -32,7 +32,7 @@ impl<S: Store> Shard<S> {
         {
             // One stands for all that went with it.
             let (ms, count) = (self.now.ms.saturating_sub(delivered_ms), queue.counters.ack - acked);
-            queue.latencies.get_or_insert_default().to_ack.note(ms, count);
+            queue.note_acknowledged(ms, count);
         }
         self.count_near(slot);
     }

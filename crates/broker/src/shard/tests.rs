@@ -118,7 +118,7 @@ impl World {
     pub(super) fn declare(&mut self, spec: QueueSpec) {
         let spec = Arc::new(spec);
         self.topology.add_queue(Arc::clone(&spec));
-        self.step(vec![ShardInput::CreateQueue { spec, ticket: None }]);
+        self.step(vec![ShardInput::CreateQueue { spec, declarer: None }]);
     }
 
     pub(super) fn command(&mut self, connection: u64, command: Command) {

@@ -96,7 +96,7 @@ impl<S: Store> Shard<S> {
             consumers,
             consumer_utilisation: utilisation,
             counters: queue.counters,
-            latencies: queue.latencies.clone(),
+            latencies: queue.latencies(),
             memory: queue.stream.as_ref().map_or(0, |stream| stream.near_bytes())
                 + queue.near_bytes()
                 + queue.far_heap_bytes()

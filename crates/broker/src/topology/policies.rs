@@ -167,7 +167,6 @@ impl Topology {
 
     /// Puts another spec of the same queue in its place.
     pub(crate) fn replace_queue(&mut self, spec: &Arc<QueueSpec>) {
-        self.vhost_at(spec.vhost).queues.insert(Arc::clone(&spec.name), Arc::clone(spec));
         self.queues.insert(spec.queue.id, Arc::clone(spec));
     }
 }

@@ -2,7 +2,7 @@
 import { html } from "../vendor/htm-preact.js";
 import { ask, at, query } from "../api.js";
 import { askFor, say } from "../dialog.js";
-import { count } from "../format.js";
+import { count, rate, rateOf } from "../format.js";
 import { BOXES_MAX, Graph, reach } from "../graph.js";
 import { usePolled } from "../live.js";
 import { Badge, Facts, Pager, Refusal, Search, Table } from "../table.js";
@@ -42,6 +42,8 @@ export function Exchanges({ values, setValues }) {
     ${list.refused ? html`<${Refusal} text=${list.refused} />` : html`<${Table} caption="Exchanges" rows=${list.data?.items} id=${(exchange) => `${exchange.vhost} ${exchange.name}`} columns=${[
       { label: "Exchange", isMain: true, cell: (exchange) => html`<a href=${leads(exchange.vhost)("exchange", exchange.name)}>${exchange.name || "(default)"}</a>${vhosts.length > 1 && html` <small>${exchange.vhost}</small>`}` },
       { label: "Type", cell: (exchange) => html`<${Badge}>${exchange.type}<//>` },
+      { label: "In", isNumber: true, cell: (exchange) => rate(rateOf(exchange.message_stats, "publish_in")) },
+      { label: "Out", isNumber: true, isWide: true, cell: (exchange) => rate(rateOf(exchange.message_stats, "publish_out")) },
       { label: "Kept", isWide: true, cell: (exchange) => (exchange.durable ? "durable" : "transient") },
       { label: "Policy", isWide: true, cell: (exchange) => exchange.policy ?? "" },
     ]} /><${Pager} page=${page} pageCount=${list.data?.page_count} total=${list.data?.filtered_count} of="exchanges" set=${(next) => setValues({ ...values, page: next === 1 ? undefined : next })} />`}`;
@@ -54,6 +56,7 @@ export function Exchange({ parts: [vhost, path] }) {
   const from = usePolled(name && at("bindings", vhost), 10);
   const to = usePolled(name && `${self}/bindings/destination`, 10);
   if (exchange.refused) return html`<h1>${path}</h1><${Refusal} text=${exchange.refused} /><p><a href="#/exchanges">To all exchanges</a></p>`;
+  const stats = exchange.data?.message_stats;
   const own = from.data?.filter((binding) => binding.source === name);
   const graph = own?.length || to.data?.length ? reach([...(from.data ?? []).filter((binding) => binding.source !== "")].filter((binding) => isNear(binding, name, to.data)), [...new Set([...(to.data ?? []).map((binding) => binding.source), name])]) : null;
   const again = () => {
@@ -98,6 +101,7 @@ export function Exchange({ parts: [vhost, path] }) {
     ${graph && html`<section class="card"><h2>Where messages go</h2><${Graph} graph=${graph} href=${leads(vhost)} mark=${name} label=${`What ${name} is bound to`} /></section>`}
     <div class="halves"><section class="card"><h2>Exchange</h2><${Facts} of=${[
       ["Type", exchange.data?.type], ["Durable", exchange.data?.durable ? "yes" : "no"], ["Internal", exchange.data?.internal ? "yes" : "no"], ["Policy", exchange.data?.policy ?? "none"],
+      ["Published to it", `${count(stats?.publish_in ?? 0)} (${rate(rateOf(stats, "publish_in"))})`], ["Went to queues", `${count(stats?.publish_out ?? 0)} (${rate(rateOf(stats, "publish_out"))})`],
       ...Object.entries(exchange.data?.arguments ?? {}).map(([key, value]) => [key, html`<code>${JSON.stringify(value)}</code>`]),
     ]} /></section>
     ${name && html`<section class="card"><h2>${count(own?.length)} bindings</h2><${Table} caption="Bindings" rows=${own} id=${(binding) => `${binding.destination_type} ${binding.destination} ${binding.properties_key}`} empty="Nothing is bound: messages are dropped or returned." columns=${[

@@ -95,11 +95,17 @@ pub(super) async fn list(State(api): Shared, Query(wanted): Query<Wanted>) -> Re
     if !(1..=PAGE_MAX).contains(&size) || !(1..=1 << 20).contains(&page) {
         return Err(Refusal::bad_request(format!("page counts from 1, and page_size is from 1 to {PAGE_MAX}")));
     }
-    let audit = Arc::clone(api.board.audit());
+    let (audit, clients) = (Arc::clone(api.board.audit()), Arc::clone(api.board.client_audit()));
     let user = wanted.user;
     let read = tokio::task::spawn_blocking(move || {
         let matches = |entry: &Value| user.as_ref().is_none_or(|user| entry["user"] == user.as_str());
-        audit.read((page - 1) * size, size, matches)
+        let (mut items, mut total) = audit.read(page * size, matches);
+        let (more, more_total) = clients.read(page * size, matches);
+        items.extend(more);
+        total += more_total;
+        // Times are written alike, so that their letters are in their order. Of one moment, what came later stands first.
+        items.sort_by(|one, other| other["time"].as_str().cmp(&one["time"].as_str()));
+        (items.into_iter().skip((page - 1) * size).take(size).collect::<Vec<_>>(), total)
     });
     let (items, total) = read.await.map_err(|_| Refusal::bad_request("the server stops"))?;
     if wanted.page.is_none() {

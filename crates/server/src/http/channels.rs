@@ -4,10 +4,10 @@ use super::consumers::channel_name;
 use super::listing::Listing;
 use super::refusal::Refusal;
 use super::samples::Past;
-use super::{Api, Shared, connections, message_stats, values};
+use super::{Api, Shared, connections, consumers, message_stats, published, values};
 use axum::Json;
 use axum::extract::{Path, State};
-use broker::command::ChannelKey;
+use broker::command::{ChannelKey, ConnectionId};
 use broker::inspect::{ChannelView, ConnectionView};
 use serde_json::{Value, json};
 
@@ -50,7 +50,14 @@ pub(super) async fn show(
     let channel = connection.channels.iter().find(|channel| channel.number.0 == number);
     let channel = channel.ok_or_else(Refusal::no_object)?;
     let past = api.samples.past(api.board.clock().now().ms);
-    Ok(listing.one(describe(&api, &connection, channel, &past)))
+    let mut described = describe(&api, &connection, channel, &past);
+    described["publishes"] = publishes(&api, connection.id, channel, &past);
+    // How much it took of which queue is not counted apart: RabbitMQ tells it with detailed rates only.
+    described["deliveries"] = json!([]);
+    let number = channel.number;
+    let queues = api.board.inspect_queues().await?;
+    described["consumer_details"] = consumers::of_channel(&api, &queues, connection, number);
+    Ok(listing.one(described))
 }
 
 fn answer(api: &Api, connections: &[ConnectionView], listing: &Listing) -> Result<Json<Value>, Refusal> {
@@ -60,6 +67,19 @@ fn answer(api: &Api, connections: &[ConnectionView], listing: &Listing) -> Resul
         .flat_map(|connection| connection.channels.iter().map(move |channel| (connection, channel)))
         .map(|(connection, channel)| describe(api, connection, channel, &past));
     listing.all(objects.collect(), &["connection_details.name", "number"])
+}
+
+/// To which exchanges that there are a channel published.
+fn publishes(api: &Api, connection: ConnectionId, channel: &ChannelView, past: &Past) -> Value {
+    let key = ChannelKey { connection, channel: channel.number };
+    let topology = api.board.topology();
+    let published = channel.exchanges.iter().filter_map(|(number, now)| {
+        let exchange = topology.exchange_of_number(*number)?;
+        let stats = published::of_channel(now, &past.channel_exchange(key, *number), past)?;
+        let vhost = &**topology.vhost_name(exchange.vhost);
+        Some(json!({"stats": stats, "exchange": {"name": &*exchange.name, "vhost": vhost}}))
+    });
+    published.collect()
 }
 
 /// The connection and the number in `CONNECTION (NUMBER)`.

@@ -31,17 +31,21 @@ impl Connections {
 
     /// The `channel_details` of a channel of that connection. Empty if that is gone since, or the API's own.
     pub(super) fn channel_details(&self, api: &Api, connection: ConnectionId, channel: u16) -> Value {
-        let Some(connection) = self.get(connection) else { return json!([]) };
-        json!({
-            "name": channel_name(&connection.name, channel),
-            "number": channel,
-            "connection_name": connection.name,
-            "node": api.node,
-            "peer_host": connection.peer_host,
-            "peer_port": connection.peer_port,
-            "user": connection.user,
-        })
+        self.get(connection).map_or_else(|| json!([]), |connection| details_of_channel(api, connection, channel))
     }
+}
+
+/// The `channel_details` of a channel.
+pub(super) fn details_of_channel(api: &Api, connection: &ConnectionView, channel: u16) -> Value {
+    json!({
+        "name": channel_name(&connection.name, channel),
+        "number": channel,
+        "connection_name": connection.name,
+        "node": api.node,
+        "peer_host": connection.peer_host,
+        "peer_port": connection.peer_port,
+        "user": connection.user,
+    })
 }
 
 /// `GET /api/consumers`
@@ -68,6 +72,20 @@ async fn answer(api: &Api, vhost: Option<VhostId>, listing: &Listing) -> Result<
         .flat_map(|queue| queue.consumers.iter().map(move |consumer| (queue, consumer)))
         .map(|(queue, consumer)| describe(api, queue, consumer, &connections));
     listing.all(objects.collect(), &["queue.vhost", "queue.name"])
+}
+
+/// The consumers of one channel.
+pub(super) fn of_channel(
+    api: &Api,
+    queues: &[QueueView],
+    connection: ConnectionView,
+    channel: amqp::ChannelId,
+) -> Value {
+    let id = connection.id;
+    let connections = Connections([(id, connection)].into());
+    let consumers = queues.iter().flat_map(|queue| queue.consumers.iter().map(move |consumer| (queue, consumer)));
+    let here = consumers.filter(|(_, consumer)| (consumer.connection, consumer.channel) == (id, channel));
+    here.map(|(queue, consumer)| describe(api, queue, consumer, &connections)).collect()
 }
 
 /// A consumer of this queue.

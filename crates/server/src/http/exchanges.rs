@@ -3,17 +3,19 @@
 use super::listing::Listing;
 use super::refusal::{Refusal, succeeded};
 use super::request::Document;
-use super::{Api, Shared, policies, queues, values};
+use super::samples::Past;
+use super::{Api, Shared, consumers, policies, published, queues, values};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use broker::command::{CatalogAsk, VhostId};
+use broker::command::{CatalogAsk, ChannelKey, VhostId};
+use broker::inspect::ConnectionView;
 use broker::topology::{Exchange, Topology};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// `GET /api/exchanges`
 pub(super) async fn list(State(api): Shared, listing: Listing) -> Result<Json<Value>, Refusal> {
-    answer(&api, None, &listing)
+    answer(&api, None, &listing).await
 }
 
 /// `GET /api/exchanges/VHOST`
@@ -23,14 +25,27 @@ pub(super) async fn list_in(
     listing: Listing,
 ) -> Result<Json<Value>, Refusal> {
     let vhost = api.vhost(&vhost)?;
-    answer(&api, Some(vhost), &listing)
+    answer(&api, Some(vhost), &listing).await
 }
 
-fn answer(api: &Api, vhost: Option<VhostId>, listing: &Listing) -> Result<Json<Value>, Refusal> {
+async fn answer(api: &Api, vhost: Option<VhostId>, listing: &Listing) -> Result<Json<Value>, Refusal> {
+    let published = match listing.disables_stats() || !listing.shows("message_stats") {
+        true => None,
+        false => Some((published::look(api).await.1, api.samples.past(api.board.clock().now().ms))),
+    };
     let objects = {
         let topology = api.board.topology();
         let wanted = topology.exchanges().filter(|exchange| vhost.is_none_or(|vhost| exchange.vhost == vhost));
-        wanted.map(|exchange| describe(&topology, exchange)).collect()
+        let described = wanted.map(|exchange| {
+            let mut described = describe(&topology, exchange);
+            if let Some((published, past)) = &published
+                && let Some(now) = published.exchanges.get(&exchange.number())
+            {
+                published::add_to(&mut described, now, &past.exchange(exchange.number()), past);
+            }
+            Value::Object(described)
+        });
+        described.collect()
     };
     listing.all(objects, &["vhost", "name"])
 }
@@ -41,10 +56,23 @@ pub(super) async fn show(
     Path((vhost, name)): Path<(String, String)>,
     listing: Listing,
 ) -> Result<Json<Value>, Refusal> {
-    let topology = api.board.topology();
-    let vhost = topology.vhost(&vhost).ok_or_else(Refusal::no_object)?;
-    let exchange = topology.exchange(vhost, real_name(&name)).ok_or_else(Refusal::no_object)?;
-    Ok(listing.one(describe(&topology, exchange)))
+    let (mut described, number) = {
+        let topology = api.board.topology();
+        let vhost = topology.vhost(&vhost).ok_or_else(Refusal::no_object)?;
+        let exchange = topology.exchange(vhost, real_name(&name)).ok_or_else(Refusal::no_object)?;
+        (describe(&topology, exchange), exchange.number())
+    };
+    if !listing.disables_stats() {
+        let (connections, published) = published::look(&api).await;
+        let past = api.samples.past(api.board.clock().now().ms);
+        if let Some(now) = published.exchanges.get(&number) {
+            published::add_to(&mut described, now, &past.exchange(number), &past);
+        }
+        described.insert("incoming".into(), incoming(&api, &connections, number, &past));
+        // To which queues how much went is not counted apart: RabbitMQ tells it with detailed rates only.
+        described.insert("outgoing".into(), json!([]));
+    }
+    Ok(listing.one(described.into()))
 }
 
 /// `PUT /api/exchanges/VHOST/NAME`
@@ -95,8 +123,21 @@ pub(super) fn real_name(name: &str) -> &str {
     if name == "amq.default" { "" } else { name }
 }
 
-fn describe(topology: &Topology, exchange: &Exchange) -> Value {
-    let mut described = json!({
+/// Which channels that there are published to an exchange.
+fn incoming(api: &Api, connections: &[ConnectionView], exchange: u64, past: &Past) -> Value {
+    let channels =
+        connections.iter().flat_map(|connection| connection.channels.iter().map(move |one| (connection, one)));
+    let published = channels.filter_map(|(connection, channel)| {
+        let (_, now) = channel.exchanges.iter().find(|(known, _)| *known == exchange)?;
+        let key = ChannelKey { connection: connection.id, channel: channel.number };
+        let stats = published::of_channel(now, &past.channel_exchange(key, exchange), past)?;
+        Some(json!({"stats": stats, "channel_details": consumers::details_of_channel(api, connection, channel.number.0)}))
+    });
+    published.collect()
+}
+
+fn describe(topology: &Topology, exchange: &Exchange) -> Map<String, Value> {
+    let described = json!({
         "name": &*exchange.name,
         "vhost": &**topology.vhost_name(exchange.vhost),
         "type": exchange.type_name(),
@@ -105,8 +146,7 @@ fn describe(topology: &Topology, exchange: &Exchange) -> Value {
         "internal": exchange.internal,
         "arguments": values::table_to_json(&exchange.arguments),
     });
-    if let Value::Object(object) = &mut described {
-        policies::add_to(object, &exchange.policies);
-    }
-    described
+    let Value::Object(mut object) = described else { return Map::new() };
+    policies::add_to(&mut object, &exchange.policies);
+    object
 }

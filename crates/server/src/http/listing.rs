@@ -54,6 +54,13 @@ impl Listing {
         is_true(self.disable_stats.as_deref())
     }
 
+    /// A field of this name, or of what is in it, is told or sorted by.
+    pub(super) fn shows(&self, field: &str) -> bool {
+        let is_of = |path: &str| path.split('.').next() == Some(field);
+        let is_told = self.columns.as_deref().is_none_or(|columns| columns.split(',').any(is_of));
+        is_told || self.sort.as_deref().is_some_and(is_of)
+    }
+
     /// Message counts are asked for nevertheless.
     pub(super) fn enables_queue_totals(&self) -> bool {
         is_true(self.enable_queue_totals.as_deref())

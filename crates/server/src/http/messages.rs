@@ -45,6 +45,7 @@ pub(super) async fn publish(
     let (message, targets) =
         prepare(&api, &caller, &place, draft, &body).map_err(|fault| Refusal::from_channel(&fault))?;
     let routed = !targets.is_empty();
+    api.board.count_published(message.exchange, targets.len(), body.len() as u64);
     send(&mut api.operator(), &message, &targets).await?;
     Ok(Json(json!({"routed": routed})))
 }
@@ -56,7 +57,17 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
     let parts = MessageParts { exchange: "", routing_key: &queue.name, properties: &properties, died_here: false };
     let message = Message::new(parts, body);
     let (expiration_ms, priority, delay_ms) = (None, None, None);
-    let ready = Ready { message, persistent: false, expiration_ms, priority, delay_ms, sieve: None, kept: Vec::new() };
+    let exchange = 0;
+    let ready = Ready {
+        message,
+        exchange,
+        persistent: false,
+        expiration_ms,
+        priority,
+        delay_ms,
+        sieve: None,
+        kept: Vec::new(),
+    };
     send(operator, &ready, &[queue.queue]).await
 }
 
@@ -64,6 +75,8 @@ pub(super) async fn publish_to_queue(operator: &mut Operator, queue: &QueueSpec,
 #[derive(Debug)]
 struct Ready {
     message: Message,
+    /// The exchange's number; of no account where none is asked for a route.
+    exchange: u64,
     persistent: bool,
     expiration_ms: Option<u64>,
     priority: Option<u8>,
@@ -197,7 +210,8 @@ fn prepare(
     };
     let kept = kept.into_iter().map(recent).collect();
     let sieve = exchange.sieve.clone();
-    let ready = Ready { message, persistent, expiration_ms, priority, delay_ms, sieve, kept };
+    let exchange = exchange.number();
+    let ready = Ready { message, exchange, persistent, expiration_ms, priority, delay_ms, sieve, kept };
     Ok((ready, routes.queues))
 }
 

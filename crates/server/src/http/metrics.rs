@@ -11,7 +11,7 @@ mod times;
 
 use super::refusal::Refusal;
 use super::samples::{Totals, totals};
-use super::{Api, Shared, cluster, overview};
+use super::{Api, Shared, cluster, overview, published};
 use crate::disk_times::SyncTimes;
 use crate::footprint;
 use crate::logins::Attempts;
@@ -20,10 +20,10 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use broker::command::DeadLetterStrategy;
 use broker::connection::COMPATIBLE_VERSION;
-use broker::inspect::{ConnectionView, QueueView};
+use broker::inspect::{ConnectionView, QueueView, SizeCounters, Tallied};
 use families::{Family, Metric, seconds};
 use page::{IntoNumber, Labels, Page};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 pub(super) use times::Times;
 
@@ -44,6 +44,7 @@ async fn aggregated(State(api): Shared) -> Result<Page, Refusal> {
     look.write_node(&api, "rabbitmq_", &mut page);
     look.write_churn("rabbitmq_", &mut page);
     look.write_global(&api, &mut page);
+    look.write_sizes(&mut page);
     look.write_sums(&mut page);
     look.write_ours(&api, &mut page);
     Ok(page)
@@ -56,6 +57,8 @@ async fn per_object(State(api): Shared) -> Result<Page, Refusal> {
     look.write_node(&api, "rabbitmq_", &mut page);
     look.write_churn("rabbitmq_", &mut page);
     look.write_global(&api, &mut page);
+    look.write_sizes(&mut page);
+    look.write_exchanges(&api, "rabbitmq_", &|_| true, &|_| true, &mut page);
     // Fifteen buckets of each queue are for those who ask for them.
     look.write_objects("rabbitmq_", &|family| family != "leveret_queue_time_metrics", &|_| true, &mut page);
     look.write_ours(&api, &mut page);
@@ -74,6 +77,7 @@ async fn detailed(State(api): Shared, Query(query): Query<Vec<(String, String)>>
     let mut page = Page::default();
     write_identity(&api, "/metrics/detailed", &mut page);
     look.write_objects("rabbitmq_detailed_", &has, &shows, &mut page);
+    look.write_exchanges(&api, "rabbitmq_detailed_", &has, &shows, &mut page);
     if has("connection_churn_metrics") {
         look.write_churn("rabbitmq_detailed_", &mut page);
     }
@@ -170,15 +174,16 @@ fn write_topology(api: &Api, has: &dyn Fn(&str) -> bool, shows: &dyn Fn(&str) ->
 struct Look {
     queues: Vec<QueueView>,
     connections: Vec<ConnectionView>,
+    published: Tallied,
     totals: Totals,
 }
 
 impl Look {
     async fn take(api: &Api) -> Result<Self, Refusal> {
         let queues = api.board.inspect_queues().await?;
-        let connections = api.board.inspect_connections().await;
+        let (connections, published) = published::look(api).await;
         let totals = totals(api, &queues, &connections);
-        Ok(Self { queues, connections, totals })
+        Ok(Self { queues, connections, published, totals })
     }
 
     fn write_node(&self, api: &Api, prefix: &str, page: &mut Page) {
@@ -265,6 +270,71 @@ impl Look {
             let name = format!("rabbitmq_global_messages_dead_lettered_{reason}_total");
             let counted: Vec<_> = dead.iter().map(|(labels, counted)| (labels, counted[at].number())).collect();
             page.put((&name, "counter", help), counted);
+        }
+    }
+
+    /// How large published messages were.
+    fn write_sizes(&self, page: &mut Page) {
+        let protocol = ("protocol", "amqp091");
+        let help = "Size of messages received from publishers";
+        let Some(mut family) = page.begin("rabbitmq_message_size_bytes", "histogram", help) else { return };
+        let sizes = &self.published.sizes;
+        let bounds = SizeCounters::BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (bound, more) in bounds.zip(sizes.counts) {
+            count += more;
+            family.add("_bucket", &Labels::new([protocol, ("le", bound.as_str())]), count);
+        }
+        family.add("_sum", &Labels::new([protocol]), sizes.sum_bytes);
+        family.add("_count", &Labels::new([protocol]), count);
+    }
+
+    /// What was published to each exchange, and by each channel to each.
+    fn write_exchanges(
+        &self,
+        api: &Api,
+        prefix: &str,
+        has: &dyn Fn(&str) -> bool,
+        shows: &dyn Fn(&str) -> bool,
+        page: &mut Page,
+    ) {
+        if !has("exchange_metrics") && !has("channel_exchange_metrics") {
+            return;
+        }
+        let names: HashMap<u64, [String; 2]> = {
+            let topology = api.board.topology();
+            let exchanges = topology.exchanges().map(|exchange| (exchange, topology.vhost_name(exchange.vhost)));
+            let shown = exchanges.filter(|(_, vhost)| shows(vhost));
+            shown.map(|(exchange, vhost)| (exchange.number(), [vhost.to_string(), exchange.name.to_string()])).collect()
+        };
+        if has("exchange_metrics") {
+            let exchanges: Vec<_> = self
+                .published
+                .exchanges
+                .iter()
+                .filter_map(|(number, counted)| {
+                    let [vhost, name] = names.get(number)?;
+                    Some((Labels::new([("vhost", vhost.as_str()), ("exchange", name)]), counted))
+                })
+                .collect();
+            write_family(prefix, families::EXCHANGES, &exchanges, page);
+        }
+        if has("channel_exchange_metrics") {
+            let channels = self
+                .connections
+                .iter()
+                .flat_map(|connection| connection.channels.iter().map(move |channel| (&connection.name, channel)));
+            let published: Vec<_> = channels
+                .flat_map(|(connection, channel)| {
+                    let name = super::consumers::channel_name(connection, channel.number.0);
+                    let labels = |[vhost, exchange]: &[String; 2]| {
+                        Labels::new([("channel", name.as_str()), ("vhost", vhost), ("exchange", exchange)])
+                    };
+                    let named = channel.exchanges.iter().map(|(number, counted)| (names.get(number), counted));
+                    named.filter_map(|(names, counted)| Some((labels(names?), counted))).collect::<Vec<_>>()
+                })
+                .collect();
+            write_family(prefix, families::CHANNEL_EXCHANGES, &published, page);
         }
     }
 

@@ -4,11 +4,29 @@
 //! refusals look. The fields of objects are in `docs/http-api.md`.
 
 use super::overview::VERSION;
-use super::routes::{Entry, Operation};
+use super::routes::{Entry, Operation, Routes};
+use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The document, made once.
+#[derive(Clone, Debug)]
+pub(super) struct Document(Arc<Value>);
+
+impl Document {
+    /// Of what needs a login, and of what is open or asks for one itself.
+    pub(super) fn of(routes: &Routes, open: &Routes) -> Self {
+        Self(Arc::new(document(routes.entries().iter().chain(open.entries()))))
+    }
+}
+
+/// `GET /api/openapi.json`
+pub(super) async fn show(Extension(document): Extension<Document>) -> Json<Value> {
+    Json(Value::clone(&document.0))
+}
 
 /// The document of these routes.
-pub(super) fn document(entries: &[Entry]) -> Value {
+fn document<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
     let mut paths = Map::new();
     for Entry { path, operation } in entries {
         let methods = paths.entry(format!("/api{path}")).or_insert_with(|| json!({}));
@@ -23,10 +41,19 @@ pub(super) fn document(entries: &[Entry]) -> Value {
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"basic": []}],
+        "security": [{"basic": []}, {"session": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "leveret-session-15672",
+                    "description": "What POST /api/login gives, named after the port. What changes something needs the \
+                                    header X-Leveret-Page as well, with any value.",
+                },
+            },
             "schemas": {
                 "Refusal": {
                     "type": "object",
@@ -51,11 +78,10 @@ fn describe(path: &str, operation: &Operation) -> Value {
     if takes.contains("::listing::Listing") {
         parameters.extend(LISTING.iter().map(|(name, kind)| parameter(name, "query", kind)));
     }
-    if takes.contains("::queues::Conditions") {
-        parameters.extend(["if-empty", "if-unused"].iter().map(|name| parameter(name, "query", "boolean")));
-    }
-    if takes.contains("::leases::Part") {
-        parameters.extend(["from", "count"].iter().map(|name| parameter(name, "query", "integer")));
+    for (kind, names) in QUERIES {
+        if takes.contains(kind) {
+            parameters.extend(names.iter().map(|(name, kind)| parameter(name, "query", kind)));
+        }
     }
     let mut described = json!({
         "operationId": operation_id(method, path),
@@ -72,6 +98,26 @@ fn describe(path: &str, operation: &Operation) -> Value {
     if takes.contains("::request::Document") {
         let content = json!({"application/json": {"schema": {"type": "object"}}});
         described["requestBody"] = json!({"required": false, "content": content});
+    }
+    if handler.ends_with("::sessions::log_in") {
+        let fields = json!({"username": {"type": "string"}, "password": {"type": "string", "format": "password"}});
+        let form = json!({"type": "object", "properties": fields, "required": ["username", "password"]});
+        described["requestBody"] =
+            json!({"required": true, "content": {"application/x-www-form-urlencoded": {"schema": form}}});
+        described["security"] = json!([{}]);
+    }
+    if handler.ends_with("::page_events::open") {
+        described["parameters"] = json!([{
+            "name": "get",
+            "in": "query",
+            "description": "A path below /api whose answers are told, now and whenever it is another",
+            "required": true,
+            "schema": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": super::page_events::PATHS_MAX},
+        }]);
+        let events = json!({"text/event-stream": {"schema": {"type": "string"}}});
+        described["responses"]["2XX"] =
+            json!({"description": "Events for as long as the login holds", "content": events});
+        described["responses"]["503"] = json!({"description": "As many streams are open as there may be"});
     }
     described
 }
@@ -101,6 +147,14 @@ fn summary(handler: &str) -> String {
     }
 }
 
+/// What the query strings of other operations have, by the type that takes them.
+const QUERIES: [(&str, &[(&str, &str)]); 4] = [
+    ("::queues::Conditions", &[("if-empty", "boolean"), ("if-unused", "boolean")]),
+    ("::leases::Part", &[("from", "integer"), ("count", "integer")]),
+    ("::audit::Wanted", &[("page", "integer"), ("page_size", "integer"), ("user", "string")]),
+    ("::page_vitals::After", &[("after", "integer")]),
+];
+
 /// The query string of lists.
 const LISTING: [(&str, &str); 11] = [
     ("columns", "string"),
@@ -119,18 +173,16 @@ const LISTING: [(&str, &str); 11] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::routes;
+    use crate::http::{open_routes, routes};
     use std::collections::BTreeSet;
 
     #[test]
     fn the_document_has_every_route_and_no_other() {
-        let routes = routes();
-        let served: BTreeSet<_> = routes
-            .entries()
-            .iter()
-            .map(|entry| (format!("/api{}", entry.path), entry.operation.method.to_owned()))
-            .collect();
-        let document = document(routes.entries());
+        let (routes, open) = (routes(), open_routes());
+        let entries = || routes.entries().iter().chain(open.entries());
+        let served: BTreeSet<_> =
+            entries().map(|entry| (format!("/api{}", entry.path), entry.operation.method.to_owned())).collect();
+        let document = document(entries());
         let paths = document["paths"].as_object().unwrap();
         let described: BTreeSet<_> = paths
             .iter()
@@ -158,5 +210,16 @@ mod tests {
         assert_eq!(list["parameters"][0]["name"], "columns");
         assert_eq!((&list["summary"], &list["tags"]), (&json!("queues: list"), &json!(["queues"])));
         assert!(list.get("requestBody").is_none());
+    }
+
+    #[test]
+    fn logins_and_streams_are_described() {
+        let document = document(open_routes().entries());
+        let log_in = &document["paths"]["/api/login"]["post"];
+        assert!(log_in["requestBody"]["content"]["application/x-www-form-urlencoded"].is_object());
+        assert_eq!((&log_in["security"], &log_in["summary"]), (&json!([{}]), &json!("sessions: log in")));
+        let events = &document["paths"]["/api/page/events"]["get"];
+        assert_eq!(events["parameters"][0]["schema"]["maxItems"], 8);
+        assert!(events["responses"]["2XX"]["content"]["text/event-stream"].is_object());
     }
 }

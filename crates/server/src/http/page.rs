@@ -34,6 +34,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "table.js"
     "vendor/htm-preact.js"
     "views/access.js"
+    "views/audit.js"
     "views/clients.js"
     "views/exchanges.js"
     "views/jobs.js"

@@ -6,13 +6,13 @@
 
 use super::access::LoginNeeded;
 use super::refusal::Refusal;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use futures_util::stream;
 use std::collections::hash_map::DefaultHasher;
 use std::convert::Infallible;
@@ -57,12 +57,17 @@ enum Told {
     Over,
 }
 
+/// `GET /api/page/events`
+pub(super) async fn open(Extension(streams): Extension<Streams>, request: Request) -> Response {
+    streams.open(request).await
+}
+
 impl Streams {
     pub(super) fn new(routes: Router) -> Self {
         Self { routes, places: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
-    pub(super) async fn open(self, request: Request) -> Response {
+    async fn open(self, request: Request) -> Response {
         let (parts, _) = request.into_parts();
         let asked = parts.uri.query().unwrap_or_default().split('&');
         let asked: Option<Vec<_>> =
@@ -170,7 +175,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A look is followed by so many times as long without one.
 const SHARE: u32 = 10;
 const STREAMS_MAX: usize = 64;
-const PATHS_MAX: usize = 8;
+pub(super) const PATHS_MAX: usize = 8;
 const ANSWER_BYTES_MAX: usize = 512 << 10;
 
 #[cfg(test)]

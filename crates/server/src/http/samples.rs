@@ -4,12 +4,12 @@
 //! Samples are only taken while somebody asks for rates; a server that nobody watches does no work for this. So the
 //! first look after a long time finds rates of 0.
 
-use super::Api;
 use super::message_stats::Named;
+use super::{Api, published};
 use crate::switchboard::{Churn, Unanswered};
 use broker::command::{ChannelKey, ConnectionId, QueueId};
-use broker::inspect::{ChannelCounters, ConnectionView, QueueCounters, QueueView};
-use std::collections::{HashMap, VecDeque};
+use broker::inspect::{ChannelCounters, ConnectionView, ExchangeCounters, QueueCounters, QueueView};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -45,6 +45,9 @@ pub(super) struct Sample {
     queues: HashMap<QueueId, QueueSample>,
     connections: HashMap<ConnectionId, Octets>,
     channels: HashMap<ChannelKey, ChannelCounters>,
+    /// By exchange, and those by channel.
+    exchanges: BTreeMap<u64, ExchangeCounters>,
+    channel_exchanges: HashMap<(ChannelKey, u64), ExchangeCounters>,
     pub(super) totals: Totals,
 }
 
@@ -110,6 +113,17 @@ impl Past {
 
     pub(super) fn channel(&self, channel: ChannelKey) -> ChannelCounters {
         self.sample.as_ref().and_then(|sample| sample.channels.get(&channel)).copied().unwrap_or_default()
+    }
+
+    /// What was published to an exchange.
+    pub(super) fn exchange(&self, exchange: u64) -> ExchangeCounters {
+        self.sample.as_ref().and_then(|sample| sample.exchanges.get(&exchange)).copied().unwrap_or_default()
+    }
+
+    /// What a channel published to an exchange.
+    pub(super) fn channel_exchange(&self, channel: ChannelKey, exchange: u64) -> ExchangeCounters {
+        let sample = self.sample.as_ref();
+        sample.and_then(|sample| sample.channel_exchanges.get(&(channel, exchange))).copied().unwrap_or_default()
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -228,12 +242,20 @@ pub(super) async fn keep(api: Arc<Api>) {
 
 async fn take(api: &Api) -> Result<Sample, Unanswered> {
     let queues = api.board.inspect_queues().await?;
-    let connections = api.board.inspect_connections().await;
+    let (connections, published) = published::look(api).await;
     let channels = connections.iter().flat_map(|connection| {
         let key = |channel| ChannelKey { connection: connection.id, channel };
         connection.channels.iter().map(move |channel| (key(channel.number), channel.counters))
     });
+    let channel_exchanges = connections.iter().flat_map(|connection| {
+        connection.channels.iter().flat_map(move |channel| {
+            let key = ChannelKey { connection: connection.id, channel: channel.number };
+            channel.exchanges.iter().map(move |(exchange, counted)| ((key, *exchange), *counted))
+        })
+    });
     Ok(Sample {
+        channel_exchanges: channel_exchanges.collect(),
+        exchanges: published.exchanges,
         at_ms: api.board.clock().now().ms,
         totals: totals(api, &queues, &connections),
         channels: channels.collect(),

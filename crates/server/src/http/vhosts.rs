@@ -7,14 +7,15 @@ use super::request::Document;
 use super::routes::{Routes, get, post};
 use super::samples::{Octets, Past, add_queue, octets, queue_sample};
 use super::users::{ask, change};
-use super::{Api, Shared, rights};
+use super::{Api, Shared, published, rights};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use broker::command::{Outcome, VhostId};
 use broker::identity::{IdentityAsk, VhostRecord};
-use broker::inspect::{ConnectionView, QueueCounters, QueueView};
+use broker::inspect::{ConnectionView, ExchangeCounters, QueueCounters, QueueView};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(super) fn routes() -> Routes {
@@ -136,14 +137,18 @@ async fn show(State(api): Shared, Path(name): Path<String>, listing: Listing) ->
 struct Look {
     queues: Vec<QueueView>,
     connections: Vec<ConnectionView>,
+    /// What was published, now and then.
+    published: HashMap<VhostId, (ExchangeCounters, ExchangeCounters)>,
     past: Past,
 }
 
 impl Look {
     async fn take(api: &Api) -> Result<Self, Refusal> {
         let queues = api.board.inspect_queues().await?;
-        let connections = api.board.inspect_connections().await;
-        Ok(Self { queues, connections, past: api.samples.past(api.board.clock().now().ms) })
+        let (connections, published) = published::look(api).await;
+        let past = api.samples.past(api.board.clock().now().ms);
+        let published = published::by_vhost(api, &published, &past);
+        Ok(Self { queues, connections, published, past })
     }
 
     fn describe(&self, api: &Api, id: VhostId, name: &str) -> Value {
@@ -172,7 +177,16 @@ impl Look {
             add_queue(&mut counted_then, &past.queue(queue.spec.queue.id).counters);
         }
         let (counted, counted_then) = (message_stats::of_queue(&counted), message_stats::of_queue(&counted_then));
-        object.insert("message_stats".into(), message_stats::object(&counted, &counted_then, past));
+        let mut stats = message_stats::object(&counted, &counted_then, past);
+        if let Value::Object(stats) = &mut stats {
+            // One that went to two queues was published once.
+            let (now, then) = self.published.get(&id).copied().unwrap_or_default();
+            message_stats::put(stats, "publish", now.publish, then.publish, past);
+            message_stats::put(stats, "confirm", now.confirm, then.confirm, past);
+            message_stats::put(stats, "return_unroutable", now.return_unroutable, then.return_unroutable, past);
+            message_stats::put(stats, "drop_unroutable", now.drop_unroutable, then.drop_unroutable, past);
+        }
+        object.insert("message_stats".into(), stats);
 
         let (mut now, mut then) = (Octets::default(), Octets::default());
         for connection in self.connections.iter().filter(|connection| connection.vhost == name) {

@@ -1,6 +1,9 @@
 //! Who changed what.
 
 use super::*;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 
 #[tokio::test]
 async fn each_change_is_recorded_with_who_made_it_and_no_secret_and_outlives_the_server() {
@@ -67,4 +70,54 @@ async fn failed_logins_are_recorded_with_where_they_came_from() {
         );
     }
     assert!(!entries.to_string().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn what_clients_change_that_lasts_is_recorded_and_what_comes_and_goes_is_not() {
+    let desk = Desk::open().await;
+    let connection = desk.connect("guest:guest", "%2f").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (durable, none) = (QueueDeclareOptions { durable: true, ..Default::default() }, FieldTable::default);
+    for _ in 0..2 {
+        channel.queue_declare("jobs".into(), durable, none()).await.unwrap();
+    }
+    channel.queue_declare("passing".into(), QueueDeclareOptions::default(), none()).await.unwrap();
+    let exclusive = QueueDeclareOptions { exclusive: true, ..durable };
+    channel.queue_declare("".into(), exclusive, none()).await.unwrap();
+    let kept = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("logs".into(), ExchangeKind::Topic, kept, none()).await.unwrap();
+    for _ in 0..2 {
+        channel.queue_bind("jobs".into(), "logs".into(), "a.#".into(), Default::default(), none()).await.unwrap();
+    }
+    channel.queue_bind("passing".into(), "logs".into(), "b".into(), Default::default(), none()).await.unwrap();
+    channel.basic_publish("".into(), "jobs".into(), Default::default(), b"x", Default::default()).await.unwrap();
+    channel.queue_unbind("jobs".into(), "logs".into(), "a.#".into(), none()).await.unwrap();
+    channel.queue_delete("passing".into(), Default::default()).await.unwrap();
+    channel.queue_delete("jobs".into(), Default::default()).await.unwrap();
+    channel.exchange_delete("logs".into(), Default::default()).await.unwrap();
+    desk.send("PUT", "/queues/%2F/by-request", json!({"durable": true}), 201).await;
+    let expected = json!([
+        ["PUT /api/queues///by-request", {"durable": true}],
+        ["exchange.delete logs", {"vhost": "/"}],
+        ["queue.delete jobs", {"vhost": "/", "messages": 1}],
+        ["queue.unbind jobs", {"vhost": "/", "source": "logs", "routing_key": "a.#", "arguments": {}}],
+        ["queue.bind jobs", {"vhost": "/", "source": "logs", "routing_key": "a.#", "arguments": {}}],
+        ["exchange.declare logs", {"vhost": "/", "type": "topic", "arguments": {}}],
+        ["queue.declare jobs", {"vhost": "/", "arguments": {}}],
+    ]);
+    let entries = loop {
+        let entries = desk.get("/audit").await;
+        if entries.as_array().unwrap().len() >= expected.as_array().unwrap().len() {
+            break entries;
+        }
+        tokio::task::yield_now().await;
+    };
+    let told: Vec<_> =
+        entries.as_array().unwrap().iter().map(|entry| json!([entry["what"], entry["details"]])).collect();
+    assert_eq!(json!(told), expected);
+    assert_eq!((&entries[1]["user"], &entries[1]["outcome"]), (&json!("guest"), &json!("done")));
+    assert!(entries[1]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let desk = desk.again().await;
+    assert_eq!(desk.get("/audit").await, entries);
+    assert_eq!(desk.get("/audit?page=2&page_size=3").await["items"][0], entries[3]);
 }

@@ -268,7 +268,8 @@ async fn whatever_is_sent_to_whichever_operation_is_answered_and_no_fault_of_the
     let operations = operations(&document);
     let mut seed = 7;
     let mut asked = 0;
-    for (path, method, operation) in &operations {
+    // A stream does not end.
+    for (path, method, operation) in operations.iter().filter(|(path, ..)| path != "/api/page/events") {
         for (round, word) in RUBBISH.iter().enumerate() {
             let mut target = path.trim_start_matches("/api").to_owned();
             for (at, parameter) in operation["parameters"].as_array().unwrap().iter().enumerate() {

@@ -1,25 +1,26 @@
 //! A publish like the last one is compared, not parsed: nobody may notice.
 
 use super::*;
-use crate::command::Command;
+use crate::command::{BindingSpec, Command, DestinationKind};
+use crate::topology::{Exchange, ExchangeKind};
 use proptest::prelude::*;
 
 /// What a publisher does next.
 #[derive(Clone, Debug)]
 enum Act {
-    Publish { channel: u16, key: usize, properties: usize, mandatory: bool, body: Vec<u8> },
+    Publish { channel: u16, exchange: usize, key: usize, properties: usize, mandatory: bool, body: Vec<u8> },
     Confirm { channel: u16 },
     Transact { channel: u16 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let body = proptest::collection::vec(any::<u8>(), 0..40);
-    // Few of each, so that most are like the last.
-    let publish =
-        (1..3_u16, 0..8_usize, 0..12_usize, 0..6_u8, body).prop_map(|(channel, key, properties, flags, body)| {
-            let (key, properties) = (key.saturating_sub(5), properties.saturating_sub(8));
-            Act::Publish { channel, key, properties, mandatory: flags == 0, body }
-        });
+    // Few of each, so that most are like the last, in all or in all but the key.
+    let what = (0..12_usize, 0..2 * KEYS.len(), 0..12_usize);
+    let publish = (1..3_u16, what, 0..6_u8, body).prop_map(|(channel, what, flags, body)| {
+        let (exchange, key, properties) = (what.0.saturating_sub(10), what.1.saturating_sub(KEYS.len()), what.2);
+        Act::Publish { channel, exchange, key, properties: properties.saturating_sub(8), mandatory: flags == 0, body }
+    });
     prop_oneof![
         40 => publish,
         1 => (1..3_u16).prop_map(|channel| Act::Confirm { channel }),
@@ -27,8 +28,10 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The last one leads nowhere.
-const KEYS: [&str; 3] = ["one", "two", "nobody"];
+const EXCHANGES: [&str; 2] = ["", "topics"];
+
+/// Some lead nowhere, and nobody waits for such a reply.
+const KEYS: [&str; 7] = ["one", "two", "nobody", "a.b", "a.c", "amq.leveret.lease", "amq.rabbitmq.reply-to.x"];
 
 fn properties(which: usize) -> Vec<u8> {
     let list = match which {
@@ -48,9 +51,10 @@ fn properties(which: usize) -> Vec<u8> {
 
 fn frames(act: &Act, bytes: &mut BytesMut) {
     match act {
-        Act::Publish { channel, key, properties: which, mandatory, body } => {
-            let (channel, routing_key) = (ChannelId(*channel), KEYS[*key]);
-            basic::Publish { routing_key, mandatory: *mandatory, ..Default::default() }.encode(channel, bytes);
+        Act::Publish { channel, exchange, key, properties: which, mandatory, body } => {
+            let (channel, exchange, routing_key) = (ChannelId(*channel), EXCHANGES[*exchange], KEYS[*key]);
+            let publish = basic::Publish { exchange, routing_key, mandatory: *mandatory, ..Default::default() };
+            publish.encode(channel, bytes);
             content::encode_content(channel, &properties(*which), body, 4096, bytes);
         }
         Act::Confirm { channel } => {
@@ -66,6 +70,18 @@ fn publisher() -> Client {
     for (id, name) in (1..).zip(&KEYS[..2]) {
         let queue = QueueSpec { name: (*name).into(), ..spec(id, QueueSettings::default()) };
         client.topology.add_queue(Arc::new(queue));
+    }
+    client.topology.add_exchange(Exchange::new(VhostId(0), "topics", ExchangeKind::Topic));
+    for (key, queue) in [("*.b", "one"), ("a.#", "two"), ("one", "one")] {
+        let binding = BindingSpec {
+            source: "topics".to_owned(),
+            destination: queue.to_owned(),
+            kind: DestinationKind::Queue,
+            key: key.to_owned(),
+            arguments: Table::new(),
+        };
+        let ends = client.topology.ends(VhostId(0), &binding).unwrap();
+        client.topology.bind(VhostId(0), ends, &binding).unwrap();
     }
     client.sent();
     client
@@ -115,7 +131,7 @@ proptest! {
 fn a_repeated_publish_goes_where_its_queue_is_now() {
     let mut client = publisher();
     let mut publish = BytesMut::new();
-    let act = Act::Publish { channel: 1, key: 0, properties: 1, mandatory: false, body: b"job".to_vec() };
+    let act = Act::Publish { channel: 1, exchange: 0, key: 0, properties: 1, mandatory: false, body: b"job".to_vec() };
     frames(&act, &mut publish);
     (0..3).for_each(|_| client.bytes(&publish));
     assert_eq!(published(&client).len(), 3);
@@ -131,12 +147,30 @@ fn a_repeated_publish_goes_where_its_queue_is_now() {
 }
 
 #[test]
+fn what_differs_in_its_key_only_goes_by_that_key_and_is_compared_when_it_comes_again() {
+    let mut client = publisher();
+    let mut bytes = BytesMut::new();
+    for key in [0, 1, 0, 1, 1, 1, 0, 2, 0] {
+        let body = b"job".to_vec();
+        frames(&Act::Publish { channel: 1, exchange: 0, key, properties: 1, mandatory: false, body }, &mut bytes);
+    }
+    client.bytes(&bytes);
+    let all = published(&client);
+    let queues: Vec<bool> = all.iter().map(|one| one.contains("QueueId(2)")).collect();
+    assert_eq!(queues, [false, true, false, true, true, true, false, false], "{all:?}");
+    assert!(all[4].contains("two"), "{}", all[4]);
+}
+
+#[test]
 fn a_repeated_publish_that_is_too_large_is_refused() {
     let mut client = publisher();
     client.machine.settings = Arc::new(ConnectionSettings { message_bytes_max: 4, ..ConnectionSettings::default() });
     let publish = |body: &[u8]| {
         let mut bytes = BytesMut::new();
-        frames(&Act::Publish { channel: 1, key: 0, properties: 1, mandatory: false, body: body.to_vec() }, &mut bytes);
+        frames(
+            &Act::Publish { channel: 1, exchange: 0, key: 0, properties: 1, mandatory: false, body: body.to_vec() },
+            &mut bytes,
+        );
         bytes
     };
     (0..3).for_each(|_| client.bytes(&publish(b"four")));

@@ -45,7 +45,7 @@ impl World {
     pub(super) fn restart_now(mut self) -> Self {
         self.calls += 1;
         let spec = Arc::new(spec(1_000 + self.calls, QueueSettings::default()));
-        self.step(vec![ShardInput::CreateQueue { spec, ticket: Some(CatalogTicket(7)) }]);
+        self.step(vec![ShardInput::CreateQueue { spec, declarer: Some((ConnectionId(7), CallId(7))) }]);
         let (now, calls) = (self.now, self.calls);
         let mut world = self.restart();
         (world.now, world.calls) = (now, calls);

@@ -1,7 +1,7 @@
 //! Numbers of single objects, in the families that RabbitMQ's `/metrics/detailed` divides them into.
 
 use super::page::IntoNumber as _;
-use broker::inspect::{ChannelView, ConnectionView, QueueView};
+use broker::inspect::{ChannelView, ConnectionView, ExchangeCounters, QueueView};
 
 /// A number of each `T`: its name after the prefix, its kind, what it says, and how to get it.
 pub(super) type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> f64);
@@ -158,19 +158,6 @@ pub(super) const CHANNELS: &[Family<ChannelView>] = &[
         ],
     ),
     (
-        "channel_exchange_metrics",
-        &[
-            ("channel_messages_published_total", C, "Messages published", |channel| channel.counters.publish.number()),
-            ("channel_messages_confirmed_total", C, "Messages confirmed", |channel| channel.counters.confirm.number()),
-            ("channel_messages_unroutable_returned_total", C, "Unroutable messages returned", |channel| {
-                channel.counters.return_unroutable.number()
-            }),
-            ("channel_messages_unroutable_dropped_total", C, "Unroutable messages dropped", |channel| {
-                channel.counters.drop_unroutable.number()
-            }),
-        ],
-    ),
-    (
         "channel_queue_metrics",
         &[
             ("channel_get_ack_total", C, "Messages polled, to be acknowledged", |channel| {
@@ -192,6 +179,34 @@ pub(super) const CHANNELS: &[Family<ChannelView>] = &[
             ("channel_get_empty_total", C, "Polls of an empty queue", |channel| channel.counters.get_empty.number()),
         ],
     ),
+];
+
+/// Of exchanges.
+pub(super) const EXCHANGES: &[Metric<ExchangeCounters>] = &[
+    ("exchange_messages_published_total", C, "Messages published into an exchange", |counted| counted.publish.number()),
+    ("exchange_messages_confirmed_total", C, "Messages published into an exchange and confirmed", |counted| {
+        counted.confirm.number()
+    }),
+    (
+        "exchange_messages_unroutable_returned_total",
+        C,
+        "Mandatory messages published into an exchange and returned as unroutable",
+        |counted| counted.return_unroutable.number(),
+    ),
+    (
+        "exchange_messages_unroutable_dropped_total",
+        C,
+        "Messages published into an exchange and dropped as unroutable",
+        |counted| counted.drop_unroutable.number(),
+    ),
+];
+
+/// Of a channel at one exchange: the same under other names.
+pub(super) const CHANNEL_EXCHANGES: &[Metric<ExchangeCounters>] = &[
+    ("channel_messages_published_total", C, EXCHANGES[0].2, EXCHANGES[0].3),
+    ("channel_messages_confirmed_total", C, EXCHANGES[1].2, EXCHANGES[1].3),
+    ("channel_messages_unroutable_returned_total", C, EXCHANGES[2].2, EXCHANGES[2].3),
+    ("channel_messages_unroutable_dropped_total", C, EXCHANGES[3].2, EXCHANGES[3].3),
 ];
 
 pub(super) fn seconds(ms: Option<u64>) -> f64 {

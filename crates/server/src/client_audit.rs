@@ -1,0 +1,167 @@
+//! What AMQP clients changed that lasts: a line of JSON for each durable queue or exchange that was declared or deleted, and
+//! each binding between such, in `audit-clients.log` in the data directory.
+//!
+//! It is the same kind of record as [`crate::audit`], in files of its own, so that applications that declare and delete
+//! all day never push out what people did. Nobody waits for it: a change is noted in memory, and one thread writes all
+//! that was noted since it wrote last, without a sync: a crash of the machine may take the last lines. What comes faster
+//! than that is counted and left out.
+
+use crate::audit::{Audit, Entry, line};
+use crate::http::values::table_to_json;
+use broker::catalog::{Changed, LastingChange};
+use broker::command::{BindingSpec, DestinationKind};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ClientAudit {
+    audit: Audit,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    changes: Vec<(u64, Option<SocketAddr>, Changed)>,
+    left_out: u64,
+    /// A thread is at it.
+    is_writing: bool,
+}
+
+impl ClientAudit {
+    pub(crate) fn new(data_dir: &Path, bytes_max: u64) -> Self {
+        Self { audit: Audit::at(data_dir.join(NAME), bytes_max), noted: Mutex::default() }
+    }
+
+    /// Whether anything is kept.
+    pub(crate) fn is_on(&self) -> bool {
+        self.audit.is_on()
+    }
+
+    /// Notes a change of a client at this address, if its connection is still there.
+    pub(crate) fn record(self: &Arc<Self>, unix_ms: u64, peer: Option<SocketAddr>, change: Changed) {
+        if !self.is_on() {
+            return;
+        }
+        let mut noted = self.noted();
+        if noted.changes.len() >= NOTED_MAX {
+            noted.left_out += 1;
+            return;
+        }
+        noted.changes.push((unix_ms, peer, change));
+        if !std::mem::replace(&mut noted.is_writing, true) {
+            let audit = Arc::clone(self);
+            tokio::task::spawn_blocking(move || audit.write());
+        }
+    }
+
+    /// As [`Audit::read`].
+    pub(crate) fn read(&self, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
+        self.audit.read(count, matches)
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes until nothing is noted.
+    fn write(&self) {
+        loop {
+            let (changes, mut left_out) = {
+                let mut noted = self.noted();
+                if noted.changes.is_empty() {
+                    noted.is_writing = false;
+                    return;
+                }
+                (std::mem::take(&mut noted.changes), std::mem::take(&mut noted.left_out))
+            };
+            let lines = changes.into_iter().map(|(unix_ms, peer, change)| {
+                line(unix_ms, &entry(peer, change), ("changes_left_out", std::mem::take(&mut left_out)))
+            });
+            // Syncs of their own would slow down those of the log, which declares wait for.
+            self.audit.write_all(lines, false);
+        }
+    }
+}
+
+fn entry(peer: Option<SocketAddr>, change: Changed) -> Entry {
+    let Changed { user, vhost, what, .. } = change;
+    let vhost = &*vhost;
+    let (what, details) = match what {
+        LastingChange::QueueDeclared { name, arguments } => {
+            (format!("queue.declare {name}"), json!({"vhost": vhost, "arguments": table_to_json(&arguments)}))
+        }
+        LastingChange::QueueDeleted { name, messages } => {
+            (format!("queue.delete {name}"), json!({"vhost": vhost, "messages": messages}))
+        }
+        LastingChange::ExchangeDeclared { name, kind, arguments } => (
+            format!("exchange.declare {name}"),
+            json!({"vhost": vhost, "type": kind, "arguments": table_to_json(&arguments)}),
+        ),
+        LastingChange::ExchangeDeleted { name } => (format!("exchange.delete {name}"), json!({"vhost": vhost})),
+        LastingChange::Bound(spec) => bound("bind", vhost, &spec),
+        LastingChange::Unbound(spec) => bound("unbind", vhost, &spec),
+    };
+    let peer = peer.map_or_else(|| "(gone)".to_owned(), |peer| peer.to_string());
+    Entry { user: user.to_string(), peer, what, details: Some(details), outcome: "done".to_owned() }
+}
+
+fn bound(verb: &str, vhost: &str, spec: &BindingSpec) -> (String, Value) {
+    let class = match spec.kind {
+        DestinationKind::Queue => "queue",
+        DestinationKind::Exchange => "exchange",
+    };
+    let arguments = table_to_json(&spec.arguments);
+    let details = json!({"vhost": vhost, "source": spec.source, "routing_key": spec.key, "arguments": arguments});
+    (format!("{class}.{verb} {}", spec.destination), details)
+}
+
+const NAME: &str = "audit-clients.log";
+
+/// How many changes may wait for the disk: one second of a busy client, and a few hundred bytes each.
+const NOTED_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::command::ConnectionId;
+
+    fn declared(name: &str) -> Changed {
+        let what = LastingChange::ExchangeDeleted { name: name.into() };
+        Changed { connection: ConnectionId(1), user: "app".into(), vhost: "/".into(), what }
+    }
+
+    fn written(audit: &ClientAudit) -> (Vec<Value>, usize) {
+        audit.read(usize::MAX, |_| true)
+    }
+
+    #[tokio::test]
+    async fn what_comes_faster_than_the_disk_takes_it_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Arc::new(ClientAudit::new(directory.path(), 1 << 20));
+        // A thread that never comes.
+        audit.noted().is_writing = true;
+        let peer = Some(([127, 0, 0, 1], 5).into());
+        (0..NOTED_MAX + 7).for_each(|number| audit.record(1, peer, declared(&number.to_string())));
+        audit.write();
+        let (entries, total) = written(&audit);
+        assert_eq!(total, NOTED_MAX);
+        assert_eq!(entries.iter().filter_map(|entry| entry["changes_left_out"].as_u64()).sum::<u64>(), 7);
+        assert_eq!((&entries[0]["what"], &entries[0]["peer"]), (&json!("exchange.delete 999"), &json!("127.0.0.1:5")));
+        audit.record(2, None, declared("last"));
+        while written(&audit).1 <= NOTED_MAX {
+            tokio::task::yield_now().await;
+        }
+        assert!(written(&audit).0[0].get("changes_left_out").is_none(), "it is told once");
+    }
+
+    #[test]
+    fn nothing_is_kept_where_that_is_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Arc::new(ClientAudit::new(directory.path(), 0));
+        audit.record(1, None, declared("x"));
+        assert!(audit.noted().changes.is_empty() && written(&audit).0.is_empty());
+    }
+}
