@@ -267,7 +267,7 @@ impl Ledger {
                     queue.deletions.push(*ticket);
                 }
             }
-            ShardInput::TransferStored { transfer } => {
+            ShardInput::TransferStored { transfer, .. } | ShardInput::TransferRefused { transfer, .. } => {
                 self.in_flight.remove(&(shard, *transfer));
             }
             ShardInput::Transfer { publish, .. } => self.take_replays(publish),

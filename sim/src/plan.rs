@@ -539,6 +539,29 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
             });
         }
     }
+    // Dead letters that have to wait for room; drawn aside as well.
+    let room = number(i64::try_from(aside.between(1, 4)).expect("small"));
+    let few = [("x-max-length", room), ("x-overflow", "reject-publish".into())];
+    let owing = [
+        ("few-graves", table(&few)),
+        ("owing", with(&[], "few-graves")),
+        ("owing-late", with(&[("x-message-ttl", number(ttl))], "few-graves")),
+        ("owing-few", with(&few, "few-graves")),
+    ];
+    if aside.one_in(3) {
+        let in_fanout = aside.one_in(2);
+        for (name, arguments) in owing {
+            queues.push(QueuePlan {
+                name: name.to_owned(),
+                durable: true,
+                auto_delete: false,
+                exclusive: false,
+                is_volatile: false,
+                in_fanout: in_fanout && name == "owing",
+                arguments,
+            });
+        }
+    }
     queues
 }
 

@@ -258,6 +258,21 @@ def _(stage):
     equal(stage.depth("tasks"), (0, 0, 1), "it waits for its next try")
 
 
+@then("Dead letters")
+def _(stage):
+    for number in range(1_000):
+        stage.channel.basic_publish("", "failed", b"%d" % number)
+    for body in (b"one", b"two"):
+        stage.channel.basic_publish("", "mails", body)
+        stage.channel.basic_reject(stage.get("mails")[0].delivery_tag, requeue=False)
+    stage.confirm()
+    view = api("queues/%2F/mails")
+    equal((view["messages"], view["messages_dlx"], view["message_bytes_dlx"]), (2, 2, 6))
+    equal(stage.depth("mails"), (0, 0, 0))
+    bodies = [body for _, _, body in stage.channel.consume("failed", auto_ack=True, inactivity_timeout=2)]
+    equal(bodies[1_000:1_002], [b"one", b"two"], "taken once there is room")
+
+
 @then("Expiry")
 def _(stage):
     stage.queue("witness", 1, x_message_ttl=1_500, x_dead_letter_exchange="", x_dead_letter_routing_key="late")

@@ -783,9 +783,8 @@ pub enum ShardInput {
         /// Asks for an answer.
         ticket: Option<CatalogTicket>,
     },
-    /// From another shard: a dead letter, or, with [`Publish::confirm`], a message that is moved. Answered by
-    /// [`ShardInput::TransferStored`] when it is as durable as it was, or, if it is moved and no queue takes it, by
-    /// [`ShardInput::TransferRefused`].
+    /// From another shard: a dead letter, or a message that is moved. Answered by [`ShardInput::TransferStored`] when it is
+    /// as durable as it was, or, if it is refused and not to be dropped then, by [`ShardInput::TransferRefused`].
     Transfer {
         /// The shard that still keeps the message.
         from: ShardId,
@@ -793,16 +792,22 @@ pub enum ShardInput {
         transfer: u64,
         /// The dead letter.
         publish: Publish,
+        /// What becomes of it where its queues are full.
+        if_refused: IfRefused,
     },
     /// From another shard: the dead letter is safe there, its source may go.
     TransferStored {
         /// The question.
         transfer: u64,
+        /// Who says so.
+        by: ShardId,
     },
-    /// From another shard: the message that was moved is not taken there, its source keeps it.
+    /// From another shard: the message is not taken there, its source keeps it.
     TransferRefused {
         /// The question.
         transfer: u64,
+        /// Who says so.
+        by: ShardId,
     },
     /// From the host, for an operator. Answered in [`Outbox::answers`].
     Operate {
@@ -909,6 +914,8 @@ pub struct QueueSettings {
     pub dead_letter_exchange: Option<String>,
     /// `x-dead-letter-routing-key`.
     pub dead_letter_key: Option<String>,
+    /// `x-dead-letter-strategy`.
+    pub dead_letter_strategy: DeadLetterStrategy,
     /// `x-max-priority`.
     pub priority_max: Option<u8>,
     /// `x-single-active-consumer`.
@@ -939,6 +946,29 @@ pub struct QueueSettings {
     pub max_age_ms: Option<u64>,
     /// `x-stream-max-segment-size-bytes`: a stream that is too long drops no more than that at a time.
     pub segment_bytes: Option<u64>,
+}
+
+/// `x-dead-letter-strategy`: what becomes of a dead letter that nobody takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeadLetterStrategy {
+    /// Nothing is said: one that is refused is kept until it is taken, one that leads nowhere is dropped.
+    #[default]
+    Usual,
+    /// It is dropped.
+    AtMostOnce,
+    /// It is kept until somebody takes it, and so is one that leads nowhere.
+    AtLeastOnce,
+}
+
+/// What becomes of a message from another shard that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfRefused {
+    /// It is gone where that is so; other queues take it.
+    Dropped,
+    /// Its source keeps it, and no queue of this shard takes it: a dead letter.
+    Owed,
+    /// Its source keeps it if no queue takes it: an operator moves it.
+    Stays,
 }
 
 /// `x-queue-type`: what a queue does with its messages.

@@ -18,13 +18,17 @@ pub struct QueueView {
     pub unacked: u64,
     /// Messages that wait for a time: their delay, or their next try.
     pub delayed: u64,
+    /// Messages that died, and whose dead letters nobody has taken yet.
+    pub owed: u64,
     /// Body bytes of the ready ones.
     pub ready_bytes: u64,
     /// Body bytes of the unacked ones.
     pub unacked_bytes: u64,
     /// Body bytes of the delayed ones.
     pub delayed_bytes: u64,
-    /// Messages, whether ready, unacked or delayed, that survive the server.
+    /// Body bytes of those that died.
+    pub owed_bytes: u64,
+    /// Messages, wherever in the queue, that survive the server.
     pub persistent: u64,
     /// Body bytes of those.
     pub persistent_bytes: u64,
@@ -60,13 +64,13 @@ impl QueueView {
     /// All its messages.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.ready + self.unacked + self.delayed
+        self.ready + self.unacked + self.delayed + self.owed
     }
 
     /// Body bytes of all its messages.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.ready_bytes + self.unacked_bytes + self.delayed_bytes
+        self.ready_bytes + self.unacked_bytes + self.delayed_bytes + self.owed_bytes
     }
 }
 

@@ -4,7 +4,7 @@
 //! policies one more. They are never merged with others of their kind. What an object is like follows from its own
 //! arguments, that policy and that operator policy: see [`effective`].
 
-use crate::command::{Fault, QueueKind, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
+use crate::command::{DeadLetterStrategy, Fault, QueueKind, QueueSettings, QueueSpec, Rate, TimeoutAction, VhostId};
 use crate::queue::deduplication::HEADER;
 use crate::queue::stream::age_ms;
 use crate::settings::{
@@ -336,6 +336,12 @@ pub fn effective(arguments: &Table, own: QueueSettings, applied: &Applied) -> Qu
         dead_letter_exchange: own
             .dead_letter_exchange
             .or_else(|| applied.first("dead-letter-exchange").map(str::to_owned)),
+        dead_letter_strategy: match own.dead_letter_strategy {
+            DeadLetterStrategy::Usual => {
+                applied.first("dead-letter-strategy").map(QueueSettings::strategy_named).unwrap_or_default()
+            }
+            said => said,
+        },
         delivery_limit,
         consumer_timeout_ms,
         timeout_action: own

@@ -1,8 +1,9 @@
 //! One queue: its messages, who consumes them, its limits and its counters.
 //!
 //! A queue decides about messages and consumers, and writes nothing: what a decision means for the log, for other
-//! queues and for connections is the shard's business. Every message is in one place: ready, delayed, unacked, or moving
-//! (a dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one).
+//! queues and for connections is the shard's business. Every message is in one place: ready, delayed, unacked, moving (a
+//! dead letter that another shard has not stored yet, or one that has to be read before it can be told to be one), or
+//! owed (a dead letter that nobody has taken yet).
 
 mod ages;
 pub(crate) mod backlog;
@@ -16,6 +17,7 @@ mod far;
 pub(crate) mod groups;
 pub(crate) mod lease;
 mod levels;
+pub(crate) mod owed;
 mod pace;
 mod page;
 mod parked;
@@ -52,6 +54,7 @@ use deduplication::Keys;
 use delayed::Delayed;
 use failure::Failures;
 use lease::{Extended, Overdue, Progresses, TimeoutAction};
+use owed::{Callers, Died, Owed};
 use pace::Pace;
 use ready::{Body, Entry, Head, Ready, Sums};
 use rotation::Rotation;
@@ -96,6 +99,10 @@ pub(crate) struct Queue {
     pub(crate) keys: Option<Box<Keys>>,
     /// What its consumers read, where it is a stream.
     pub(crate) stream: Option<Box<Stream>>,
+    /// Dead letters that nobody has taken yet.
+    pub(crate) owed: Option<Box<Owed>>,
+    /// Who is to be told when there is room.
+    pub(crate) callers: Option<Box<Callers>>,
     pub(crate) counters: QueueCounters,
     pub(crate) ready: Ready,
     pub(crate) holders: Slots<Holder>,
@@ -253,6 +260,8 @@ impl Queue {
             unacked: Unacked::default(),
             delayed: None,
             moving: Sums::default(),
+            owed: None,
+            callers: None,
             is_reading: false,
             is_reading_expired: false,
             getters: VecDeque::new(),
@@ -423,7 +432,11 @@ impl Queue {
     pub(crate) fn enter(&mut self, run: Run) {
         self.depth += u64::from(run.count);
         if run.due_at_ms != 0 {
-            return self.delay(run);
+            match Died::of(run.due_at_ms) {
+                Some(_) => self.owed.get_or_insert_default().insert(run),
+                None => self.delay(run),
+            }
+            return;
         }
         if run.expires_at_ms != 0 {
             self.ready.note_expiry(&run, self.unacked.sums());
@@ -491,6 +504,30 @@ impl Queue {
             || shard_near_bytes > shard_max && !(is_used && is_empty)
     }
 
+    /// Sums over the letters that nobody has taken.
+    pub(crate) fn owed_sums(&self) -> Sums {
+        self.owed.as_ref().map_or_else(Sums::default, |owed| owed.sums())
+    }
+
+    /// Dead letters, taken out of their places before, wait until somebody takes them.
+    pub(crate) fn owe(&mut self, run: Run) {
+        self.depth += u64::from(run.count);
+        self.owed.get_or_insert_default().insert(run);
+    }
+
+    /// Takes the first letters that are owed out, to be tried; they are counted as the queue's still.
+    pub(crate) fn take_owed(&mut self) -> Vec<Run> {
+        let Some(owed) = &mut self.owed else { return Vec::new() };
+        owed.batch = owed.batch.max(1);
+        let runs = owed.take(owed.batch);
+        owed.trying = runs.iter().map(|run| run.count).sum();
+        owed.is_blocked = false;
+        for run in &runs {
+            self.moving.add(run);
+        }
+        runs
+    }
+
     /// Dead letters left, but they have yet to be read, or stored by another shard.
     pub(crate) fn begin_move(&mut self, run: &Run) {
         self.depth += u64::from(run.count);
@@ -516,9 +553,12 @@ impl Queue {
         }
     }
 
-    /// Whether one more message of this size would not fit.
-    pub(crate) fn would_overflow(&self, body_bytes: u64) -> bool {
-        self.exceeds(self.ready.len() as u64 + 1, self.ready.body_bytes() + body_bytes)
+    /// Whether one more message of this size would not fit. For what is new, letters that are owed take room: who does not
+    /// get rid of them takes no more. For what was in a queue before they take none, or queues that dead-letter into each
+    /// other could wait for each other for ever.
+    pub(crate) fn would_overflow(&self, body_bytes: u64, is_new: bool) -> bool {
+        let owed = if is_new { self.owed_sums() } else { Sums::default() };
+        self.exceeds(self.ready.len() as u64 + owed.count + 1, self.ready.body_bytes() + owed.body_bytes + body_bytes)
     }
 
     /// Refuses messages when it is full.
@@ -638,7 +678,7 @@ impl Queue {
         overdue
     }
 
-    /// What is known of a message that is ready or unacked.
+    /// What is known of a message, wherever it is but on its way.
     pub(crate) fn find(&self, priority: u8, seq: Seq) -> Option<Run> {
         self.find_hinted(priority, seq, None)
     }
@@ -646,7 +686,8 @@ impl Queue {
     /// The same; if it has to wait, or had to, then likely for that time.
     pub(crate) fn find_hinted(&self, priority: u8, seq: Seq, hint_ms: Option<u64>) -> Option<Run> {
         let found = self.ready.find_hinted((priority, seq), hint_ms).or_else(|| self.unacked.find(seq));
-        found.or_else(|| self.delayed.as_ref()?.find(seq, hint_ms))
+        let found = found.or_else(|| self.delayed.as_ref()?.find(seq, hint_ms));
+        found.or_else(|| self.owed.as_ref()?.find(seq))
     }
 
     /// The record of such a message is elsewhere now.
@@ -654,7 +695,9 @@ impl Queue {
         let hint_ms = Some(run.due_at_ms);
         if self.ready.find_hinted((run.priority, run.seq), hint_ms).is_some() {
             self.ready.relocate(run, lsn);
-        } else if !self.delayed.as_mut().is_some_and(|delayed| delayed.relocate(run.seq, run.due_at_ms, lsn)) {
+        } else if !(self.delayed.as_mut().is_some_and(|delayed| delayed.relocate(run.seq, run.due_at_ms, lsn))
+            || self.owed.as_mut().is_some_and(|owed| owed.relocate(run.seq, lsn)))
+        {
             self.unacked.relocate(run.seq, lsn);
         }
     }
@@ -665,7 +708,8 @@ impl Queue {
         let groups = self.groups().map_or(0, |groups| groups.heap_bytes());
         let keys = self.keys.as_ref().map_or(0, |keys| keys.heap_bytes());
         let failures = self.failures.as_ref().map_or(0, |failures| failures.bytes());
-        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + groups + keys + failures
+        let owed = self.owed.as_ref().map_or(0, |owed| owed.heap_bytes());
+        self.ready.far_heap_bytes() + self.unacked.far_heap_bytes() + delayed + owed + groups + keys + failures
     }
 
     /// What its messages take in memory that are near, but for what a stream has.
@@ -795,7 +839,7 @@ impl Queue {
     /// The invariant of the module.
     pub(crate) fn check(&self) {
         let waiting = self.ready.sums().count + self.delayed_sums().count;
-        let found = waiting + self.unacked.sums().count + self.moving.count;
+        let found = waiting + self.unacked.sums().count + self.moving.count + self.owed_sums().count;
         debug_assert_eq!(self.depth, found, "a message is in one place");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Clients match these texts: they are RabbitMQ's to the letter.
 
-use crate::command::{ConnectionId, Fault, QueueSpec};
+use crate::command::{ConnectionId, DeadLetterStrategy, Fault, QueueSpec};
 use amqp::ReplyCode;
 
 /// `queue 'NAME' in vhost 'VHOST'`
@@ -39,6 +39,11 @@ impl QueueSpec {
     /// Whether messages that die in it go on elsewhere.
     pub(crate) fn mourns(&self) -> bool {
         self.settings.dead_letter_exchange.is_some()
+    }
+
+    /// Whether letters that are refused are kept until they are taken.
+    pub(crate) fn owes(&self) -> bool {
+        self.settings.dead_letter_strategy != DeadLetterStrategy::AtMostOnce
     }
 
     /// Whether this connection may use the queue: anyone may, unless it is exclusive.

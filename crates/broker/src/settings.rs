@@ -1,8 +1,8 @@
 //! What arguments mean: queue arguments checked, typed and compared, and values worded as RabbitMQ words them.
 
 use crate::command::{
-    Backoff, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueKind, QueueSettings, QueueSpec, Rate, Retry,
-    Span, TimeoutAction,
+    Backoff, DeadLetterStrategy, DeclareQueue, Deduplication, Fault, KeySource, Overflow, QueueKind, QueueSettings,
+    QueueSpec, Rate, Retry, Span, TimeoutAction,
 };
 use crate::queue::deduplication::HEADER;
 use crate::queue::stream::age_ms;
@@ -44,7 +44,7 @@ const KNOWN: [(&str, Rule); 43] = [
     (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
     (DEAD_LETTER_EXCHANGE, Rule::Exchange),
     (DEAD_LETTER_KEY, Rule::Text),
-    ("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
+    (DEAD_LETTER_STRATEGY, Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
     (PRIORITY_MAX, Rule::Within(0, 255, "{max_value_exceeded,~}")),
     (SINGLE_ACTIVE, Rule::Flag),
     (DELIVERY_LIMIT, Rule::Integer),
@@ -148,6 +148,7 @@ impl QueueSettings {
             overflow: text(OVERFLOW).map(Self::overflow_named).unwrap_or_default(),
             dead_letter_exchange: text(DEAD_LETTER_EXCHANGE).map(str::to_owned),
             dead_letter_key: text(DEAD_LETTER_KEY).map(str::to_owned),
+            dead_letter_strategy: text(DEAD_LETTER_STRATEGY).map(Self::strategy_named).unwrap_or_default(),
             priority_max: natural(PRIORITY_MAX).and_then(|n| u8::try_from(n).ok()),
             single_active: arguments.get(SINGLE_ACTIVE).and_then(Value::as_bool).unwrap_or(false),
             consumer_timeout_ms: natural(CONSUMER_TIMEOUT),
@@ -216,6 +217,14 @@ impl QueueSettings {
             "reject-publish" => Overflow::RejectPublish,
             "reject-publish-dlx" => Overflow::RejectPublishDlx,
             _ => Overflow::DropHead,
+        }
+    }
+
+    pub(crate) fn strategy_named(name: &str) -> DeadLetterStrategy {
+        match name {
+            "at-most-once" => DeadLetterStrategy::AtMostOnce,
+            "at-least-once" => DeadLetterStrategy::AtLeastOnce,
+            _ => DeadLetterStrategy::Usual,
         }
     }
 
@@ -448,6 +457,7 @@ const BYTES_MAX: &str = "x-max-length-bytes";
 const OVERFLOW: &str = "x-overflow";
 pub(crate) const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
+const DEAD_LETTER_STRATEGY: &str = "x-dead-letter-strategy";
 const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";

@@ -22,6 +22,7 @@ mod history;
 mod lease;
 mod log;
 mod operate;
+mod owed;
 pub(crate) mod peers;
 mod publish;
 mod read;
@@ -43,8 +44,8 @@ pub(crate) use publish::Terms;
 pub use recovery::{Facts, Missing, Recovery, RecoveryError, Roll};
 
 use crate::command::{
-    Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, Now, Outbox, Outcome, QueueSpec, Settlement,
-    ShardId, ShardInput, ShardReport, Sifting,
+    Batch, CallId, ChannelKey, Command, ConnectionEvent, ConnectionId, IfRefused, Now, Outbox, Outcome, QueueSpec,
+    Settlement, ShardId, ShardInput, ShardReport, Sifting,
 };
 use crate::message::Message;
 use crate::queue::Queue;
@@ -63,7 +64,7 @@ use rustc_hash::FxHashMap;
 use slots::{Slot, Slots};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use store::{Lsn, QueueId, Store, StoreEvent};
+use store::{Lsn, QueueId, Seq, Store, StoreEvent};
 use timers::Timers;
 
 /// What a shard is told once.
@@ -143,6 +144,10 @@ pub struct Shard<S: Store> {
     dead: VecDeque<Dead>,
     moving: FxHashMap<u64, Moving>,
     last_transfer: u64,
+    /// Of letters that lead to several shards, and that not all of them took: those that did.
+    taken_by: FxHashMap<(QueueId, Seq), Vec<ShardId>>,
+    /// Queues whose letters are to be tried again in this step.
+    called: Vec<QueueId>,
     /// Answers that wait for other shards, by ticket.
     pending: FxHashMap<u64, Pending>,
     /// Reads that are under way, by ticket.
@@ -224,6 +229,8 @@ impl<S: Store> Shard<S> {
             dead: VecDeque::new(),
             moving: FxHashMap::default(),
             last_transfer: 0,
+            taken_by: FxHashMap::default(),
+            called: Vec::new(),
             pending: FxHashMap::default(),
             readings: FxHashMap::default(),
             last_read: 0,
@@ -281,6 +288,7 @@ impl<S: Store> Shard<S> {
         if !self.is_closed {
             self.run_timers();
             self.serve(topology);
+            self.try_called();
             self.go_on_reading_dead();
             self.write_settled();
             self.release_discarded();
@@ -400,17 +408,24 @@ impl<S: Store> Shard<S> {
                     self.when_durable(lsn, Waiter::Ticket(ticket));
                 }
             }
-            ShardInput::Transfer { from, transfer, publish } => {
+            ShardInput::Transfer { from, transfer, publish, if_refused } => {
                 let terms = Terms::from(&publish);
-                let stored = self.publish(&publish.queues, publish.message, terms, None);
+                let stored = match if_refused {
+                    IfRefused::Dropped => Some(self.publish(&publish.queues, publish.message, terms, None)),
+                    IfRefused::Owed => self.take_letter(&publish.queues, publish.message, terms, None).ok(),
+                    IfRefused::Stays => {
+                        let stored = self.publish(&publish.queues, publish.message, terms, None);
+                        Some(stored).filter(|stored| stored.is_taken)
+                    }
+                };
                 self.bury(topology);
-                if publish.confirm && !stored.is_taken {
-                    return self.out.shards.push((from, ShardInput::TransferRefused { transfer }));
+                match stored {
+                    Some(stored) => self.when_durable(stored.logged, Waiter::Transfer { from, transfer }),
+                    None => self.out.shards.push((from, ShardInput::TransferRefused { transfer, by: self.id })),
                 }
-                self.when_durable(stored.logged, Waiter::Transfer { from, transfer });
             }
-            ShardInput::TransferStored { transfer } => self.finish_transfer(transfer, true),
-            ShardInput::TransferRefused { transfer } => self.finish_transfer(transfer, false),
+            ShardInput::TransferStored { transfer, by } => self.finish_transfer(transfer, by, true),
+            ShardInput::TransferRefused { transfer, by } => self.finish_transfer(transfer, by, false),
             ShardInput::Operate { ticket, queue, operation } => {
                 self.serve_queue(queue, topology);
                 self.operate(ticket, queue, operation, topology);
@@ -610,7 +625,7 @@ impl<S: Store> Shard<S> {
                 self.tell(connection, ConnectionEvent::Done { call, outcome });
             }
             Waiter::Transfer { from, transfer } => {
-                self.out.shards.push((from, ShardInput::TransferStored { transfer }));
+                self.out.shards.push((from, ShardInput::TransferStored { transfer, by: self.id }));
             }
             Waiter::Operation { ticket, answer } => self.out.answers.push((ticket, *answer)),
             Waiter::Stream(queue) => self.stream_is_durable(queue),

@@ -5,6 +5,8 @@
 mod alarms;
 #[path = "wire/collector.rs"]
 mod collector;
+#[path = "wire/dead_letters.rs"]
+mod dead_letters;
 #[path = "wire/deduplication.rs"]
 mod deduplication;
 #[path = "wire/delay.rs"]

@@ -2,7 +2,7 @@
 
 use super::{Ledger, index};
 use crate::trace;
-use broker::command::{ChannelKey, Publish, QueueId, Retry, Seq, Settlement, ShardId};
+use broker::command::{ChannelKey, Overflow, Publish, QueueId, Retry, Seq, Settlement, ShardId};
 
 /// Names a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +111,8 @@ impl Ledger {
             let ttl_ms = settings.message_ttl_ms.into_iter().chain(expiration_ms).min();
             let drops = queue.drops() || expiration_ms.is_some();
             let is_doomed = !queue.deletions.is_empty();
+            // Who asks for no confirm is not told that it is refused.
+            let may_be_refused = settings.overflow == Overflow::RejectPublish && drops;
             let place = Place { message: index(number), copy: self.messages[index(number)].copies.len() };
             let Some(is_doubtful) = self.take_key(place, root) else { continue };
             let is_doomed = is_doomed || is_doubtful;
@@ -130,7 +132,7 @@ impl Ledger {
                 is_stored: false,
                 is_answered: false,
                 was_refused: false,
-                can_vanish: is_doomed || drops && self.is_lost_by_death_in(root),
+                can_vanish: is_doomed || may_be_refused || drops && self.is_lost_by_death_in(root),
                 may_have_died: drops,
                 may_be_twice: false,
                 is_passed: false,
@@ -222,7 +224,7 @@ impl Ledger {
     /// It died in this queue.
     pub(super) fn die(&mut self, place: Place, queue: QueueId) {
         let Some(target) = self.target_of(queue) else { return self.end(place) };
-        let drops = self.queues[&target].drops();
+        let drops = self.queues[&target].drops_letters();
         let may_be_lost = drops && self.is_lost_by_death_in(target);
         let copy = self.copy(place);
         copy.state = State::Ready;

@@ -44,7 +44,7 @@ impl Ledger {
             }
         }
         for (_, input) in &out.shards {
-            if let ShardInput::Transfer { from, transfer, publish } = input {
+            if let ShardInput::Transfer { from, transfer, publish, .. } = input {
                 if let Some(place) = self.copy_of_letter(&publish.message) {
                     self.copy(place).may_have_died = true;
                     self.in_flight.insert((*from, *transfer), place);

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::copies::Place;
-use broker::command::{CallId, CatalogTicket, ConnectionId, QueueId, QueueSpec};
+use broker::command::{CallId, CatalogTicket, ConnectionId, Overflow, QueueId, QueueSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -66,6 +66,13 @@ impl Queue {
         settings.message_ttl_ms.is_some() || settings.length_max.is_some() || settings.bytes_max.is_some()
     }
 
+    /// The same for dead letters: where it refuses what is too much, they stay where they died until they are taken.
+    pub(super) fn drops_letters(&self) -> bool {
+        let settings = &self.spec.settings;
+        let has_limit = settings.length_max.is_some() || settings.bytes_max.is_some();
+        settings.message_ttl_ms.is_some() || has_limit && settings.overflow == Overflow::DropHead
+    }
+
     /// A failed delivery beyond this many is the last one.
     pub(super) fn delivery_limit(&self) -> Option<u32> {
         let settings = &self.spec.settings;
@@ -92,7 +99,7 @@ impl Ledger {
             // What comes back to where it died, and nobody rejected it, is dropped.
             match self.target_of(queue).filter(|next| !visited.contains(next)) {
                 None => return true,
-                Some(next) if !self.queues[&next].drops() => return false,
+                Some(next) if !self.queues[&next].drops_letters() => return false,
                 Some(next) => queue = next,
             }
         }

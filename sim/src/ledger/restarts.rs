@@ -234,7 +234,8 @@ impl Ledger {
         let QueueCounters { publish, deliver_no_ack, get_no_ack, ack, .. } = view.counters;
         let QueueCounters { expired, rejected, maxlen, delivery_limit, purged, .. } = view.counters;
         let gone = deliver_no_ack + get_no_ack + ack + expired + rejected + maxlen + delivery_limit + purged;
-        let there = signed(view.messages());
+        // Whose letter is owed is gone, as far as counters say.
+        let there = signed(view.messages() - view.owed);
         let queue = self.queues.get_mut(&view.spec.queue.id).expect("views show known queues");
         let Some(base) = queue.base else {
             queue.base = Some(there + signed(gone) - signed(publish));

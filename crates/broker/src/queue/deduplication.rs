@@ -6,6 +6,7 @@
 //! asked when its key comes again.
 
 use super::Queue;
+use super::owed::Died;
 use super::siphash::siphash;
 use super::window::{Known, Window};
 use crate::command::Sieves;
@@ -276,7 +277,8 @@ impl Queue {
     /// Whether the message of such a [`Span::Present`] key is there.
     fn has(&self, until: u64) -> bool {
         let (priority, seq) = place(until);
-        self.find(priority, seq).is_some()
+        // One that died is not, though nobody may have taken its letter yet.
+        self.find(priority, seq).is_some_and(|run| Died::of(run.due_at_ms).is_none())
     }
 }
 

@@ -1,7 +1,8 @@
 //! A queue against a plain list, and queues for other tests.
 
 use crate::command::{
-    Backoff, KeySource, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, Span, TimeoutAction, VhostId,
+    Backoff, DeadLetterStrategy, KeySource, Overflow, QueueId, QueueRef, QueueSettings, QueueSpec, ShardId, Span,
+    TimeoutAction, VhostId,
 };
 use amqp::{Table, Value};
 
@@ -28,6 +29,11 @@ fn arguments(settings: &QueueSettings) -> Table {
         Backoff::Linear => "linear".into(),
         Backoff::Exponential => "exponential".into(),
     };
+    let strategy = |strategy| match strategy {
+        DeadLetterStrategy::Usual => None,
+        DeadLetterStrategy::AtMostOnce => Some("at-most-once".into()),
+        DeadLetterStrategy::AtLeastOnce => Some("at-least-once".into()),
+    };
     let overflow = match settings.overflow {
         Overflow::DropHead => "drop-head",
         Overflow::RejectPublish => "reject-publish",
@@ -47,6 +53,7 @@ fn arguments(settings: &QueueSettings) -> Table {
         ("x-overflow", Some(overflow.into())),
         ("x-dead-letter-exchange", settings.dead_letter_exchange.clone().map(Value::from)),
         ("x-dead-letter-routing-key", settings.dead_letter_key.clone().map(Value::from)),
+        ("x-dead-letter-strategy", strategy(settings.dead_letter_strategy)),
         ("x-max-priority", number(settings.priority_max.map(u64::from))),
         ("x-single-active-consumer", Some(settings.single_active.into())),
         ("x-consumer-timeout", number(settings.consumer_timeout_ms)),

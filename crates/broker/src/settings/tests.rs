@@ -54,6 +54,7 @@ fn arguments_are_typed_whatever_the_width_of_their_integers() {
         bytes_max: Some(8),
         overflow: Overflow::RejectPublishDlx,
         dead_letter_exchange: Some(String::new()),
+        dead_letter_strategy: DeadLetterStrategy::Usual,
         dead_letter_key: Some("dead".to_owned()),
         priority_max: Some(255),
         single_active: true,

@@ -40,6 +40,7 @@ impl<S: Store> Shard<S> {
                 self.timers.set(&mut holder.timer_ms, look_ms, id, Due::Acknowledgement(holder_slot));
             }
         }
+        self.call_owed(id, 1);
         self.touch(slot);
     }
 }

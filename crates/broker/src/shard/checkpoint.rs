@@ -168,7 +168,8 @@ impl<S: Store> Shard<S> {
         let mut runs = Vec::new();
         let mut last: Option<Seq> = None;
         let delayed = queue.delayed.iter().map(|delayed| Box::new(delayed.from(from)) as Box<dyn Iterator<Item = Run>>);
-        for source in queue.ready.sources(from).chain(queue.unacked.sources(from)).chain(delayed) {
+        let owed = queue.owed.iter().map(|owed| Box::new(owed.from(from)) as Box<dyn Iterator<Item = Run>>);
+        for source in queue.ready.sources(from).chain(queue.unacked.sources(from)).chain(delayed).chain(owed) {
             let before = runs.len();
             runs.extend(source.take(PIECE_RUNS));
             if runs.len() - before == PIECE_RUNS {

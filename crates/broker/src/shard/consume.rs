@@ -262,9 +262,10 @@ impl<S: Store> Shard<S> {
     /// which record is sorted out afterwards.
     fn purge_far(&mut self, slot: Slot<Queue>) {
         let id = self.queues[slot].spec.queue.id;
-        // What is still there lies between: unacked, or on its way elsewhere.
+        // What is still there lies between: unacked, on its way elsewhere, or owed.
         let mut staying: Vec<SeqRange> = self.moving_runs(id).map(|run| run.range()).collect();
         let queue = &mut self.queues[slot];
+        staying.extend(queue.owed.iter().flat_map(|owed| owed.ranges()));
         let delayed = queue.delayed.take();
         let ends = queue.ready.ends().into_iter().chain(delayed.as_ref().and_then(|delayed| delayed.ends()));
         let ends = ends.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));

@@ -2,20 +2,23 @@
 //!
 //! What dies is put on a list and buried when the command at hand is done, so that queues that dead-letter into each
 //! other take turns instead of recursing. A letter that stays in this shard moves in one record. One that goes to
-//! another shard leaves its source in the log until that shard has stored it: after a crash it dies again.
+//! another shard leaves its source in the log until that shard has stored it: after a crash it dies again. One that is
+//! refused is owed (`owed.rs`).
 
 use super::Shard;
 use super::publish::Terms;
 use super::slots::Slot;
-use crate::command::{Publish, QueueIds, QueueSpec, ShardId, ShardInput};
+use crate::command::{DeadLetterStrategy, IfRefused, Publish, QueueIds, QueueSpec, ShardId, ShardInput};
+use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::dead_letter::{DeadLetter, Death, Reason};
+use crate::queue::owed::Died;
 use crate::queue::ready::Entry;
 use crate::queue::run::Run;
 use crate::topology::Topology;
 use amqp::Properties;
 use std::sync::Arc;
-use store::{Lsn, QueueId, Store};
+use store::{Lsn, QueueId, Seq, Store};
 
 /// A message that died and has yet to be dead-lettered. It has left its queue; its place in the log is still taken.
 #[derive(Debug)]
@@ -34,18 +37,42 @@ pub(super) struct Unread {
     pub(super) reason: Reason,
 }
 
-/// A message whose dead letter other shards have yet to store.
+/// A message that other shards have yet to store.
 #[derive(Debug)]
 pub(super) struct Moving {
     pub(super) queue: QueueId,
     pub(super) entry: Entry,
     /// How many of them.
     pub(super) left: usize,
-    /// If it is not a dead letter but moved: who waits for that.
-    pub(super) moved_for: Option<u64>,
-    /// One of its queues has it.
-    pub(super) is_taken: bool,
+    pub(super) purpose: Purpose,
 }
+
+/// Why a message goes to other shards.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// An operator moves it.
+    Move {
+        /// Who waits for that.
+        ticket: u64,
+        /// One of its queues has it.
+        is_taken: bool,
+    },
+    /// It is a dead letter.
+    Letter {
+        /// Of this queue.
+        source: Arc<QueueSpec>,
+        reason: Reason,
+        /// Shards that have it.
+        taken_by: Vec<ShardId>,
+        /// One has no room.
+        is_refused: bool,
+        /// Queues of this shard are to get it when the others have it.
+        is_for_here: bool,
+    },
+}
+
+/// Queues that a letter goes to, by shard.
+type Targets = Vec<(ShardId, QueueIds)>;
 
 impl<S: Store> Shard<S> {
     /// A message, taken out of its place, is to be dead-lettered, or dropped if nobody asked for that.
@@ -55,6 +82,10 @@ impl<S: Store> Shard<S> {
             return self.retire(slot, &entry);
         }
         queue.leave(1);
+        if queue.is_owing() {
+            let source = Arc::clone(&queue.spec);
+            return self.owe(&source, entry, reason, None);
+        }
         if entry.message().is_none() {
             queue.begin_move(&entry.run());
             let queue = Arc::clone(&queue.spec);
@@ -67,6 +98,9 @@ impl<S: Store> Shard<S> {
     pub(super) fn lose_far(&mut self, slot: Slot<Queue>, run: Run, reason: Reason) {
         let queue = &mut self.queues[slot];
         queue.leave(u64::from(run.count));
+        if queue.is_owing() {
+            return self.owe_far(slot, run, reason);
+        }
         queue.begin_move(&run);
         let queue = Arc::clone(&queue.spec);
         self.read_dead(Unread { queue, run, reason });
@@ -81,92 +115,184 @@ impl<S: Store> Shard<S> {
     /// Publishes all dead letters.
     pub(super) fn bury(&mut self, topology: &Topology) {
         while let Some(Dead { queue, entry, reason }) = self.dead.pop_front() {
+            if self.has_to_wait(&queue, &entry) {
+                self.owe(&queue, entry, reason, None);
+                continue;
+            }
             let id = queue.queue.id;
             let failure = self.queue_slots.get(&id).and_then(|slot| self.queues[*slot].failure(entry.seq));
+            let unix_ms = Died::of(entry.due_at_ms).map_or(self.now.unix_ms, |died| died.unix_s * 1000);
             let letter = entry.message().and_then(|message| {
-                let death = Death { reason, failure: failure.as_ref(), unix_ms: self.now.unix_ms };
+                let death = Death { reason, failure: failure.as_ref(), unix_ms };
                 DeadLetter::new(message, &queue, death)
             });
             match letter {
-                Some(letter) => {
-                    let targets = self.targets(&letter, &queue, topology);
-                    self.post_letter(letter, targets, id, entry);
-                }
-                None => self.settle_place(id, &entry),
+                Some(letter) => match self.targets(&letter, &queue, topology) {
+                    None if queue.settings.dead_letter_strategy == DeadLetterStrategy::AtLeastOnce
+                        && has_place(&entry) =>
+                    {
+                        self.owe(&queue, entry, reason, None);
+                    }
+                    targets => self.post_letter(letter, targets.unwrap_or_default(), Dead { queue, entry, reason }),
+                },
+                None => self.let_go(id, &entry),
             }
         }
     }
 
-    /// Where a letter goes, by shard.
-    fn targets(&mut self, letter: &DeadLetter, queue: &QueueSpec, topology: &Topology) -> Vec<(ShardId, QueueIds)> {
-        let Ok(properties) = Properties::parse(letter.message.properties()) else { return Vec::new() };
+    /// Where a letter goes; `None` if it leads nowhere. It may go to none of the queues that it leads to, where that would
+    /// be a cycle.
+    fn targets(&mut self, letter: &DeadLetter, queue: &QueueSpec, topology: &Topology) -> Option<Targets> {
+        let properties = Properties::parse(letter.message.properties()).ok()?;
         let keys: Vec<&str> = letter.keys.iter().map(String::as_str).collect();
         let exchange = queue.settings.dead_letter_exchange.as_deref().unwrap_or_default();
-        let found = topology.route(queue.vhost, exchange, &keys, &properties, &mut self.routes);
-        if found.is_err() {
-            return Vec::new();
+        topology.route(queue.vhost, exchange, &keys, &properties, &mut self.routes).ok()?;
+        if self.routes.queues.is_empty() {
+            return None;
         }
         let cycles = |id| topology.queue_by_id(id).is_some_and(|target| letter.cycles_to(&target.name));
         self.routes.queues.retain(|target| !cycles(target.id));
-        self.routes.by_shard().collect()
+        Some(self.routes.by_shard().collect())
     }
 
-    fn post_letter(&mut self, letter: DeadLetter, targets: Vec<(ShardId, QueueIds)>, id: QueueId, mut entry: Entry) {
-        let DeadLetter { message, persistent, priority, .. } = letter;
+    /// Other shards get it first. What this shard's queues get is one record with the end of its place, and so never there
+    /// twice.
+    fn post_letter(&mut self, letter: DeadLetter, mut targets: Targets, dead: Dead) {
+        let Dead { queue, entry, reason } = dead;
+        if !queue.owes() || !has_place(&entry) {
+            return self.post_once(letter, targets, Dead { queue, entry, reason });
+        }
+        let place = (queue.queue.id, entry.seq);
+        let taken_by = if self.taken_by.is_empty() { None } else { self.taken_by.remove(&place) };
+        let taken_by = taken_by.unwrap_or_default();
+        targets.retain(|(shard, _)| !taken_by.contains(shard));
+        let here = targets.iter().position(|(shard, _)| *shard == self.id).map(|at| targets.remove(at).1);
+        let is_for_here = here.is_some();
+        let publish = |queues, message| publication(&letter, queues, message);
+        let refusal = if targets.is_empty() {
+            let moved_from = entry.is_kept.then_some(place);
+            let taken = here.map(|here| {
+                let publish = publish(here, letter.message.clone());
+                self.take_letter(&publish.queues, publish.message.clone(), Terms::from(&publish), moved_from)
+            });
+            match taken.transpose() {
+                Ok(stored) if moved_from.is_some() && stored.is_some_and(|stored| stored.logged != Lsn::ZERO) => {
+                    self.log.release(&entry.run());
+                    return self.end_try(place.0, &entry);
+                }
+                Ok(_) => return self.let_go(place.0, &entry),
+                Err(full) => Some(full),
+            }
+        } else {
+            here.and_then(|here| self.find_full(&here, &letter.message))
+        };
+        if let Some(full) = refusal {
+            self.note_taken(place, taken_by);
+            return self.owe(&queue, entry, reason, Some(full));
+        }
+        self.last_transfer += 1;
+        let left = targets.len();
+        for (shard, queues) in targets {
+            self.send_letter(shard, publish(queues, letter.message.clone()), IfRefused::Owed);
+        }
+        let purpose = Purpose::Letter { source: queue, reason, taken_by, is_refused: false, is_for_here };
+        self.wait_for_others(place.0, entry, left, purpose);
+    }
+
+    /// Who has no room for it does not get it.
+    fn post_once(&mut self, letter: DeadLetter, targets: Targets, dead: Dead) {
+        let Dead { queue: source, entry, reason } = dead;
+        let id = source.queue.id;
         let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
         let moved_from = (entry.is_kept && !is_moving_away).then_some((id, entry.seq));
         self.last_transfer += 1;
-        let transfer = self.last_transfer;
         let (mut left, mut moved_by) = (0, Lsn::ZERO);
         for (shard, queues) in targets {
-            let message = message.clone();
-            let more = Vec::new();
-            let (expiration_ms, delay_ms, confirm) = (None, None, false);
-            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
-            let terms = Terms::from(&publish);
+            let publish = publication(&letter, queues, letter.message.clone());
             if shard == self.id {
+                let terms = Terms::from(&publish);
                 moved_by = self.publish(&publish.queues, publish.message, terms, moved_from).logged;
             } else {
-                self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish }));
+                self.send_letter(shard, publish, IfRefused::Dropped);
                 left += 1;
             }
         }
-        if !entry.is_kept {
-            return self.settle_place(id, &entry);
-        }
-        if left > 0 {
-            entry.send_away();
-            if let Some(slot) = self.queue_slots.get(&id) {
-                self.queues[*slot].begin_move(&entry.run());
-            }
-            self.moving.insert(transfer, Moving { queue: id, entry, left, moved_for: None, is_taken: true });
-        } else if moved_by != Lsn::ZERO {
+        if entry.is_kept && left > 0 {
+            let (taken_by, is_refused, is_for_here) = (Vec::new(), false, false);
+            let purpose = Purpose::Letter { source, reason, taken_by, is_refused, is_for_here };
+            self.wait_for_others(id, entry, left, purpose);
+        } else if moved_from.is_some() && moved_by != Lsn::ZERO {
             self.log.release(&entry.run());
+            self.end_try(id, &entry);
         } else {
-            self.settle_place(id, &entry);
+            self.let_go(id, &entry);
         }
     }
 
+    /// As the last transfer, which may go to several shards.
+    fn send_letter(&mut self, shard: ShardId, publish: Publish, if_refused: IfRefused) {
+        let (from, transfer) = (self.id, self.last_transfer);
+        self.out.shards.push((shard, ShardInput::Transfer { from, transfer, publish, if_refused }));
+    }
+
+    fn wait_for_others(&mut self, queue: QueueId, mut entry: Entry, left: usize, purpose: Purpose) {
+        if entry.is_logged() {
+            entry.send_away();
+        }
+        if let Some(slot) = self.queue_slots.get(&queue) {
+            self.queues[*slot].begin_move(&entry.run());
+        }
+        self.moving.insert(self.last_transfer, Moving { queue, entry, left, purpose });
+    }
+
     /// Another shard has stored a letter, or what was moved there; or has no room for it.
-    pub(super) fn finish_transfer(&mut self, transfer: u64, is_taken: bool) {
+    pub(super) fn finish_transfer(&mut self, transfer: u64, by: ShardId, is_taken_there: bool) {
         let Some(moving) = self.moving.get_mut(&transfer) else { return };
         moving.left -= 1;
-        moving.is_taken |= is_taken;
-        if moving.left == 0
-            && let Some(Moving { queue, entry, moved_for, is_taken, .. }) = self.moving.remove(&transfer)
-        {
-            if let Some(slot) = self.queue_slots.get(&queue) {
-                self.queues[*slot].end_move(&entry.run());
-            }
-            if is_taken {
-                self.settle_place(queue, &entry);
-            } else {
-                self.stay(queue, entry);
-            }
-            if let Some(ticket) = moved_for {
+        match &mut moving.purpose {
+            Purpose::Move { is_taken, .. } => *is_taken |= is_taken_there,
+            Purpose::Letter { taken_by, .. } if is_taken_there => taken_by.push(by),
+            Purpose::Letter { is_refused, .. } => *is_refused = true,
+        }
+        if moving.left > 0 {
+            return;
+        }
+        let Some(Moving { queue, entry, purpose, .. }) = self.moving.remove(&transfer) else { return };
+        if let Some(slot) = self.queue_slots.get(&queue) {
+            self.queues[*slot].end_move(&entry.run());
+        }
+        match purpose {
+            Purpose::Move { ticket, is_taken } => {
+                if is_taken {
+                    self.settle_place(queue, &entry);
+                } else {
+                    self.stay(queue, entry);
+                }
                 self.finish_move(ticket, is_taken);
             }
+            Purpose::Letter { source, reason, taken_by, is_refused: true, .. } => {
+                self.note_taken((queue, entry.seq), taken_by);
+                self.owe(&source, entry, reason, None);
+            }
+            Purpose::Letter { source, reason, taken_by, is_for_here: true, .. } => {
+                self.note_taken((queue, entry.seq), taken_by);
+                if entry.message().is_some() {
+                    return self.dead.push_back(Dead { queue: source, entry, reason });
+                }
+                let run = entry.run();
+                if let Some(slot) = self.queue_slots.get(&queue) {
+                    self.queues[*slot].begin_move(&run);
+                }
+                self.read_dead(Unread { queue: source, run, reason });
+            }
+            Purpose::Letter { .. } => self.let_go(queue, &entry),
         }
+    }
+
+    /// The letter is taken, or nobody wants it.
+    fn let_go(&mut self, queue: QueueId, entry: &Entry) {
+        self.settle_place(queue, entry);
+        self.end_try(queue, entry);
     }
 
     /// The place of a message that its queue counts no more is empty in the log, too.
@@ -177,4 +303,15 @@ impl<S: Store> Shard<S> {
             None => {}
         }
     }
+}
+
+/// What a queue refused never had a place in it: its publisher knows that, and nobody owes its letter.
+pub(super) fn has_place(entry: &Entry) -> bool {
+    entry.seq != Seq(0)
+}
+
+fn publication(letter: &DeadLetter, queues: QueueIds, message: Message) -> Publish {
+    let DeadLetter { persistent, priority, .. } = *letter;
+    let (more, expiration_ms, delay_ms, confirm) = (Vec::new(), None, None, false);
+    Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm }
 }

@@ -19,7 +19,7 @@ impl<S: Store> Shard<S> {
         let refused = |queue: &Queue| {
             let why = match queue {
                 queue if if_unused && queue.consumers > 0 => "in use",
-                queue if if_empty && queue.waiting() > 0 => "not empty",
+                queue if if_empty && queue.waiting() + queue.owed_sums().count > 0 => "not empty",
                 _ => return None,
             };
             Some(Fault::new(ReplyCode::PreconditionFailed, format!("{} {why}", queue.spec.title())))
@@ -29,7 +29,7 @@ impl<S: Store> Shard<S> {
             Some(&slot) => match refused(&self.queues[slot]) {
                 Some(fault) => (Outcome::Fault(fault), Lsn::ZERO),
                 None => {
-                    let messages = self.queues[slot].waiting();
+                    let messages = self.queues[slot].waiting() + self.queues[slot].owed_sums().count;
                     let (consumers, lsn) = self.delete(slot);
                     (Outcome::QueueDeleted { messages, consumers }, lsn)
                 }
@@ -71,6 +71,14 @@ impl<S: Store> Shard<S> {
         if let Some(shaping) = &mut queue.shaping {
             self.timers.set(&mut shaping.timer_ms, 0, id, Due::Turn);
         }
+        if let Some(owed) = &mut queue.owed {
+            self.timers.set(&mut owed.timer_ms, 0, id, Due::Letters);
+        }
+        self.taken_by.retain(|(queue, _), _| *queue != id);
+        // Their letters may lead elsewhere by now.
+        for (source, _) in queue.callers.take().into_iter().flat_map(|callers| callers.0) {
+            self.call_owed(source, 1);
+        }
         for (holder_slot, holder) in queue.holders.iter() {
             let mut timer_ms = holder.timer_ms;
             self.timers.set(&mut timer_ms, 0, id, Due::Acknowledgement(holder_slot));
@@ -101,6 +109,7 @@ impl<S: Store> Shard<S> {
         let mut far = queue.ready.take_far();
         far.push(far_unacked);
         far.extend(queue.delayed.into_iter().flat_map(|delayed| delayed.into_far()));
+        far.extend(queue.owed.map(|owed| owed.into_far()));
         self.discard(far);
         (consumers, lsn)
     }

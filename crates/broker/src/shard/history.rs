@@ -6,7 +6,7 @@
 
 use super::Shard;
 use super::publish::Terms;
-use crate::command::{Publish, QueueIds, Recent, Recipient, ShardId, ShardInput};
+use crate::command::{IfRefused, Publish, QueueIds, Recent, Recipient, ShardId, ShardInput};
 use crate::topology::Topology;
 use amqp::Properties;
 use std::collections::VecDeque;
@@ -72,7 +72,8 @@ impl<S: Store> Shard<S> {
                 // Nobody waits for it.
                 self.last_transfer += 1;
                 let (from, transfer) = (self.id, self.last_transfer);
-                self.out.shards.push((shard, ShardInput::Transfer { from, transfer, publish }));
+                let if_refused = IfRefused::Dropped;
+                self.out.shards.push((shard, ShardInput::Transfer { from, transfer, publish, if_refused }));
             }
         }
     }

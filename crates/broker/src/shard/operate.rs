@@ -6,12 +6,12 @@
 //! to its place if that shard has no room.
 
 use super::Shard;
-use super::dead_letter::Moving;
+use super::dead_letter::{Moving, Purpose};
 use super::log::Waiter;
 use super::publish::Terms;
 use super::read::{Reading, ranges};
 use super::slots::Slot;
-use crate::command::{Publish, QueueIds, ShardId, ShardInput};
+use crate::command::{IfRefused, Publish, QueueIds, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
@@ -363,7 +363,8 @@ impl<S: Store> Shard<S> {
                 is_taken |= stored.is_taken;
                 moved_by = stored.logged;
             } else {
-                self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish }));
+                let if_refused = IfRefused::Stays;
+                self.out.shards.push((shard, ShardInput::Transfer { from: self.id, transfer, publish, if_refused }));
                 left += 1;
             }
         }
@@ -374,7 +375,8 @@ impl<S: Store> Shard<S> {
                 entry.body = Body::Here(message);
             }
             self.queues[slot].begin_move(&entry.run());
-            self.moving.insert(transfer, Moving { queue: id, entry, left, moved_for: Some(ticket), is_taken });
+            self.moving
+                .insert(transfer, Moving { queue: id, entry, left, purpose: Purpose::Move { ticket, is_taken } });
             return Moved::Underway;
         }
         if !is_taken {

@@ -226,7 +226,7 @@ impl<S: Store> Shard<S> {
         }
         // What waits for its time counts for no limit yet.
         let is_delayed = terms.delay_ms.is_some();
-        if queue.rejects_when_full() && !is_delayed && self.refuses(slot, message, terms.stays) {
+        if queue.rejects_when_full() && !is_delayed && self.refuses(slot, message, terms) {
             return None;
         }
         let queue = &mut self.queues[slot];
@@ -249,20 +249,26 @@ impl<S: Store> Shard<S> {
         self.touch(slot);
     }
 
-    /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.
-    fn refuses(&mut self, slot: Slot<Queue>, message: &Message, stays: bool) -> bool {
-        if !self.queues[slot].would_overflow(message.body_bytes()) {
+    /// Whether a queue has no room for this message, once those got theirs who wait.
+    pub(super) fn is_full_for(&mut self, slot: Slot<Queue>, message: &Message, is_new: bool) -> bool {
+        if !self.queues[slot].would_overflow(message.body_bytes(), is_new) {
             return false;
         }
-        if self.queues[slot].is_touched {
-            self.dispatch(slot);
-            if !self.queues[slot].would_overflow(message.body_bytes()) {
-                return false;
-            }
+        if !self.queues[slot].is_touched {
+            return true;
+        }
+        self.dispatch(slot);
+        self.queues[slot].would_overflow(message.body_bytes(), is_new)
+    }
+
+    /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.
+    fn refuses(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> bool {
+        if !self.is_full_for(slot, message, terms.is_new) {
+            return false;
         }
         let queue = &mut self.queues[slot];
         queue.counters.refused += 1;
-        if queue.spec.settings.overflow == Overflow::RejectPublishDlx && !stays {
+        if queue.spec.settings.overflow == Overflow::RejectPublishDlx && !terms.stays {
             // Never had a place here: there is nothing to be settled.
             let entry = Entry {
                 body: Body::Here(message.clone()),

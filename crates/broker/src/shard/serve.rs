@@ -105,6 +105,9 @@ impl<S: Store> Shard<S> {
             queue.utilisation.note(!queue.rotation.is_empty(), self.now.ms);
         }
         queue.check();
+        if queue.callers.is_some() {
+            self.call_sources(slot);
+        }
         self.arm_timers(slot);
     }
 
@@ -142,7 +145,9 @@ impl<S: Store> Shard<S> {
         let mourns = self.queues[slot].spec.mourns();
         while self.droppable > 0 {
             let queue = &mut self.queues[slot];
-            match queue.ready.pop_expired(moment, !mourns) {
+            // What has to wait as a letter anyway need not be read.
+            let stays_far = !mourns || queue.is_owing();
+            match queue.ready.pop_expired(moment, stays_far) {
                 None => return self.expire_within(slot, moment, mourns),
                 Some(Expired::Near(entry)) => {
                     queue.counters.expired += 1;
@@ -151,8 +156,12 @@ impl<S: Store> Shard<S> {
                 }
                 Some(Expired::Far(run)) => {
                     queue.counters.expired += u64::from(run.count);
-                    queue.leave(u64::from(run.count));
-                    self.note_dropped(false);
+                    self.note_dropped(mourns);
+                    if mourns {
+                        self.lose_far(slot, run, Reason::Expired);
+                        continue;
+                    }
+                    self.queues[slot].leave(u64::from(run.count));
                     self.vacate_run(slot, &run);
                 }
                 Some(Expired::Unread { priority }) => {
@@ -215,8 +224,9 @@ impl<S: Store> Shard<S> {
             }
             let queue = &mut self.queues[slot];
             let mourns = queue.spec.mourns();
-            let taken = match (queue.ready.has_parked(), mourns) {
-                (true, _) => queue.ready.pop_oldest(!mourns),
+            let reads = mourns && !queue.is_owing();
+            let taken = match (queue.ready.has_parked(), reads) {
+                (true, _) => queue.ready.pop_oldest(!reads),
                 (false, true) => queue.ready.pop_near(),
                 (false, false) => queue.ready.pop(),
             };
@@ -443,6 +453,9 @@ impl<S: Store> Shard<S> {
             let at_ms = queue.last_used_ms.saturating_add(expires_ms).max(1);
             self.timers.set(&mut queue.idle_timer_ms, at_ms, id, Due::Idle);
         }
+        if queue.owed.is_some() {
+            self.wait_with_letters(slot);
+        }
     }
 
     /// Does what became due.
@@ -466,6 +479,12 @@ impl<S: Store> Shard<S> {
                         self.timers.set(&mut shaping.timer_ms, 0, id, due);
                     }
                     self.touch(slot);
+                }
+                Due::Letters => {
+                    if let Some(owed) = &mut queue.owed {
+                        self.timers.set(&mut owed.timer_ms, 0, id, due);
+                    }
+                    self.called.push(id);
                 }
                 Due::Idle => {
                     self.timers.set(&mut queue.idle_timer_ms, 0, id, due);

@@ -13,6 +13,7 @@ mod history;
 mod leases;
 mod limits;
 mod operations;
+mod owed;
 mod recovery;
 mod reports;
 mod settling;

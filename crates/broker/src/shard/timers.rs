@@ -16,6 +16,8 @@ pub(crate) enum Due {
     Idle,
     /// A rate lets something go.
     Turn,
+    /// Letters that the queue owes are to be tried again.
+    Letters,
     /// The oldest delivery of this holder may be overdue.
     Acknowledgement(Slot<Holder>),
 }

@@ -71,11 +71,13 @@ impl<S: Store> Shard<S> {
         };
         let late_leases = queue.holders.iter().map(late_of).sum();
         let (ready, unacked, delayed) = (queue.ready.sums(), queue.unacked.sums(), queue.delayed_sums());
+        let owed = queue.owed_sums();
         QueueView {
             spec: Arc::clone(&queue.spec),
             ready: queue.ready.len() as u64,
             unacked: queue.unacked.len() as u64,
             delayed: delayed.count,
+            owed: owed.count + queue.moving.count,
             ready_bytes: queue.ready.body_bytes(),
             unacked_bytes: unacked.body_bytes,
             is_paused: queue.is_paused,
@@ -84,8 +86,12 @@ impl<S: Store> Shard<S> {
             oldest_ready_ms: queue.oldest_ready_ms(self.now.ms),
             late_leases,
             delayed_bytes: delayed.body_bytes,
-            persistent: ready.kept + unacked.kept + delayed.kept + queue.moving.kept,
-            persistent_bytes: [ready, unacked, delayed, queue.moving].iter().map(|sums| sums.kept_body_bytes).sum(),
+            owed_bytes: owed.body_bytes + queue.moving.body_bytes,
+            persistent: ready.kept + unacked.kept + delayed.kept + owed.kept + queue.moving.kept,
+            persistent_bytes: [ready, unacked, delayed, owed, queue.moving]
+                .iter()
+                .map(|sums| sums.kept_body_bytes)
+                .sum(),
             head_timestamp,
             idle_since_unix_ms: (queue.consumers == 0).then_some(queue.last_busy_unix_ms),
             consumers,

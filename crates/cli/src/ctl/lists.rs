@@ -179,6 +179,8 @@ pub(super) const QUEUES: List = List {
         same("messages_ready"),
         same("messages_unacknowledged"),
         same("messages_delayed"),
+        same("messages_dlx"),
+        same("message_bytes_dlx"),
         same("messages"),
         same("messages_ready_ram"),
         same("messages_unacknowledged_ram"),

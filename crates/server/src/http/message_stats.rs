@@ -72,11 +72,12 @@ pub(super) fn put_in_row(row: &mut Row, name: &'static str, now: u64, then: u64,
 }
 
 /// The numbers of queues, and what their rates are called.
-const DETAILS: [(&str, &str); 13] = [
+const DETAILS: [(&str, &str); 14] = [
     ("messages", "messages_details"),
     ("messages_ready", "messages_ready_details"),
     ("messages_unacknowledged", "messages_unacknowledged_details"),
     ("messages_delayed", "messages_delayed_details"),
+    ("messages_dlx", "messages_dlx_details"),
     ("publish", "publish_details"),
     ("deliver", "deliver_details"),
     ("deliver_no_ack", "deliver_no_ack_details"),

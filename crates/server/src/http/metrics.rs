@@ -18,6 +18,7 @@ use crate::logins::Attempts;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
+use broker::command::DeadLetterStrategy;
 use broker::connection::COMPATIBLE_VERSION;
 use broker::inspect::{ConnectionView, QueueView, SizeCounters, Tallied};
 use families::{Family, Metric, seconds};
@@ -371,7 +372,8 @@ impl Look {
             ("queue_messages_unacked", "Messages delivered and not acknowledged", sum(|queue| queue.unacked)),
             // Ours: those that wait for their delay, or for their next try.
             ("queue_messages_delayed", "Messages that are not due yet", sum(|queue| queue.delayed)),
-            ("queue_messages", "Messages ready, unacknowledged and delayed", sum(QueueView::messages)),
+            ("queue_messages_dlx", "Dead letters that nobody has taken yet", sum(|queue| queue.owed)),
+            ("queue_messages", "Messages ready, unacknowledged, delayed and dead", sum(QueueView::messages)),
             ("queue_messages_persistent", "Persistent messages", sum(|queue| queue.persistent)),
             ("queue_messages_bytes", "Size in bytes of all messages", sum(QueueView::bytes)),
             ("queue_messages_ready_bytes", "Size in bytes of ready messages", sum(|queue| queue.ready_bytes)),
@@ -500,7 +502,11 @@ impl DeadLetters {
         for queue in queues {
             let settings = &queue.spec.settings;
             let queue_type = settings.kind.module();
-            let strategy = if settings.dead_letter_exchange.is_some() { "at_least_once" } else { "disabled" };
+            let strategy = match settings.dead_letter_strategy {
+                _ if settings.dead_letter_exchange.is_none() => "disabled",
+                DeadLetterStrategy::AtMostOnce => "at_most_once",
+                DeadLetterStrategy::Usual | DeadLetterStrategy::AtLeastOnce => "at_least_once",
+            };
             let counters = &queue.counters;
             let counted = [counters.expired, counters.rejected, counters.maxlen, counters.delivery_limit];
             let sums = now.entry([queue_type, strategy]).or_default();

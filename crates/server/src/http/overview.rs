@@ -29,6 +29,7 @@ pub(super) async fn show(State(api): Shared, listing: Listing) -> Result<Json<Va
     message_stats::put(&mut queue_totals, "messages_ready", now.ready, then.ready, &past);
     message_stats::put(&mut queue_totals, "messages_unacknowledged", now.unacked, then.unacked, &past);
     message_stats::put(&mut queue_totals, "messages_delayed", now.delayed, then.delayed, &past);
+    message_stats::put(&mut queue_totals, "messages_dlx", now.owed, then.owed, &past);
     let (counted, counted_then) = (message_stats::of_channel(&now.channels), message_stats::of_channel(&then.channels));
     let mut stats = message_stats::object(&counted, &counted_then, &past);
     let history_of = |(age_ms, step_ms): (u64, u64), named: fn(&Totals) -> Named| -> Vec<_> {

@@ -190,6 +190,7 @@ fn describe(api: &Api, queue: &QueueView, detail: Detail, connections: &Connecti
             row.put("messages_ready", queue.ready);
             row.put("messages_unacknowledged", queue.unacked);
             row.put("messages_delayed", queue.delayed);
+            row.put("messages_dlx", queue.owed);
         }
         Detail::Usual => add_statistics(&mut row, queue, connections, past),
         Detail::Full => {
@@ -232,6 +233,7 @@ fn add_statistics(row: &mut Row, queue: &QueueView, connections: &Connections, p
     message_stats::put_in_row(row, "messages_ready", now.ready, then.ready, past);
     message_stats::put_in_row(row, "messages_unacknowledged", now.unacked, then.unacked, past);
     message_stats::put_in_row(row, "messages_delayed", now.delayed, then.delayed, past);
+    message_stats::put_in_row(row, "messages_dlx", now.owed, then.owed, past);
     let (counted, counted_then) = (message_stats::of_queue(&now.counters), message_stats::of_queue(&then.counters));
     row.put("message_stats", message_stats::row(&counted, &counted_then, past));
     let bytes = queue.bytes();
@@ -256,6 +258,7 @@ fn add_statistics(row: &mut Row, queue: &QueueView, connections: &Connections, p
     row.put("message_bytes_ready", queue.ready_bytes);
     row.put("message_bytes_unacknowledged", queue.unacked_bytes);
     row.put("message_bytes_delayed", queue.delayed_bytes);
+    row.put("message_bytes_dlx", queue.owed_bytes);
     row.put("message_bytes_ram", bytes);
     row.put("message_bytes_persistent", queue.persistent_bytes);
     row.put("messages_deduplicated", queue.counters.deduplicated);

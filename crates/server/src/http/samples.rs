@@ -58,11 +58,12 @@ pub(super) struct QueueSample {
     pub(super) ready: u64,
     pub(super) unacked: u64,
     pub(super) delayed: u64,
+    pub(super) owed: u64,
 }
 
 impl QueueSample {
     pub(super) fn messages(&self) -> u64 {
-        self.ready + self.unacked + self.delayed
+        self.ready + self.unacked + self.delayed + self.owed
     }
 }
 
@@ -84,11 +85,12 @@ pub(super) struct Totals {
     pub(super) ready: u64,
     pub(super) unacked: u64,
     pub(super) delayed: u64,
+    pub(super) owed: u64,
 }
 
 impl Totals {
     pub(super) fn messages(&self) -> u64 {
-        self.ready + self.unacked + self.delayed
+        self.ready + self.unacked + self.delayed + self.owed
     }
 }
 
@@ -147,6 +149,7 @@ impl Totals {
             ("messages_ready", self.ready),
             ("messages_unacknowledged", self.unacked),
             ("messages_delayed", self.delayed),
+            ("messages_dlx", self.owed),
         ]
     }
 
@@ -279,6 +282,7 @@ pub(super) fn totals(api: &Api, queues: &[QueueView], connections: &[ConnectionV
         ready: queues.iter().map(|queue| queue.ready).sum(),
         unacked: queues.iter().map(|queue| queue.unacked).sum(),
         delayed: queues.iter().map(|queue| queue.delayed).sum(),
+        owed: queues.iter().map(|queue| queue.owed).sum(),
     }
 }
 
@@ -301,8 +305,8 @@ pub(super) fn add_queue(sum: &mut QueueCounters, part: &QueueCounters) {
 }
 
 pub(super) fn queue_sample(queue: &QueueView) -> QueueSample {
-    let QueueView { counters, ready, unacked, delayed, .. } = *queue;
-    QueueSample { counters, ready, unacked, delayed }
+    let QueueView { counters, ready, unacked, delayed, owed, .. } = *queue;
+    QueueSample { counters, ready, unacked, delayed, owed }
 }
 
 pub(super) fn octets(connection: &ConnectionView) -> Octets {

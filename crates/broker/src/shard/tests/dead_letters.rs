@@ -3,7 +3,7 @@
 use super::*;
 use amqp::{Properties, Value};
 
-fn to(key: &str) -> QueueSettings {
+pub(super) fn to(key: &str) -> QueueSettings {
     QueueSettings {
         dead_letter_exchange: Some(String::new()),
         dead_letter_key: Some(key.to_owned()),
@@ -12,9 +12,13 @@ fn to(key: &str) -> QueueSettings {
 }
 
 /// A queue of another shard.
-fn far() -> QueueSpec {
+pub(super) fn far() -> QueueSpec {
     let queue = QueueRef { id: QueueId(50), shard: ShardId(1) };
     QueueSpec { queue, name: "far".into(), ..spec(50, QueueSettings::default()) }
+}
+
+fn stored(transfer: u64) -> ShardInput {
+    ShardInput::TransferStored { transfer, by: ShardId(1) }
 }
 
 fn reason_of(delivery: &Delivery) -> String {
@@ -124,7 +128,7 @@ fn a_letter_for_another_shard_keeps_its_source_until_it_is_stored_there() {
     world.command(9, persistent(&[1], "a"));
     world.get(1, 1).unwrap();
     world.settle(1, 1, Settlement::Discard);
-    let Some((ShardId(1), ShardInput::Transfer { from: ShardId(0), transfer, publish })) = world.out.shards.pop()
+    let Some((ShardId(1), ShardInput::Transfer { from: ShardId(0), transfer, publish, .. })) = world.out.shards.pop()
     else {
         panic!("{:?}", world.out.shards)
     };
@@ -132,8 +136,8 @@ fn a_letter_for_another_shard_keeps_its_source_until_it_is_stored_there() {
     assert_eq!(world.view(1).persistent, 1);
     assert!(world.get(1, 1).is_none());
 
-    world.step(vec![ShardInput::TransferStored { transfer }]);
-    world.step(vec![ShardInput::TransferStored { transfer }]);
+    world.step(vec![stored(transfer)]);
+    world.step(vec![stored(transfer)]);
     assert_eq!(world.view(1).persistent, 0);
     world.settle_down();
     let mut world = world.restart();
@@ -157,9 +161,10 @@ fn a_letter_from_another_shard_is_answered_when_it_is_durable() {
     let mut world = World::new();
     world.durable_queue(1, QueueSettings::default());
     let Command::Publish(publish) = persistent(&[1], "a") else { unreachable!() };
-    world.step(vec![ShardInput::Transfer { from: ShardId(1), transfer: 3, publish }]);
+    let if_refused = IfRefused::Owed;
+    world.step(vec![ShardInput::Transfer { from: ShardId(1), transfer: 3, publish, if_refused }]);
     assert!(world.out.shards.is_empty());
     world.settle_down();
-    assert!(matches!(world.out.shards[..], [(ShardId(1), ShardInput::TransferStored { transfer: 3 })]));
+    assert!(matches!(world.out.shards[..], [(ShardId(1), ShardInput::TransferStored { transfer: 3, by: ShardId(0) })]));
     assert_eq!(world.depths(1), (1, 0));
 }

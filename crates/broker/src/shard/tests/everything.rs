@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 struct Mix {
     settings: QueueSettings,
     has_room: bool,
+    /// How many messages the queue of dead letters takes.
+    letters_max: Option<u64>,
 }
 
 fn mix() -> impl Strategy<Value = Mix> {
@@ -44,7 +46,8 @@ fn mix() -> impl Strategy<Value = Mix> {
         prop::option::weighted(0.4, span),
         any::<bool>(),
     );
-    (shape, rest).prop_map(|(shape, rest)| {
+    let letters_max = prop::option::weighted(0.4, 0u64..4);
+    (shape, rest, letters_max).prop_map(|(shape, rest, letters_max)| {
         let (group_key, group_fair, group_in_flight_max, in_flight_max, rate) = shape;
         let (priority_max, message_ttl_ms, length_max, overflow, single_active, delivery_limit, retry, span, has_room) =
             rest;
@@ -67,7 +70,7 @@ fn mix() -> impl Strategy<Value = Mix> {
             dead_letter_key: Some("q2".to_owned()),
             ..QueueSettings::default()
         };
-        Mix { settings, has_room }
+        Mix { settings, has_room, letters_max }
     })
 }
 
@@ -105,6 +108,8 @@ enum Act {
     },
     Pause(bool),
     Purge,
+    /// The queue of dead letters is emptied.
+    Drain,
     Operate {
         which: usize,
         act: Wish,
@@ -156,6 +161,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (1u64..400).prop_map(|ms| Act::Pass { ms }),
         1 => any::<bool>().prop_map(Act::Pause),
         1 => Just(Act::Purge),
+        2 => Just(Act::Drain),
         4 => (any::<usize>(), wish).prop_map(|(which, act)| Act::Operate { which, act }),
         1 => (prop::option::of(50u64..1_000), prop::option::of(0u64..6), prop::option::of(1u32..5))
             .prop_map(|(ttl_ms, length_max, in_flight_max)| Act::Change { ttl_ms, length_max, in_flight_max }),
@@ -200,6 +206,11 @@ struct Desk {
     next: usize,
     /// Those that came to the queue of dead letters.
     letters: BTreeSet<String>,
+    /// Those that are dead, and have to come there; and what they may have died of.
+    owed: Vec<(Task, BTreeSet<&'static str>)>,
+    letters_max: Option<u64>,
+    /// There may be room that nobody has seen.
+    lags: bool,
     delivered: u64,
     counted_from: u64,
 }
@@ -220,7 +231,8 @@ impl Desk {
     fn new(mix: Mix) -> Self {
         let mut world = if mix.has_room { World::new() } else { World::without_room() };
         world.durable_queue(1, mix.settings.clone());
-        world.durable_queue(2, QueueSettings::default());
+        let overflow = Overflow::RejectPublish;
+        world.durable_queue(2, QueueSettings { length_max: mix.letters_max, overflow, ..QueueSettings::default() });
         let counted_from = world.now.unix_ms;
         Self {
             world,
@@ -231,6 +243,9 @@ impl Desk {
             is_paused: false,
             next: 0,
             letters: BTreeSet::new(),
+            owed: Vec::new(),
+            letters_max: mix.letters_max,
+            lags: false,
             delivered: 0,
             counted_from,
         }
@@ -305,6 +320,14 @@ impl Desk {
                 self.world.ask(1, |call| Command::Purge { call, queue: QueueId(1) });
                 self.tasks.retain(|task| task.holder.is_some());
             }
+            Act::Drain => {
+                for _ in 0..self.world.view(2).ready {
+                    let letter = self.world.get(4, 2).expect("as many as are ready");
+                    let body = String::from_utf8(letter.message.body().to_vec()).unwrap();
+                    assert!(self.letters.contains(&body), "{body} overtook others");
+                    self.world.command(4, settle(2, letter.seq.0, Settlement::Ack));
+                }
+            }
             Act::Operate { which, act } => self.operate(&mut expected, which, act),
             Act::Change { ttl_ms, length_max, in_flight_max } => {
                 let settings =
@@ -346,7 +369,9 @@ impl Desk {
         };
         let (now, is_duplicate) = (self.now(), self.is_duplicate(key));
         let ready = self.tasks.iter().filter(|task| self.is_waiting(task)).count() as u64;
-        let is_full = self.settings.length_max.is_some_and(|most| ready >= most);
+        // Letters that nobody takes take room, where there is no other way to have some.
+        let owed = if self.settings.overflow == Overflow::DropHead { 0 } else { self.owed.len() as u64 };
+        let is_full = self.settings.length_max.is_some_and(|most| ready + owed >= most);
         let before = self.world.view(1).counters;
         self.world.command(9, Command::Publish(publication(&[1], &body, &list)));
         let counters = self.world.view(1).counters;
@@ -490,6 +515,10 @@ impl Desk {
         let page = self.world.scan(1, Scan { which, filter: Filter::default(), count: u32::MAX, act });
         let ready = self.tasks.iter().filter(|task| self.is_waiting(task)).count() as u64;
         let is_full = self.settings.length_max.is_some_and(|most| ready >= most);
+        if page.refused == 1 && matches!(wish, Wish::Move) {
+            assert!(self.letters_are_full(), "who refuses is full");
+            return;
+        }
         if page.refused == 1 && is_full && self.settings.overflow != Overflow::DropHead {
             assert!(matches!(wish, Wish::Requeue), "a full queue refuses what is new to it");
             return;
@@ -526,6 +555,9 @@ impl Desk {
         self.world = world.restart_now();
         self.consumers.clear();
         self.tasks.retain(|task| task.persistent);
+        self.owed.retain(|(task, _)| task.persistent);
+        // Nobody knows any more who asked for room: it is seen after a pause.
+        self.lags = !self.owed.is_empty();
         self.tasks.iter_mut().for_each(|task| task.holder = None);
         (self.delivered, self.counted_from) = (0, self.now());
     }
@@ -545,6 +577,7 @@ impl Desk {
         let deliveries = self.world.deliveries();
         self.see_letters(expected, &deliveries);
         self.check_deliveries(deliveries);
+        let is_full = self.letters_are_full();
         let now = self.now();
         let waiting = self.tasks.iter().filter(|task| task.holder.is_none());
         let (ready, delayed): (Vec<_>, Vec<_>) = waiting.partition(|task| task.due_at <= now);
@@ -553,6 +586,9 @@ impl Desk {
             assert!(!is_over, "{} had to expire", task.body);
         }
         let view = self.world.view(1);
+        assert_eq!(view.owed, self.owed.len() as u64, "owed: {:?}", self.owed);
+        assert!(is_full || self.owed.is_empty() || self.lags, "there is room for {:?}", self.owed);
+        self.lags &= !self.owed.is_empty();
         let held = self.tasks.len() - ready.len() - delayed.len();
         assert_eq!(
             (view.ready, view.delayed, view.unacked),
@@ -577,6 +613,12 @@ impl Desk {
         self.check_nobody_waits_in_vain();
     }
 
+    fn letters_are_full(&mut self) -> bool {
+        // What was delayed when it was moved there finds room.
+        let ready = self.world.view(2).ready;
+        self.letters_max.is_some_and(|most| ready >= most)
+    }
+
     /// What is new in the queue of dead letters.
     fn see_letters(&mut self, expected: &Expected, deliveries: &[Got]) {
         let mut dropped = Vec::new();
@@ -591,12 +633,18 @@ impl Desk {
             let headers = properties.headers().unwrap_or_default();
             let reason = headers.get("x-first-death-reason").and_then(Value::as_str).unwrap_or("moved").to_owned();
             let now = self.now();
+            let told = letter.failure.map(|failure| failure.reason);
+            if let Some(at) = self.owed.iter().position(|(task, _)| task.body == body) {
+                let (task, reasons) = self.owed.remove(at);
+                assert!(reasons.contains(&*reason), "{body} died of {reason}, and not of {reasons:?}");
+                assert_eq!(told, task.failure, "{body}");
+                continue;
+            }
             if reason == "maxlen" && !self.tasks.iter().any(|task| task.body == body) {
                 assert_eq!(expected.published, Some(body), "refused and dead-lettered");
                 continue;
             }
             let task = self.task(&body).clone();
-            let told = letter.failure.map(|failure| failure.reason);
             assert_eq!(told, task.failure.clone().filter(|_| reason != "moved"), "{body}");
             match &*reason {
                 "expired" => assert!(task.expires_at.is_some_and(|expires_at| expires_at <= now), "{body} lives"),
@@ -618,10 +666,40 @@ impl Desk {
             let first = self.tasks.iter().filter(stays).find(before);
             assert!(task.is_timed || first.is_none(), "{} went before {first:?}", task.body);
         }
+        self.see_owed(expected, deliveries);
         let went = expected.rejected.iter().chain(&expected.moved).chain(&expected.failed);
         for body in went {
             assert!(!self.tasks.iter().any(|task| task.body == *body), "{body} had to go");
         }
+    }
+
+    /// What died, and is in neither queue: its letter is owed.
+    fn see_owed(&mut self, expected: &Expected, deliveries: &[Got]) {
+        let there: BTreeSet<Vec<u8>> = self.listed(1).into_iter().map(|shown| shown.message.body().to_vec()).collect();
+        let now = self.now();
+        let (settings, mut owed) = (&self.settings, Vec::new());
+        self.tasks.retain(|task| {
+            let (is_rejected, has_failed) =
+                (expected.rejected.contains(&task.body), expected.failed.contains(&task.body));
+            let is_left = deliveries.iter().any(|got| got.body == task.body) || there.contains(task.body.as_bytes());
+            if !(is_rejected || has_failed) && (task.holder.is_some() || is_left) {
+                return true;
+            }
+            let has_expired = task.expires_at.is_some_and(|expires_at| expires_at <= now + 1);
+            let may_be_dropped = settings.length_max.is_some() && settings.overflow == Overflow::DropHead;
+            let reasons = [
+                ("rejected", is_rejected),
+                ("delivery_limit", has_failed),
+                ("expired", has_expired && !is_rejected && !has_failed),
+                ("maxlen", may_be_dropped && !is_rejected && !has_failed),
+            ];
+            let reasons: BTreeSet<_> =
+                reasons.into_iter().filter(|(_, may_be)| *may_be).map(|(name, _)| name).collect();
+            assert!(!reasons.is_empty(), "{} is lost", task.body);
+            owed.push((task.clone(), reasons));
+            false
+        });
+        self.owed.extend(owed);
     }
 
     fn check_deliveries(&mut self, deliveries: Vec<Got>) {
@@ -724,7 +802,7 @@ fn a_message_that_was_delayed_is_dropped_from_a_queue_in_which_others_are_parked
         group_key: Some("group".to_owned()),
         ..QueueSettings::default()
     };
-    let mut desk = Desk::new(Mix { settings, has_room: true });
+    let mut desk = Desk::new(Mix { settings, has_room: true, letters_max: None });
     let publish =
         |group, delay_ms| Act::Publish { group, key: None, priority: 0, ttl_ms: None, delay_ms, persistent: false };
     desk.act(publish(Some(0), 0));

@@ -263,8 +263,9 @@ fn a_message_for_another_shard_stays_until_it_is_there() {
             .collect();
         assert!(world.answer(7).is_none(), "the answer waits for the other shard");
         assert!(world.get(1, 1).is_none());
-        world.step(vec![ShardInput::TransferStored { transfer: transfers[0] }]);
-        world.step(vec![ShardInput::TransferRefused { transfer: transfers[1] }]);
+        let by = ShardId(1);
+        world.step(vec![ShardInput::TransferStored { transfer: transfers[0], by }]);
+        world.step(vec![ShardInput::TransferRefused { transfer: transfers[1], by }]);
         let Some(Answer::Page(page)) = world.answer(7) else { panic!("not answered") };
         assert_eq!((page.done, page.refused), (1, 1));
         let mut world = world.restart();
@@ -277,15 +278,16 @@ fn another_shards_message_is_refused_where_no_queue_takes_it() {
     let mut world = World::new();
     let full = QueueSettings { length_max: Some(0), overflow: Overflow::RejectPublish, ..QueueSettings::default() };
     world.durable_queue(1, full);
-    let moved = |queue, confirm| {
-        let publish = Publish { confirm, ..publication(&[queue], "a", &PropertyList::default()) };
-        ShardInput::Transfer { from: ShardId(1), transfer: queue, publish }
+    let moved = |queue, if_refused: IfRefused| {
+        let publish = publication(&[queue], "a", &PropertyList::default());
+        ShardInput::Transfer { from: ShardId(1), transfer: queue, publish, if_refused }
     };
-    world.step(vec![moved(1, true), moved(2, true), moved(1, false)]);
+    let wishes = [moved(1, IfRefused::Stays), moved(2, IfRefused::Stays), moved(1, IfRefused::Owed)];
+    world.step(wishes.into_iter().chain([moved(1, IfRefused::Dropped), moved(2, IfRefused::Owed)]).collect());
     world.settle_down();
     let told: Vec<_> =
         world.out.shards.iter().map(|(_, input)| matches!(input, ShardInput::TransferRefused { .. })).collect();
-    assert_eq!(told, [true, true, false], "a dead letter is not asked about");
+    assert_eq!(told, [true, true, true, false, false], "nobody keeps what may be dropped, or has nobody to go to");
 }
 
 #[test]

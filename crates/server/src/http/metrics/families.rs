@@ -19,8 +19,11 @@ pub(super) const QUEUES: &[Family<QueueView>] = &[
         &[
             ("queue_messages_ready", G, "Messages ready to be delivered", |queue| queue.ready.number()),
             ("queue_messages_unacked", G, "Messages delivered and not acknowledged", |queue| queue.unacked.number()),
-            ("queue_messages", G, "Messages ready, unacknowledged and delayed", |queue| queue.messages().number()),
+            ("queue_messages", G, "Messages ready, unacknowledged, delayed and dead", |queue| {
+                queue.messages().number()
+            }),
             ("queue_messages_delayed", G, "Messages that are not due yet", |queue| queue.delayed.number()),
+            ("queue_messages_dlx", G, "Dead letters that nobody has taken yet", |queue| queue.owed.number()),
         ],
     ),
     ("queue_consumer_count", &[("queue_consumers", G, "Consumers on a queue", |queue| queue.consumers.len().number())]),
