@@ -119,7 +119,7 @@ async fn a_stream_tells_what_changed_and_ends_with_the_login() {
     let cookie = cookie.unwrap();
     let mut stream = TcpStream::connect(desk.server.board().addresses().http[0]).await.unwrap();
     let paths = "get=/queues/%252F/watched%3Fcolumns=messages&get=/queues/%252F/nothing";
-    let request = format!("GET /api/page/events?{paths} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n");
+    let request = format!("GET /api/page/events?{paths} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut told = String::new();
     let first = r#"data: [[0,200,{"messages":0}],[1,404,{"error":"Object Not Found","reason":"Not Found"}]]"#;
