@@ -203,14 +203,16 @@ impl Ledger {
                 let owner = self.addresses.get(&address).copied();
                 assert_eq!(owner, Some(client), "reply m{number} is somebody else's");
             }
-            // It comes as often as somebody reads it.
-            Receipt::Delivery { queue, .. } if queue == STREAM => {}
             Receipt::Delivery { queue, .. } => {
                 // Requests tell whose address it is.
                 if let Some(address) = content.reply_address() {
                     let publisher = message.client;
                     let owner = *self.addresses.entry(address).or_insert(publisher);
                     assert_eq!(owner, publisher, "two clients have one address");
+                }
+                // It comes as often as somebody reads it.
+                if queue == STREAM {
+                    return (number, deaths);
                 }
                 let message = self.message(number);
                 let may_be_twice = deaths.count > 0 && message.copies.iter().any(|copy| copy.may_be_twice)

@@ -40,6 +40,8 @@ struct Found {
     run: Run,
     /// Its bytes, if it is near.
     message: Option<Message>,
+    /// A consumer had it then: one that gets it while others are read is left alone.
+    is_unacked: bool,
     /// Where a walk goes on that ends before it.
     here: Next,
 }
@@ -140,7 +142,8 @@ impl<S: Store> Shard<S> {
             if message.is_none() && needs_bytes {
                 unread.push(run);
             }
-            found.push(Found { run, message, here });
+            let is_unacked = queue.unacked.find(run.seq).is_some();
+            found.push(Found { run, message, is_unacked, here });
         }
         let scanning = Scanning { ticket, queue: id, scan, found, next };
         if unread.is_empty() {
@@ -160,7 +163,7 @@ impl<S: Store> Shard<S> {
         let read: FxHashMap<Lsn, Bytes> = read.into_iter().collect();
         let mut page = Page::new(self.queues[slot].next_seq(), next);
         let mut underway = 0;
-        for Found { run, message, here } in found {
+        for Found { run, message, is_unacked, here } in found {
             if page.shown.len() as u64 + page.done + underway >= u64::from(scan.count) {
                 page.next = Some(here);
                 break;
@@ -181,6 +184,7 @@ impl<S: Store> Shard<S> {
                     page.shown.extend(self.show(slot, &run, message));
                     continue;
                 }
+                (Act::Requeue, _) if is_unacked => self.take_back_one(slot, run.seq),
                 (act, message) => self.act(ticket, slot, &run, message, act, topology),
             };
             match moved {
@@ -223,10 +227,6 @@ impl<S: Store> Shard<S> {
     ) -> Moved {
         match (act, message) {
             (Act::Delete, _) => self.delete_one(slot, run),
-            (Act::Requeue, _) if self.queues[slot].unacked.find(run.seq).is_some() => {
-                self.take_back(slot, run.seq);
-                Moved::Done
-            }
             (Act::Requeue, Some(message)) => {
                 let own = self.queues[slot].spec.queue.id.into();
                 self.move_one(ticket, slot, run, message, vec![(self.id, own)], Wait::Not)
@@ -287,6 +287,14 @@ impl<S: Store> Shard<S> {
         if run.kept {
             self.log.append_released(queue.spec.queue.id, run.range(), run.due_at_ms);
         }
+        Moved::Done
+    }
+
+    fn take_back_one(&mut self, slot: Slot<Queue>, seq: Seq) -> Moved {
+        if self.queues[slot].unacked.find(seq).is_none() {
+            return Moved::Gone;
+        }
+        self.take_back(slot, seq);
         Moved::Done
     }
 
