@@ -288,7 +288,10 @@ fn what_finds_no_room_behind_what_was_synced_is_tried_again_by_the_thread() {
         let _ = asked.send(());
         start.elapsed()
     };
-    let thread = thread::spawn(move || rounds.run(clock, move || drop(news.send(()))));
+    let notify = move || {
+        let _ = news.send(());
+    };
+    let thread = thread::spawn(move || rounds.run(clock, notify));
     // Once for an idle round, and once while it lies down: it lets nobody flush until it sleeps.
     (0..2).for_each(|_| asks.recv_timeout(Duration::from_secs(30)).unwrap());
     let last = kept::append_all(&mut log, &vec![kept::message(1, 2, &[1; 90]); 20])[19];
