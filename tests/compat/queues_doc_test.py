@@ -4,6 +4,7 @@ The examples of a section run as they stand, one after another: the shell's with
 two lines that the document gives. What a section takes for granted is made first, and what it promises is checked then.
 """
 
+import itertools
 import json
 import os
 import re
@@ -269,8 +270,9 @@ def _(stage):
     view = api("queues/%2F/mails")
     equal((view["messages"], view["messages_dlx"], view["message_bytes_dlx"]), (2, 2, 6))
     equal(stage.depth("mails"), (0, 0, 0))
-    bodies = [body for _, _, body in stage.channel.consume("failed", auto_ack=True, inactivity_timeout=2)]
-    equal(bodies[1_000:1_002], [b"one", b"two"], "taken once there is room")
+    consumed = itertools.islice(stage.channel.consume("failed", auto_ack=True), 1_002)
+    bodies = [body for _, _, body in consumed]
+    equal(bodies[1_000:], [b"one", b"two"], "taken once there is room")
 
 
 @then("Expiry")

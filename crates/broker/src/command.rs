@@ -521,8 +521,8 @@ pub enum Outcome {
     QueueDeleted {
         /// Its ready messages at that moment.
         messages: u64,
-        /// The consumers that it had. The catalog tells them ([`ConnectionEvent::ConsumerGone`]) after whoever deleted
-        /// it: clients take a cancellation before the answer for the end of what they asked.
+        /// The consumers that it had. The catalog tells them ([`ConnectionEvent::ConsumerGone`]): those of the connection
+        /// that deleted it after the answer, since clients take a cancellation before it for the end of what they asked.
         consumers: Vec<(ConnectionId, ConsumerNumber)>,
     },
     /// The consumer started.

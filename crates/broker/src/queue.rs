@@ -509,6 +509,12 @@ impl Queue {
         self.owed.as_ref().map_or_else(Sums::default, |owed| owed.sums())
     }
 
+    /// Messages that nobody has, and letters that nobody has taken, those among them that are tried now.
+    pub(crate) fn would_lose(&self) -> u64 {
+        let trying = self.owed.as_ref().map_or(0, |owed| owed.trying);
+        self.waiting() + self.owed_sums().count + u64::from(trying)
+    }
+
     /// Dead letters, taken out of their places before, wait until somebody takes them.
     pub(crate) fn owe(&mut self, run: Run) {
         self.depth += u64::from(run.count);

@@ -327,7 +327,7 @@ impl Topology {
                 ask(vhost, exchange, &mut message, into);
             }
             next = into.pending.pop();
-            if next.is_some() {
+            if next.is_some() || !into.sieved.is_empty() {
                 into.visited.insert(id);
             }
             while next.is_some_and(|id| into.visited.contains(&id)) {
@@ -374,6 +374,9 @@ impl Topology {
         found.retain(|(queue, _)| !is_open.contains(&queue.id));
         into.queues = open;
         into.queues.extend(found.iter().map(|(queue, _)| *queue));
+        // Two ways may lead to one that keeps what it sees.
+        into.keepers.sort_unstable();
+        into.keepers.dedup();
         into.reuse = Reuse::Never;
         let is_one = found.first().is_some_and(|(_, one)| found.iter().all(|(_, other)| Arc::ptr_eq(one, other)));
         into.sifting = match found.first() {

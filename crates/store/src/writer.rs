@@ -354,7 +354,7 @@ impl<D: Disk> SharedWriter<D> {
             Err(TryLockError::WouldBlock) => return None,
         };
         let step = writer.step(now);
-        if step != Step::Synced {
+        if step != Step::Synced || writer.retry_at.is_some() {
             // There is something to look after.
             self.shared.inbox().was_changed = true;
             self.wake();

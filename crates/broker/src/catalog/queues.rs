@@ -7,8 +7,8 @@ use super::{
 };
 use crate::access::{Resource, Right};
 use crate::command::{
-    ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings, QueueSpec, ShardId,
-    ShardInput,
+    ConnectionEvent, ConnectionId, DeclareQueue, Fault, Outcome, QueueId, QueueKind, QueueRef, QueueSettings,
+    QueueSpec, ShardId, ShardInput,
 };
 use crate::identity::{check_name, limit};
 use crate::policy::{self, Applied};
@@ -201,11 +201,21 @@ impl Step<'_> {
                 answer.outcome = Outcome::QueueDeleted { messages: 0, consumers: Vec::new() };
             }
             self.tell_deleted(queue, &answer);
+            self.tell_consumers(&mut answer);
             self.queue_gone(queue, Some(answer));
         }
         for request in self.catalog.deleting.remove(&queue).unwrap_or_default() {
             self.request(request);
         }
+    }
+
+    /// Those of other connections learn that they are gone before anybody declares the queue again and consumes from it
+    /// with the same tag; the answer may have to wait for the log.
+    fn tell_consumers(&mut self, answer: &mut Answer) {
+        let Outcome::QueueDeleted { consumers, .. } = &mut answer.outcome else { return };
+        let others = consumers.extract_if(.., |(connection, _)| *connection != answer.connection);
+        let events = others.map(|(connection, consumer)| (connection, ConnectionEvent::ConsumerGone { consumer }));
+        self.out.connections.extend(events);
     }
 
     fn tell_deleted(&mut self, queue: QueueId, answer: &Answer) {

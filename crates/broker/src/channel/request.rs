@@ -81,7 +81,7 @@ impl Connection {
             Fault::new(ReplyCode::PreconditionFailed, text)
         })?;
         let channel = self.open_channel(number);
-        channel.tally.get_or_insert_default().pass_over(&channel.counters);
+        channel.tally.get_or_insert_default().pass_over(channel.confirms.is_some(), &channel.counters);
         channel.counters.publish += 1;
         let Some(unacked) = channel.unacked.take(tag) else {
             self.request_answered(number, &routed, &Outcome::Empty, fx);

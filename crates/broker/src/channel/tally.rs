@@ -152,12 +152,16 @@ impl Tally {
         self.run.confirm = true;
     }
 
-    /// The next publish is one of a channel's counters, and no message. `counters` are the channel's without it.
-    pub(super) fn pass_over(&mut self, counters: &ChannelCounters) {
+    /// The next publish is one of a channel's counters, and no message; whether it is confirmed. `counters` are the
+    /// channel's without it.
+    pub(super) fn pass_over(&mut self, confirm: bool, counters: &ChannelCounters) {
         self.settle_run(counters);
         self.settle_step(counters);
         self.run_since += 1;
         self.step_since += 1;
+        if confirm {
+            self.await_confirms(NO_EXCHANGE, 1);
+        }
     }
 
     /// A message of a transaction went to so many queues.
@@ -243,7 +247,9 @@ impl Tally {
                 self.unconfirmed.pop_front();
             }
             more -= now;
-            self.exchange(exchange).confirm += now;
+            if exchange != NO_EXCHANGE {
+                self.exchange(exchange).confirm += now;
+            }
         }
         self.confirmed = confirmed;
     }
@@ -256,6 +262,9 @@ impl Tally {
         &mut self.exchanges[at].1
     }
 }
+
+/// Where a worker's request goes, by number.
+const NO_EXCHANGE: u64 = u64::MAX;
 
 /// How many exchanges a channel counts for by itself.
 const EXCHANGES_MAX: usize = 32;
@@ -364,10 +373,15 @@ mod tests {
     fn a_request_of_a_worker_counts_for_no_exchange_and_has_no_size() {
         let mut fake = Fake::default();
         fake.publish(run(1, 1), 10);
-        fake.tally.pass_over(&fake.counters);
+        fake.tally.pass_over(true, &fake.counters);
         fake.counters.publish += 1;
         fake.publish(run(1, 1), 10);
         assert_eq!(fake.exchange(1).publish, 2);
+        for (told, counted) in [(1, 1), (2, 1), (3, 2)] {
+            fake.counters.confirm = told;
+            assert_eq!(fake.exchange(1).confirm, counted);
+        }
+        assert_eq!(fake.tally.view(&fake.counters).0.len(), 1);
         assert_eq!((fake.sizes().counts[0], fake.sizes().sum_bytes), (2, 20));
     }
 

@@ -55,6 +55,9 @@ impl Connection {
             if let Some((exchange, tally)) = exchange.zip(channel.tally.as_mut()) {
                 let fate = Fate::of(routed.is_unroutable(), routed.mandatory);
                 tally.commit(exchange.number(), routed.queues(), fate);
+                if tally.is_full() {
+                    tally.take(&channel.counters, fx.tallied.get_or_insert_default());
+                }
             }
         }
         let mut by_shard: Vec<Vec<Command>> = fx.shards.iter().map(|_| Vec::new()).collect();

@@ -9,6 +9,7 @@ use crate::access::Denial;
 use crate::command::{Delivery, Publish, QueueSettings, QueueSpec, Settle, Settlement};
 use crate::message::{Message, MessageParts};
 use crate::queue::tests::spec;
+use crate::topology::{Exchange, ExchangeKind};
 use amqp::method::{basic, channel, connection, queue, tx};
 use amqp::{PropertyList, Table, Value, content};
 use bytes::BytesMut;
@@ -337,6 +338,29 @@ fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
     assert_eq!(sent[2].1, b"body");
     let ack = basic::Ack { delivery_tag: 1, multiple: false };
     assert_eq!(Method::decode(&sent[3].1), Ok(Method::BasicAck(ack)));
+}
+
+#[test]
+fn a_commit_to_exchanges_without_end_gives_their_counters_away_as_it_goes() {
+    let mut client = Client::with_channel();
+    client.method(1, &Method::TxSelect(tx::Select));
+    client.sent();
+    for number in 0..100 {
+        let name = format!("x{number}");
+        client.topology.add_exchange(Exchange::new(VhostId(0), &name, ExchangeKind::Topic));
+        let mut bytes = BytesMut::new();
+        basic::Publish { exchange: &name, ..Default::default() }.encode(ChannelId(1), &mut bytes);
+        content::encode_content(ChannelId(1), &[0, 0], b"body", 4096, &mut bytes);
+        client.bytes(&bytes);
+    }
+    client.fx.tallied = None;
+    client.method(1, &Method::TxCommit(tx::Commit));
+    let mut tallied = client.fx.tallied.take().expect("some were given away");
+    assert!(tallied.exchanges.len() >= 64);
+    assert!(matches!(decoded(&client.sent())[..], [Method::TxCommitOk(_)]));
+    client.method(1, &Method::ChannelClose(channel::Close::default()));
+    client.fx.tallied.take().unwrap().exchanges.iter().for_each(|(id, counted)| tallied.add_exchange(*id, counted));
+    assert_eq!(tallied.exchanges.values().map(|counted| counted.drop_unroutable).sum::<u64>(), 100);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Which exchanges that deduplicate a message comes through on its way to each queue.
 //!
 //! A queue that a way without such an exchange leads to gets every message. To another each way leads through one of them, or
-//! through several one behind the other: a message passes if there is a way on which it is no duplicate anywhere.
+//! through several one behind the other: a message passes if there is a way on which it is no duplicate anywhere. To each
+//! such exchange only the first way counts, one through as few of them as possible: there may be very many.
 
 use crate::command::{QueueId, Sieve};
 use std::sync::Arc;

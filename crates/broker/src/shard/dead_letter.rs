@@ -163,8 +163,7 @@ impl<S: Store> Shard<S> {
             return self.post_once(letter, targets, Dead { queue, entry, reason });
         }
         let place = (queue.queue.id, entry.seq);
-        let taken_by = if self.taken_by.is_empty() { None } else { self.taken_by.remove(&place) };
-        let taken_by = taken_by.unwrap_or_default();
+        let taken_by = self.take_taken(place);
         targets.retain(|(shard, _)| !taken_by.contains(shard));
         let here = targets.iter().position(|(shard, _)| *shard == self.id).map(|at| targets.remove(at).1);
         let is_for_here = here.is_some();
@@ -200,9 +199,12 @@ impl<S: Store> Shard<S> {
     }
 
     /// Who has no room for it does not get it.
-    fn post_once(&mut self, letter: DeadLetter, targets: Targets, dead: Dead) {
+    fn post_once(&mut self, letter: DeadLetter, mut targets: Targets, dead: Dead) {
         let Dead { queue: source, entry, reason } = dead;
         let id = source.queue.id;
+        // From when it was owed.
+        let taken_by = self.take_taken((id, entry.seq));
+        targets.retain(|(shard, _)| !taken_by.contains(shard));
         let is_moving_away = targets.iter().any(|(shard, _)| *shard != self.id);
         let moved_from = (entry.is_kept && !is_moving_away).then_some((id, entry.seq));
         self.last_transfer += 1;
@@ -291,6 +293,7 @@ impl<S: Store> Shard<S> {
 
     /// The letter is taken, or nobody wants it.
     fn let_go(&mut self, queue: QueueId, entry: &Entry) {
+        self.take_taken((queue, entry.seq));
         self.settle_place(queue, entry);
         self.end_try(queue, entry);
     }

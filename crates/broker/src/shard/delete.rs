@@ -19,7 +19,7 @@ impl<S: Store> Shard<S> {
         let refused = |queue: &Queue| {
             let why = match queue {
                 queue if if_unused && queue.consumers > 0 => "in use",
-                queue if if_empty && queue.waiting() + queue.owed_sums().count > 0 => "not empty",
+                queue if if_empty && queue.would_lose() > 0 => "not empty",
                 _ => return None,
             };
             Some(Fault::new(ReplyCode::PreconditionFailed, format!("{} {why}", queue.spec.title())))
@@ -29,7 +29,7 @@ impl<S: Store> Shard<S> {
             Some(&slot) => match refused(&self.queues[slot]) {
                 Some(fault) => (Outcome::Fault(fault), Lsn::ZERO),
                 None => {
-                    let messages = self.queues[slot].waiting() + self.queues[slot].owed_sums().count;
+                    let messages = self.queues[slot].would_lose();
                     let (consumers, lsn) = self.delete(slot);
                     (Outcome::QueueDeleted { messages, consumers }, lsn)
                 }

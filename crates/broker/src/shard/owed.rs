@@ -195,6 +195,12 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// Shards that have the letter already; they are asked for once.
+    pub(super) fn take_taken(&mut self, place: (QueueId, Seq)) -> Vec<ShardId> {
+        // Mostly there are none.
+        if self.taken_by.is_empty() { Vec::new() } else { self.taken_by.remove(&place).unwrap_or_default() }
+    }
+
     /// Puts a letter into all these queues, or, if one of them has no room for it, into none and says which.
     pub(super) fn take_letter(
         &mut self,

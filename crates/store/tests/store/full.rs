@@ -269,3 +269,39 @@ fn threads_wait_for_room_and_go_on() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(kept::reopen(disk).unwrap().0.clean);
 }
+
+#[test]
+fn what_finds_no_room_behind_what_was_synced_is_tried_again_by_the_thread() {
+    let mut bench = bench(0);
+    bench.publish(1, 50);
+    assert_eq!(bench.writer.step(Duration::ZERO), Step::Synced);
+    // For what goes into this segment, but not for its footer.
+    bench.leave_room(690);
+    let Bench { disk, mut log, writer, caretaker: _caretaker } = bench;
+    let (news, heard) = mpsc::channel();
+    let (asked, asks) = mpsc::channel();
+    let start = Instant::now();
+    let shared = SharedWriter::new(writer);
+    shared.attend();
+    let rounds = shared.clone();
+    let clock = move || {
+        let _ = asked.send(());
+        start.elapsed()
+    };
+    let notify = move || {
+        let _ = news.send(());
+    };
+    let thread = thread::spawn(move || rounds.run(clock, notify));
+    // Once for an idle round, and once while it lies down: it lets nobody flush until it sleeps.
+    (0..2).for_each(|_| asks.recv_timeout(Duration::from_secs(30)).unwrap());
+    let last = kept::append_all(&mut log, &vec![kept::message(1, 2, &[1; 90]); 20])[19];
+    log.flush(Urgency::Sync);
+    assert_eq!(shared.try_step(start.elapsed()), Some(Step::Synced));
+    assert!(kept::events(&mut log).contains(&StoreEvent::Full(true)));
+    disk.set_capacity(None);
+    while !kept::events(&mut log).contains(&StoreEvent::Durable(last)) {
+        heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    }
+    log.close();
+    thread.join().unwrap();
+}

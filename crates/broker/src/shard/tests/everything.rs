@@ -189,6 +189,8 @@ struct Task {
     /// It stands by its time, not by its place.
     is_timed: bool,
     attempts: i64,
+    /// Somebody had it.
+    came_back: bool,
     holder: Option<(Holder, u64)>,
     /// Why it failed last.
     failure: Option<String>,
@@ -407,6 +409,7 @@ impl Desk {
             due_at: now + delay_ms,
             is_timed: delay_ms > 0,
             attempts: 0,
+            came_back: false,
             holder: None,
             failure: None,
         });
@@ -483,7 +486,7 @@ impl Desk {
     fn back(&mut self, expected: &mut Expected, body: &str, has_failed: bool) {
         let (now, settings) = (self.now(), self.settings.clone());
         let task = self.task(body);
-        task.holder = None;
+        (task.holder, task.came_back) = (None, true);
         if !has_failed {
             return;
         }
@@ -742,7 +745,7 @@ impl Desk {
             let is_fair = self.settings.group_fair;
             let is_passed_over = |other: &&Task| {
                 let is_behind = other.priority < task.priority
-                    || (is_fair && other.attempts > 0)
+                    || (is_fair && other.came_back)
                     || (is_grouped && other.priority > task.priority)
                     || (other.priority == task.priority
                         && (other.is_timed || task.is_timed || other.order > task.order));

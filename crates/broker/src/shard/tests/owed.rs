@@ -455,3 +455,57 @@ fn reasons_are_told_apart_in_the_log() {
     let told = |reason| Died::of(Died { reason, unix_s: 5 }.due_at_ms()).map(|died| died.reason);
     assert_eq!(told(Reason::MaxLength), Some(Reason::MaxLength));
 }
+
+#[test]
+fn a_queue_is_not_empty_while_its_last_letters_are_tried() {
+    let mut world = World::new();
+    world.durable_queue(1, to("far"));
+    world.topology.add_queue(Arc::new(far()));
+    fill(&mut world, &["a"]);
+    reject(&mut world, 1);
+    let transfer = |world: &mut World| match world.out.shards.pop() {
+        Some((_, ShardInput::Transfer { transfer, .. })) => transfer,
+        other => panic!("{other:?}"),
+    };
+    let first = transfer(&mut world);
+    world.step(vec![ShardInput::TransferRefused { transfer: first, by: ShardId(1) }]);
+    world.pass(100);
+    let second = transfer(&mut world);
+    let slot = world.shard.queue_slots[&Q];
+    assert_eq!(world.shard.queues[slot].owed_sums().count, 0, "it is on its way");
+    let mut delete = |if_empty| {
+        let ticket = CatalogTicket(1);
+        world.step(vec![ShardInput::DeleteQueue { queue: Q, if_unused: false, if_empty, ticket }]);
+        world.settle_down();
+        match world.out.catalog.pop() {
+            Some(ShardReport::Deleted { outcome, .. }) => outcome,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(delete(true), Outcome::Fault(fault) if fault.text.ends_with("not empty")));
+    assert!(matches!(delete(false), Outcome::QueueDeleted { messages: 1, .. }));
+    world.step(vec![ShardInput::TransferStored { transfer: second, by: ShardId(1) }]);
+    assert!(!world.shard.queue_slots.contains_key(&Q));
+}
+
+#[test]
+fn a_shard_that_has_a_letter_does_not_get_it_again_when_it_is_to_be_sent_only_once() {
+    let mut world = World::new();
+    let settings = QueueSettings { dead_letter_exchange: Some("amq.fanout".to_owned()), ..to("q2") };
+    world.durable_queue(1, settings.clone());
+    world.durable_queue(2, with_room(1));
+    world.topology.add_queue(Arc::new(far()));
+    world.bind("amq.fanout", 2);
+    world.bind("amq.fanout", 50);
+    fill(&mut world, &["a"]);
+    reject(&mut world, 1);
+    let Some((_, ShardInput::Transfer { transfer, .. })) = world.out.shards.pop() else { panic!() };
+    world.command(9, persistent(&[2], "filler"));
+    world.step(vec![ShardInput::TransferStored { transfer, by: ShardId(1) }]);
+    assert_eq!((owed(&mut world, 1), world.shard.taken_by.len()), (1, 1));
+
+    change(&mut world, 1, QueueSettings { dead_letter_strategy: DeadLetterStrategy::AtMostOnce, ..settings });
+    world.pass(10_000);
+    assert!(world.out.shards.is_empty(), "{:?}", world.out.shards);
+    assert_eq!((owed(&mut world, 1), world.shard.taken_by.len()), (0, 0));
+}

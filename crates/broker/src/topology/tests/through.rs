@@ -112,3 +112,49 @@ fn what_another_exchange_passes_on_is_deduplicated_on_its_way_to_queues_that_not
     assert_eq!(routes(&world, "front", None).reuse, Reuse::Never);
     assert_eq!(routes(&world, "behind", None).reuse, Reuse::SameNames);
 }
+
+#[test]
+fn what_is_asked_on_the_open_way_is_not_asked_again_behind_one_that_deduplicates() {
+    for order in [["last", "once"], ["once", "last"]] {
+        for kind in [ExchangeKind::RecentHistory, ExchangeKind::Random] {
+            let mut world = World::new();
+            world.exchange("front", ExchangeKind::Fanout);
+            for name in order {
+                if name == "once" {
+                    add_deduplicating(&mut world, "once", 7);
+                } else {
+                    world.exchange("last", kind);
+                }
+            }
+            for queue in ["q1", "q2", "q3", "q4"] {
+                world.queue(queue);
+                world.bind("last", queue, "");
+            }
+            for (from, to) in [("front", "last"), ("front", "once"), ("once", "last")] {
+                world.bind(from, to, "");
+            }
+            for seed in 0..20 {
+                let mut found = Routes::seeded(seed);
+                let properties = Properties::parse(&[0, 0]).unwrap();
+                world.topology.route(VHOST, "front", &["a"], &properties, &mut found).unwrap();
+                let (queues, keepers) = if kind == ExchangeKind::Random { (1, 0) } else { (4, 1) };
+                assert_eq!(found.queues.len(), queues, "{order:?}");
+                assert_eq!(found.keepers(&world.topology, 1).len(), keepers, "{order:?}");
+                assert!(found.sifting.is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exchange_behind_two_that_deduplicate_keeps_a_message_once() {
+    let mut world = World::new();
+    world.exchange("front", ExchangeKind::Fanout);
+    add_deduplicating(&mut world, "once", 7);
+    add_deduplicating(&mut world, "beside", 8);
+    world.exchange("chat", ExchangeKind::RecentHistory);
+    for (from, to) in [("front", "once"), ("front", "beside"), ("once", "chat"), ("beside", "chat")] {
+        world.bind(from, to, "");
+    }
+    assert_eq!(routes(&world, "front", None).keepers(&world.topology, 1).len(), 1);
+}
