@@ -35,12 +35,6 @@ impl Ledger {
         shelf.map(|(id, _)| *id)
     }
 
-    /// Whether a message that moves is in two logs for a moment.
-    pub(super) fn moves_between_shards(&self, root: QueueId) -> bool {
-        let shard = |queue: QueueId| self.queues.get(&queue).map(|queue| queue.spec.queue.shard);
-        self.other_of(root).is_some_and(|other| shard(other) != shard(root))
-    }
-
     /// The copy that is in that queue because it was moved there.
     pub(super) fn moved_to(&self, number: u64, queue: QueueId) -> Option<Place> {
         let copies = &self.messages.get(index(number))?.copies;
