@@ -57,9 +57,10 @@ impl Ledger {
         if !again.is_empty() {
             // It is there already, or comes again after a crash took it.
             for copy in again {
-                // A purge took it for gone when a crash had taken it: it comes once more.
+                // A purge took it, or a crash had taken it before: then it comes once more.
                 if copy.state == State::Gone && !copy.is_answered {
                     copy.state = State::Unsure;
+                    copy.was_seen = true;
                 }
                 copy.is_loose |= copy.state == State::Unsure;
                 copy.attempts_are_exact &= !copy.is_loose;
