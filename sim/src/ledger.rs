@@ -215,7 +215,7 @@ impl Ledger {
                     return (number, deaths);
                 }
                 let message = self.message(number);
-                let may_be_twice = deaths.count > 0 && message.copies.iter().any(|copy| copy.may_be_twice)
+                let may_be_twice = deaths.count > 0 && message.copies.iter().any(Copy::may_be_twice)
                     || message.copies.iter().any(|copy| copy.is_loose);
                 // What different clients get may have waited on its way.
                 let sight = Sight { client, queue: queue.clone(), deaths: deaths.clone() };

@@ -32,8 +32,11 @@ pub(super) struct Copy {
     pub(super) can_vanish: bool,
     /// It can be elsewhere than in its root: it died, or may have.
     pub(super) may_have_died: bool,
-    /// The dead letter may exist beside its source.
-    pub(super) may_be_twice: bool,
+    /// How often it went to another shard since the server started. Until that one has stored it, it is in both logs, and
+    /// may have gone on from there: so each leaves one more, perhaps, when the server ends.
+    pub(super) transfers: u64,
+    /// How many more than one there may be, for that reason.
+    pub(super) twins: u64,
     /// Was never handed out, and later ones were: it must have left its root.
     pub(super) is_passed: bool,
     /// What the flag has to be at the next delivery from its root.
@@ -58,6 +61,13 @@ pub(super) struct Copy {
     pub(super) is_loose: bool,
     /// It was handed out once.
     pub(super) was_seen: bool,
+}
+
+impl Copy {
+    /// There may be more than one of it.
+    pub(super) fn may_be_twice(&self) -> bool {
+        self.twins > 0
+    }
 }
 
 /// Where a copy is.
@@ -134,7 +144,8 @@ impl Ledger {
                 was_refused: false,
                 can_vanish: is_doomed || may_be_refused || drops && self.is_lost_by_death_in(root),
                 may_have_died: drops,
-                may_be_twice: false,
+                transfers: 0,
+                twins: 0,
                 is_passed: false,
                 is_redelivered: false,
                 attempts: 0,
@@ -241,7 +252,7 @@ impl Ledger {
         let copy = self.copy(place);
         copy.state = match copy.is_logged {
             // One of the two may still be on its way.
-            true if copy.may_be_twice => State::Unsure,
+            true if copy.may_be_twice() => State::Unsure,
             true => State::Gone,
             false => State::Final,
         };

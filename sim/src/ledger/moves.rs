@@ -35,12 +35,6 @@ impl Ledger {
         shelf.map(|(id, _)| *id)
     }
 
-    /// Whether a message that moves is in two logs for a moment.
-    pub(super) fn moves_between_shards(&self, root: QueueId) -> bool {
-        let shard = |queue: QueueId| self.queues.get(&queue).map(|queue| queue.spec.queue.shard);
-        self.other_of(root).is_some_and(|other| shard(other) != shard(root))
-    }
-
     /// The copy that is in that queue because it was moved there.
     pub(super) fn moved_to(&self, number: u64, queue: QueueId) -> Option<Place> {
         let copies = &self.messages.get(index(number))?.copies;
@@ -63,9 +57,10 @@ impl Ledger {
         if !again.is_empty() {
             // It is there already, or comes again after a crash took it.
             for copy in again {
-                // A purge took it for gone when a crash had taken it: it comes once more.
+                // A purge took it, or a crash had taken it before: then it comes once more.
                 if copy.state == State::Gone && !copy.is_answered {
                     copy.state = State::Unsure;
+                    copy.was_seen = true;
                 }
                 copy.is_loose |= copy.state == State::Unsure;
                 copy.attempts_are_exact &= !copy.is_loose;

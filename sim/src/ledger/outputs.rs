@@ -8,8 +8,8 @@ use super::queues::Existence;
 use super::{Ledger, Step, first_death_of, index, number_of};
 use crate::trace;
 use broker::command::{
-    CallId, CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId, Delivery, Outbox, Outcome, Overflow, QueueId,
-    Seq, Settlement, ShardId, ShardInput, ShardReport,
+    CallId, CatalogTicket, ChannelKey, ConnectionEvent, ConnectionId, Delivery, Outbox, Outcome, Overflow, Publish,
+    QueueId, Seq, Settlement, ShardId, ShardInput, ShardReport,
 };
 
 impl Ledger {
@@ -45,14 +45,7 @@ impl Ledger {
         }
         for (_, input) in &out.shards {
             if let ShardInput::Transfer { from, transfer, publish, .. } = input {
-                if let Some(place) = self.copy_of_letter(&publish.message) {
-                    self.copy(place).may_have_died = true;
-                    self.in_flight.insert((*from, *transfer), place);
-                } else if let Some(place) = self.moving(number_of(&publish.message)) {
-                    self.in_flight.insert((*from, *transfer), place);
-                } else if let Some(place) = self.replays_in(publish).first() {
-                    self.in_flight.insert((*from, *transfer), *place);
-                }
+                self.send((*from, *transfer), publish);
             }
         }
         for report in &out.catalog {
@@ -62,6 +55,21 @@ impl Ledger {
             self.release_all(shard);
         }
         self.end_step();
+    }
+
+    /// A message goes to another shard.
+    fn send(&mut self, transfer: (ShardId, u64), publish: &Publish) {
+        let letter = self.copy_of_letter(&publish.message);
+        if let Some(place) = letter {
+            self.copy(place).may_have_died = true;
+        }
+        let place = letter
+            .or_else(|| self.moving(number_of(&publish.message)))
+            .or_else(|| self.replays_in(publish).first().copied());
+        if let Some(place) = place {
+            self.copy(place).transfers += 1;
+            self.in_flight.insert(transfer, place);
+        }
     }
 
     /// Whether a delivery was taken back within the step, as a later event says.
@@ -111,7 +119,7 @@ impl Ledger {
         copy.was_seen = true;
         match copy.state {
             State::Ready | State::Unsure => {}
-            State::Held { .. } | State::Gone | State::Final if copy.may_be_twice => {
+            State::Held { .. } | State::Gone | State::Final if copy.may_be_twice() => {
                 // One of the two is followed; the failures of the other are not counted.
                 copy.attempts_are_exact = false;
                 return;

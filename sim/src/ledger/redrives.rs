@@ -3,7 +3,6 @@
 use super::Ledger;
 use super::copies::{Copy, Place};
 use broker::command::QueueId;
-use std::collections::BTreeSet;
 
 impl Ledger {
     /// Some dead letters of this queue may go back to their roots.
@@ -35,18 +34,5 @@ impl Ledger {
     fn are_named_alike(&self, one: QueueId, other: QueueId) -> bool {
         let name = |id| self.queues.get(&id).map(|queue| &queue.spec.name);
         name(one) == name(other)
-    }
-
-    /// Whether the way of a dead letter, there or back, leads from one log into another: then it is in both for a moment.
-    pub(super) fn letters_change_shards(&self, root: QueueId, was_redriven: bool) -> bool {
-        let shard = |id: QueueId| self.queues[&id].spec.queue.shard;
-        let (mut visited, mut at) = (BTreeSet::new(), Some(root));
-        while let Some(id) = at.filter(|id| visited.insert(*id)) {
-            at = self.target_of(id);
-        }
-        if was_redriven {
-            visited.extend(self.queues.keys().copied().filter(|id| self.are_named_alike(root, *id)));
-        }
-        visited.into_iter().any(|id| shard(id) != shard(root))
     }
 }

@@ -1,6 +1,6 @@
 //! What a crash may take and what it may not, and how the sums of a running server have to add up.
 
-use super::copies::{Copy, Place, State};
+use super::copies::{Place, State};
 use super::queues::Existence;
 use super::{Ledger, Step};
 use crate::plan::{MOVABLE, SHELF};
@@ -36,10 +36,6 @@ impl Ledger {
         self.forget_histories();
         self.forget_step();
         for place in self.alive.clone() {
-            let root = self.copy(place).root;
-            let Copy { has_moved, may_have_died, was_redriven, .. } = *self.copy(place);
-            let may_be_twice = has_moved && self.moves_between_shards(root)
-                || may_have_died && self.letters_change_shards(root, was_redriven);
             let copy = self.copy(place);
             if !copy.is_logged {
                 copy.state = State::Final;
@@ -56,7 +52,8 @@ impl Ledger {
             };
             copy.is_passed = false;
             copy.attempts_are_exact &= copy.attempts == 0;
-            copy.may_be_twice |= may_be_twice;
+            // Not even of those that were answered is it known that the log they came from says so.
+            copy.twins += std::mem::take(&mut copy.transfers);
             // That it came back may not have reached the disk.
             copy.due_ms = copy.least_due_ms;
         }
@@ -82,13 +79,14 @@ impl Ledger {
             let copy = self.copy(place);
             if copy.is_logged {
                 copy.state = State::Unsure;
-                copy.may_be_twice = true;
+                copy.twins += 1;
                 copy.is_passed = false;
                 self.alive.insert(place);
             }
         }
         for place in self.alive.clone() {
             let copy = self.copy(place);
+            copy.transfers = 0;
             if !copy.is_logged || copy.state == State::Gone {
                 copy.state = State::Final;
                 self.alive.remove(&place);
@@ -271,8 +269,7 @@ impl Ledger {
                 };
                 for id in self.queues.keys().filter(|id| **id == copy.root || leads(**id)) {
                     let elsewhere = expected.entry(*id).or_default();
-                    // Each restart may have left one more of it.
-                    let times = if copy.may_be_twice { 1 + self.counts.crashes + self.counts.stops } else { 1 };
+                    let times = 1 + copy.twins;
                     elsewhere.ready_maybe += times;
                     elsewhere.held_maybe += times;
                 }

@@ -5,7 +5,7 @@ use crate::ledger::{Draft, Target};
 use crate::plan::STREAM;
 use crate::trace;
 use amqp::ChannelId;
-use broker::command::Shortage;
+use broker::command::{QueueSettings, Shortage};
 use broker::inspect::QueueView;
 
 impl World {
@@ -147,14 +147,19 @@ impl World {
         self.check_connections();
         self.drain();
         self.check_connections();
+        let is_anyone_blocked = self.node.connections.values().any(|connection| connection.view().state == "blocked");
         for view in self.all_views() {
             let consumers = view.consumers.iter().map(|consumer| consumer.connection);
             let mut keepers = consumers.chain(view.spec.owner);
             let is_kept = keepers.any(|id| self.node.connections[&id].view().state == "blocked");
-            // What somebody got who is blocked, the drainer's being settled, keeps its whole group.
-            let is_held_up = view.spec.settings.group_key.is_some() && view.unacked > 0;
+            // What somebody got who is blocked, the drainer's being settled, keeps its whole group, or all others when so many
+            // are in flight as may be.
+            let QueueSettings { group_key, in_flight_max, .. } = &view.spec.settings;
+            let is_full = in_flight_max.is_some_and(|max| view.unacked >= u64::from(max));
+            let is_held_up = is_anyone_blocked && (group_key.is_some() && view.unacked > 0 || is_full);
             let is_empty = view.ready == 0 || is_kept || is_held_up || view.spec.settings.is_stream();
-            assert!(is_empty, "in an alarm {} are left in queue {}", view.ready, view.spec.name);
+            let QueueView { ready, unacked, .. } = &view;
+            assert!(is_empty, "in an alarm {ready} are left in queue {}, with {unacked} unacked", view.spec.name);
         }
         self.mood = Mood::Resting;
     }
