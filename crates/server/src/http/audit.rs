@@ -31,9 +31,7 @@ impl Change {
     pub(super) fn of(request: &Request) -> Option<Self> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let looks = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let works = ["/publish", "/authenticate"].iter().any(|end| path.ends_with(end));
-        let peeks = path.ends_with("/login");
-        (!looks && !works && !peeks).then_some(Self { method, path })
+        (!looks && !works(&path)).then_some(Self { method, path })
     }
 
     /// Serves the request and records what came of it.
@@ -66,6 +64,12 @@ impl Change {
         }
         answer
     }
+}
+
+/// Whether what is asked of this path is done by clients, too.
+fn works(path: &str) -> bool {
+    let segments: Vec<_> = path.split('/').collect();
+    matches!(segments[..], ["", "api", "exchanges", _, _, "publish"] | ["", "api", "users", _, "authenticate"])
 }
 
 /// Of bodies that have no secrets all, of users their tags, of others nothing.
@@ -135,6 +139,22 @@ const PAGE_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_recorded_does_not_hang_on_the_names_of_things() {
+        let is_recorded = |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
+            Change::of(&request).is_some()
+        };
+        for name in ["publish", "authenticate", "login"] {
+            for of in ["users", "queues/%2F", "exchanges/%2F", "parameters/shovel/%2F", "permissions/%2F"] {
+                assert!(is_recorded(Method::PUT, &format!("/api/{of}/{name}")), "{of}/{name}");
+            }
+        }
+        assert!(!is_recorded(Method::POST, "/api/exchanges/%2F/amq.default/publish"));
+        assert!(!is_recorded(Method::POST, "/api/users/app/authenticate"));
+        assert!(!is_recorded(Method::GET, "/api/users"));
+    }
 
     #[test]
     fn nothing_that_may_be_a_secret_is_kept() {
