@@ -131,7 +131,9 @@ impl Switchboard {
         let reloaded = Reloaded { changed, restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
         self.believe(issuer);
-        if merged.tracing != old.tracing {
+        // The file of authorities may hold others under the same name.
+        let has_authorities = merged.tracing.as_ref().is_some_and(|tracing| tracing.ca.is_some());
+        if merged.tracing != old.tracing || has_authorities {
             self.trace_by(collector);
         }
         if merged.log != old.log {
