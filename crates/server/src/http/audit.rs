@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::request::Document;
 use super::serving::Origin;
 use super::{Api, Shared};
-use crate::audit::Entry;
+use crate::audit::{Entry, Line};
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode};
@@ -102,14 +102,13 @@ pub(super) async fn list(State(api): Shared, Query(wanted): Query<Wanted>) -> Re
     let (audit, clients) = (Arc::clone(api.board.audit()), Arc::clone(api.board.client_audit()));
     let user = wanted.user;
     let read = tokio::task::spawn_blocking(move || {
-        let matches = |entry: &Value| user.as_ref().is_none_or(|user| entry["user"] == user.as_str());
-        let (mut items, mut total) = audit.read(page * size, matches);
-        let (more, more_total) = clients.read(page * size, matches);
-        items.extend(more);
+        let (mut lines, mut total) = audit.read(page * size, user.as_deref());
+        let (more, more_total) = clients.read(page * size, user.as_deref());
+        lines.extend(more);
         total += more_total;
-        // Times are written alike, so that their letters are in their order. Of one moment, what came later stands first.
-        items.sort_by(|one, other| other["time"].as_str().cmp(&one["time"].as_str()));
-        (items.into_iter().skip((page - 1) * size).take(size).collect::<Vec<_>>(), total)
+        // Of one moment, what came later stands first.
+        lines.sort_by(|one, other| other.time.cmp(&one.time));
+        (lines.iter().skip((page - 1) * size).take(size).map(Line::parsed).collect::<Vec<_>>(), total)
     });
     let (items, total) = read.await.map_err(|_| Refusal::bad_request("the server stops"))?;
     if wanted.page.is_none() {
