@@ -83,7 +83,8 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
             }
         }
     };
-    if let Some(below) = request.extensions().get::<Below>() {
+    // Whoever may do nothing here is a stranger still.
+    if let Some(below) = request.extensions().get::<Below>().filter(|_| is_let_in(&caller.user)) {
         below.standing.is_known();
     }
     let Some(change) = Change::of(&request) else { return serve(&api, &caller, request, next).await };
