@@ -56,8 +56,11 @@ impl Server {
         let mut stream = TcpStream::connect(&self.http).unwrap();
         // guest:guest
         let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=";
-        write!(stream, "GET /api/queues?columns=name HTTP/1.1\r\nHost: localhost\r\n{login}\r\nConnection: close\r\n\r\n")
-            .unwrap();
+        write!(
+            stream,
+            "GET /api/queues?columns=name HTTP/1.1\r\nHost: localhost\r\n{login}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
