@@ -5,7 +5,9 @@
 //! (`audit.log.1`), so that their size is bounded. What AMQP clients declare and delete has a record of its own
 //! ([`crate::client_audit`]): there may be thousands a second, and they must not push this out.
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -51,6 +53,30 @@ pub(crate) struct Entry {
     pub(crate) details: Option<Value>,
     /// `done`, or why not.
     pub(crate) outcome: String,
+}
+
+/// An entry as it was written: most are read to be counted only.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// Times are written alike, so that their letters are in their order.
+    pub(crate) time: String,
+    text: Vec<u8>,
+}
+
+impl Line {
+    /// All that it says.
+    pub(crate) fn parsed(&self) -> Value {
+        serde_json::from_slice(&self.text).unwrap_or_default()
+    }
+}
+
+/// What of an entry says whether it is wanted, and where it stands.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    user: Cow<'a, str>,
 }
 
 impl Audit {
@@ -152,24 +178,29 @@ impl Audit {
         Ok(())
     }
 
-    /// Entries from the newest on: so many at the most, and how many there are. `matches` is asked of each.
-    pub(crate) fn read(&self, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
-        let texts = [self.path.with_extension("log.1"), self.path.clone()].map(|file| {
-            let mut text = Vec::new();
-            // One that is not there has no entries.
-            let _missing = File::open(file).and_then(|file| file.take(self.bytes_max).read_to_end(&mut text));
-            text
-        });
-        let lines = texts.iter().flat_map(|text| text.split(|octet| *octet == b'\n'));
-        // The newest are at the end, and few of them are wanted.
+    /// Lines from the newest on: so many at the most, and how many there are. Those that are whose entries are wanted:
+    /// of this user, or of all.
+    pub(crate) fn read(&self, count: usize, user: Option<&str>) -> (Vec<Line>, usize) {
+        // At one moment: a file is not renamed between the two.
+        let files = {
+            let _unchanged = self.state();
+            [self.path.with_extension("log.1"), self.path.clone()].map(File::open)
+        };
+        // The newest are at the end, and few of them are wanted. One file that is not there has no entries.
         let (mut kept, mut total) = (VecDeque::new(), 0);
-        for line in lines {
-            let Ok(entry @ Value::Object(_)) = serde_json::from_slice(line) else { continue };
-            if matches(&entry) {
-                total += 1;
-                kept.push_back(entry);
-                if kept.len() > count {
-                    kept.pop_front();
+        for file in files.into_iter().flatten() {
+            let mut text = Vec::new();
+            let _partly = file.take(self.bytes_max).read_to_end(&mut text);
+            for line in text.split(|octet| *octet == b'\n') {
+                let Ok(head) = serde_json::from_slice::<Head<'_>>(line) else { continue };
+                if user.is_none_or(|user| head.user == user) {
+                    total += 1;
+                    if count > 0 {
+                        if kept.len() == count {
+                            kept.pop_front();
+                        }
+                        kept.push_back(Line { time: head.time.into_owned(), text: line.to_vec() });
+                    }
                 }
             }
         }
@@ -233,8 +264,8 @@ mod tests {
     }
 
     fn whats(audit: &Audit, skip: usize, count: usize) -> Vec<String> {
-        let (entries, _) = audit.read(skip + count, |_| true);
-        entries.iter().skip(skip).map(|entry| entry["what"].as_str().unwrap().to_owned()).collect()
+        let (lines, _) = audit.read(skip + count, None);
+        lines.iter().skip(skip).map(|line| line.parsed()["what"].as_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -253,7 +284,7 @@ mod tests {
         audit.record_here(0, &entry("three"));
         assert_eq!(whats(&audit, 0, 10), ["three", "two", "one"]);
         assert_eq!(whats(&audit, 1, 1), ["two"]);
-        assert_eq!(audit.read(0, |entry| entry["what"] == "one").1, 1);
+        assert_eq!((audit.read(0, Some("app")).1, audit.read(9, Some("else")).1), (3, 0));
     }
 
     #[test]
@@ -279,10 +310,14 @@ mod tests {
         }
         audit.record_login(60_000, entry("login PLAIN"));
         let told = LOGINS_A_MINUTE as usize + 1;
-        while whats(&audit, 0, 1000).len() < told {
-            tokio::task::yield_now().await;
-        }
-        let (entries, total) = audit.read(1000, |_| true);
+        let all_are_written = async {
+            while whats(&audit, 0, 1000).len() < told {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), all_are_written).await.unwrap();
+        let (lines, total) = audit.read(1000, None);
+        let entries: Vec<_> = lines.iter().map(Line::parsed).collect();
         let left_out: u64 = entries.iter().filter_map(|entry| entry["failed_logins_left_out"].as_u64()).sum();
         assert_eq!((total, left_out), (told, 1000 - u64::from(LOGINS_A_MINUTE)));
     }

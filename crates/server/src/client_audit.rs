@@ -6,7 +6,7 @@
 //! that was noted since it wrote last, without a sync: a crash of the machine may take the last lines. What comes faster
 //! than that is counted and left out.
 
-use crate::audit::{Audit, Entry, line};
+use crate::audit::{Audit, Entry, Line, line};
 use crate::http::values::table_to_json;
 use broker::catalog::{Changed, LastingChange};
 use broker::command::{BindingSpec, DestinationKind};
@@ -41,7 +41,7 @@ impl ClientAudit {
     }
 
     /// Notes a change of a client at this address, if its connection is still there.
-    pub(crate) fn record(self: &Arc<Self>, unix_ms: u64, peer: Option<SocketAddr>, change: Changed) {
+    pub(crate) fn record(self: &Arc<Self>, unix_ms: u64, peer: Option<SocketAddr>, mut change: Changed) {
         if !self.is_on() {
             return;
         }
@@ -50,6 +50,7 @@ impl ClientAudit {
             noted.left_out += 1;
             return;
         }
+        shorten(&mut change.what);
         noted.changes.push((unix_ms, peer, change));
         if !std::mem::replace(&mut noted.is_writing, true) {
             let audit = Arc::clone(self);
@@ -58,8 +59,8 @@ impl ClientAudit {
     }
 
     /// As [`Audit::read`].
-    pub(crate) fn read(&self, count: usize, matches: impl Fn(&Value) -> bool) -> (Vec<Value>, usize) {
-        self.audit.read(count, matches)
+    pub(crate) fn read(&self, count: usize, user: Option<&str>) -> (Vec<Line>, usize) {
+        self.audit.read(count, user)
     }
 
     fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
@@ -83,6 +84,20 @@ impl ClientAudit {
             // Syncs of their own would slow down those of the log, which declares wait for.
             self.audit.write_all(lines, false);
         }
+    }
+}
+
+/// Takes away arguments that would not be written: a thousand changes may wait.
+fn shorten(change: &mut LastingChange) {
+    let arguments = match change {
+        LastingChange::QueueDeclared { arguments, .. } | LastingChange::ExchangeDeclared { arguments, .. } => arguments,
+        LastingChange::Bound(spec) | LastingChange::Unbound(spec) => &mut spec.arguments,
+        LastingChange::QueueDeleted { .. } | LastingChange::ExchangeDeleted { .. } => return,
+    };
+    let mut encoded = bytes::BytesMut::new();
+    arguments.encode(&mut encoded);
+    if encoded.len() > ARGUMENTS_BYTES_MAX {
+        *arguments = [("(too long to be kept)", amqp::Value::from(true))].into_iter().collect();
     }
 }
 
@@ -120,6 +135,9 @@ fn bound(verb: &str, vhost: &str, spec: &BindingSpec) -> (String, Value) {
 
 const NAME: &str = "audit-clients.log";
 
+/// What of arguments is kept.
+const ARGUMENTS_BYTES_MAX: usize = 4096;
+
 /// How many changes may wait for the disk: one second of a busy client, and a few hundred bytes each.
 const NOTED_MAX: usize = 1000;
 
@@ -134,7 +152,8 @@ mod tests {
     }
 
     fn written(audit: &ClientAudit) -> (Vec<Value>, usize) {
-        audit.read(usize::MAX, |_| true)
+        let (lines, total) = audit.read(usize::MAX, None);
+        (lines.iter().map(Line::parsed).collect(), total)
     }
 
     #[tokio::test]
@@ -151,10 +170,32 @@ mod tests {
         assert_eq!(entries.iter().filter_map(|entry| entry["changes_left_out"].as_u64()).sum::<u64>(), 7);
         assert_eq!((&entries[0]["what"], &entries[0]["peer"]), (&json!("exchange.delete 999"), &json!("127.0.0.1:5")));
         audit.record(2, None, declared("last"));
-        while written(&audit).1 <= NOTED_MAX {
-            tokio::task::yield_now().await;
-        }
+        let last_is_written = async {
+            while written(&audit).1 <= NOTED_MAX {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), last_is_written).await.unwrap();
         assert!(written(&audit).0[0].get("changes_left_out").is_none(), "it is told once");
+    }
+
+    #[test]
+    fn long_arguments_are_not_held_until_they_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Arc::new(ClientAudit::new(directory.path(), 1 << 20));
+        audit.noted().is_writing = true;
+        for bytes in [100, 100_000] {
+            let arguments = [("x-note", amqp::Value::from("x".repeat(bytes)))].into_iter().collect();
+            let what = LastingChange::QueueDeclared { name: "q".into(), arguments };
+            audit.record(1, None, Changed { what, ..declared("") });
+        }
+        let held = format!("{:?}", audit.noted().changes[1].2.what);
+        assert!(held.len() < 1000, "{held}");
+        audit.write();
+        let (entries, _) = written(&audit);
+        let arguments = |at: usize| &entries[at]["details"]["arguments"];
+        assert_eq!(*arguments(0), json!({"(too long to be kept)": true}));
+        assert_eq!(*arguments(1), json!({"x-note": "x".repeat(100)}));
     }
 
     #[test]

@@ -255,9 +255,11 @@ impl<S: Socket> ConnectionHost<S> {
     fn make_room(&mut self, cx: &mut Context<'_>) -> bool {
         let is_to_go = self.place.as_mut().is_some_and(|place| place.poll_sent_away(cx).is_ready());
         if is_to_go {
-            self.place = None;
             tracing::debug!("connection {}: it has not logged in, and others wait", self.name);
             self.lose();
+            // As a stranger's, which it is no more without its place.
+            self.log_notices();
+            self.place = None;
         }
         is_to_go
     }
@@ -520,13 +522,18 @@ impl<S: Socket> ConnectionHost<S> {
     }
 
     fn log_notices(&mut self) {
+        let is_stranger = self.place.is_some();
         for notice in self.fx.notices.drain(..) {
             let (name, text) = (&self.name, notice.text);
-            match notice.level {
-                NoticeLevel::Debug => tracing::debug!("connection {name}: {text}"),
-                NoticeLevel::Info => tracing::info!("connection {name}: {text}"),
-                NoticeLevel::Warn => tracing::warn!("connection {name}: {text}"),
-                NoticeLevel::Error => tracing::error!("connection {name}: {text}"),
+            // What is logged too often in one place is cut: strangers have places of their own, and silence nobody else.
+            match (is_stranger, notice.level) {
+                (_, NoticeLevel::Debug) => tracing::debug!("connection {name}: {text}"),
+                (false, NoticeLevel::Info) => tracing::info!("connection {name}: {text}"),
+                (false, NoticeLevel::Warn) => tracing::warn!("connection {name}: {text}"),
+                (false, NoticeLevel::Error) => tracing::error!("connection {name}: {text}"),
+                (true, NoticeLevel::Info) => tracing::info!("connection {name}: {text}"),
+                (true, NoticeLevel::Warn) => tracing::warn!("connection {name}: {text}"),
+                (true, NoticeLevel::Error) => tracing::error!("connection {name}: {text}"),
             }
         }
     }

@@ -65,13 +65,23 @@ impl<D: Disk> Disk for TimedDisk<D> {
 }
 
 /// Syncs by how long they took.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SyncTimes {
     /// As many as [`Self::BOUNDS_US`], and those that took longer.
     buckets: [AtomicU64; 14],
     sum_us: AtomicU64,
     recent_us: AtomicU64,
 }
+
+impl Default for SyncTimes {
+    fn default() -> Self {
+        // Nobody knows yet how quick the disk is: until it has shown it, nobody waits for it on a thread that others need.
+        Self { buckets: Default::default(), sum_us: AtomicU64::new(0), recent_us: AtomicU64::new(RECENT_US_FIRST) }
+    }
+}
+
+/// Of a slow disk.
+const RECENT_US_FIRST: u64 = 10_000;
 
 impl SyncTimes {
     /// The longest time of each bucket but the last, in microseconds.
@@ -88,7 +98,7 @@ impl SyncTimes {
         self.recent_us.store(recent_us - recent_us / 8 + us / 8, Ordering::Relaxed);
     }
 
-    /// What the last ones took, about, in microseconds; 0 before the first.
+    /// What the last ones took, about, in microseconds; much before the first.
     pub(crate) fn recent_us(&self) -> u64 {
         self.recent_us.load(Ordering::Relaxed)
     }

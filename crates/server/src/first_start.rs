@@ -34,20 +34,7 @@ async fn found(api: &Arc<Api>, first: &FirstStart) -> Result<(), String> {
     if (FirstStart { definitions: None, loopback_users: None, ..first.clone() }) == FirstStart::default() {
         return Ok(());
     }
-    let vhost = first.vhost.clone().unwrap_or_else(|| "/".to_owned());
-    if first.vhost.is_some() || first.queue_type.is_some() {
-        if vhost != "/" {
-            ask(api, IdentityAsk::DeleteVhost { name: "/".to_owned() }).await?;
-        }
-        let (description, tags, is_protected) = (None, None, None);
-        let default_queue_type = first.queue_type.clone().map(Some);
-        let name = vhost.clone();
-        ask(api, IdentityAsk::PutVhost { name, description, tags, default_queue_type, is_protected }).await?;
-    }
     let user = first.user.clone().unwrap_or_else(|| "guest".to_owned());
-    if user != "guest" {
-        ask(api, IdentityAsk::DeleteUser { name: "guest".to_owned() }).await?;
-    }
     let password = match &first.password {
         Some(secret) => {
             let secret = secret.clone();
@@ -57,15 +44,30 @@ async fn found(api: &Arc<Api>, first: &FirstStart) -> Result<(), String> {
         None if user == "guest" => None,
         None => return Err(format!("default_user is {user:?} and there is no default_pass: set both")),
     };
-    let tags = first.tags.clone().or_else(|| (user != "guest").then(|| vec!["administrator".to_owned()]));
-    ask(api, IdentityAsk::PutUser { name: user.clone(), password, tags, limits: None }).await?;
     let [configure, write, read] = first.permissions.clone().unwrap_or_else(|| [".*"; 3].map(str::to_owned));
     let pattern =
         |source: String| Pattern::new(&source).map_err(|fault| format!("default_permissions: {}", fault.text));
-    let id = api.board().topology().vhost(&vhost).unwrap_or(VhostId(0));
     let (configure, write, read) = (pattern(configure)?, pattern(write)?, pattern(read)?);
+    // The new ones first: whatever ends the start in between, somebody can log in.
+    let vhost = first.vhost.clone().unwrap_or_else(|| "/".to_owned());
+    if first.vhost.is_some() || first.queue_type.is_some() {
+        let (description, tags, is_protected) = (None, None, None);
+        let default_queue_type = first.queue_type.clone().map(Some);
+        let name = vhost.clone();
+        ask(api, IdentityAsk::PutVhost { name, description, tags, default_queue_type, is_protected }).await?;
+    }
+    let tags = first.tags.clone().or_else(|| (user != "guest").then(|| vec!["administrator".to_owned()]));
+    ask(api, IdentityAsk::PutUser { name: user.clone(), password, tags, limits: None }).await?;
+    let id = api.board().topology().vhost(&vhost).unwrap_or(VhostId(0));
     let permission = Permission { vhost: id, user: user.as_str().into(), configure, write, read };
-    ask(api, IdentityAsk::SetPermission(Box::new(permission))).await
+    ask(api, IdentityAsk::SetPermission(Box::new(permission))).await?;
+    if user != "guest" {
+        ask(api, IdentityAsk::DeleteUser { name: "guest".to_owned() }).await?;
+    }
+    if vhost != "/" {
+        ask(api, IdentityAsk::DeleteVhost { name: "/".to_owned() }).await?;
+    }
+    Ok(())
 }
 
 async fn ask(api: &Arc<Api>, wanted: IdentityAsk) -> Result<(), String> {

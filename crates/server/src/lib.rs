@@ -52,6 +52,7 @@ use amqp::ReplyCode;
 use backup::Backup;
 use broker::command::Fault;
 use broker::connection::ConnectionSettings;
+use broker::inspect::QueueView;
 use broker::shard::{Near, ShardSettings};
 use clock::Clock;
 use config::Listen;
@@ -115,6 +116,13 @@ pub enum StartError {
     /// What the configuration wants in the data directory cannot be made.
     #[error("{0}")]
     First(String),
+    /// The queues do not say what they hold.
+    #[error(
+        "the queues did not answer in {} s, so that redrives that an earlier start began cannot go on: the disk or the \
+         processor is far too slow; nothing is lost, start again when there is less to do",
+        INSPECTED_S
+    )]
+    Unanswered,
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; does a limit on processes apply (ulimit -u)?")]
     Thread(io::Error),
@@ -195,6 +203,7 @@ impl Server {
         tokio::spawn(catalog_host::run(opened.catalog, Arc::clone(&board), mailboxes.catalog));
         let (failure, failures) = unbounded_channel();
         let lock = Arc::new(opened.lock);
+        let syncs_here = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let (mut shards, mut log_threads) = (JoinSet::new(), Vec::new());
         for (opened, mailbox) in opened.shards.into_iter().zip(mailboxes.shards) {
             let news = Arc::new(Notify::new());
@@ -206,14 +215,14 @@ impl Server {
             let notify = notifier(&news);
             log_threads.push(spawn("log-caretaker", &lock, move || caretaker.run(uptime, notify))?);
             let (shard, board, failures) = (opened.shard, Arc::clone(&board), failure.clone());
-            let host = ShardHost { shard, board, mailbox, news, writer, failures };
+            let host = ShardHost { shard, board, mailbox, news, writer, syncs_here, failures };
             shards.spawn(host.run());
         }
         let mut exporter = JoinSet::new();
         exporter.spawn(Arc::clone(board.spans()).export());
         // Before anyone is let in: whoever comes while there is a shortage is told so.
         board.check_alarms();
-        let views = board.inspect_queues().await.unwrap_or_default();
+        let views = inspected(&board).await?;
         redrives::go_on(&board, &views);
         let mut listeners = JoinSet::new();
         let doors = Doors {
@@ -238,7 +247,7 @@ impl Server {
         }
         let found = Found {
             queues: views.len() as u64,
-            messages: views.iter().map(|view| view.ready + view.delayed).sum(),
+            messages: views.iter().map(|view| view.ready + view.delayed + view.owed).sum(),
             start_ms: clock.uptime_ms(),
         };
         Ok(Self { board, found, listeners, shards, log_threads, exporter, failures })
@@ -338,6 +347,17 @@ pub fn check_certificates(config: &Config) -> Result<(), TlsError> {
     spans::Collector::of(config).map(drop)
 }
 
+/// All queues, once they answer: after a crash the first answer may take long.
+async fn inspected(board: &Switchboard) -> Result<Vec<QueueView>, StartError> {
+    for _ in 0..INSPECT_TRIES {
+        match board.inspect_queues().await {
+            Ok(views) => return Ok(views),
+            Err(unanswered) => tracing::warn!("waiting for the queues before anyone is let in: {unanswered}"),
+        }
+    }
+    Err(StartError::Unanswered)
+}
+
 fn connection_settings(config: &Config) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat_s: config.heartbeat_s,
@@ -379,6 +399,11 @@ fn spawn(
 
 /// Of the memory limit, messages may take this part; the rest is for connections and their buffers, and the index.
 const NEAR_SHARE: u64 = 4;
+
+/// How often queues are asked what they hold before the start fails.
+const INSPECT_TRIES: u32 = 12;
+/// How long that takes.
+const INSPECTED_S: u64 = INSPECT_TRIES as u64 * switchboard::INSPECT_QUEUES.as_secs();
 
 /// The limit where the system does not say how much memory there is.
 const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;

@@ -5,7 +5,7 @@
 //! when it ends. A start of the server goes on with all that have not ended. What was moved is gone from the queue, so
 //! that only has to begin anew at the head.
 
-use crate::switchboard::Switchboard;
+use crate::switchboard::{Switchboard, Unanswered};
 use broker::command::{QueueId, QueueRef};
 use broker::inspect::QueueView;
 use broker::operation::{Answer, Cursor, Next, Operation, Scan, Which};
@@ -48,7 +48,7 @@ pub(crate) enum BeginError {
     #[error("there is no such queue any more")]
     Gone,
     #[error(transparent)]
-    Unanswered(#[from] crate::switchboard::Unanswered),
+    Unanswered(#[from] Unanswered),
 }
 
 impl Redrives {
@@ -73,6 +73,12 @@ impl Redrives {
 
 /// Begins one. How it stands is durable then, where its queue is.
 pub(crate) async fn begin(board: &Arc<Switchboard>, queue: QueueRef, redrive: Redrive) -> Result<Progress, BeginError> {
+    // In a task of its own: whoever asks may go meanwhile, and would leave one that says it runs, and never ends.
+    let beginning = tokio::spawn(begin_now(Arc::clone(board), queue, redrive));
+    beginning.await.unwrap_or(Err(BeginError::Unanswered(Unanswered)))
+}
+
+async fn begin_now(board: Arc<Switchboard>, queue: QueueRef, redrive: Redrive) -> Result<Progress, BeginError> {
     let running = Arc::new(Running::new(queue, redrive.clone(), None));
     {
         let mut all = board.redrives().all();
@@ -91,11 +97,16 @@ pub(crate) async fn begin(board: &Arc<Switchboard>, queue: QueueRef, redrive: Re
         Err(unanswered) => Some(unanswered.into()),
     };
     if let Some(refused) = refused {
-        running.progress().redrive.end = Some(End::Failed(refused.to_string()));
+        let ended = Redrive { end: Some(End::Failed(refused.to_string())), ..running.progress().redrive.clone() };
+        if matches!(refused, BeginError::Unanswered(_)) {
+            // The queue may still hear of its beginning. It hears of its end behind it, and no start goes on with it.
+            let _unheard = board.operate(queue, Operation::Redrive(Arc::new(ended.clone()))).await;
+        }
+        running.progress().redrive = ended;
         return Err(refused);
     }
     let progress = running.progress().clone();
-    tokio::spawn(running.run(Arc::clone(board)));
+    tokio::spawn(running.run(board));
     Ok(progress)
 }
 

@@ -123,15 +123,21 @@ impl Switchboard {
             keys
         };
         let mut changed = keys(&old, &merged);
-        let secrets = |config: &Config| config.tracing.as_ref().and_then(|tracing| tracing.headers.clone());
         // Their values are hidden where keys are compared.
-        if secrets(&old) != secrets(&merged) && !changed.iter().any(|key| key.starts_with("tracing.headers")) {
+        let headers = |config: &Config| config.tracing.as_ref().and_then(|tracing| tracing.headers.clone());
+        if headers(&old) != headers(&merged) && !changed.iter().any(|key| key.starts_with("tracing.headers")) {
             changed.push("tracing.headers".to_owned());
+        }
+        let address = |config: &Config| config.tracing.as_ref().and_then(|tracing| tracing.traces_endpoint.clone());
+        if address(&old) != address(&merged) && !changed.iter().any(|key| key == "tracing.traces_endpoint") {
+            changed.push("tracing.traces_endpoint".to_owned());
         }
         let reloaded = Reloaded { changed, restart: keys(&merged, &new), warnings };
         self.tls().use_from_now_on(loaded);
         self.believe(issuer);
-        if merged.tracing != old.tracing {
+        // The file of authorities may hold others under the same name.
+        let has_authorities = merged.tracing.as_ref().is_some_and(|tracing| tracing.ca.is_some());
+        if merged.tracing != old.tracing || has_authorities {
             self.trace_by(collector);
         }
         if merged.log != old.log {

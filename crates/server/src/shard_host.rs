@@ -30,6 +30,8 @@ pub(crate) struct ShardHost<S: Store> {
     pub(crate) news: Arc<Notify>,
     /// The log's writer, which its thread has as well.
     pub(crate) writer: SharedWriter<TimedDisk<FileDisk>>,
+    /// Other workers serve clients while this one waits for the disk.
+    pub(crate) syncs_here: bool,
     /// Where to say that the store failed.
     pub(crate) failures: UnboundedSender<String>,
 }
@@ -97,9 +99,11 @@ impl<S: Store> ShardHost<S> {
     /// Sees to it that what the step appended is written; says whether that was done here and now.
     ///
     /// A sync of a fast disk takes no longer than waking the log's thread and being woken by it. So where a client is
-    /// alone and waits, it is done here; not for more, since this worker does nothing else meanwhile.
+    /// alone and waits, it is done here; not for more, since this worker does nothing else meanwhile, and not where it is
+    /// the only one.
     fn write_log(&self, desk: &Desk, now: Now) -> bool {
-        let is_quick = |bytes| bytes <= SYNC_HERE_BYTES && self.board.sync_times().recent_us() <= SYNC_HERE_US;
+        let is_quick =
+            |bytes| bytes <= SYNC_HERE_BYTES && self.syncs_here && self.board.sync_times().recent_us() <= SYNC_HERE_US;
         match self.writer.due() {
             Due::Nothing => return false,
             Due::Sync(bytes) if is_quick(bytes) && desk.is_lone(now.ms) && self.mailbox.is_empty() => {

@@ -20,6 +20,8 @@ pub(crate) struct Strangers {
     /// How long anybody has to say who it is, if others wait.
     grace: Duration,
     present: Mutex<Present>,
+    /// Held by the one who waits for a place; others wait for this.
+    line: tokio::sync::Mutex<()>,
     /// Somebody left.
     freed: Notify,
 }
@@ -66,12 +68,14 @@ pub(crate) fn source(address: IpAddr) -> IpAddr {
 impl Strangers {
     /// With this grace.
     pub(crate) fn new(grace: Duration) -> Self {
-        Self { grace, present: Mutex::default(), freed: Notify::new() }
+        Self { grace, present: Mutex::default(), line: tokio::sync::Mutex::default(), freed: Notify::new() }
     }
 
     /// Takes one of `places`, for somebody at this address; waits for at most the grace if those who have them are new, too,
     /// and for as long as it takes if they are known.
     pub(crate) async fn enter(self: &Arc<Self>, address: IpAddr, places: usize) -> Place {
+        // To look who has to go takes a walk over all places: it is not done by all who wait, each time somebody leaves.
+        let _first_in_line = self.line.lock().await;
         loop {
             let entered = self.locked().enter(source(address), places, Instant::now(), self.grace);
             match entered {

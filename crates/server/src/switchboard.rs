@@ -822,7 +822,7 @@ pub(crate) const LIGHT_ROOM: usize = 4;
 const PUBLISHED_SLACK: usize = 256;
 
 /// How long shards may take to describe their queues.
-const INSPECT_QUEUES: Duration = Duration::from_secs(5);
+pub(crate) const INSPECT_QUEUES: Duration = Duration::from_secs(5);
 
 /// How long a shard may take to do what an operator asks: it may wait for the disk.
 const OPERATE: Duration = Duration::from_secs(30);

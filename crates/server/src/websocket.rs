@@ -178,6 +178,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<S> {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        // An answer to a ping may wait for the socket, while nothing else is to be written.
+        if !this.output.is_empty()
+            && let Poll::Ready(Err(why)) = this.poll_drain(cx)
+        {
+            return Poll::Ready(Err(why));
+        }
         loop {
             let wanted = match this.reading {
                 Reading::Nothing => return Poll::Ready(Ok(())),
@@ -419,6 +425,24 @@ mod tests {
             drop(client);
             let mut got = Vec::new();
             assert!(stream.read_to_end(&mut got).await.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_says_nothing_more_is_answered_once_it_takes_the_answer() {
+        let (ours, mut client) = duplex(64);
+        let mut stream = ByteStream::new(ours);
+        let talk = async {
+            for _ in 0..3 {
+                client.write_all(&whole(0x89, &[7; 100])).await.unwrap();
+            }
+            let mut answers = vec![0; 3 * 102];
+            client.read_exact(&mut answers).await.unwrap();
+        };
+        let mut byte = [0];
+        tokio::select! {
+            read = stream.read(&mut byte) => panic!("{read:?}"),
+            done = tokio::time::timeout(std::time::Duration::from_secs(20), talk) => done.unwrap(),
         }
     }
 

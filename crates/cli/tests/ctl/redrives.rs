@@ -1,10 +1,14 @@
 //! A redrive outlives the server: killed in the middle, it goes on at the next start.
 
 use super::*;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_message_once() {
     const MESSAGES: u64 = 3_000;
+    // More than a second's.
+    const MOVED: u64 = 700;
+    const PATIENCE: Duration = Duration::from_secs(60);
     let mut desk = Desk::open();
     let mut client = desk.client();
     let dying = [
@@ -31,7 +35,10 @@ fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_mess
         let line = listed.lines().find_map(|line| line.strip_prefix(&format!("{queue}\t")));
         line.map_or(0, |count| count.parse().unwrap())
     };
-    while count(&desk, "dead") < MESSAGES {}
+    let until = Instant::now() + PATIENCE;
+    while count(&desk, "dead") < MESSAGES {
+        assert!(Instant::now() < until, "they die at once");
+    }
     assert_eq!(desk.say("-q delete_queue work").code, 0);
     client.declare("work", true, false, Table::new());
 
@@ -39,13 +46,15 @@ fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_mess
     let mut driver = Command::new(path)
         .env_clear()
         .env("LEVERET_DATA_DIR", desk.data_dir())
-        .args(["-q", "redrive_queue", "dead", "--rate", "1000"])
+        .args(["-q", "redrive_queue", "dead", "--rate", "500"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     // Later than the first time at which it is said how far it is.
-    while count(&desk, "work") < MESSAGES / 2 {
+    let until = Instant::now() + PATIENCE;
+    while count(&desk, "work") < MOVED {
+        assert!(Instant::now() < until, "it moves five hundred a second");
         assert!(driver.try_wait().unwrap().is_none(), "it ends before the server does");
     }
     desk.server.kill().unwrap();

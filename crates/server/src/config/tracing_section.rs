@@ -2,17 +2,20 @@
 
 use super::{ConfigError, Secret, contradiction};
 use axum::http::{HeaderName, HeaderValue, Uri};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 /// See the module. Nothing is sent unless there is an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tracing {
     /// Where a collector takes OTLP over HTTP: `/v1/traces` below this. Empty = nowhere.
+    #[serde(serialize_with = "shown")]
     pub endpoint: Option<String>,
-    /// The whole address instead, if it is another than that.
+    /// The whole address instead, if it is another than that. What follows a question mark may be a secret.
+    #[serde(serialize_with = "shown")]
     pub traces_endpoint: Option<String>,
     /// What this server is called in traces; `None` = `leveret`.
     pub service_name: Option<String>,
@@ -21,6 +24,27 @@ pub struct Tracing {
     pub headers: Option<BTreeMap<String, Secret>>,
     /// A file of authorities that the collector's certificate may be from; `None` = the system's.
     pub ca: Option<PathBuf>,
+}
+
+impl fmt::Debug for Tracing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracing")
+            .field("endpoint", &self.endpoint.as_deref().map(without_query))
+            .field("traces_endpoint", &self.traces_endpoint.as_deref().map(without_query))
+            .field("service_name", &self.service_name)
+            .field("headers", &self.headers)
+            .field("ca", &self.ca)
+            .finish()
+    }
+}
+
+fn shown<S: Serializer>(url: &Option<String>, target: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(without_query).serialize(target)
+}
+
+/// As it may be shown.
+fn without_query(url: &str) -> String {
+    url.split_once('?').map_or_else(|| url.to_owned(), |(rest, _)| format!("{rest}?(hidden)"))
 }
 
 impl Tracing {
@@ -116,6 +140,14 @@ mod tests {
         );
         assert_eq!(read(&shown).unwrap().0.tracing.unwrap().url(), config.tracing.as_ref().unwrap().url());
         assert!(!format!("{config:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn what_an_address_says_behind_a_question_mark_is_hidden() {
+        let (config, shown) = read("[tracing]\ntraces_endpoint = 'http://c/otlp?key=sesame'").unwrap();
+        assert_eq!(shown, "tracing.traces_endpoint = \"http://c/otlp?(hidden)\" # 2\n");
+        assert!(!format!("{config:?}").contains("sesame"));
+        assert!(read(&shown).is_ok(), "it can be read again");
     }
 
     #[test]

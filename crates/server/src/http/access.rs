@@ -5,6 +5,7 @@ use super::audit::Change;
 use super::refusal::Refusal;
 use super::serving::{Below, Origin};
 use super::{Api, Shared, cors, nearness, rights, sessions};
+use crate::switchboard::Unanswered;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -82,15 +83,17 @@ pub(super) async fn admit(State(api): Shared, request: Request, next: Next) -> R
             }
         }
     };
-    if let Some(below) = request.extensions().get::<Below>() {
+    // Whoever may do nothing here is a stranger still.
+    if let Some(below) = request.extensions().get::<Below>().filter(|_| is_let_in(&caller.user)) {
         below.standing.is_known();
     }
-    let change = Change::of(&request);
-    let serving = serve(&api, &caller, request, next);
-    match change {
-        Some(change) => change.record(&api, &caller, origin, serving).await,
-        None => serving.await,
-    }
+    let Some(change) = Change::of(&request) else { return serve(&api, &caller, request, next).await };
+    // Whoever asks may hang up: what is begun is done all the same, and recorded.
+    let changing = tokio::spawn(async move {
+        let serving = serve(&api, &caller, request, next);
+        change.record(&api, &caller, origin, serving).await
+    });
+    changing.await.unwrap_or_else(|_| Refusal::from(Unanswered).into_response())
 }
 
 /// Lets it do what it may.

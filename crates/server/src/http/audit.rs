@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::request::Document;
 use super::serving::Origin;
 use super::{Api, Shared};
-use crate::audit::Entry;
+use crate::audit::{Entry, Line};
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode};
@@ -31,9 +31,7 @@ impl Change {
     pub(super) fn of(request: &Request) -> Option<Self> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let looks = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let works = ["/publish", "/authenticate"].iter().any(|end| path.ends_with(end));
-        let peeks = path.ends_with("/login");
-        (!looks && !works && !peeks).then_some(Self { method, path })
+        (!looks && !works(&path)).then_some(Self { method, path })
     }
 
     /// Serves the request and records what came of it.
@@ -68,6 +66,12 @@ impl Change {
     }
 }
 
+/// Whether what is asked of this path is done by clients, too.
+fn works(path: &str) -> bool {
+    let segments: Vec<_> = path.split('/').collect();
+    matches!(segments[..], ["", "api", "exchanges", _, _, "publish"] | ["", "api", "users", _, "authenticate"])
+}
+
 /// Of bodies that have no secrets all, of users their tags, of others nothing.
 fn shown(path: &str, document: Value) -> Option<Value> {
     let Value::Object(mut document) = document else { return None };
@@ -98,14 +102,13 @@ pub(super) async fn list(State(api): Shared, Query(wanted): Query<Wanted>) -> Re
     let (audit, clients) = (Arc::clone(api.board.audit()), Arc::clone(api.board.client_audit()));
     let user = wanted.user;
     let read = tokio::task::spawn_blocking(move || {
-        let matches = |entry: &Value| user.as_ref().is_none_or(|user| entry["user"] == user.as_str());
-        let (mut items, mut total) = audit.read(page * size, matches);
-        let (more, more_total) = clients.read(page * size, matches);
-        items.extend(more);
+        let (mut lines, mut total) = audit.read(page * size, user.as_deref());
+        let (more, more_total) = clients.read(page * size, user.as_deref());
+        lines.extend(more);
         total += more_total;
-        // Times are written alike, so that their letters are in their order. Of one moment, what came later stands first.
-        items.sort_by(|one, other| other["time"].as_str().cmp(&one["time"].as_str()));
-        (items.into_iter().skip((page - 1) * size).take(size).collect::<Vec<_>>(), total)
+        // Of one moment, what came later stands first.
+        lines.sort_by(|one, other| other.time.cmp(&one.time));
+        (lines.iter().skip((page - 1) * size).take(size).map(Line::parsed).collect::<Vec<_>>(), total)
     });
     let (items, total) = read.await.map_err(|_| Refusal::bad_request("the server stops"))?;
     if wanted.page.is_none() {
@@ -135,6 +138,22 @@ const PAGE_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_recorded_does_not_hang_on_the_names_of_things() {
+        let is_recorded = |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
+            Change::of(&request).is_some()
+        };
+        for name in ["publish", "authenticate", "login"] {
+            for of in ["users", "queues/%2F", "exchanges/%2F", "parameters/shovel/%2F", "permissions/%2F"] {
+                assert!(is_recorded(Method::PUT, &format!("/api/{of}/{name}")), "{of}/{name}");
+            }
+        }
+        assert!(!is_recorded(Method::POST, "/api/exchanges/%2F/amq.default/publish"));
+        assert!(!is_recorded(Method::POST, "/api/users/app/authenticate"));
+        assert!(!is_recorded(Method::GET, "/api/users"));
+    }
 
     #[test]
     fn nothing_that_may_be_a_secret_is_kept() {

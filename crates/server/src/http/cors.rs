@@ -43,6 +43,11 @@ pub(super) fn may_change(api: &Api, request: &Request) -> bool {
     }
 }
 
+/// Whether the page that asks is from an origin that is named, and not merely one of all.
+pub(super) fn is_named(origins: &[String], headers: &HeaderMap) -> bool {
+    allowed(origins, headers).is_some_and(|origin| origin != "*")
+}
+
 /// What to name as the allowed origin.
 fn allowed(origins: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;

@@ -39,7 +39,8 @@ struct Stream {
     asked: Vec<Asked>,
     next_at: Instant,
     is_over: bool,
-    _place: OwnedSemaphorePermit,
+    /// `None` until it is known who looks.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 struct Asked {
@@ -75,17 +76,19 @@ impl Streams {
         let Some(asked) = asked.filter(|asked| (1..=PATHS_MAX).contains(&asked.len())) else {
             return Refusal::bad_request("one path of the API or a few are needed: get=/overview").into_response();
         };
-        let Ok(place) = self.places.try_acquire_owned() else {
-            return (StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as there may be").into_response();
-        };
         let mut stream =
-            Stream { routes: self.routes, parts, asked, next_at: Instant::now(), is_over: false, _place: place };
+            Stream { routes: self.routes, parts, asked, next_at: Instant::now(), is_over: false, place: None };
         // A refusal is told by the status.
         let first = match stream.look().await {
             Told::Over => return Refusal::login_failed().into_response(),
             Told::News(news) => Some(news),
             Told::Nothing => None,
         };
+        // Only who is logged in takes a place.
+        stream.place = self.places.try_acquire_owned().ok();
+        if stream.place.is_none() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as there may be").into_response();
+        }
         let events = stream::unfold((stream, first), |(mut stream, first)| async move {
             let event = match first {
                 Some(news) => Event::default().data(news),

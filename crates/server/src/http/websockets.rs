@@ -1,7 +1,7 @@
 //! AMQP over WebSocket, at any path of the HTTP API's ports: whoever asks for an upgrade to it logs in as AMQP clients do.
 
-use super::nearness;
 use super::serving::Below;
+use super::{cors, nearness};
 use crate::listener;
 use crate::open_files::OpenFiles;
 use crate::switchboard::Switchboard;
@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use broker::inspect::TlsView;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,16 +39,25 @@ async fn take(State(board): State<Arc<Switchboard>>, mut request: Request, next:
         return StatusCode::NOT_FOUND.into_response();
     };
     way.is_led_from_elsewhere = is_led_from_elsewhere;
+    if is_led_from_elsewhere && !cors::is_named(&board.config().cors_allow_origins, request.headers()) {
+        // The browser shows it whatever page asks: it says nothing of the page.
+        way.tls = way.tls.map(|tls| Arc::new(TlsView { certificate: None, ..TlsView::clone(&tls) }));
+    }
     let OpenFiles { clients, strangers, .. } = OpenFiles::of(&board);
+    // It has its place among HTTP's clients until it has one here: it is never without, however many there are.
+    let mut place = board.strangers().enter(way.ends.peer.ip(), strangers).await;
     if board.connections() >= clients {
         return (StatusCode::SERVICE_UNAVAILABLE, "as many clients are connected as there may be").into_response();
     }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         // It fails if the client does not wait for the answer.
-        let Ok(socket) = upgrade.await else { return };
+        let socket = tokio::select! {
+            socket = upgrade => socket,
+            () = place.sent_away() => return,
+        };
+        let Ok(socket) = socket else { return };
         is_other.store(true, Ordering::Relaxed);
-        let place = board.strangers().enter(way.ends.peer.ip(), strangers).await;
         listener::host(&board, ByteStream::new(TokioIo::new(socket)), way, place);
     });
     let switched = [

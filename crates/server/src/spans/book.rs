@@ -240,6 +240,9 @@ impl Book {
     }
 }
 
+/// What of a client's name is kept.
+const CLIENT_BYTES_MAX: usize = 256;
+
 /// What all spans of a message say.
 fn attributes(message: &Message, destination: &str, teller: Teller<'_>) -> Vec<(&'static str, Attribute)> {
     let mut attributes = vec![
@@ -252,7 +255,9 @@ fn attributes(message: &Message, destination: &str, teller: Teller<'_>) -> Vec<(
         ("leveret.vhost", teller.vhost.into()),
     ];
     if !teller.client.is_empty() {
-        attributes.push(("messaging.client.id", teller.client.into()));
+        // A client may call itself anything; its name is said with each of its spans.
+        let client = &teller.client[..teller.client.floor_char_boundary(CLIENT_BYTES_MAX)];
+        attributes.push(("messaging.client.id", client.into()));
     }
     if let Ok(properties) = Properties::parse(message.properties()) {
         let ids = [

@@ -129,7 +129,7 @@ impl Trouble {
             };
             tracing::warn!(
                 "spans cannot be exported to {}: {why}{hint}; this is tried again, and messages are served meanwhile. \
-                 Check [tracing] and the collector",
+                 Check [tracing], or the variables OTEL_* where it says nothing, and the collector",
                 collector.name
             );
         }

@@ -50,18 +50,25 @@ async fn each_change_is_recorded_with_who_made_it_and_no_secret_and_outlives_the
     assert!(!file.contains("hunter") && !file.contains("pw"), "{file}");
 }
 
+/// All entries, once there are so many.
+async fn entries_of(desk: &Desk, count: usize) -> Value {
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let entries = desk.get("/audit").await;
+        if entries.as_array().unwrap().len() >= count {
+            return entries;
+        }
+        assert!(tokio::time::Instant::now() < until, "{count} are awaited: {entries}");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn failed_logins_are_recorded_with_where_they_came_from() {
     let desk = Desk::open().await;
     desk.connect("nobody:s3cret", "%2f").await.unwrap_err();
     assert_eq!(desk.browser("stranger").ask("GET", "/overview", None).await.status, 401);
-    let entries = loop {
-        let entries = desk.get("/audit").await;
-        if entries.as_array().unwrap().len() == 2 {
-            break entries;
-        }
-        tokio::task::yield_now().await;
-    };
+    let entries = entries_of(&desk, 2).await;
     for (entry, user, what) in [(&entries[0], "stranger", "login Basic"), (&entries[1], "nobody", "login PLAIN")] {
         assert_eq!((entry["user"].as_str(), entry["what"].as_str()), (Some(user), Some(what)));
         assert_eq!(entry["peer"], "127.0.0.1");
@@ -105,13 +112,7 @@ async fn what_clients_change_that_lasts_is_recorded_and_what_comes_and_goes_is_n
         ["exchange.declare logs", {"vhost": "/", "type": "topic", "arguments": {}}],
         ["queue.declare jobs", {"vhost": "/", "arguments": {}}],
     ]);
-    let entries = loop {
-        let entries = desk.get("/audit").await;
-        if entries.as_array().unwrap().len() >= expected.as_array().unwrap().len() {
-            break entries;
-        }
-        tokio::task::yield_now().await;
-    };
+    let entries = entries_of(&desk, expected.as_array().unwrap().len()).await;
     let told: Vec<_> =
         entries.as_array().unwrap().iter().map(|entry| json!([entry["what"], entry["details"]])).collect();
     assert_eq!(json!(told), expected);

@@ -458,7 +458,10 @@ async fn messages_go_on_while_the_collector_is_silent_and_a_stop_does_not_wait_f
     let directory = tempfile::tempdir().unwrap();
     let mut collector = Collector::start().await;
     let server = start_tracing(directory.path(), &collector).await;
-    let channel = open_confirming(&server).await;
+    let url = format!("amqp://guest:guest@{}/%2f", server.board().addresses().amqp[0]);
+    let connection = lapin::Connection::connect(&url, Default::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(Default::default()).await.unwrap();
     declare(&channel, "tasks", &[]).await;
     collector.answer("");
     tell(&channel, "tasks").await;
@@ -469,6 +472,8 @@ async fn messages_go_on_while_the_collector_is_silent_and_a_stop_does_not_wait_f
         tell(&channel, "tasks").await;
         next(&mut consumer).await.ack(BasicAckOptions::default()).await.unwrap();
     }
+    // Clients are waited for; it is the collector that is not.
+    connection.close(200, "done".into()).await.unwrap();
     let asked = Instant::now();
     server.stop().await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
@@ -505,7 +510,7 @@ async fn headers_for_the_collector_are_sent_and_never_shown() {
         ..Tracing::default()
     };
     let config = Config { tracing: Some(tracing), ..config(directory.path()) };
-    let shown = format!("{:?}", config.tracing.as_ref().unwrap().headers);
+    let shown = format!("{:?}", config.tracing);
     assert!(!shown.contains("sesame"), "{shown}");
     let server = Server::start(config).await.unwrap();
     let channel = open_confirming(&server).await;
@@ -517,5 +522,5 @@ async fn headers_for_the_collector_are_sent_and_never_shown() {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let service = &body["resourceSpans"][0]["resource"]["attributes"][0];
     assert_eq!(*service, json!({"key": "service.name", "value": {"stringValue": "orders"}}));
-    assert!(!format!("{:?}", server.board()).contains("key=sesame\" }"), "the switchboard names no secret");
+    assert!(!format!("{:?}", server.board()).contains("sesame"), "the switchboard names no secret");
 }
