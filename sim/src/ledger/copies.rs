@@ -32,8 +32,8 @@ pub(super) struct Copy {
     pub(super) can_vanish: bool,
     /// It can be elsewhere than in its root: it died, or may have.
     pub(super) may_have_died: bool,
-    /// How often it went to another shard since the server started. Until that one has stored it, it is in both logs, and
-    /// may have gone on from there: so each leaves one more, perhaps, when the server ends.
+    /// How often it went to another shard since the server started. Until that one has stored it, it is in both logs,
+    /// and may have gone on from there: so each leaves one more, perhaps, when the server ends.
     pub(super) transfers: u64,
     /// How many more than one there may be, for that reason.
     pub(super) twins: u64,
