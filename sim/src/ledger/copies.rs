@@ -268,7 +268,8 @@ impl Ledger {
     /// Whether the copy may be among the ready messages of that queue.
     pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
         let copy = &self.messages[place.message].copies[place.copy];
-        let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
+        // What is on its way to its first place is in none yet.
+        let is_waiting = matches!(copy.state, State::Ready | State::Unsure) && !self.replays.contains(&place);
         let is_elsewhere =
             || copy.may_have_died && self.may_be_letter_in(copy, queue) || self.may_have_moved(copy, queue);
         is_waiting && (copy.root == queue || is_elsewhere())
