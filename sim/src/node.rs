@@ -37,7 +37,7 @@ pub struct Node {
     pub catalog_mailbox: VecDeque<CatalogInput>,
     /// What the catalog has yet to send.
     pub catalog_outgoing: VecDeque<(ConnectionId, ConnectionEvent)>,
-    /// Questions of the operator's that the catalog answered.
+    /// Questions of the operator's that the catalog, or a shard for it, answered.
     pub answered: Vec<CallId>,
     /// What shards answered to the operator.
     pub answers: Vec<(ShardId, u64, Answer)>,
@@ -227,9 +227,15 @@ impl Node {
         }
     }
 
-    /// Tells a connection something, if it is still there.
+    /// Tells a connection, or the operator, something, if it is still there.
     pub fn post(&mut self, connection: ConnectionId, events: Vec<ConnectionEvent>) {
-        if let Some(node) = self.connections.get_mut(&connection) {
+        if connection == OPERATOR {
+            let calls = events.into_iter().filter_map(|event| match event {
+                ConnectionEvent::Done { call, .. } => Some(call),
+                _ => None,
+            });
+            self.answered.extend(calls);
+        } else if let Some(node) = self.connections.get_mut(&connection) {
             node.mailbox.push_back(events);
         }
     }
@@ -273,10 +279,7 @@ impl Node {
     /// Sends the first of the catalog's answers.
     pub fn send_catalog(&mut self) {
         if let Some((connection, event)) = self.catalog_outgoing.pop_front() {
-            match event {
-                ConnectionEvent::Done { call, .. } if connection == OPERATOR => self.answered.push(call),
-                event => self.post(connection, vec![event]),
-            }
+            self.post(connection, vec![event]);
         }
     }
 

@@ -4,7 +4,7 @@ use leveret_sim::trace;
 use leveret_sim::world::World;
 
 /// Runs that failed before something was fixed, with as many steps as it took.
-const FOUND: [(u64, u64); 7] = [
+const FOUND: [(u64, u64); 8] = [
     // A recover of several shards took back what was still on its way to the connection.
     (36, 10_000),
     // A connection that had ended reported to a shard.
@@ -19,6 +19,8 @@ const FOUND: [(u64, u64); 7] = [
     (60871, 20_000),
     // Small messages that had been delivered before were copied to the end of the log for ever.
     (102_079, 20_000),
+    // Letters whose next shard had a full disk were left in the log of the last one, once for each time they came back.
+    (31_280, 20_000),
 ];
 
 #[test]

@@ -32,8 +32,8 @@ pub(super) struct Copy {
     pub(super) can_vanish: bool,
     /// It can be elsewhere than in its root: it died, or may have.
     pub(super) may_have_died: bool,
-    /// How often it went to another shard since the server started. Until that one has stored it, it is in both logs, and
-    /// may have gone on from there: so each leaves one more, perhaps, when the server ends.
+    /// How often it went to another shard since the server started. Until that one has stored it, it is in both logs,
+    /// and may have gone on from there: so each leaves one more, perhaps, when the server ends.
     pub(super) transfers: u64,
     /// How many more than one there may be, for that reason.
     pub(super) twins: u64,
@@ -268,7 +268,8 @@ impl Ledger {
     /// Whether the copy may be among the ready messages of that queue.
     pub(super) fn may_be_ready(&self, place: Place, queue: QueueId) -> bool {
         let copy = &self.messages[place.message].copies[place.copy];
-        let is_waiting = matches!(copy.state, State::Ready | State::Unsure);
+        // What is on its way to its first place is in none yet.
+        let is_waiting = matches!(copy.state, State::Ready | State::Unsure) && !self.replays.contains(&place);
         let is_elsewhere =
             || copy.may_have_died && self.may_be_letter_in(copy, queue) || self.may_have_moved(copy, queue);
         is_waiting && (copy.root == queue || is_elsewhere())

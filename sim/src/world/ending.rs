@@ -152,8 +152,8 @@ impl World {
             let consumers = view.consumers.iter().map(|consumer| consumer.connection);
             let mut keepers = consumers.chain(view.spec.owner);
             let is_kept = keepers.any(|id| self.node.connections[&id].view().state == "blocked");
-            // What somebody got who is blocked, the drainer's being settled, keeps its whole group, or all others when so many
-            // are in flight as may be.
+            // What somebody got who is blocked, the drainer's being settled, keeps its whole group, or all others when so
+            // many are in flight as may be.
             let QueueSettings { group_key, in_flight_max, .. } = &view.spec.settings;
             let is_full = in_flight_max.is_some_and(|max| view.unacked >= u64::from(max));
             let is_held_up = is_anyone_blocked && (group_key.is_some() && view.unacked > 0 || is_full);

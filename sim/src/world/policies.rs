@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     last_call: u64,
-    /// Not answered yet, in order: which policy, and its value if it was set.
-    asked: Vec<(CallId, usize, Option<u32>)>,
-    /// What each may be: the last thing that was answered, and what was asked for later.
-    possible: BTreeMap<usize, Vec<Option<u32>>>,
+    /// Not answered yet: by which call, and which policy.
+    asked: BTreeMap<CallId, usize>,
+    /// What each may be, in the order of calls: the last thing that was answered, and what was asked for later.
+    possible: BTreeMap<usize, Vec<(CallId, Option<u32>)>>,
 }
 
 impl World {
@@ -25,8 +25,8 @@ impl World {
         policies.last_call += 1;
         let (call, vhost) = (CallId(policies.last_call), VhostId(0));
         let value = (!self.random.one_in(3)).then_some(IN_FLIGHT_MIN + policies.last_call as u32);
-        policies.asked.push((call, which, value));
-        policies.possible.entry(which).or_insert_with(|| vec![None]).push(value);
+        policies.asked.insert(call, which);
+        policies.possible.entry(which).or_insert_with(|| vec![(CallId(0), None)]).push((call, value));
         let name = format!("p{which}");
         let ask = match value {
             None => CatalogAsk::ClearPolicy { kind: PolicyKind::User, name },
@@ -50,13 +50,11 @@ impl World {
             if call == super::schedules::CALL {
                 continue;
             }
-            let at =
-                self.policies.asked.iter().position(|(asked, ..)| *asked == call).expect("an answer to a question");
-            let (_, which, value) = self.policies.asked.remove(at);
-            trace::note(format_args!("p{which} is {value:?} for certain"));
+            let which = self.policies.asked.remove(&call).expect("an answer to a question");
             let possible = self.policies.possible.get_mut(&which).expect("it was asked");
-            let at = possible.iter().position(|known| *known == value).expect("it was asked");
-            possible.drain(..at);
+            // Some are answered by the catalog and some by a shard, and so not in the order of asking.
+            possible.retain(|(asked, _)| *asked >= call);
+            trace::note(format_args!("p{which} is one of {possible:?} for certain"));
         }
     }
 
@@ -68,8 +66,9 @@ impl World {
             let policy = self.node.topology().policy(PolicyKind::User, VhostId(0), &format!("p{which}"));
             let found = policy.and_then(|policy| policy.definition.get(KEY)).and_then(Value::as_i64);
             let found = found.map(|value| u32::try_from(value).expect("as it was set"));
-            assert!(possible.contains(&found), "p{which} is {found:?} after a restart, and may be {possible:?}");
-            *possible = vec![found];
+            let is_possible = possible.iter().any(|(_, value)| *value == found);
+            assert!(is_possible, "p{which} is {found:?} after a restart, and may be {possible:?}");
+            *possible = vec![(CallId(0), found)];
         }
     }
 
@@ -77,7 +76,7 @@ impl World {
     pub(super) fn check_policies(&mut self) {
         self.hear_of_policies();
         let views = self.all_views();
-        let current = |which: usize| self.policies.possible.get(&which).and_then(|possible| *possible.last()?);
+        let current = |which: usize| self.policies.possible.get(&which).and_then(|possible| possible.last()?.1);
         let first_of = |queue: &QueueSpec| {
             let matching = (0..PATTERNS.len()).rev().filter(|which| queue.name.contains(PATTERNS[*which]));
             matching.filter_map(current).next()
