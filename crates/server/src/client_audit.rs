@@ -1,7 +1,7 @@
 //! What AMQP clients changed that lasts: a line of JSON for each durable queue or exchange that was declared or deleted, and
 //! each binding between such, in `audit-clients.log` in the data directory.
 //!
-//! It is the same kind of record as [`crate::audit`], in files of its own, so that applications that declare and delete
+//! It is the same kind of record as `audit.rs`, in files of its own, so that applications that declare and delete
 //! all day never push out what people did. Nobody waits for it: a change is noted in memory, and one thread writes all
 //! that was noted since it wrote last, without a sync: a crash of the machine may take the last lines. What comes faster
 //! than that is counted and left out.
