@@ -78,7 +78,7 @@ impl<D: Disk> Caretaker<D> {
         }
     }
 
-    /// Works until the log is closed or dropped or the disk fails, as [`Writer::run`](crate::Writer::run) does, on
+    /// Works until the log is closed or dropped or the disk fails, as [`SharedWriter::run`](crate::SharedWriter::run) does, on
     /// another thread.
     pub fn run(mut self, clock: impl Fn() -> Duration, notify: impl Fn()) {
         loop {
