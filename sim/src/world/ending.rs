@@ -181,7 +181,22 @@ impl World {
                 break;
             }
         }
+        // What is dealt out at a rate takes its time, as long as it goes on.
+        let mut left = self.paced();
+        while left > 0 {
+            self.come_to_rest();
+            let before = std::mem::replace(&mut left, self.paced());
+            if left >= before {
+                break;
+            }
+        }
         drainer
+    }
+
+    /// How much waits in queues that have a rate.
+    fn paced(&mut self) -> u64 {
+        let views = self.all_views();
+        views.iter().filter(|view| view.spec.settings.rate.is_some()).map(|view| view.ready).sum()
     }
 
     /// The drainer, or its owner, consumes from each of these queues.
