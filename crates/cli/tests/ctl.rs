@@ -62,6 +62,14 @@ impl Desk {
         self.directory.path().join("data")
     }
 
+    /// Starts another server over what the last one left, which has ended.
+    fn start_again(&mut self) {
+        let data_dir = self.data_dir();
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
+        *self = Self::over(directory, &data_dir);
+    }
+
     /// Runs `rabbitmqctl` with these arguments.
     fn ctl(&self, arguments: &[&str]) -> Ran {
         run(&self.directory.path().join("rabbitmqctl"), &self.data_dir(), arguments)

@@ -242,10 +242,7 @@ fn a_kill_in_the_middle_of_a_move_loses_nothing_and_doubles_nothing() {
         desk.server.kill().unwrap();
         desk.server.wait().unwrap();
         mover.wait().unwrap();
-        let data_dir = desk.data_dir();
-        let directory = std::mem::replace(&mut desk.directory, tempfile::tempdir().unwrap());
-        std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
-        desk = Desk::over(directory, &data_dir);
+        desk.start_again();
         let found = counts(&desk);
         assert_eq!(found.iter().sum::<u64>(), MESSAGES, "round {round}: {found:?}");
         moved_before = found[1 - at];

@@ -60,10 +60,7 @@ fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_mess
     desk.server.kill().unwrap();
     desk.server.wait().unwrap();
     assert_eq!(driver.wait().unwrap().code(), Some(69), "whoever watched is told");
-    let data_dir = desk.data_dir();
-    let directory = std::mem::replace(&mut desk.directory, tempfile::tempdir().unwrap());
-    std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
-    desk = Desk::over(directory, &data_dir);
+    desk.start_again();
 
     let followed = desk.say("-q redrive_queue dead --follow --formatter json");
     assert_eq!(followed.code, 0, "{followed:?}");
@@ -84,10 +81,7 @@ fn a_redrive_that_a_kill_cut_short_goes_on_at_the_next_start_and_moves_each_mess
     // Its end is known after another start, too, and it does not begin again.
     desk.server.kill().unwrap();
     desk.server.wait().unwrap();
-    let data_dir = desk.data_dir();
-    let directory = std::mem::replace(&mut desk.directory, tempfile::tempdir().unwrap());
-    std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
-    desk = Desk::over(directory, &data_dir);
+    desk.start_again();
     let again = desk.say("-q redrive_queue dead --follow --formatter json");
     assert!(again.out.contains("\"state\":\"done\"") && again.out.contains("\"resumed_at\":null"), "{again:?}");
 }

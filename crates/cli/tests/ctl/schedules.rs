@@ -57,10 +57,7 @@ fn each_occurrence_is_fired_once_whatever_is_killed() {
         while fired(&desk).iter().zip(before).any(|(now, before)| *now <= before + 2 + round) {}
         desk.server.kill().unwrap();
         desk.server.wait().unwrap();
-        let data_dir = desk.data_dir();
-        let directory = std::mem::replace(&mut desk.directory, tempfile::tempdir().unwrap());
-        std::fs::remove_file(directory.path().join("rabbitmqctl")).unwrap();
-        desk = Desk::over(directory, &data_dir);
+        desk.start_again();
     }
     for name in ["both", "all", "skip"] {
         assert_eq!(desk.say(&format!("-q pause_schedule {name}")), printed(""));
