@@ -201,7 +201,7 @@ impl SegmentLog {
         let caretaker =
             Caretaker::new(recovered.disk.clone(), Arc::clone(&shared), reader, durable_index, reserve_bytes);
         let backup = BackupSource::new(Arc::clone(&shared));
-        let writer = Writer::new(recovered.disk, shared, &tail);
+        let writer = Writer::new(recovered.disk, shared, &tail, segment_bytes);
         Ok(Opened { log, writer, caretaker, backup, report: recovered.report })
     }
 

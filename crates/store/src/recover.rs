@@ -182,7 +182,7 @@ pub(crate) fn open<D: Disk>(
     }
     let cut = match reading.all(replay, &mut options.progress)? {
         Some(bad) => reading.cut(&bad)?,
-        None => None,
+        None => reading.give_room_back()?,
     };
     let Reading { mut disk, segments, layout, is_going_on, state, .. } = reading;
     let State { salt, next, is_closed, records, .. } = state;
@@ -616,6 +616,9 @@ impl<D: Disk> Reading<D> {
         self.is_going_on &= !at.is_sealed;
         if let Some(segment) = self.segments.last_mut() {
             segment.end = self.state.next;
+            if why.is_none() {
+                segment.bytes = at.offset;
+            }
         }
         Ok(why.map(|why| Bad { file: index, offset: at.offset, why, keep_bytes }))
     }
@@ -634,8 +637,10 @@ impl<D: Disk> Reading<D> {
             return Err(OpenError::Corrupt { file: self.path(bad.file), offset: bad.offset, why: bad.why });
         }
         let later: u64 = self.files[bad.file + 1..].iter().map(|file| file.bytes).sum();
-        let bytes = self.files[bad.file].bytes - bad.keep_bytes + later;
-        Ok(Cut { file: self.path(bad.file), offset: bad.keep_bytes, bytes })
+        let file = &self.files[bad.file];
+        let mut scan = Scan::new(&mut self.disk, &file.name, file.bytes, &mut self.window);
+        let end = scan.room_from(bad.offset).map_err(|error| self.unreadable(bad.file, error))?;
+        Ok(Cut { file: self.path(bad.file), offset: bad.keep_bytes, bytes: end - bad.keep_bytes + later })
     }
 
     /// Cuts the log where it goes bad, unless what is lost there is known to have been durable.
@@ -655,6 +660,18 @@ impl<D: Disk> Reading<D> {
             }
         }
         Ok((cut.bytes > 0).then_some(cut))
+    }
+
+    /// Lets the last file end where what was written to it does. Nothing is cut by that.
+    fn give_room_back(&mut self) -> Result<Option<Cut>, OpenError> {
+        if let (Some(segment), Some(file)) = (self.segments.last(), self.files.last())
+            && segment.bytes < file.bytes
+        {
+            let shortened = self.disk.truncate(&file.name, segment.bytes);
+            let path = self.disk.path(&file.name);
+            shortened.map_err(|error| OpenError::Io { doing: "shorten", file: path, error })?;
+        }
+        Ok(None)
     }
 
     /// Whether anything proves that the first record to be lost had been synced.

@@ -15,6 +15,9 @@ pub(crate) const RESERVE: &str = "reserve";
 
 /// Version 1 had no `begin`.
 const HEADER_BYTES_V1: usize = 36;
+/// What a segment's file has behind its records where room was made for more. No record begins with it: its length would
+/// be greater than any can be.
+pub(crate) const ROOM: u8 = 0xf6;
 /// How much is read at once: large enough for the disk's full speed, small enough for the cache.
 const WINDOW_BYTES: usize = 256 * 1024;
 
@@ -145,7 +148,7 @@ pub(crate) struct Scan<'d, D> {
 pub(crate) enum Found<'a> {
     /// A whole record, its head and its length in all.
     Entry(Entry<'a>, u64),
-    /// The end of the file.
+    /// The end of the file, or nothing but [`ROOM`] up to there.
     End,
     /// Something that is no record.
     Bad(&'static str),
@@ -166,7 +169,7 @@ impl<'d, D: Disk> Scan<'d, D> {
     /// The record at `offset`.
     pub(crate) fn entry<'s>(&'s mut self, offset: u64, salt: u32, lists: &'s mut Lists) -> io::Result<Found<'s>> {
         let left = self.file_bytes - offset;
-        if left == 0 {
+        if left == 0 || (self.view(offset, 1)? == [ROOM] && self.room_from(offset)? == offset) {
             return Ok(Found::End);
         }
         if left < HEAD_BYTES as u64 {
@@ -191,6 +194,20 @@ impl<'d, D: Disk> Scan<'d, D> {
             Ok(entry) => Found::Entry(entry, record_bytes as u64),
             Err(why) => Found::Bad(why),
         })
+    }
+
+    /// From where on the file is nothing but [`ROOM`], if it is `offset` or later; else the file's end.
+    pub(crate) fn room_from(&mut self, mut offset: u64) -> io::Result<u64> {
+        let mut start = offset;
+        while offset < self.file_bytes {
+            let count = (self.file_bytes - offset).min(WINDOW_BYTES as u64);
+            let view = self.view(offset, count as usize)?;
+            if let Some(last) = view.iter().rposition(|&byte| byte != ROOM) {
+                start = offset + last as u64 + 1;
+            }
+            offset += count;
+        }
+        Ok(start)
     }
 
     /// Whether a batch that begins at `offset` or later proves that the record at `lost` had been synced.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::disk::{is_full, write_all};
 use crate::footer::{Layout, Mark};
 use crate::record::{self, BATCH_BYTES, Batch};
-use crate::segment::{self, Content, FORMAT_VERSION, Header};
+use crate::segment::{self, Content, FORMAT_VERSION, Header, ROOM};
 use crate::shared::{Chunk, Failure, Shared};
 use crate::{Disk, Lsn};
 
@@ -48,6 +48,12 @@ pub struct Writer<D> {
     name: String,
     /// Where the next batch goes in the segment.
     offset: u64,
+    /// Where the segment's file ends: there, or behind the room for batches to come.
+    file_end: u64,
+    /// How much of it is made at once.
+    room_bytes: u64,
+    /// The disk is too full for it in this segment.
+    has_no_room: bool,
     roll: Roll,
     written: Lsn,
     synced: Lsn,
@@ -94,7 +100,7 @@ impl From<Failure> for Trouble {
 }
 
 impl<D: Disk> Writer<D> {
-    pub(crate) fn new(disk: D, shared: Arc<Shared>, tail: &Tail) -> Writer<D> {
+    pub(crate) fn new(disk: D, shared: Arc<Shared>, tail: &Tail, segment_bytes: u64) -> Writer<D> {
         Writer {
             disk,
             shared,
@@ -105,6 +111,9 @@ impl<D: Disk> Writer<D> {
             segment: tail.segment,
             name: segment::file_name(tail.segment),
             offset: tail.offset,
+            file_end: tail.offset,
+            room_bytes: (segment_bytes / ROOM_SHARE).min(ROOM_BYTES_MAX),
+            has_no_room: false,
             roll: Roll::No,
             written: tail.last,
             synced: tail.last,
@@ -233,6 +242,7 @@ impl<D: Disk> Writer<D> {
     fn roll(&mut self, chunk: &Chunk) -> Result<(), Trouble> {
         let name = segment::file_name(chunk.segment);
         if self.roll == Roll::No {
+            self.give_room_back()?;
             let mut footer = Vec::new();
             self.shared.growing().1.encode(&mut footer, self.salt);
             write_all(&mut self.disk, &self.name, self.offset, &footer)
@@ -254,6 +264,8 @@ impl<D: Disk> Writer<D> {
         self.segment = chunk.segment;
         self.name = name;
         self.offset = header.len() as u64;
+        self.file_end = self.offset;
+        self.has_no_room = false;
         *self.shared.growing() = (self.segment, Layout::new(Mark { lsn: chunk.first, offset: self.offset }));
         Ok(())
     }
@@ -265,6 +277,43 @@ impl<D: Disk> Writer<D> {
         write_all(&mut self.disk, &self.name, self.offset, bytes).map_err(|error| self.trouble("write to", error))?;
         self.batch += 1;
         self.offset += bytes.len() as u64;
+        self.file_end = self.file_end.max(self.offset);
+        if self.sync_is_owed && self.file_end == self.offset && bytes.len() <= ROOM_BATCH_BYTES {
+            self.make_room()?;
+        }
+        Ok(())
+    }
+
+    /// Writes [`ROOM`] behind the batches, so that the next syncs of small ones find the file as long as it has to be: a
+    /// file system then has only the bytes to write, and not its journal besides.
+    fn make_room(&mut self) -> Result<(), Failure> {
+        if self.has_no_room {
+            return Ok(());
+        }
+        let end = self.offset + self.room_bytes;
+        while self.file_end < end {
+            let at = self.file_end;
+            let bytes = (end - at).min(ROOM_PIECE.len() as u64);
+            self.file_end += bytes;
+            match write_all(&mut self.disk, &self.name, at, &ROOM_PIECE[..bytes as usize]) {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    self.has_no_room = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(Failure { doing: "write to", name: self.name.clone(), error }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the file end where its batches do.
+    fn give_room_back(&mut self) -> Result<(), Trouble> {
+        if self.file_end > self.offset {
+            let shortened = self.disk.truncate(&self.name, self.offset);
+            shortened.map_err(|error| self.trouble("shorten", error))?;
+            self.file_end = self.offset;
+        }
         Ok(())
     }
 
@@ -281,7 +330,9 @@ impl<D: Disk> Writer<D> {
     fn write_closed(&mut self) -> Result<(), Failure> {
         let mut bytes = vec![0; BATCH_BYTES];
         record::encode_closed(&mut bytes, self.salt);
-        match self.write_batch(self.written.next(), &mut bytes) {
+        let shortened = self.give_room_back();
+        self.has_no_room = true;
+        match shortened.and_then(|()| self.write_batch(self.written.next(), &mut bytes)) {
             Ok(()) => self.sync(),
             Err(Trouble::Full) => Ok(()),
             Err(Trouble::Fatal(failure)) => Err(failure),
@@ -417,6 +468,13 @@ fn trouble(doing: &'static str, name: &str, error: io::Error) -> Trouble {
     if is_full(&error) { Trouble::Full } else { Trouble::Fatal(Failure { doing, name: name.to_owned(), error }) }
 }
 
+/// The room that is made at once for batches to come: of a segment's length, one part in so many, and at most so much.
+const ROOM_SHARE: u64 = 256;
+const ROOM_BYTES_MAX: u64 = 256 << 10;
+/// Batches up to that size are worth making room for: for greater ones the bytes themselves take longer.
+const ROOM_BATCH_BYTES: usize = 32 << 10;
+/// So much of it is written at once.
+static ROOM_PIECE: [u8; 64 << 10] = [ROOM; 64 << 10];
 /// How long after it was found full the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long there is nothing to write before buffers are not kept for what may come.

@@ -243,7 +243,7 @@ fn a_log_that_ends_before_its_checkpoint_is_refused() {
     bench.log.end_checkpoint();
     bench.settle();
     let last = bench.segments().pop().unwrap();
-    let bytes = bench.disk.file(&last).unwrap();
+    let bytes = kept::written(&bench.disk, &last);
     for length in 0..bytes.len() {
         let disk = copy(&bench.disk);
         disk.put(&last, bytes[..length].to_vec());

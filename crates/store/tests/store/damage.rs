@@ -261,15 +261,15 @@ fn a_deposed_owners_batch_is_ignored() {
     let mine = kept::message(1, 1, b"mine");
     kept::commit(&mut log, &mut writer, std::slice::from_ref(&mine));
     let name = disk.names()[0].clone();
-    let before = disk.file(&name).unwrap();
+    let before = kept::written(&disk, &name);
     kept::commit(&mut log, &mut writer, &[kept::message(1, 2, b"too late")]);
-    let late = disk.file(&name).unwrap()[before.len()..].to_vec();
+    let late = kept::written(&disk, &name)[before.len()..].to_vec();
 
     disk.put(&name, before);
     let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     let theirs = kept::message(1, 2, b"theirs");
     kept::commit(&mut log, &mut writer, std::slice::from_ref(&theirs));
-    let mut bytes = disk.file(&name).unwrap();
+    let mut bytes = kept::written(&disk, &name);
     bytes.extend_from_slice(&late);
     disk.put(&name, bytes);
 
@@ -294,7 +294,7 @@ fn a_proof_that_somebody_forged_inside_a_message_is_none() {
     let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 1 << 20).unwrap().0;
     kept::commit(&mut log, &mut writer, &[kept::message(1, 1, b"first")]);
     let name = &disk.names()[0];
-    let torn_at = disk.file(name).unwrap().len();
+    let torn_at = kept::written(&disk, name).len();
     kept::commit(&mut log, &mut writer, &[kept::message(1, 2, &forged)]);
     disk.flip(name, torn_at + 60, 0);
     let (report, replayed) = kept::reopen(disk).unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use store::{
-    Caretaker, Disk, Key, Link, Lsn, LsnRange, OpenError, OpenReport, Opened, Options, Place, QueueId, Record, Run,
-    Seq, SeqRange, Step, Store, StoreEvent, Urgency, Writer,
+    Caretaker, Disk, Key, Link, Lsn, LsnRange, MemoryDisk, OpenError, OpenReport, Opened, Options, Place, QueueId,
+    Record, Run, Seq, SeqRange, Step, Store, StoreEvent, Urgency, Writer,
 };
 
 /// A record that owns its bytes.
@@ -20,6 +20,16 @@ pub(crate) enum Kept {
     Waiting { queue: QueueId, runs: Vec<Run> },
     Keys { queue: QueueId, source: u64, most: u32, keys: Vec<Key> },
 }
+
+/// What was written to the file, without the room that was made behind it.
+pub(crate) fn written(disk: &MemoryDisk, name: &str) -> Vec<u8> {
+    let mut bytes = disk.file(name).unwrap();
+    bytes.truncate(bytes.iter().rposition(|&byte| byte != ROOM).map_or(0, |last| last + 1));
+    bytes
+}
+
+/// What the format has there.
+pub(crate) const ROOM: u8 = 0xf6;
 
 impl From<Record<'_>> for Kept {
     fn from(record: Record<'_>) -> Kept {

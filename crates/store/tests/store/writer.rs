@@ -28,6 +28,10 @@ fn last_file(disk: &MemoryDisk) -> Vec<u8> {
     disk.file(disk.names().last().unwrap()).unwrap()
 }
 
+fn written(disk: &MemoryDisk) -> usize {
+    kept::written(disk, disk.names().last().unwrap()).len()
+}
+
 #[test]
 fn one_write_and_one_sync_serve_every_flush_before_them() {
     let (disk, mut log, mut writer) = open();
@@ -35,9 +39,88 @@ fn one_write_and_one_sync_serve_every_flush_before_them() {
     let last = (0..1000).map(|seq| publish(&mut log, seq, Urgency::Sync)).last().unwrap();
     assert_eq!(writer.step(Duration::ZERO), Step::Synced);
     assert_eq!(disk.syncs() - syncs, 1);
-    assert_eq!(disk.operations() - operations, 2);
+    assert_eq!(disk.operations() - operations, 3, "the batch, the room behind it, the sync");
     assert_eq!(kept::events(&mut log), [StoreEvent::Durable(last)]);
     assert_eq!(writer.step(Duration::ZERO), Step::Idle);
+}
+
+#[test]
+fn what_is_synced_goes_into_room_that_was_made_before() {
+    let (disk, mut log, mut writer) = open();
+    publish(&mut log, 0, Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    let (first, room) = (last_file(&disk).len(), 4096);
+    assert_eq!(first, written(&disk) + room);
+    let mut seq = 1;
+    while written(&disk) + 200 < first {
+        publish(&mut log, seq, Urgency::Sync);
+        let operations = disk.operations();
+        assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+        assert_eq!((disk.operations() - operations, last_file(&disk).len()), (2, first));
+        seq += 1;
+    }
+    for seq in seq..seq + 10 {
+        publish(&mut log, seq, Urgency::Sync);
+    }
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert_eq!(last_file(&disk).len(), written(&disk) + room);
+}
+
+#[test]
+fn no_room_is_made_behind_large_batches_nor_where_nobody_waits_for_a_sync() {
+    let (disk, mut log, mut writer) = open();
+    publish(&mut log, 0, Urgency::Lazy);
+    assert_eq!(writer.step(Duration::ZERO), Step::Wrote);
+    assert_eq!(last_file(&disk).len(), written(&disk));
+    log.append(kept::message(1, 1, &[1; 40_000]).record(), Link::Alone);
+    log.flush(Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert_eq!(last_file(&disk).len(), written(&disk));
+}
+
+#[test]
+fn room_is_given_back_by_a_close_by_the_next_segment_and_by_an_open() {
+    let (disk, mut log, mut writer) = open();
+    publish(&mut log, 0, Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    let with_room = last_file(&disk);
+    log.close();
+    assert_eq!(writer.step(Duration::ZERO), Step::Closed);
+    assert_eq!(last_file(&disk).len(), written(&disk));
+
+    let name = disk.names().pop().unwrap();
+    disk.put(&name, with_room);
+    let (Opened { mut log, mut writer, report, .. }, replayed) = kept::open(disk.clone(), 1 << 20).unwrap();
+    assert_eq!((replayed.len(), report.cut, report.clean), (1, None, false));
+    assert_eq!(last_file(&disk).len(), written(&disk));
+
+    publish(&mut log, 1, Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert!(last_file(&disk).len() > written(&disk));
+    for seq in 2..4 {
+        log.append(kept::message(1, seq, &[1; 1 << 20]).record(), Link::Alone);
+    }
+    log.flush(Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert!(disk.names().len() > 1);
+    for name in disk.names() {
+        assert_eq!(disk.file(&name).unwrap(), kept::written(&disk, &name), "{name}");
+    }
+}
+
+#[test]
+fn a_disk_that_has_no_room_beforehand_takes_what_fits() {
+    let (disk, mut log, mut writer) = open();
+    let used: usize = disk.names().iter().map(|name| disk.file(name).unwrap().len()).sum();
+    disk.set_capacity(Some(used as u64 + 500));
+    let last = publish(&mut log, 0, Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert_eq!(kept::events(&mut log), [StoreEvent::Durable(last)]);
+    let last = publish(&mut log, 1, Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    assert_eq!(kept::events(&mut log), [StoreEvent::Durable(last)]);
+    let (_, replayed) = kept::reopen(disk).unwrap();
+    assert_eq!(replayed.len(), 2);
 }
 
 #[test]
