@@ -2,9 +2,9 @@
 //! each binding between such, in `audit-clients.log` in the data directory.
 //!
 //! It is the same kind of record as `audit.rs`, in files of its own, so that applications that declare and delete
-//! all day never push out what people did. Nobody waits for it: a change is noted in memory, and one thread writes all
-//! that was noted since it wrote last, without a sync: a crash of the machine may take the last lines. What comes faster
-//! than that is counted and left out.
+//! all day never push out what people did. Nobody waits for it: a change is noted in memory, and twenty times a second
+//! at most a thread writes all that was noted, without a sync: a kill takes the lines of that time, a crash of the machine
+//! some more. What comes faster than that is counted and left out.
 
 use crate::audit::{Audit, Entry, Line, line};
 use crate::http::values::table_to_json;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct ClientAudit {
 struct Noted {
     changes: Vec<(u64, Option<SocketAddr>, Changed)>,
     left_out: u64,
-    /// A thread is at it.
+    /// A task is at it.
     is_writing: bool,
 }
 
@@ -54,7 +55,19 @@ impl ClientAudit {
         noted.changes.push((unix_ms, peer, change));
         if !std::mem::replace(&mut noted.is_writing, true) {
             let audit = Arc::clone(self);
-            tokio::task::spawn_blocking(move || audit.write());
+            tokio::spawn(audit.write_all());
+        }
+    }
+
+    /// Writes until nothing is noted. A write for each change would take as long as what the client waits for.
+    async fn write_all(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(NOTED_FOR).await;
+            let audit = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || audit.write()).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
         }
     }
 
@@ -67,23 +80,24 @@ impl ClientAudit {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes until nothing is noted.
-    fn write(&self) {
-        loop {
-            let (changes, mut left_out) = {
-                let mut noted = self.noted();
-                if noted.changes.is_empty() {
-                    noted.is_writing = false;
-                    return;
-                }
-                (std::mem::take(&mut noted.changes), std::mem::take(&mut noted.left_out))
-            };
-            let lines = changes.into_iter().map(|(unix_ms, peer, change)| {
-                line(unix_ms, &entry(peer, change), ("changes_left_out", std::mem::take(&mut left_out)))
-            });
-            // Syncs of their own would slow down those of the log, which declares wait for.
-            self.audit.write_all(lines, false);
-        }
+    /// Writes what is noted; whether more was noted meanwhile.
+    pub(crate) fn write(&self) -> bool {
+        let (changes, mut left_out) = {
+            let mut noted = self.noted();
+            if noted.changes.is_empty() {
+                noted.is_writing = false;
+                return false;
+            }
+            (std::mem::take(&mut noted.changes), std::mem::take(&mut noted.left_out))
+        };
+        let lines = changes.into_iter().map(|(unix_ms, peer, change)| {
+            line(unix_ms, &entry(peer, change), ("changes_left_out", std::mem::take(&mut left_out)))
+        });
+        // Syncs of their own would slow down those of the log, which declares wait for.
+        self.audit.write_all(lines, false);
+        let mut noted = self.noted();
+        noted.is_writing = !noted.changes.is_empty();
+        noted.is_writing
     }
 }
 
@@ -138,7 +152,10 @@ const NAME: &str = "audit-clients.log";
 /// What of arguments is kept.
 const ARGUMENTS_BYTES_MAX: usize = 4096;
 
-/// How many changes may wait for the disk: one second of a busy client, and a few hundred bytes each.
+/// How long changes are gathered before they are written.
+const NOTED_FOR: Duration = Duration::from_millis(50);
+
+/// How many changes may wait for that: 20,000 a second, and a few hundred bytes each.
 const NOTED_MAX: usize = 1000;
 
 #[cfg(test)]
@@ -175,7 +192,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), last_is_written).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), last_is_written).await.unwrap();
         assert!(written(&audit).0[0].get("changes_left_out").is_none(), "it is told once");
     }
 

@@ -303,6 +303,8 @@ impl Server {
             let threads = std::mem::take(&mut self.log_threads);
             let _join =
                 tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+            let audit = Arc::clone(self.board.client_audit());
+            let _written = tokio::task::spawn_blocking(move || while audit.write() {}).await;
         });
         // Spans go out meanwhile, and are not waited for longer.
         let exported = timeout(SHARDS_CLOSE, self.exporter.join_next());
