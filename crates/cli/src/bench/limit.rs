@@ -67,6 +67,10 @@ pub(super) fn measure(sizes: &[u32], seconds: u32, dir: &Path, interrupt: &Inter
         say("latency by a relay");
         relay::measure_latency(seconds, interrupt, &mut outcome)?;
     }
+    if !interrupt.has_come() {
+        say("latency by a relay beside another one");
+        relay::measure_neighbour(seconds, interrupt, &mut outcome)?;
+    }
     for talk in ask::Talk::ALL {
         if !interrupt.has_come() {
             say(talk.name());

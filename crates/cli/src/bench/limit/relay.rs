@@ -91,6 +91,23 @@ pub(super) fn measure_latency(seconds: u32, interrupt: &Interrupt, outcome: &mut
     Ok(())
 }
 
+/// How long messages take at 500 a second while another relay works at full speed: what of a broker's latency beside other
+/// clients is the system's, which lends each thread a processor for a while.
+pub(super) fn measure_neighbour(seconds: u32, interrupt: &Interrupt, outcome: &mut Outcome) -> Result<()> {
+    let batch = || PublishBatch::new(QUEUE, 16, false, FRAME_MAX);
+    let relayed = thread::scope(|scope| {
+        let beside = scope.spawn(|| relay(Path::Publish, batch(), None, seconds + 1, interrupt));
+        let relayed = relay(Path::Relay, batch(), Some(NEIGHBOUR_RATE), seconds, interrupt)?;
+        beside.join().map_err(|_| anyhow!("a thread of the load died"))??;
+        anyhow::Ok(relayed)
+    })?;
+    let name = "latency at 500/s beside a relay at full speed, p50";
+    for (key, name, share) in [("beside_p50_ns", name, 0.5), ("beside_p99_ns", "  p99", 0.99)] {
+        outcome.add(key, name, relayed.latencies.value_at_quantile(share) as f64, Unit::Ns);
+    }
+    Ok(())
+}
+
 struct Relayed {
     messages: u64,
     time: Duration,
@@ -260,5 +277,6 @@ const ROOM_BYTES: usize = 512 * 1024;
 
 /// Messages per second of the latency.
 const RATE: f64 = 5000.0;
+const NEIGHBOUR_RATE: f64 = 500.0;
 
 const LOOK: Duration = Duration::from_millis(20);

@@ -28,6 +28,7 @@ pub(super) fn limit_of(row: &str) -> Option<&'static str> {
         "confirm-100" => "sync_100_messages_per_s",
         "confirm-1000" => "sync_1000_messages_per_s",
         "latency" => "latency_p50_ns",
+        "beside-publisher" => "beside_p50_ns",
         "connections" => "connects_per_s",
         "channels" => "ask_pairs_per_s",
         "queues" => "synced_ask_pairs_per_s",
