@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 /// The crates that know no clock, socket, thread or randomness, and all they may depend on.
 const PURE: [(&str, &[&str]); 3] = [
     ("amqp", &["bytes"]),
-    ("store", &["bytes", "crc32c"]),
+    ("store", &["bytes", "crc32c", "rustix"]),
     ("broker", &["amqp", "store", "bytes", "rustc-hash", "fancy-regex"]),
 ];
 
