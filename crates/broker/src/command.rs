@@ -253,10 +253,30 @@ pub struct Publish {
     pub expiration_ms: Option<u64>,
     /// Its `priority` property, not yet clamped; `None` where absent.
     pub priority: Option<u8>,
-    /// Its `x-delay` header: how long each queue holds it back, in milliseconds; `None` = not at all.
-    pub delay_ms: Option<u64>,
+    /// How long each queue holds it back; `None` = not at all.
+    pub delay: Option<Delay>,
     /// Its publisher waits for the [`Command::Mark`] that follows, in the same batch: only such messages count for it.
     pub confirm: bool,
+}
+
+/// How long a queue holds a message back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// As its `x-delay` header says: so many milliseconds from when it comes.
+    For(u64),
+    /// As the queue did that it is moved from: until this time, in Unix milliseconds.
+    Until(u64),
+}
+
+impl Delay {
+    /// When it is due that comes now.
+    #[must_use]
+    pub fn due_at_ms(self, now: Now) -> u64 {
+        match self {
+            Self::For(ms) => now.unix_ms.saturating_add(ms),
+            Self::Until(unix_ms) => unix_ms,
+        }
+    }
 }
 
 /// A message that comes through exchanges that deduplicate.

@@ -317,7 +317,7 @@ impl Queue {
             self.note_age(seq, now);
         }
         let priority = self.level_of(terms.priority);
-        let is_timed = terms.expiration_ms.is_some() || terms.delay_ms.is_some();
+        let is_timed = terms.expiration_ms.is_some() || terms.delay.is_some();
         let (expires_at_ms, due_at_ms) = match self.rules.message_ttl_ms {
             None if !is_timed => (0, 0),
             ttl_ms => times(terms, ttl_ms, now),
@@ -858,9 +858,10 @@ pub(crate) const OVERDUE_AT_ONCE: usize = 1024;
 fn times(terms: &Terms, ttl_ms: Option<u64>, now: Now) -> (u64, u64) {
     let ttl_ms = [terms.expiration_ms, ttl_ms].into_iter().flatten().min();
     // A message begins to live when its delay is over.
-    let since_ms = now.unix_ms.saturating_add(terms.delay_ms.unwrap_or(0));
+    let due_at_ms = terms.delay.map_or(0, |delay| delay.due_at_ms(now));
+    let since_ms = due_at_ms.max(now.unix_ms);
     let expires_at_ms = ttl_ms.map_or(0, |ttl| since_ms.saturating_add(ttl).max(1));
-    (expires_at_ms, terms.delay_ms.map_or(0, |_| since_ms))
+    (expires_at_ms, due_at_ms)
 }
 
 /// What messages in quorum queues have that say nothing.

@@ -352,7 +352,7 @@ impl<S: Store> Shard<S> {
                 let queue = self.queue_slots.get(queue).map(|slot| &self.queues[*slot]);
                 queue.is_some_and(|queue| {
                     queue.keeps(publish.persistent)
-                        || publish.delay_ms.is_some()
+                        || publish.delay.is_some()
                         || queue.is_better_far(queue.level_of(publish.priority), &self.settings.near, self.near_bytes)
                 })
             }),

@@ -85,7 +85,7 @@ fn round(queues: &QueueIds, message: &Message, delivered: &[Settle], window_byte
             persistent: false,
             expiration_ms: None,
             priority: None,
-            delay_ms: None,
+            delay: None,
             confirm: true,
         })
     };

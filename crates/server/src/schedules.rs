@@ -13,7 +13,7 @@ pub(crate) use plan::Plan;
 
 use crate::switchboard::{Switchboard, Unanswered};
 use amqp::{Properties, PropertyList};
-use broker::command::{Publish, QueueRef, ShardId};
+use broker::command::{Delay, Publish, QueueRef, ShardId};
 use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::schedule::{Fire, Firing, Schedule, ScheduleId};
 use broker::topology::{Routes, Topology};
@@ -379,7 +379,7 @@ pub(crate) fn prepare(
         persistent: properties.delivery_mode() == Some(2),
         expiration_ms,
         priority: properties.priority(),
-        delay_ms,
+        delay: delay_ms.map(Delay::For),
         confirm: true,
     };
     let shards = routes.queues.chunk_by(|one, other| one.shard == other.shard);

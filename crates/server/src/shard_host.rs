@@ -381,7 +381,7 @@ mod tests {
             persistent: false,
             expiration_ms: None,
             priority: None,
-            delay_ms: None,
+            delay: None,
             confirm: false,
         })
     }

@@ -98,7 +98,7 @@ fn some_work(queues: &QueueIds) -> Vec<Command> {
         persistent: true,
         expiration_ms: None,
         priority: None,
-        delay_ms: None,
+        delay: None,
         confirm: true,
     };
     let mut commands = vec![Command::Publish(publish), Command::Mark { mark: 1 }];

@@ -2,7 +2,7 @@
 
 use super::{Ledger, index};
 use crate::trace;
-use broker::command::{ChannelKey, Overflow, Publish, QueueId, Retry, Seq, Settlement, ShardId};
+use broker::command::{ChannelKey, Delay, Overflow, Publish, QueueId, Retry, Seq, Settlement, ShardId};
 
 /// Names a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ impl Ledger {
         assert!(!message.is_rolled_back, "m{number} was rolled back, and comes to a queue");
         assert_eq!(message.persistent, publish.persistent, "the delivery mode of m{number}");
         let (persistent, expiration_ms, channel) = (message.persistent, message.expiration_ms, message.channel);
-        assert_eq!(message.delay_ms, publish.delay_ms, "the delay of m{number}");
+        assert_eq!(message.delay_ms.map(Delay::For), publish.delay, "the delay of m{number}");
         let (unix_ms, is_timed) = (self.unix_ms, message.delay_ms.is_some());
         let since_ms = unix_ms + message.delay_ms.unwrap_or(0);
         let group = message.group;

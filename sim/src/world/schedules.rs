@@ -97,7 +97,7 @@ impl World {
                 persistent: true,
                 expiration_ms: None,
                 priority: None,
-                delay_ms: None,
+                delay: None,
                 confirm: false,
             };
             let firing = Firing {

@@ -8,7 +8,7 @@ use super::tally::{Fate, Run as Alike, Tally};
 use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{
-    ChannelKey, Command, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sifted, Sifting, VhostId,
+    ChannelKey, Command, Delay, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sifted, Sifting, VhostId,
 };
 use crate::connection::{Connection, Effects, Failure, Run};
 use crate::inspect::ChannelCounters;
@@ -208,15 +208,15 @@ impl Repeated {
             && last.queues.is_same(queues)
             && (last.persistent, last.expiration_ms, last.priority, last.confirm)
                 == (persistent, expiration_ms, priority, confirm)
-            && last.delay_ms.is_none()
+            && last.delay.is_none()
             && last.more.len() < ALIKE_MAX
         {
             last.more.push(message);
             return;
         }
         let queues = queues.clone();
-        let (more, delay_ms) = (Vec::new(), None);
-        let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
+        let (more, delay) = (Vec::new(), None);
+        let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay, confirm };
         batch.push(Command::Publish(publish));
     }
 }
@@ -267,8 +267,8 @@ impl Routed {
         let Self { targets, message, persistent, expiration_ms, priority, delay_ms, through, .. } = self;
         let sifting = through.and_then(|through| through.sifting);
         let publish = |queues: QueueIds, message| {
-            let more = Vec::new();
-            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
+            let (more, delay) = (Vec::new(), delay_ms.map(Delay::For));
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay, confirm };
             match &sifting {
                 None => Command::Publish(publish),
                 Some(sifting) => Command::Sift(Box::new(Sifted { sifting: sifting.clone(), publish })),

@@ -111,7 +111,7 @@ mod model {
             persistent: false,
             expiration_ms: None,
             priority: Some(priority),
-            delay_ms: None,
+            delay: None,
         }
     }
 

@@ -315,6 +315,6 @@ pub(super) fn has_place(entry: &Entry) -> bool {
 
 fn publication(letter: &DeadLetter, queues: QueueIds, message: Message) -> Publish {
     let DeadLetter { persistent, priority, .. } = *letter;
-    let (more, expiration_ms, delay_ms, confirm) = (Vec::new(), None, None, false);
-    Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm }
+    let (more, expiration_ms, delay, confirm) = (Vec::new(), None, None, false);
+    Publish { queues, message, more, persistent, expiration_ms, priority, delay, confirm }
 }

@@ -62,9 +62,8 @@ impl<S: Store> Shard<S> {
     fn send_recent(&mut self, recent: &Recent, to: &Recipient, topology: &Topology) {
         for (shard, queues) in self.recipients(recent, to, topology) {
             let Recent { persistent, expiration_ms, priority, .. } = *recent;
-            let (message, more, delay_ms) = (recent.message.clone(), Vec::new(), None);
-            let publish =
-                Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm: false };
+            let (message, more, delay) = (recent.message.clone(), Vec::new(), None);
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay, confirm: false };
             if shard == self.id {
                 let terms = Terms::from(&publish);
                 self.publish(&publish.queues, publish.message, terms, None);

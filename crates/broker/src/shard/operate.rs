@@ -11,7 +11,7 @@ use super::log::Waiter;
 use super::publish::Terms;
 use super::read::{Reading, ranges};
 use super::slots::Slot;
-use crate::command::{IfRefused, Publish, QueueIds, ShardId, ShardInput};
+use crate::command::{Delay, IfRefused, Publish, QueueIds, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
 use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
@@ -352,8 +352,7 @@ impl<S: Store> Shard<S> {
         let is_delayed = queue.ready.find_hinted((run.priority, run.seq), Some(run.due_at_ms)).is_none();
         let Some(mut entry) = queue.take_waiting(run) else { return Moved::Gone };
         queue.leave(1);
-        let left_ms = entry.due_at_ms.saturating_sub(self.now.unix_ms);
-        let delay_ms = (is_delayed && wait == Wait::AsBefore).then_some(left_ms);
+        let delay = (is_delayed && wait == Wait::AsBefore).then_some(Delay::Until(entry.due_at_ms));
         // Bytes that were read lie among others', which they must not keep in memory.
         let message = if entry.message().is_some() { message } else { alone(&message) };
         let (persistent, expiration_ms, priority) = terms(&message);
@@ -365,7 +364,7 @@ impl<S: Store> Shard<S> {
         for (shard, queues) in targets {
             let (message, more) = (message.clone(), Vec::new());
             let confirm = true;
-            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay_ms, confirm };
+            let publish = Publish { queues, message, more, persistent, expiration_ms, priority, delay, confirm };
             if shard == self.id {
                 let stored = self.publish(&publish.queues, publish.message.clone(), Terms::from(&publish), moved_from);
                 is_taken |= stored.is_taken;

@@ -4,7 +4,7 @@ use super::Shard;
 use super::log::Waiter;
 use super::peers::{Peer, SinceMark};
 use super::slots::Slot;
-use crate::command::{Command, Overflow, Publish};
+use crate::command::{Command, Delay, Overflow, Publish};
 use crate::message::Message;
 use crate::queue::dead_letter::Reason;
 use crate::queue::ready::{Body, Entry};
@@ -57,13 +57,13 @@ pub(crate) struct Terms {
     pub(crate) persistent: bool,
     pub(crate) expiration_ms: Option<u64>,
     pub(crate) priority: Option<u8>,
-    pub(crate) delay_ms: Option<u64>,
+    pub(crate) delay: Option<Delay>,
 }
 
 impl From<&Publish> for Terms {
     fn from(publish: &Publish) -> Self {
-        let Publish { persistent, expiration_ms, priority, delay_ms, confirm, .. } = *publish;
-        Self { is_new: false, stays: confirm, persistent, expiration_ms, priority, delay_ms }
+        let Publish { persistent, expiration_ms, priority, delay, confirm, .. } = *publish;
+        Self { is_new: false, stays: confirm, persistent, expiration_ms, priority, delay }
     }
 }
 
@@ -225,7 +225,7 @@ impl<S: Store> Shard<S> {
             return Some(Accepted { queue: slot, stamp, is_kept: true, is_far: true });
         }
         // What waits for its time counts for no limit yet.
-        let is_delayed = terms.delay_ms.is_some();
+        let is_delayed = terms.delay.is_some();
         if queue.rejects_when_full() && !is_delayed && self.refuses(slot, message, terms) {
             return None;
         }

@@ -258,7 +258,7 @@ pub(super) fn publication(queues: &[u64], body: &str, list: &PropertyList) -> Pu
         persistent: list.delivery_mode == Some(2),
         expiration_ms: expiration,
         priority: list.priority,
-        delay_ms: list.headers.as_ref().and_then(|headers| hold_back(&mut headers.clone())),
+        delay: list.headers.as_ref().and_then(|headers| hold_back(&mut headers.clone())).map(Delay::For),
         confirm: true,
     }
 }

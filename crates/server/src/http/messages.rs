@@ -12,8 +12,8 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::command::{
-    Command, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId, Sifted,
-    Sifting, VhostId,
+    Command, Delay, Delivery, Fault, Outcome, Publish, QueueRef, QueueSpec, Recent, Settle, Settlement, ShardId,
+    Sifted, Sifting, VhostId,
 };
 use broker::message::{Message, MessageParts, hold_back, parse_expiration};
 use broker::resource;
@@ -230,7 +230,7 @@ async fn send(operator: &mut Operator, ready: &Ready, targets: &[QueueRef]) -> R
             persistent: ready.persistent,
             expiration_ms: ready.expiration_ms,
             priority: ready.priority,
-            delay_ms: ready.delay_ms,
+            delay: ready.delay_ms.map(Delay::For),
             confirm: true,
         };
         let command = match &ready.sifting {

@@ -274,6 +274,28 @@ fn a_message_for_another_shard_stays_until_it_is_there() {
 }
 
 #[test]
+fn a_delayed_message_for_another_shard_keeps_its_time_whatever_the_clock_does_on_the_way() {
+    let mut world = filled(World::new(), 0);
+    let queue = QueueRef { id: QueueId(50), shard: ShardId(1) };
+    let far = spec(50, QueueSettings::default());
+    world.topology.add_queue(Arc::new(QueueSpec { queue, name: "far".into(), ..far.clone() }));
+    let headers = Some([("x-delay".to_owned(), Value::I64(3_600_000))].into_iter().collect());
+    world.command(9, Command::Publish(publication(&[1], "a", &PropertyList { headers, ..PropertyList::default() })));
+    let due_ms = world.now.unix_ms + 3_600_000;
+    let operation =
+        Operation::Scan(Scan { which: Which::Delayed { from: Time::FIRST, until: None }, ..all(to_queue("far")) });
+    world.step(vec![ShardInput::Operate { ticket: 7, queue: Q, operation }]);
+    let Some((_, transfer)) = world.out.shards.pop() else { panic!("nothing is on its way") };
+    let mut other = World::new();
+    other.declare(far);
+    other.now.unix_ms = due_ms - 10;
+    other.step(vec![transfer]);
+    assert_eq!((other.view(50).delayed, other.depths(50)), (1, (0, 0)));
+    other.pass(10);
+    assert_eq!(other.drain(50), ["a"]);
+}
+
+#[test]
 fn another_shards_message_is_refused_where_no_queue_takes_it() {
     let mut world = World::new();
     let full = QueueSettings { length_max: Some(0), overflow: Overflow::RejectPublish, ..QueueSettings::default() };
