@@ -210,16 +210,9 @@ impl Step<'_> {
         self.topology.vhost_name(vhost)
     }
 
-    fn answer(&mut self, mut answer: Answer) {
-        let gone = match &mut answer.outcome {
-            Outcome::QueueDeleted { consumers, .. } => std::mem::take(consumers),
-            _ => Vec::new(),
-        };
+    fn answer(&mut self, answer: Answer) {
         let event = ConnectionEvent::Done { call: answer.call, outcome: answer.outcome };
         self.out.connections.push((answer.connection, event));
-        for (connection, consumer) in gone {
-            self.out.connections.push((connection, ConnectionEvent::ConsumerGone { consumer }));
-        }
     }
 
     fn send(&mut self, shard: ShardId, input: ShardInput) {

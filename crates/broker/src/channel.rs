@@ -157,6 +157,12 @@ impl Channel {
 }
 
 impl Channel {
+    /// Whether a frame that begins a method means what it says: no message is half here, and no transaction is open.
+    #[inline]
+    fn is_usual(&self) -> bool {
+        self.state == ChannelState::Open && matches!(self.publishing, Publishing::Idle) && self.transaction.is_none()
+    }
+
     /// The next publish is parsed.
     pub(crate) fn forget_pattern(&mut self) {
         self.pattern = None;

@@ -541,8 +541,10 @@ pub enum Outcome {
     QueueDeleted {
         /// Its ready messages at that moment.
         messages: u64,
-        /// The consumers that it had. The catalog tells them ([`ConnectionEvent::ConsumerGone`]): those of the connection
-        /// that deleted it after the answer, since clients take a cancellation before it for the end of what they asked.
+        /// The consumers that it had. The catalog tells other connections of theirs ([`ConnectionEvent::ConsumerGone`]),
+        /// and leaves those of the connection that asked: it tells its client after the answer, since clients take a
+        /// cancellation before it for the end of what they asked, and in the same step, since that may come next with the
+        /// tag of one of them.
         consumers: Vec<(ConnectionId, ConsumerNumber)>,
     },
     /// The consumer started.

@@ -561,7 +561,14 @@ impl Connection {
                 // What follows may be the answer to a channel.close.
                 self.tell_confirms(fx);
             }
-            ConnectionEvent::Done { call, outcome } => self.answered(now, call, outcome, fx),
+            ConnectionEvent::Done { call, mut outcome } => {
+                let gone = match &mut outcome {
+                    Outcome::QueueDeleted { consumers, .. } => std::mem::take(consumers),
+                    _ => Vec::new(),
+                };
+                self.answered(now, call, outcome, fx);
+                gone.into_iter().for_each(|(_, consumer)| self.consumer_gone(consumer, fx));
+            }
             ConnectionEvent::ConsumerGone { consumer } => self.consumer_gone(consumer, fx),
             ConnectionEvent::AckTimeout { channel, timeout_ms } => self.ack_timeout(now, channel, timeout_ms, fx),
             ConnectionEvent::Reply { channel, message } => self.deliver_reply(channel, &message, fx),

@@ -73,7 +73,12 @@ pub enum Which {
         /// Where to end.
         until: Option<Seq>,
     },
-    /// These, in this order, where they are ready or delayed, or unacked if the act can be done to those.
+    /// Dead ones whose letters nobody has taken yet, from this seq on, by seq. They can be shown only.
+    Owed {
+        /// Where to begin.
+        from: Seq,
+    },
+    /// These, in this order, where they are ready or delayed, or unacked or dead if the act can be done to those.
     These(Vec<Seq>),
 }
 
@@ -303,6 +308,8 @@ pub enum Next {
     Unacked(Seq),
     /// Among the delayed ones.
     Delayed(Time),
+    /// Among the dead ones.
+    Owed(Seq),
     /// With the so-manieth of those named.
     These(usize),
 }
@@ -326,8 +333,19 @@ pub struct Shown {
     pub priority: u8,
     /// Who has it, if it is unacked.
     pub lease: Option<Lease>,
+    /// How it died, if nobody has taken its letter yet.
+    pub death: Option<Death>,
     /// Why it failed last, if a worker said so; of a dead letter, what is told by it.
     pub failure: Option<Failure>,
+}
+
+/// How a message died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// RabbitMQ's word for why: `rejected`, `expired`, `maxlen` or `delivery_limit`.
+    pub reason: &'static str,
+    /// When, in Unix seconds.
+    pub unix_s: u64,
 }
 
 /// An unacked message, and who has it.

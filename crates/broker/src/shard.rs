@@ -612,6 +612,9 @@ impl<S: Store> Shard<S> {
         while let Some(waiter) = self.log.next_served() {
             self.report(waiter);
         }
+        if !self.is_closed {
+            self.bury(topology);
+        }
     }
 
     fn report(&mut self, waiter: Waiter) {
@@ -627,6 +630,9 @@ impl<S: Store> Shard<S> {
             Waiter::Transfer { from, transfer } => {
                 self.out.shards.push((from, ShardInput::TransferStored { transfer, by: self.id }));
             }
+            // What would be done with it could not be written any more.
+            Waiter::Letter { .. } if self.is_closed => {}
+            Waiter::Letter { transfer } => self.let_move_on(transfer),
             Waiter::Operation { ticket, answer } => self.out.answers.push((ticket, *answer)),
             Waiter::Stream(queue) => self.stream_is_durable(queue),
             Waiter::Closed => self.out.closed = true,

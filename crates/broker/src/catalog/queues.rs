@@ -210,7 +210,7 @@ impl Step<'_> {
     }
 
     /// Those of other connections learn that they are gone before anybody declares the queue again and consumes from it
-    /// with the same tag; the answer may have to wait for the log.
+    /// with the same tag; the answer, which tells the connection that asked of its own, may have to wait for the log.
     fn tell_consumers(&mut self, answer: &mut Answer) {
         let Outcome::QueueDeleted { consumers, .. } = &mut answer.outcome else { return };
         let others = consumers.extract_if(.., |(connection, _)| *connection != answer.connection);

@@ -5,7 +5,6 @@
 //! is not quite so (another order, `multiple`, an unknown tag, a transaction) goes the usual way, frame by frame.
 
 use super::consume::send_settlement;
-use super::{ChannelState, Publishing};
 use crate::command::{Now, Settlement};
 use crate::connection::{Connection, Effects};
 use amqp::ChannelId;
@@ -19,10 +18,7 @@ impl Connection {
         let (first, _) = input.split_first_chunk()?;
         let (number, first_tag) = ack_of_one(first)?;
         let channel = self.channels.get_mut(&number)?;
-        let is_usual = channel.state == ChannelState::Open
-            && matches!(channel.publishing, Publishing::Idle)
-            && channel.transaction.is_none();
-        if !is_usual {
+        if !channel.is_usual() {
             return None;
         }
         let mut count = 0;

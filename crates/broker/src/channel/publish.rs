@@ -1,11 +1,11 @@
 //! basic.publish: a method, a header and bodies become a message, checked and routed (amqp-0-9-1 §4.2.6, §1.8.3.7).
 
+use super::Channel;
 use super::confirms::Confirm;
 use super::consume::encode_content;
 use super::pattern::Pattern;
 use super::request::Request;
 use super::tally::{Fate, Run as Alike, Tally};
-use super::{Channel, ChannelState};
 use crate::access::{Resource, Right};
 use crate::command::{
     ChannelKey, Command, Delay, Fault, Now, Publish, QueueId, QueueIds, Recent, ShardId, Sifted, Sifting, VhostId,
@@ -623,13 +623,10 @@ impl Connection {
         let number = frame::channel_of_method(input)?;
         let body_bytes_max = self.settings.message_bytes_max.min(self.frame_body_bytes_max());
         let channel = self.channels.get_mut(&number)?;
-        let pattern = channel.pattern.as_deref_mut()?;
-        let is_usual = channel.state == ChannelState::Open
-            && matches!(channel.publishing, Publishing::Idle)
-            && channel.transaction.is_none();
-        if !is_usual {
+        if !channel.is_usual() {
             return None;
         }
+        let pattern = channel.pattern.as_deref_mut()?;
         let confirm = channel.confirms.is_some();
         let (shard, bytes) = match pattern.find(input, number, topology) {
             Some(found) if found.body_bytes() <= body_bytes_max => {

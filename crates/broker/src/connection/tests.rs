@@ -6,7 +6,7 @@ mod repeated;
 
 use super::*;
 use crate::access::Denial;
-use crate::command::{Delivery, Publish, QueueSettings, QueueSpec, Settle, Settlement};
+use crate::command::{Consume, Delivery, Publish, QueueSettings, QueueSpec, Settle, Settlement};
 use crate::message::{Message, MessageParts};
 use crate::queue::tests::spec;
 use crate::topology::{Exchange, ExchangeKind};
@@ -427,6 +427,70 @@ fn what_was_held_for_a_consumer_that_is_gone_takes_no_room_in_the_window() {
         "{:?}",
         client.fx.shards
     );
+}
+
+/// Channel 1 consumes from a queue as "t", and channel 2 has it deleted, with an answer that is still to be given.
+fn deleting_what_it_consumes(client: &mut Client) -> ConnectionEvent {
+    client.topology.add_queue(Arc::new(spec(1, QueueSettings::default())));
+    client.topology.add_queue(Arc::new(spec(2, QueueSettings::default())));
+    let consume = consume_as_t(client, "q1");
+    let consuming = ConnectionEvent::Done { call: consume.call, outcome: Outcome::Consuming };
+    client.machine.apply(client.now, consuming, &mut client.fx);
+    client.method(2, &Method::ChannelOpen(channel::Open));
+    let delete = queue::Delete { queue: "q1", if_unused: false, if_empty: false, nowait: false };
+    client.method(2, &Method::QueueDelete(delete));
+    let call = client.fx.catalog.pop().unwrap().call;
+    client.sent();
+    let consumers = vec![(ConnectionId(1), consume.consumer)];
+    ConnectionEvent::Done { call, outcome: Outcome::QueueDeleted { messages: 0, consumers } }
+}
+
+fn consume_as_t(client: &mut Client, queue: &str) -> Box<Consume> {
+    client.method(1, &Method::BasicConsume(basic::Consume { queue, consumer_tag: "t", ..Default::default() }));
+    match client.fx.shards[0].pop() {
+        Some(Command::Consume(consume)) => consume,
+        other => panic!("{other:?}, {:?}", decoded(&client.sent())),
+    }
+}
+
+#[test]
+fn with_the_answer_to_a_deletion_the_tags_of_the_connections_consumers_are_free() {
+    let mut client = Client::with_channel();
+    let deleted = deleting_what_it_consumes(&mut client);
+    client.machine.apply(client.now, deleted, &mut client.fx);
+    let sent = client.sent();
+    let told = [(ChannelId(2), "delete-ok"), (ChannelId(1), "cancel")];
+    let named = sent.iter().map(|(number, payload)| match Method::decode(payload).unwrap() {
+        Method::QueueDeleteOk(_) => (*number, "delete-ok"),
+        Method::BasicCancel(cancel) if cancel.consumer_tag == "t" && cancel.nowait => (*number, "cancel"),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(named.collect::<Vec<_>>(), told);
+    consume_as_t(&mut client, "q2");
+}
+
+#[test]
+fn a_client_that_knows_no_cancellation_is_told_of_a_deletion_by_its_answer_only() {
+    let mut client = Client::accepted();
+    client.log_in(capabilities(&[]), b"\0guest\0guest");
+    client.tune(2047, 131_072, 60);
+    client.method(0, &connection::Open { vhost: "/" }.into_method());
+    client.method(1, &Method::ChannelOpen(channel::Open));
+    let deleted = deleting_what_it_consumes(&mut client);
+    client.machine.apply(client.now, deleted, &mut client.fx);
+    assert!(matches!(decoded(&client.sent())[..], [Method::QueueDeleteOk(_)]));
+    consume_as_t(&mut client, "q2");
+}
+
+#[test]
+fn consumers_end_with_their_queue_though_the_channel_that_deleted_it_was_closed_meanwhile() {
+    let mut client = Client::with_channel();
+    let deleted = deleting_what_it_consumes(&mut client);
+    let slow = ConnectionEvent::AckTimeout { channel: ChannelId(2), timeout_ms: 1 };
+    client.machine.apply(client.now, slow, &mut client.fx);
+    client.machine.apply(client.now, deleted, &mut client.fx);
+    let sent = client.sent();
+    assert!(matches!(decoded(&sent)[..], [Method::ChannelClose(_), Method::BasicCancel(_)]), "{:?}", decoded(&sent));
 }
 
 #[test]

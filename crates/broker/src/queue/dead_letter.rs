@@ -23,7 +23,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rejected => REJECTED,
             Self::Expired => "expired",

@@ -247,9 +247,12 @@ impl Queue {
             match rule.span {
                 Span::Present => {
                     let known = Known { hash, until: seq.0 << 8 | u64::from(priority), is_kept };
-                    keys.own.pop_while(|known| !self.has(known.until));
+                    // A look among what is delayed is long, and the first may stay for years.
+                    if self.delayed_sums().count == 0 {
+                        keys.own.pop_while(|known| !self.has(known.until));
+                    }
                     if keys.own.len() as u64 > 2 * self.depth + SWEPT_MIN as u64 {
-                        keys.own.retain(|known| self.has(known.until));
+                        self.sweep(&mut keys.own);
                     }
                     keys.own.insert(known, usize::MAX);
                     note(OWN, 0, known);
@@ -272,6 +275,23 @@ impl Queue {
             }
         }
         self.keys = Some(keys);
+    }
+
+    /// Forgets the [`Span::Present`] keys whose messages are not there. What is delayed is gone through once, beside the keys,
+    /// which mostly are in the same order: a look for each would be long.
+    fn sweep(&self, keys: &mut Window) {
+        let mut delayed = self.delayed.iter().flat_map(|delayed| delayed.from(Seq(0))).peekable();
+        let mut passed = Seq(0);
+        keys.retain(|known| {
+            let (priority, seq) = place(known.until);
+            if seq < passed {
+                return self.has(known.until);
+            }
+            passed = seq;
+            while delayed.next_if(|run| run.last_seq() < seq).is_some() {}
+            let is_delayed = delayed.peek().is_some_and(|run| run.seq <= seq);
+            is_delayed || self.ready.find((priority, seq)).is_some() || self.unacked.find(seq).is_some()
+        });
     }
 
     /// Whether the message of such a [`Span::Present`] key is there.

@@ -15,7 +15,8 @@
 //!
 //! The invariant: what is parked of a group and what is in flight of it comes before what is not looked at yet, but for
 //! what is of a higher priority. Its messages are in flight at one holder at a time; one that comes back waits for the
-//! others in flight, and then goes first. Two keys of one hash are one group, which costs them time and nothing else.
+//! others in flight, and then goes first. While a message is being read that may go, nothing of a lower priority does. Two
+//! keys of one hash are one group, which costs them time and nothing else.
 
 use super::rate::{Bucket, Rate};
 use crate::command::QueueSettings;
@@ -43,6 +44,8 @@ pub(crate) struct Groups {
     unread: Vec<Slot<Group>>,
     /// A read for such groups is under way.
     pub(crate) is_reading: bool,
+    /// How many groups wait for a read, by the priority of what they wait for.
+    awaited: BTreeMap<u8, u32>,
     /// The group of each message in flight.
     homes: FxHashMap<Seq, Slot<Group>>,
     /// The same for messages that have just been taken from their holder, which may be put back.
@@ -68,8 +71,8 @@ pub(crate) struct Group {
     owner: Slot<Holder>,
     /// Something came back: what else is in flight has to end first.
     is_held: bool,
-    /// Its first message is being read.
-    is_reading: bool,
+    /// Its first message, of this priority then, is being read.
+    awaits: Option<u8>,
     /// Stands for messages that have no key.
     is_keyless: bool,
     listed: Listed,
@@ -258,8 +261,16 @@ impl Groups {
     /// The group's first message has to be read first.
     pub(crate) fn await_read(&mut self, slot: Slot<Group>) {
         self.unlist(slot);
-        self.all[slot].is_reading = true;
+        let group = &mut self.all[slot];
+        let priority = group.parked.first().map_or(0, |first| Rank(first).priority());
+        group.awaits = Some(priority);
+        *self.awaited.entry(priority).or_default() += 1;
         self.unread.push(slot);
+    }
+
+    /// The highest priority of what waits for a read.
+    pub(crate) fn awaited_priority(&self) -> Option<u8> {
+        self.awaited.last_key_value().map(|(priority, _)| *priority)
     }
 
     /// Whether some wait for a read.
@@ -275,10 +286,16 @@ impl Groups {
 
     /// The group's first message was read.
     pub(crate) fn note_read(&mut self, slot: Slot<Group>, terms: Terms) {
-        if let Some(group) = self.all.get_mut(slot) {
-            group.is_reading = false;
-            self.list(slot, terms);
+        let Some(group) = self.all.get_mut(slot) else { return };
+        if let Some(priority) = group.awaits.take()
+            && let Some(count) = self.awaited.get_mut(&priority)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.awaited.remove(&priority);
+            }
         }
+        self.list(slot, terms);
     }
 
     // --- in flight --------------------------------------------------------------------------------------------------
@@ -404,7 +421,7 @@ impl Groups {
             in_flight: 0,
             owner: Slot::from_index(0),
             is_held: false,
-            is_reading: false,
+            awaits: None,
             is_keyless,
             listed: Listed::Nowhere,
             ticket: self.ticket,
@@ -442,7 +459,7 @@ impl Groups {
                 }
             },
             None => Listed::Nowhere,
-            Some(_) if group.is_held || group.is_reading => Listed::Nowhere,
+            Some(_) if group.is_held || group.awaits.is_some() => Listed::Nowhere,
             Some(_) if !group.is_keyless && group.in_flight >= terms.in_flight_max => Listed::Nowhere,
             Some(_) if rate.is_some() && !group.bucket.is_open(terms.now_ms) => {
                 Listed::Waiting(group.bucket.opens_at_ms())
@@ -470,7 +487,7 @@ impl Groups {
 
 impl Group {
     fn is_idle(&self) -> bool {
-        self.in_flight == 0 && !self.is_reading && self.parked.first().is_none()
+        self.in_flight == 0 && self.awaits.is_none() && self.parked.first().is_none()
     }
 }
 

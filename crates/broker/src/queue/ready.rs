@@ -289,6 +289,14 @@ pub(crate) enum Expired {
 }
 
 impl Head<'_> {
+    /// Where it stands in the queue.
+    pub(crate) fn rank(&self) -> Rank {
+        match self {
+            Head::Near(entry) => Rank::of(entry.priority, entry.seq),
+            Head::Far(run) => Rank::of(run.priority, run.seq),
+        }
+    }
+
     /// It cannot be delivered at this time.
     pub(crate) fn has_expired(&self, unix_ms: u64) -> bool {
         self.has_expired_at(Moment::Before(unix_ms))

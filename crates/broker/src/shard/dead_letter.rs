@@ -2,10 +2,12 @@
 //!
 //! What dies is put on a list and buried when the command at hand is done, so that queues that dead-letter into each
 //! other take turns instead of recursing. A letter that stays in this shard moves in one record. One that goes to
-//! another shard leaves its source in the log until that shard has stored it: after a crash it dies again. One that is
-//! refused is owed (`owed.rs`).
+//! another shard leaves its source in the log until that shard has stored it: after a crash it dies again. It does not go
+//! before its own record is durable, which is when the shard that it came from lets go of it: so a letter that circles
+//! through shards has one source in each of them, and not one a round. One that is refused is owed (`owed.rs`).
 
 use super::Shard;
+use super::log::Waiter;
 use super::publish::Terms;
 use super::slots::Slot;
 use crate::command::{DeadLetterStrategy, IfRefused, Publish, QueueIds, QueueSpec, ShardId, ShardInput};
@@ -66,8 +68,9 @@ pub(super) enum Purpose {
         taken_by: Vec<ShardId>,
         /// One has no room.
         is_refused: bool,
-        /// Queues of this shard are to get it when the others have it.
-        is_for_here: bool,
+        /// It is to be buried again when the others have it: queues of this shard are to get it then, or, with no others,
+        /// its record had to become durable first.
+        goes_on: bool,
     },
 }
 
@@ -133,11 +136,32 @@ impl<S: Store> Shard<S> {
                     {
                         self.owe(&queue, entry, reason, None);
                     }
+                    Some(targets) if self.leaves_early(&entry, &targets) => {
+                        self.wait_for_log(Dead { queue, entry, reason });
+                    }
                     targets => self.post_letter(letter, targets.unwrap_or_default(), Dead { queue, entry, reason }),
                 },
                 None => self.let_go(id, &entry),
             }
         }
+    }
+
+    /// Whether other shards would have it before it is certain that this one has it.
+    fn leaves_early(&self, entry: &Entry, targets: &Targets) -> bool {
+        entry.is_kept && !self.log.is_durable(entry.lsn) && targets.iter().any(|(shard, _)| *shard != self.id)
+    }
+
+    /// Buries it, once more, when its record is durable.
+    fn wait_for_log(&mut self, dead: Dead) {
+        let Dead { queue: source, mut entry, reason } = dead;
+        if !self.may_mourn() {
+            entry.send_away();
+        }
+        let (id, lsn) = (source.queue.id, entry.lsn);
+        self.last_transfer += 1;
+        let (taken_by, is_refused, goes_on) = (Vec::new(), false, true);
+        self.hold(id, entry, 1, Purpose::Letter { source, reason, taken_by, is_refused, goes_on });
+        self.log.wait(lsn, Waiter::Letter { transfer: self.last_transfer });
     }
 
     /// Where a letter goes; `None` if it leads nowhere. It may go to none of the queues that it leads to, where that would
@@ -166,7 +190,7 @@ impl<S: Store> Shard<S> {
         let taken_by = self.take_taken(place);
         targets.retain(|(shard, _)| !taken_by.contains(shard));
         let here = targets.iter().position(|(shard, _)| *shard == self.id).map(|at| targets.remove(at).1);
-        let is_for_here = here.is_some();
+        let goes_on = here.is_some();
         let publish = |queues, message| publication(&letter, queues, message);
         let refusal = if targets.is_empty() {
             let moved_from = entry.is_kept.then_some(place);
@@ -194,7 +218,7 @@ impl<S: Store> Shard<S> {
         for (shard, queues) in targets {
             self.send_letter(shard, publish(queues, letter.message.clone()), IfRefused::Owed);
         }
-        let purpose = Purpose::Letter { source: queue, reason, taken_by, is_refused: false, is_for_here };
+        let purpose = Purpose::Letter { source: queue, reason, taken_by, is_refused: false, goes_on };
         self.wait_for_others(place.0, entry, left, purpose);
     }
 
@@ -220,8 +244,8 @@ impl<S: Store> Shard<S> {
             }
         }
         if entry.is_kept && left > 0 {
-            let (taken_by, is_refused, is_for_here) = (Vec::new(), false, false);
-            let purpose = Purpose::Letter { source, reason, taken_by, is_refused, is_for_here };
+            let (taken_by, is_refused, goes_on) = (Vec::new(), false, false);
+            let purpose = Purpose::Letter { source, reason, taken_by, is_refused, goes_on };
             self.wait_for_others(id, entry, left, purpose);
         } else if moved_from.is_some() && moved_by != Lsn::ZERO {
             self.log.release(&entry.run());
@@ -241,6 +265,11 @@ impl<S: Store> Shard<S> {
         if entry.is_logged() {
             entry.send_away();
         }
+        self.hold(queue, entry, left, purpose);
+    }
+
+    /// As the last transfer, until so many have answered.
+    fn hold(&mut self, queue: QueueId, entry: Entry, left: usize, purpose: Purpose) {
         if let Some(slot) = self.queue_slots.get(&queue) {
             self.queues[*slot].begin_move(&entry.run());
         }
@@ -256,9 +285,13 @@ impl<S: Store> Shard<S> {
             Purpose::Letter { taken_by, .. } if is_taken_there => taken_by.push(by),
             Purpose::Letter { is_refused, .. } => *is_refused = true,
         }
-        if moving.left > 0 {
-            return;
+        if moving.left == 0 {
+            self.let_move_on(transfer);
         }
+    }
+
+    /// All that a message waited for is answered.
+    pub(super) fn let_move_on(&mut self, transfer: u64) {
         let Some(Moving { queue, entry, purpose, .. }) = self.moving.remove(&transfer) else { return };
         if let Some(slot) = self.queue_slots.get(&queue) {
             self.queues[*slot].end_move(&entry.run());
@@ -276,7 +309,7 @@ impl<S: Store> Shard<S> {
                 self.note_taken((queue, entry.seq), taken_by);
                 self.owe(&source, entry, reason, None);
             }
-            Purpose::Letter { source, reason, taken_by, is_for_here: true, .. } => {
+            Purpose::Letter { source, reason, taken_by, goes_on: true, .. } => {
                 self.note_taken((queue, entry.seq), taken_by);
                 if entry.message().is_some() {
                     return self.dead.push_back(Dead { queue: source, entry, reason });

@@ -36,6 +36,7 @@ pub(crate) enum Waiter {
     Deleted { ticket: CatalogTicket, outcome: Outcome },
     Declared { connection: ConnectionId, call: CallId, outcome: Outcome },
     Transfer { from: ShardId, transfer: u64 },
+    Letter { transfer: u64 },
     Operation { ticket: u64, answer: Box<Answer> },
     Stream(QueueId),
     Closed,

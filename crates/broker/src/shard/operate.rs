@@ -13,9 +13,10 @@ use super::read::{Reading, ranges};
 use super::slots::Slot;
 use crate::command::{Delay, IfRefused, Publish, QueueIds, ShardId, ShardInput};
 use crate::message::{Message, MessageParts, parse_expiration};
-use crate::operation::{Act, Answer, Cursor, Next, Operation, Page, Scan, Shown, Target, Time, Which};
+use crate::operation::{Act, Answer, Cursor, Death, Next, Operation, Page, Scan, Shown, Target, Time, Which};
 use crate::queue::Queue;
 use crate::queue::dead_letter::{origin, told_failure};
+use crate::queue::owed::Died;
 use crate::queue::ready::{Body, Entry};
 use crate::queue::run::Run;
 use crate::topology::Topology;
@@ -132,7 +133,11 @@ impl<S: Store> Shard<S> {
     fn scan(&mut self, ticket: u64, slot: Slot<Queue>, scan: Scan, topology: &Topology) {
         let queue = &self.queues[slot];
         let id = queue.spec.queue.id;
-        let (runs, next) = find(queue, &scan);
+        let tried = match (&scan.which, &scan.act) {
+            (Which::Owed { .. } | Which::These(_), Act::Show) => self.tried(id),
+            _ => Vec::new(),
+        };
+        let (runs, next) = find(queue, &scan, &tried);
         let needs_bytes = scan.needs_bytes();
         let mut found = Vec::with_capacity(runs.len());
         let mut unread = Vec::new();
@@ -266,19 +271,22 @@ impl<S: Store> Shard<S> {
 
     fn show(&self, slot: Slot<Queue>, run: &Run, message: Message) -> Option<Shown> {
         let queue = &self.queues[slot];
-        let delayed = |run: &Run| queue.delayed.as_ref()?.find(run.seq, Some(run.due_at_ms));
-        let (run, due_at_ms, lease) = match queue.ready.find_hinted((run.priority, run.seq), Some(run.due_at_ms)) {
-            Some(run) => (run, None, None),
-            None => match delayed(run) {
-                Some(run) => (run, Some(run.due_at_ms), None),
-                None => (queue.unacked.find(run.seq)?, None, Some(self.lease(slot, run.seq)?)),
-            },
+        let death = Died::of(run.due_at_ms).map(|Died { reason, unix_s }| Death { reason: reason.name(), unix_s });
+        let delayed = || queue.delayed.as_ref()?.find(run.seq, Some(run.due_at_ms));
+        let (run, due_at_ms, lease) = if death.is_some() {
+            (*run, None, None)
+        } else if let Some(run) = queue.ready.find_hinted((run.priority, run.seq), Some(run.due_at_ms)) {
+            (run, None, None)
+        } else if let Some(run) = delayed() {
+            (run, Some(run.due_at_ms), None)
+        } else {
+            (queue.unacked.find(run.seq)?, None, Some(self.lease(slot, run.seq)?))
         };
         let Run { seq, redelivered, attempts, priority, .. } = run;
         // That of a stream's message says when it came.
-        let expires_at_ms = if queue.stream.is_some() { 0 } else { run.expires_at_ms };
+        let expires_at_ms = if queue.stream.is_some() || death.is_some() { 0 } else { run.expires_at_ms };
         let failure = queue.failure(seq).or_else(|| told_failure(&message));
-        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease, failure })
+        Some(Shown { seq, message, redelivered, attempts, expires_at_ms, due_at_ms, priority, lease, death, failure })
     }
 
     fn release_one(&mut self, slot: Slot<Queue>, run: &Run) -> Moved {
@@ -420,7 +428,7 @@ impl Scan {
 }
 
 /// The messages that come next, each with where a walk goes on that ends before it, and where it goes on after them.
-fn find(queue: &Queue, scan: &Scan) -> (Vec<(Run, Next)>, Option<Next>) {
+fn find(queue: &Queue, scan: &Scan, tried: &[Run]) -> (Vec<(Run, Next)>, Option<Next>) {
     let most = if scan.filter.terms.is_empty() { scan.count.min(PIECE_MAX) } else { PIECE_MAX } as usize;
     let mut piece = Piece { found: Vec::new(), bytes: 0, most };
     match &scan.which {
@@ -438,12 +446,17 @@ fn find(queue: &Queue, scan: &Scan) -> (Vec<(Run, Next)>, Option<Next>) {
             let next = find_delayed(queue, *from, *until, &mut piece);
             (piece.found, next.map(Next::Delayed))
         }
+        Which::Owed { from } => {
+            let next = next_owed(queue, tried, *from, most).find(|run| !piece.take(*run, Next::Owed(run.seq)));
+            (piece.found, next.map(|run| Next::Owed(run.seq)))
+        }
         Which::These(seqs) => {
             for (at, seq) in seqs.iter().enumerate() {
                 let ready = || queue.ready.find_any(*seq).filter(|_| scan.act != Act::Release);
                 let delayed = || queue.delayed.as_ref()?.find(*seq, None);
                 let unacked = || queue.unacked.find(*seq).filter(|_| matches!(scan.act, Act::Show | Act::Requeue));
-                let Some(run) = ready().or_else(delayed).or_else(unacked) else { continue };
+                let dead = || next_owed(queue, tried, *seq, 0).find(|run| run.seq == *seq && scan.act == Act::Show);
+                let Some(run) = ready().or_else(delayed).or_else(unacked).or_else(dead) else { continue };
                 if !piece.take(run, Next::These(at)) {
                     return (piece.found, Some(Next::These(at)));
                 }
@@ -525,6 +538,16 @@ fn find_delayed(queue: &Queue, from: Time, until: Option<Seq>, piece: &mut Piece
 fn next_unacked(queue: &Queue, from: Seq, most: usize) -> std::vec::IntoIter<Run> {
     let sources = queue.unacked.sources(from);
     let mut runs: Vec<Run> = sources.flat_map(|source| source.flat_map(|run| run.messages()).take(most + 1)).collect();
+    runs.sort_unstable_by_key(|run| run.seq);
+    runs.truncate(most + 1);
+    runs.into_iter()
+}
+
+/// Dead ones whose letters are owed, the same way.
+fn next_owed(queue: &Queue, tried: &[Run], from: Seq, most: usize) -> std::vec::IntoIter<Run> {
+    let waiting = queue.owed.iter().flat_map(|owed| owed.from(from)).flat_map(|run| run.messages());
+    let mut runs: Vec<Run> = waiting.take(most + 1).collect();
+    runs.extend(tried.iter().flat_map(|run| run.messages()).filter(|run| run.seq >= from));
     runs.sort_unstable_by_key(|run| run.seq);
     runs.truncate(most + 1);
     runs.into_iter()

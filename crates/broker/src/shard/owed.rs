@@ -158,6 +158,11 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// Letters of this queue that are being tried.
+    pub(super) fn tried(&self, id: QueueId) -> Vec<Run> {
+        self.moving_runs(id).filter(|run| Died::of(run.due_at_ms).is_some()).collect()
+    }
+
     /// A letter is taken, or back. If it was one that was tried, and the last of them, the next ones have their turn, or
     /// to wait.
     pub(super) fn end_try(&mut self, id: QueueId, entry: &Entry) {

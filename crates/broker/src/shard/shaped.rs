@@ -103,31 +103,40 @@ impl<S: Store> Shard<S> {
             if is_fair {
                 self.line_up(slot, looks);
             }
-            let now = self.now;
+            let unix_ms = self.now.unix_ms;
             let queue = &mut self.queues[slot];
-            let parked = queue.groups().and_then(|groups| groups.next_for(to));
-            let unseen = match queue.ready.first() {
-                _ if is_fair => None,
-                Some(head) if head.has_expired(now.unix_ms) => None,
-                Some(Head::Near(entry)) => Some(Rank::of(entry.priority, entry.seq)),
-                Some(Head::Far(_)) => {
-                    self.read_ahead(slot, None);
-                    None
-                }
-                None => None,
+            let groups = queue.groups()?;
+            let (parked, awaited) = (groups.next_for(to), groups.awaited_priority());
+            let first = queue.ready.first();
+            let is_far = matches!(first, Some(Head::Far(_)));
+            let is_here = !is_far && first.as_ref().is_some_and(|first| !first.has_expired(unix_ms));
+            let unseen = first.map(|first| first.rank());
+            if is_far {
+                self.read_ahead(slot, None);
+            }
+            // Where keys take turns, their turns come before the order of what has one priority.
+            let goes_first = |parked: Rank| match unseen {
+                Some(unseen) if is_fair => parked.priority() >= unseen.priority(),
+                unseen => unseen.is_none_or(|unseen| parked < unseen),
             };
+            let parked = parked.filter(|(_, rank)| goes_first(*rank));
+            let next = parked.map(|(_, rank)| rank).or(unseen)?;
+            if awaited.is_some_and(|awaited| awaited > next.priority()) {
+                return None;
+            }
             match parked {
-                Some((group, rank)) if unseen.is_none_or(|unseen| rank < unseen) => {
+                Some((group, rank)) => {
                     if let Some(entry) = self.pick_parked(slot, group, rank) {
                         return Some(entry);
                     }
                 }
-                _ => {
-                    unseen?;
-                    if *looks == 0 {
-                        self.drop_more_later(slot);
-                        return None;
-                    }
+                // It is about to be read, dropped, or put with those of its key.
+                None if is_fair || !is_here => return None,
+                None if *looks == 0 => {
+                    self.drop_more_later(slot);
+                    return None;
+                }
+                None => {
                     *looks -= 1;
                     if let Some(entry) = self.look(slot, to) {
                         return Some(entry);

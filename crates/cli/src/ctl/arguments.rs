@@ -87,7 +87,7 @@ const fn rare(name: &'static str, letter: Option<char>, has_value: bool) -> Swit
     Switch { name, letter, has_value, is_rare: true }
 }
 
-pub(super) const SWITCHES: [Switch; 54] = [
+pub(super) const SWITCHES: [Switch; 55] = [
     switch("vhost", Some('p'), true),
     switch("quiet", Some('q'), false),
     switch("silent", Some('s'), false),
@@ -118,6 +118,7 @@ pub(super) const SWITCHES: [Switch; 54] = [
     rare("all", None, false),
     rare("unacked", None, false),
     rare("delayed", None, false),
+    rare("dlx", None, false),
     rare("to-queue", None, true),
     rare("to-exchange", None, true),
     rare("routing-key", None, true),

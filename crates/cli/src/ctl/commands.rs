@@ -710,9 +710,9 @@ const COMMANDS: &[Command] = &[
         name: "peek_messages",
         section: QUEUES,
         about: "Shows messages and leaves them as they are",
-        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--delayed | --unacked]",
+        usage: "[--vhost <vhost>] <queue> [--count <n>] [--offset <n>] [--where <key>=<value> ...] [--delayed | --unacked | --dlx]",
         operands: (1, 1),
-        options: &["count", "offset", "where", "delayed", "unacked"],
+        options: &["count", "offset", "where", "delayed", "unacked", "dlx"],
         run: Run::Do(operations::peek_messages),
     },
     Command {

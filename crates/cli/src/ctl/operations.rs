@@ -41,18 +41,21 @@ pub(super) fn peek_messages(_program: &str, line: &Line, screen: &mut Screen) ->
         let (key, value) = parted(condition)?;
         query.push_str(&format!("&{}={}", encoded(key), encoded(value)));
     }
-    let state = match (options.has("delayed"), options.has("unacked")) {
-        (false, false) => None,
-        (true, false) => Some("delayed"),
-        (false, true) => Some("unacked"),
-        (true, true) => return Err(Failure::error(failure::USAGE, "--delayed and --unacked exclude each other")),
-    };
+    let mut states = ["delayed", "unacked", "dlx"].into_iter().filter(|state| options.has(state));
+    let state = states.next();
+    if let (Some(one), Some(other)) = (state, states.next()) {
+        return Err(Failure::error(failure::USAGE, format!("--{one} and --{other} exclude each other")));
+    }
     let mut place = match (state, options.number("offset")?) {
         (Some(state), None) => format!("&state={state}"),
         (None, offset) => format!("&offset={}", offset.unwrap_or(0)),
         (Some(_), Some(_)) => return Err(Failure::error(failure::USAGE, "--offset counts ready messages only")),
     };
-    let columns = if state == Some("delayed") { &DELAYED_COLUMNS[..] } else { &COLUMNS };
+    let columns = match state {
+        Some("delayed") => &DELAYED_COLUMNS,
+        Some("dlx") => &DEAD_COLUMNS,
+        _ => &COLUMNS,
+    };
     let mut rows = Vec::new();
     while wanted > 0 {
         let path = format!("{}/messages?count={wanted}{place}{query}", queue_path(options, queue));
@@ -62,6 +65,10 @@ pub(super) fn peek_messages(_program: &str, line: &Line, screen: &mut Screen) ->
         let items = answer["items"].as_array().cloned().unwrap_or_default();
         wanted = wanted.saturating_sub(items.len() as u64);
         let value = |item: &Value, column: &str| match column {
+            "died_at" => item["dead_letter"]["time"].clone(),
+            "to_exchange" => item["dead_letter"]["exchange"].clone(),
+            "to_key" => item["dead_letter"]["routing_key"].clone(),
+            "reason" if item["dead_letter"].is_object() => item["dead_letter"]["reason"].clone(),
             "reason" => item["failure"]["reason"].clone(),
             column => item[column].clone(),
         };
@@ -293,5 +300,8 @@ const COLUMNS: [&str; 8] =
 /// The same of those that wait for a time.
 const DELAYED_COLUMNS: [&str; 8] =
     ["seq", "state", "due_at", "delivery_count", "routing_key", "reason", "payload_bytes", "payload"];
+/// The same of those that are dead letters which nobody has taken yet, and where they are to go.
+const DEAD_COLUMNS: [&str; 8] =
+    ["seq", "state", "died_at", "reason", "to_exchange", "to_key", "payload_bytes", "payload"];
 const PEEK_COUNT: u64 = 10;
 const POLL: Duration = Duration::from_millis(100);

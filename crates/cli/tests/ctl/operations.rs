@@ -104,6 +104,29 @@ fn delayed_messages_are_shown_by_due_time_released_and_cancelled() {
 }
 
 #[test]
+fn dead_letters_that_nobody_has_taken_are_shown_with_why_and_where_to() {
+    let desk = Desk::open();
+    let mut client = desk.client();
+    let full: [(&str, Value); 2] = [("x-max-length", 0.into()), ("x-overflow", "reject-publish".into())];
+    client.declare("full", true, false, full.into_iter().collect());
+    let dying: [(&str, Value); 3] = [
+        ("x-message-ttl", 0.into()),
+        ("x-dead-letter-exchange", "".into()),
+        ("x-dead-letter-routing-key", "full".into()),
+    ];
+    client.declare("q", true, false, dying.into_iter().collect());
+    client.publish("q", b"one");
+    client.declare("other", true, false, Table::new());
+    let peeked = desk.say("-q peek_messages q --dlx").out;
+    let lines: Vec<Vec<&str>> = peeked.lines().map(|line| line.split('\t').collect()).collect();
+    let head = ["seq", "state", "died_at", "reason", "to_exchange", "to_key", "payload_bytes", "payload"];
+    assert_eq!(lines[0], head);
+    assert_eq!((&lines[1][..2], &lines[1][3..]), (&["1", "dlx"][..], &["expired", "", "full", "3", "one"][..]));
+    let both = "Error:\n--unacked and --dlx exclude each other\n";
+    assert_eq!(desk.say("-q peek_messages q --dlx --unacked"), failed(64, "", both));
+}
+
+#[test]
 fn a_schedule_is_set_listed_fired_paused_and_deleted() {
     let desk = Desk::open();
     let mut client = desk.client();

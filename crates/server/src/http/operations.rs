@@ -14,7 +14,7 @@ use axum::{Extension, Json};
 use broker::access::{Resource, Right};
 use broker::command::{Failure, QueueRef, QueueSpec, Seq};
 use broker::operation::{
-    Act, Answer, Cursor, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Time, Which,
+    Act, Answer, Cursor, Death, Filter, Next, Operation, PROPERTIES, Page, Scan, Shown, Target, Term, Time, Which,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -157,10 +157,14 @@ async fn act(api: &Api, spec: &QueueSpec, document: &Document, act: Act, word: &
             "" | "ready" => Which::Ready { from: Cursor::HEAD, until: Some(end(api, spec.queue).await?) },
             "unacked" => Which::Unacked { from: Seq(0) },
             "delayed" => delayed(Some(end(api, spec.queue).await?)),
+            "dlx" => Which::Owed { from: Seq(0) },
             _ => return Err(Refusal::bad_request(STATES)),
         },
         _ => return Err(Refusal::bad_request("say which messages: one of seqs, filter, and all: true")),
     };
+    if matches!(which, Which::Owed { .. }) {
+        return Err(Refusal::bad_request("dead letters that nobody has taken yet can be looked at only"));
+    }
     if matches!(which, Which::Unacked { .. }) && act != Act::Requeue {
         return Err(Refusal::bad_request("unacked messages can be requeued only"));
     }
@@ -268,7 +272,7 @@ impl Walk {
         let (seqs, until) = match &scan.which {
             Which::These(seqs) => (seqs.clone(), None),
             Which::Ready { until, .. } | Which::Delayed { until, .. } => (Vec::new(), *until),
-            Which::Unacked { .. } => (Vec::new(), None),
+            Which::Unacked { .. } | Which::Owed { .. } => (Vec::new(), None),
         };
         Self { seqs, until, next: None, deadline: Instant::now() + TIME_MAX, is_begun: false }
     }
@@ -283,6 +287,7 @@ impl Walk {
                 Next::Ready(from) => Which::Ready { from, until: self.until },
                 Next::Unacked(from) => Which::Unacked { from },
                 Next::Delayed(from) => Which::Delayed { from, until: self.until },
+                Next::Owed(from) => Which::Owed { from },
                 Next::These(at) => {
                     self.seqs.drain(..at.min(self.seqs.len()));
                     Which::These(self.seqs.clone())
@@ -307,6 +312,7 @@ impl Walk {
                 let until = self.until.map_or(0, |until| until.0);
                 Some(format!("delayed.{due_at_ms}.{}.{until}", seq.0))
             }
+            Next::Owed(seq) => Some(format!("dlx.{}", seq.0)),
             Next::These(_) => None,
         }
     }
@@ -324,6 +330,7 @@ fn place(text: &str) -> Result<Which, Refusal> {
             Ok(Which::Ready { from, until: (*until != 0).then_some(Seq(*until)) })
         }
         (Some("unacked"), Some([seq])) => Ok(Which::Unacked { from: Seq(*seq) }),
+        (Some("dlx"), Some([seq])) => Ok(Which::Owed { from: Seq(*seq) }),
         (Some("delayed"), Some([due_at_ms, seq, until])) => {
             let from = Time { due_at_ms: *due_at_ms, seq: Seq(*seq) };
             Ok(Which::Delayed { from, until: (*until != 0).then_some(Seq(*until)) })
@@ -367,6 +374,7 @@ impl View {
                     "ready" => {}
                     "unacked" => view.which = Which::Unacked { from: Seq(0) },
                     "delayed" => view.which = delayed(None),
+                    "dlx" => view.which = Which::Owed { from: Seq(0) },
                     _ => return Err(Refusal::bad_request(STATES)),
                 },
                 "encoding" => match value.as_str() {
@@ -433,10 +441,11 @@ fn describe(
     let mut object: Map<String, Value> =
         messages::describe_message(&shown.message, attempts, view.is_base64, view.truncate);
     object.insert("seq".into(), shown.seq.0.into());
-    let state = match (&shown.lease, shown.due_at_ms) {
-        (Some(_), _) => "unacked",
-        (None, Some(_)) => "delayed",
-        (None, None) => "ready",
+    let state = match &shown {
+        Shown { death: Some(_), .. } => "dlx",
+        Shown { lease: Some(_), .. } => "unacked",
+        Shown { due_at_ms: Some(_), .. } => "delayed",
+        _ => "ready",
     };
     object.insert("state".into(), state.into());
     object.insert("due_at".into(), shown.due_at_ms.into());
@@ -449,6 +458,16 @@ fn describe(
         |Failure { reason, details, at_unix_ms }| json!({"reason": reason, "details": details, "time": at_unix_ms}),
     );
     object.insert("failure".into(), failure.into());
+    if let Some(Death { reason, unix_s }) = shown.death {
+        let key = spec.settings.dead_letter_key.as_deref().unwrap_or(shown.message.routing_key());
+        let letter = json!({
+            "reason": reason,
+            "time": unix_s * 1000,
+            "exchange": spec.settings.dead_letter_exchange,
+            "routing_key": key,
+        });
+        object.insert("dead_letter".into(), letter);
+    }
     if let Some(lease) = &shown.lease {
         object.insert("lease".into(), leases::describe(api, spec, lease, connections));
     }
@@ -456,7 +475,7 @@ fn describe(
 }
 
 /// What may be asked for.
-const STATES: &str = "state must be ready, delayed or unacked";
+const STATES: &str = "state must be ready, delayed, unacked or dlx";
 /// How many messages a look shows unless it says otherwise, …
 const COUNT: u32 = 50;
 /// … and how many at most, …

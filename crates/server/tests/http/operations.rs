@@ -255,6 +255,55 @@ async fn delay(desk: &Desk, name: &str, payload: &str, ms: u64) {
 }
 
 #[tokio::test]
+async fn dead_letters_that_nobody_has_taken_are_listed_with_why_and_where_to() {
+    let desk = Desk::open().await;
+    queue(&desk, "full", json!({"x-max-length": 0, "x-overflow": "reject-publish"})).await;
+    let arguments = |key: Option<&str>| match key {
+        Some(key) => {
+            json!({"x-message-ttl": 0, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": key})
+        }
+        None => {
+            json!({"x-message-ttl": 0, "x-dead-letter-exchange": "amq.direct", "x-dead-letter-strategy": "at-least-once"})
+        }
+    };
+    queue(&desk, "q", arguments(Some("full"))).await;
+    queue(&desk, "lost", arguments(None)).await;
+    for payload in ["a", "b", "c"] {
+        desk.publish("q", payload).await;
+        desk.publish("lost", payload).await;
+    }
+    let look = async |queue: &str, query: &str| desk.get(&format!("/queues/%2F/{queue}/messages?{query}")).await;
+    let page = look("q", "state=dlx&count=2").await;
+    let items = page["items"].as_array().unwrap();
+    let told: Vec<_> = items.iter().map(|item| (&item["payload"], &item["state"], &item["seq"])).collect();
+    let dlx = json!("dlx");
+    assert_eq!(told, [(&json!("a"), &dlx, &json!(1)), (&json!("b"), &dlx, &json!(2))], "{page}");
+    let letter = &items[0]["dead_letter"];
+    assert_eq!(
+        (&letter["reason"], &letter["exchange"], &letter["routing_key"]),
+        (&json!("expired"), &json!(""), &json!("full"))
+    );
+    assert!(letter["time"].as_u64().unwrap() > 1_700_000_000_000, "{letter}");
+    let rest = look("q", &format!("from={}", page["next"].as_str().unwrap())).await;
+    assert_eq!(
+        (rest["items"].as_array().unwrap().len(), &rest["items"][0]["payload"], &rest["next"]),
+        (1, &json!("c"), &Value::Null)
+    );
+    assert_eq!(look("q", "state=dlx&body=b").await["items"].as_array().unwrap().len(), 1);
+    assert_eq!(look("q", "state=ready").await["items"], json!([]));
+    let one = desk.get("/queues/%2F/q/messages/2").await;
+    assert_eq!((&one["payload"], &one["state"]), (&json!("b"), &dlx));
+    let letter = look("lost", "state=dlx").await["items"][0]["dead_letter"].clone();
+    assert_eq!((&letter["exchange"], &letter["routing_key"]), (&json!("amq.direct"), &json!("lost")), "its own key");
+
+    for document in [json!({"all": true, "state": "dlx"}), json!({"all": true, "from": "dlx.0"})] {
+        let refused = desk.send("POST", "/queues/%2F/q/messages/delete", document, 400).await.json();
+        assert_eq!(refused["reason"], "dead letters that nobody has taken yet can be looked at only");
+    }
+    assert_eq!(desk.get("/queues/%2F/q").await["messages_dlx"], 3);
+}
+
+#[tokio::test]
 async fn delayed_messages_are_listed_by_due_time_cancelled_and_released() {
     let desk = Desk::open().await;
     queue(&desk, "q", json!({})).await;

@@ -168,3 +168,66 @@ fn a_letter_from_another_shard_is_answered_when_it_is_durable() {
     assert!(matches!(world.out.shards[..], [(ShardId(1), ShardInput::TransferStored { transfer: 3, by: ShardId(0) })]));
     assert_eq!(world.depths(1), (1, 0));
 }
+
+#[test]
+fn a_letter_goes_on_to_another_shard_when_the_one_it_came_from_need_keep_it_no_more() {
+    for mut world in [World::new(), World::without_room()] {
+        world.durable_queue(1, QueueSettings { length_max: Some(0), ..to("far") });
+        world.topology.add_queue(Arc::new(far()));
+        let Command::Publish(publish) = persistent(&[1], "a") else { unreachable!() };
+        let if_refused = IfRefused::Owed;
+        let mut inbox = vec![ShardInput::Transfer { from: ShardId(1), transfer: 3, publish, if_refused }];
+        world.shard.step(world.now, &mut inbox, &world.topology, &mut world.out);
+        assert!(world.out.shards.is_empty(), "as long as the disk takes nothing: {:?}", world.out.shards);
+        world.settle_down();
+        let sent = &world.out.shards[..];
+        assert!(
+            matches!(sent, [(_, ShardInput::TransferStored { transfer: 3, .. }), (_, ShardInput::Transfer { .. })]),
+            "{sent:?}"
+        );
+        assert_eq!(world.view(1).messages(), 1);
+    }
+}
+
+#[test]
+fn letters_that_wait_for_the_log_go_in_their_order_however_many_they_are() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings { length_max: Some(0), ..to("far") });
+    world.topology.add_queue(Arc::new(far()));
+    // With more than 4,096 on their way none is kept in memory.
+    let count = 5_000;
+    world.commands(9, (0..count).map(|n| persistent(&[1], &n.to_string())).collect());
+    assert_eq!(world.view(1).messages(), count);
+    let mut bodies = Vec::new();
+    while bodies.len() < count as usize {
+        world.settle_down();
+        let sent: Vec<_> = world.out.shards.drain(..).collect();
+        assert!(!sent.is_empty(), "only {} went", bodies.len());
+        let mut answers = Vec::new();
+        for (_, input) in sent {
+            let ShardInput::Transfer { transfer, publish, .. } = input else { panic!("{input:?}") };
+            bodies.push(String::from_utf8(publish.message.body().to_vec()).unwrap());
+            answers.push(stored(transfer));
+        }
+        world.step(answers);
+    }
+    assert_eq!(bodies, (0..count).map(|n| n.to_string()).collect::<Vec<_>>());
+    world.settle_down();
+    assert_eq!(world.view(1).messages(), 0);
+    assert_eq!(world.restart().view(1).messages(), 0);
+}
+
+#[test]
+fn a_letter_that_waits_for_the_log_when_the_server_stops_is_there_at_its_next_start() {
+    let mut world = World::new();
+    world.durable_queue(1, QueueSettings { length_max: Some(0), ..to("far") });
+    world.topology.add_queue(Arc::new(far()));
+    let commands = vec![persistent(&[1], "a")];
+    world.step(vec![ShardInput::Batch(Batch { connection: ConnectionId(9), commands }), ShardInput::Close]);
+    for _ in 0..10 {
+        world.step(vec![]);
+    }
+    assert!(world.out.closed && world.out.shards.is_empty());
+    let mut world = world.restart();
+    assert_eq!(world.view(1).messages(), 1);
+}

@@ -289,6 +289,36 @@ fn memory_is_for_messages_that_are_there() {
 }
 
 #[test]
+fn keys_of_delayed_messages_are_kept_and_those_of_others_that_went_are_not() {
+    for mut world in [World::new(), World::without_room()] {
+        world.durable_queue(1, present());
+        let delayed = |key: &str, ms: i64| {
+            let headers = [("x-deduplication-header", key.into()), ("x-delay", Value::I64(ms))];
+            Command::Publish(with_headers(&[1], key, &headers, 2))
+        };
+        // Each that stays is between others that go, in another order than they came.
+        let stays = |number: u32| number.is_multiple_of(100);
+        for number in 0..3_000_u32 {
+            let ms = if stays(number) { 1_000_000 + i64::from(number) } else { 1 + i64::from(number % 7) };
+            world.command(9, delayed(&format!("key-{number}"), ms));
+            if number % 10 == 9 {
+                world.pass(10);
+                assert_eq!(world.drain(1).len(), if number % 100 == 9 { 9 } else { 10 });
+            }
+        }
+        let keys = world.view(1).memory;
+        assert!(keys < 60_000, "{keys} bytes");
+        for number in (0..3_000_u32).filter(|number| stays(*number)) {
+            world.command(9, delayed(&format!("key-{number}"), 1));
+        }
+        let view = world.view(1);
+        assert_eq!((view.counters.deduplicated, view.delayed), (30, 30));
+        world.command(9, keyed(1, "key-1", "again"));
+        assert_eq!(world.depths(1), (1, 0), "that one went");
+    }
+}
+
+#[test]
 fn each_queue_gets_one_message_of_a_key_through_an_exchange() {
     let mut world = World::new();
     world.durable_queue(1, QueueSettings::default());

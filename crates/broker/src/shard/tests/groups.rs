@@ -137,6 +137,34 @@ fn several_of_a_key_go_to_the_consumer_that_has_it() {
 }
 
 #[test]
+fn a_higher_priority_goes_first_wherever_its_messages_are() {
+    for settings in [grouped(), QueueSettings { group_fair: true, ..grouped() }] {
+        let settings = QueueSettings { priority_max: Some(2), ..settings };
+        for mut world in worlds() {
+            world.durable_queue(1, settings.clone());
+            let publish = |world: &mut World, body: &str, priority| {
+                let key = body.bytes().next().map(u64::from);
+                world.command(9, of_key(key, body, Some(priority), true));
+            };
+            // One that is parked, of a key that is busy.
+            publish(&mut world, "a1", 0);
+            world.consume(1, 1, 1, 2);
+            publish(&mut world, "a2", 0);
+            publish(&mut world, "b1", 0);
+            assert_eq!(got(&mut world), ["a1>1", "b1>1"]);
+            // What nobody looked at yet, …
+            publish(&mut world, "c1", 2);
+            publish(&mut world, "c2", 1);
+            world.settle(1, 1, Settlement::Ack);
+            assert_eq!(got(&mut world), ["c1>1"]);
+            // … and what is parked itself.
+            world.commands(1, vec![settle(1, 3, Settlement::Ack), settle(1, 4, Settlement::Ack)]);
+            assert_eq!(got(&mut world), ["c2>1", "a2>1"]);
+        }
+    }
+}
+
+#[test]
 fn a_key_is_held_by_a_cancelled_consumer_until_it_is_done() {
     for mut world in worlds() {
         world.durable_queue(1, grouped());
@@ -496,6 +524,17 @@ impl Model {
         assert_eq!(self.jobs[at].state, State::Ready, "{seq} is delivered");
         if let Err(why) = self.may_go(at, to) {
             panic!("{seq} goes to {to}, and {why}: {:#?}", self.jobs);
+        }
+        let better = (0..self.jobs.len()).find(|other| {
+            let job = &self.jobs[*other];
+            job.state == State::Ready
+                && job.priority > self.jobs[at].priority
+                && job.expires_at_ms.is_none()
+                && self.rates(*other).is_empty()
+                && self.may_go(*other, to).is_ok()
+        });
+        if let Some(better) = better {
+            panic!("{seq} goes to {to}, and {} is of a higher priority: {:#?}", better + 1, self.jobs);
         }
         for (rate, whose) in self.rates(at) {
             let times = self.times.entry(whose).or_default();

@@ -46,6 +46,7 @@ impl World {
                 Some(Next::Ready(from)) => scan.which = Which::Ready { from, until: None },
                 Some(Next::Unacked(from)) => scan.which = Which::Unacked { from },
                 Some(Next::Delayed(from)) => scan.which = Which::Delayed { from, until: None },
+                Some(Next::Owed(from)) => scan.which = Which::Owed { from },
                 Some(Next::These(_)) | None => return sum,
             }
         }

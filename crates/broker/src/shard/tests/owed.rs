@@ -2,7 +2,7 @@
 
 use super::dead_letters::{far, to};
 use super::*;
-use crate::operation::{Act, Filter, Scan, Target, Which};
+use crate::operation::{Act, Death, Filter, Next, Page, Scan, Target, Which};
 use crate::queue::dead_letter::Reason;
 use amqp::{Properties, Value};
 
@@ -402,6 +402,46 @@ fn room_that_an_operator_makes_is_used() {
         world.settle_down();
         assert_eq!((owed(&mut world, 1), world.drain(3)), (1, vec!["a".into(), "b".into()]));
         assert_eq!(world.drain(2), ["c", "d", "e"]);
+    }
+}
+
+#[test]
+fn letters_that_are_owed_can_be_looked_at_and_nothing_else() {
+    for mut world in worlds(0) {
+        world.durable_queue(3, QueueSettings::default());
+        fill(&mut world, &["a", "b", "c", "d"]);
+        world.command(9, persistent(&[1], "e"));
+        reject(&mut world, 4);
+        let scan = |which, count, act| Scan { which, filter: Filter::default(), count, act };
+        let all = Which::Owed { from: Seq(0) };
+        let letters = |page: Page| {
+            let shown = page.shown.into_iter();
+            let told = shown.map(|shown| (shown.seq.0, shown.message.body()[0] as char, shown.death, shown.due_at_ms));
+            told.collect::<Vec<_>>()
+        };
+        let death = Some(Death { reason: "rejected", unix_s: world.now.unix_ms / 1000 });
+        let page = world.scan(1, scan(all.clone(), 3, Act::Show));
+        assert!(matches!(page.next, Some(Next::Owed(Seq(4)))), "{:?}", page.next);
+        assert_eq!(letters(page), [(1, 'a', death, None), (2, 'b', death, None), (3, 'c', death, None)]);
+        assert_eq!(letters(world.scan_all(1, scan(all.clone(), 1, Act::Show))).len(), 4, "a piece after the other");
+        let these = Which::These(vec![Seq(5), Seq(2)]);
+        let named = letters(world.scan(1, scan(these.clone(), 10, Act::Show)));
+        assert_eq!(named, [(5, 'e', None, None), (2, 'b', death, None)]);
+
+        world.now.ms += 100;
+        world.shard.step(world.now, &mut Vec::new(), &world.topology, &mut world.out);
+        assert_eq!(world.shard.readings.len(), 1, "one is tried");
+        let page = world.scan(1, scan(all.clone(), 10, Act::Show));
+        assert_eq!(letters(page).len(), 4, "what is tried is still owed");
+
+        for act in [Act::Requeue, Act::Move(Target::Queue("q3".to_owned())), Act::Delete, Act::Release] {
+            assert_eq!(world.scan(1, scan(all.clone(), 10, act.clone())).done, 0, "{act:?}");
+        }
+        assert_eq!(world.scan(1, scan(these, 10, Act::Delete)).done, 1, "the one that is ready");
+        assert_eq!(owed(&mut world, 1), 4);
+        world.settle_down();
+        let mut world = world.restart();
+        assert_eq!(letters(world.scan(1, scan(all, 10, Act::Show))).len(), 4);
     }
 }
 
