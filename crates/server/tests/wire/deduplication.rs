@@ -2,8 +2,7 @@
 
 use super::real_client::*;
 use super::*;
-use broker::command::{CatalogAsk, Outcome};
-use broker::policy::{AppliesTo, Pattern, Policy, PolicyKind};
+use broker::policy::{AppliesTo, PolicyKind};
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
@@ -213,19 +212,8 @@ async fn arguments_that_make_no_sense_are_refused() {
     }
 }
 
-async fn set_policy(server: &Server, applies_to: AppliesTo, definition: &[(&str, amqp::Value)]) {
-    let policy = Policy {
-        kind: PolicyKind::User,
-        vhost: VhostId(0),
-        name: "once".into(),
-        pattern: Pattern::new("^orders").unwrap(),
-        applies_to,
-        priority: 0,
-        definition: definition.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
-    };
-    let ask = CatalogAsk::SetPolicy(Box::new(policy));
-    let outcome = server.board().operator().ask(VhostId(0), ask).await.unwrap();
-    assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+async fn set(server: &Server, applies_to: AppliesTo, definition: &[(&str, amqp::Value)]) {
+    set_policy(server, PolicyKind::User, applies_to, ("once", "^orders"), definition).await;
 }
 
 #[tokio::test]
@@ -250,7 +238,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
     };
     again(&channel, "0", "a").await;
     let on = ("x-message-deduplication", amqp::Value::Bool(true));
-    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(1))]).await;
+    set(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(1))]).await;
     for body in ["1", "2"] {
         again(&channel, body, "a").await;
     }
@@ -258,7 +246,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
     again(&channel, "3", "b").await;
     again(&channel, "4", "a").await;
     assert_eq!(bodies(&channel, "through").await, ["3", "4"], "of one key only");
-    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(9))]).await;
+    set(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(9))]).await;
     again(&channel, "5", "c").await;
 
     let (_remains, server) = start_on_remains_of(directory.path()).await;
@@ -271,7 +259,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
         assert_eq!(bodies(&channel, queue).await.concat(), "01234567", "{queue}: it comes there another way, too");
     }
     // One for all means queues.
-    set_policy(&server, AppliesTo::All, &[on]).await;
+    set(&server, AppliesTo::All, &[on]).await;
     again(&channel, "8", "a").await;
     assert_eq!(bodies(&channel, "through").await, ["8"]);
 }
