@@ -170,10 +170,8 @@ async fn a_lease_ends_with_its_server_and_what_is_taken_then_has_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;
     let channel = real_client::open_confirming(&server).await;
-    let arguments = [
-        ("x-consumer-timeout", AMQPValue::LongInt(600)),
-        ("x-consumer-timeout-action", real_client::text("return")),
-    ];
+    let arguments =
+        [("x-consumer-timeout", AMQPValue::LongInt(600)), ("x-consumer-timeout-action", real_client::text("return"))];
     real_client::declare(&channel, "q", &arguments).await;
     real_client::publish(&channel, ("", "q"), "work", Default::default()).await;
     let held = real_client::next(&mut real_client::consume(&channel, "q").await).await;
