@@ -144,6 +144,54 @@ async fn what_is_old_goes_by_itself() {
     expect(&mut read_from(&server, "log", text("first")).await, 5..6).await;
 }
 
+async fn publish_filtered(channel: &Channel, body: &str, value: Option<&str>) {
+    let headers = value.map(|value| table(&[("x-stream-filter-value", text(value))]));
+    let properties = headers.map(|headers| lapin::BasicProperties::default().with_headers(headers));
+    publish(channel, ("", "log"), body, properties.unwrap_or_default()).await;
+}
+
+#[tokio::test]
+async fn a_filter_lets_through_what_it_names_after_a_stop_and_a_kill_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "log", &stream(&[])).await;
+    for (body, value) in [("0", Some("eu")), ("1", Some("us")), ("2", None), ("3", Some("eu")), ("4", Some("asia"))] {
+        publish_filtered(&channel, body, value).await;
+    }
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    let several = |values: &[&str]| {
+        let values: Vec<AMQPValue> = values.iter().map(|value| text(value)).collect();
+        AMQPValue::FieldArray(values.into())
+    };
+    for server in [killed, stopped] {
+        let mut readers = Vec::new();
+        for (filter, unfiltered, expected) in
+            [(text("eu"), false, "035"), (text("eu"), true, "0235"), (several(&["us", "asia"]), false, "146")]
+        {
+            let arguments = [
+                ("x-stream-offset", text("first")),
+                ("x-stream-filter", filter),
+                ("x-stream-match-unfiltered", AMQPValue::Boolean(unfiltered)),
+            ];
+            readers.push((read(&server, "log", 100, &arguments).await, expected));
+        }
+        let channel = open_confirming(&server).await;
+        for (body, value) in [("5", "eu"), ("6", "us")] {
+            publish_filtered(&channel, body, Some(value)).await;
+        }
+        for (mut consumer, expected) in readers {
+            for expected in expected.chars().map(String::from) {
+                let delivery = next(&mut consumer).await;
+                assert_eq!(body(&delivery), expected);
+                assert_eq!(header(&delivery.properties, "x-stream-offset"), Some(expected.parse().unwrap()));
+            }
+        }
+    }
+}
+
 /// Waits until it is another second, and tells which.
 async fn next_second() -> u64 {
     let second = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
