@@ -29,19 +29,6 @@ async fn let_die(channel: &Channel, queue: &str, bodies: &[&str]) {
     channel.basic_cancel(consumer.tag(), Default::default()).await.unwrap();
 }
 
-async fn owed(server: &Server, queue: &str) -> u64 {
-    let views = server.board().inspect_queues().await.unwrap();
-    views.iter().find(|view| *view.spec.name == *queue).unwrap().owed
-}
-
-async fn eventually_owed(server: &Server, queue: &str, expected: u64) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while owed(server, queue).await != expected {
-        assert!(Instant::now() < deadline, "{queue} owes {}", owed(server, queue).await);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 /// Takes so many dead letters, each of which died once.
 async fn take(channel: &Channel, count: usize) -> Vec<String> {
     let mut consumer = consume(channel, "failed").await;

@@ -111,6 +111,45 @@ async fn a_window_is_kept_over_a_stop_and_a_kill() {
 }
 
 #[tokio::test]
+async fn a_time_ends_when_it_would_have_without_a_stop_or_a_kill() {
+    const WINDOW: Duration = Duration::from_millis(2_500);
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "tasks", &[DEDUPLICATION, ("x-cache-ttl", AMQPValue::LongInt(60_000))]).await;
+    let brief = || {
+        let headers = [("x-deduplication-header", text("brief")), ("x-cache-ttl", AMQPValue::LongInt(2_500))];
+        BasicProperties::default().with_headers(table(&headers))
+    };
+    let began = Instant::now();
+    send(&channel, ("", "tasks"), "1", brief()).await;
+    send(&channel, ("", "tasks"), "2", keyed(text("usual"))).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    let servers = [killed, stopped];
+    for server in &servers {
+        let channel = open_confirming(server).await;
+        let before = began.elapsed();
+        for (body, properties) in [("3", brief()), ("4", keyed(text("usual")))] {
+            send(&channel, ("", "tasks"), body, properties).await;
+        }
+        assert!(before < WINDOW, "the machine is too slow for this test");
+        assert_eq!(deduplicated(server, "tasks").await, 2);
+    }
+    for server in &servers {
+        let channel = open_confirming(server).await;
+        while places(server, "tasks").await.0 == 2 {
+            send(&channel, ("", "tasks"), "5", brief()).await;
+        }
+        let took = began.elapsed();
+        assert!(took >= WINDOW, "forgotten after {took:?}");
+        send(&channel, ("", "tasks"), "6", keyed(text("usual"))).await;
+        assert_eq!(bodies(&channel, "tasks").await, ["1", "2", "5"]);
+    }
+}
+
+#[tokio::test]
 async fn an_exchange_lets_one_message_of_a_key_through_to_each_queue() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;

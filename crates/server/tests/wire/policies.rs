@@ -4,10 +4,10 @@ use super::real_client::*;
 use super::*;
 use broker::command::QueueSettings;
 use broker::policy::{AppliesTo, PolicyKind};
-use lapin::BasicProperties;
 use lapin::message::BasicGetMessage;
-use lapin::options::{BasicGetOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions, BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::AMQPValue;
+use lapin::{BasicProperties, ExchangeKind};
 
 async fn set(server: &Server, kind: PolicyKind, name: &str, key: &str, value: impl Into<amqp::Value>) {
     set_policy(server, kind, AppliesTo::Queues, (name, "^tasks"), &[(key, value.into())]).await;
@@ -146,11 +146,7 @@ async fn what_a_policy_says_holds_at_once_for_messages_that_are_there() {
     let strategy = [("dead-letter-exchange", word("amq.fanout")), ("dead-letter-strategy", word("at-least-once"))];
     set_for(&server, "tasks.kept", &strategy).await;
     give_back(held, false).await;
-    let owed = async || {
-        let views = server.board().inspect_queues().await.unwrap();
-        views.iter().find(|view| &*view.spec.name == "tasks.kept").unwrap().owed
-    };
-    while owed().await != 1 {}
+    eventually_owed(&server, "tasks.kept", 1).await;
     set_for(&server, "tasks.kept", &with_graves(&[])).await;
     assert_eq!(body(&next(&mut graves).await), "a", "it has somewhere to go now");
     filled(&channel, "tasks.retry", &[]).await;
@@ -207,6 +203,69 @@ async fn what_a_policy_says_holds_at_once_for_messages_that_are_there() {
             assert_eq!(settings(&server, queue), *before, "{queue}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_policy_allows_again_goes_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    let number = |number: i64| amqp::Value::from(number);
+    let word = |word: &str| amqp::Value::from(word);
+    let with_room = [("x-group-key", text("tenant")), ("x-group-max-in-flight", AMQPValue::LongInt(9))];
+    for (queue, arguments, key, narrow, wide) in [
+        ("tasks.rate", &[][..], "rate-limit", word("1/h"), word("1000/s")),
+        ("tasks.flight", &[], "max-in-flight", number(1), number(3)),
+        ("tasks.tenants", &with_room, "group-rate-limit", word("1/h"), word("1000/s")),
+        ("tasks.groups", &with_room, "group-max-in-flight", number(1), number(3)),
+    ] {
+        filled(&channel, queue, arguments).await;
+        set_for(&server, queue, &[(key, narrow)]).await;
+        let mut consumer = consume(&open(&server).await, queue).await;
+        assert_eq!(body(&next(&mut consumer).await), "a");
+        eventually_places(&server, queue, (2, 1, 0)).await;
+        set_for(&server, queue, &[(key, wide)]).await;
+        assert_eq!([body(&next(&mut consumer).await), body(&next(&mut consumer).await)], ["b", "c"], "{queue}");
+    }
+    // A full queue that may be longer takes more, …
+    filled(&channel, "tasks.overflow", &[]).await;
+    let full = |most| [("max-length", number(most)), ("overflow", word("reject-publish"))];
+    let is_taken = async || {
+        let publish =
+            channel.basic_publish("".into(), "tasks.overflow".into(), Default::default(), b"d", Default::default());
+        publish.await.unwrap().await.unwrap().is_ack()
+    };
+    set_for(&server, "tasks.overflow", &full(3)).await;
+    assert!(!is_taken().await);
+    set_for(&server, "tasks.overflow", &full(4)).await;
+    assert!(is_taken().await);
+    // … and letters that it refused come in.
+    let to_full = [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text("tasks.overflow"))];
+    filled(&channel, "source", &to_full).await;
+    give_back(hold(&channel, "source").await, false).await;
+    eventually_owed(&server, "source", 1).await;
+    set_for(&server, "tasks.overflow", &full(5)).await;
+    eventually_owed(&server, "source", 0).await;
+    eventually_places(&server, "tasks.overflow", (5, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn an_exchange_gets_its_alternate_at_once_and_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("orders".into(), ExchangeKind::Direct, options, table(&[])).await.unwrap();
+    declare(&channel, "lost", &[]).await;
+    channel.queue_bind("lost".into(), "amq.fanout".into(), "".into(), Default::default(), table(&[])).await.unwrap();
+    let alternate = [("alternate-exchange", amqp::Value::from("amq.fanout"))];
+    set_policy(&server, PolicyKind::User, AppliesTo::Exchanges, ("lost", "^orders$"), &alternate).await;
+    publish(&channel, ("orders", "nowhere"), "1", Default::default()).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    let channel = open_confirming(&killed).await;
+    publish(&channel, ("orders", "nowhere"), "2", Default::default()).await;
+    let mut lost = consume(&channel, "lost").await;
+    assert_eq!([body(&next(&mut lost).await), body(&next(&mut lost).await)], ["1", "2"]);
 }
 
 #[tokio::test]

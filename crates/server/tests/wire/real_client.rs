@@ -100,6 +100,21 @@ pub(crate) async fn eventually_places(server: &Server, queue: &str, expected: (u
     }
 }
 
+/// Dead letters of a queue that nobody has taken yet.
+pub(crate) async fn owed(server: &Server, queue: &str) -> u64 {
+    let views = server.board().inspect_queues().await.unwrap();
+    views.iter().find(|view| *view.spec.name == *queue).unwrap().owed
+}
+
+/// Waits until there are so many of them.
+pub(crate) async fn eventually_owed(server: &Server, queue: &str, expected: u64) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while owed(server, queue).await != expected {
+        assert!(Instant::now() < deadline, "{queue} owes {}", owed(server, queue).await);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Sets a policy for what its pattern finds.
 pub(crate) async fn set_policy(
     server: &Server,
