@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: Python, Go, Java, Node and Rust clients of AMQP 0-9-1, a browser, and valgrind
-# for the instruction counts.
+# Installs what the tests need on Debian 12: Python, Go, Java, Node, PHP and Rust clients of AMQP 0-9-1, a browser, valgrind
+# for the instruction counts, and a library that turns a server's clock.
 # Safe to repeat; does nothing, quickly, when all is there. Ends with a plain sentence and status 1 when
 # something cannot be had. Python's part goes to tests/.work, which git ignores.
 set -euo pipefail
@@ -22,6 +22,9 @@ have javac || wanted+=(default-jdk-headless)
 [ -e /usr/share/java/slf4j-api.jar ] && [ -e /usr/share/java/slf4j-nop.jar ] || wanted+=(libslf4j-java)
 have node || wanted+=(nodejs)
 have npm || wanted+=(npm)
+have php || wanted+=(php-cli)
+[ -e /usr/share/php/PhpAmqpLib/autoload.php ] || wanted+=(php-amqplib)
+[ -e "$(echo /usr/lib/*/faketime/libfaketimeMT.so.1)" ] || wanted+=(libfaketime)
 have cc || wanted+=(build-essential)
 have valgrind || wanted+=(valgrind)
 [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium fonts-dejavu-core)

@@ -424,6 +424,40 @@ async def confirmed_messages_survive_a_kill():
     equal(sorted(set(confirmed) - bodies), [], f"confirmed and missing after a kill near {kill_at}")
 
 
+@test("restart", seconds=120)
+async def a_kill_among_outstanding_confirms_leaves_one_message_of_each_key():
+    at = await channel()
+    present = await declare(at, {"x-message-deduplication": True}, durable=True)
+    window = await declare(at, {"x-message-deduplication": True, "x-cache-size": 10_000}, durable=True)
+    keys, kill_at = [str(n) for n in range(300)], random.randrange(550)
+    confirmed, killing = [], []
+
+    async def publish_all(at):
+        async def publish_one(queue, key):
+            properties = {"delivery_mode": DeliveryMode.PERSISTENT, "headers": {"x-deduplication-header": key}}
+            with contextlib.suppress(Exception):  # lost with the connection
+                await publish(at, queue, key, **properties)
+                confirmed.append(key)
+                if len(confirmed) == kill_at + 1:
+                    killing.append(asyncio.create_task(asyncio.to_thread(restart, "kill")))
+
+        await asyncio.gather(*(publish_one(queue, key) for key in keys for queue in (present, window)))
+
+    async def bodies(queue):
+        queue, found = await (await channel()).get_queue(queue.name), []
+        while message := await queue.get(no_ack=True, fail=False):
+            found.append(message.body.decode())
+        return sorted(found, key=int)
+
+    await publish_all(at)
+    await killing[0]
+    await publish_all(await channel())
+    for queue in (present, window):
+        equal(await bodies(queue), keys, f"of each key, after a kill near {kill_at}")
+    await publish_all(await channel())
+    equal([await bodies(present), await bodies(window)], [keys, []], "when all are gone")
+
+
 if __name__ == "__main__":
     logging.disable()  # lost connections are what is tested
     run(around)

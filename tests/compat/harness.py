@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 
 HOST = os.environ.get("AMQP_HOST", "127.0.0.1")
@@ -33,6 +34,11 @@ def test(needs=None, seconds=30):
 def restart(how, *settings):
     """Restarts the broker, how is "kill" or "term"; settings are KEY=VALUE of its configuration from now on."""
     ask_driver("restart", how, *settings)
+
+
+def set_clock(unix_seconds):
+    """The server's wall clock shows this now, and goes on from there; for the client that the driver lets set it."""
+    ask_driver("clock", str(unix_seconds - time.time()))
 
 
 def limit_free_disk(size):

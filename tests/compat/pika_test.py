@@ -493,6 +493,19 @@ def acknowledgement_timeout_of_the_consumer():
 
 
 @test("leveret")
+def acknowledgement_timeout_that_cancels_the_consumer():
+    at = channel()
+    queue = declare(at, consumer_timeout=1000, consumer_timeout_action="cancel-consumer")
+    publish(at, queue, "a", "b")
+    late, cancelled = Worker(queue).wait(2), []
+    late.at.basic_ack(late.last_tag)
+    late.at.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
+    pump(lambda: cancelled == [late.tag], late.at, what="the end of the consumer")
+    again = Worker(queue, at=late.at).wait(1)
+    equal([again.bodies, again.redelivered], [["a"], [True]])
+
+
+@test("leveret")
 def acknowledgement_timeout_of_the_server():
     restart("term", "consumer_timeout_ms=1200")
     try:

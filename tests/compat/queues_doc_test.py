@@ -259,6 +259,33 @@ def _(stage):
     equal(stage.depth("tasks"), (0, 0, 1), "it waits for its next try")
 
 
+@then("Lengths, and queues that go by themselves")
+def _(stage):
+    for number in range(101):
+        stage.channel.basic_publish("", "latest", b"%d" % number)
+    equal(stage.get("latest")[2], b"1", "the oldest gave way")
+    stage.queue("bounded", 100, x_max_length=100, x_overflow="reject-publish")
+    confirming = stage.connection.channel()
+    confirming.confirm_delivery()
+    try:
+        confirming.basic_publish("", "bounded", b"one too many")
+        raise AssertionError("not refused")
+    except pika.exceptions.NackError:
+        pass
+    equal(stage.depth("bounded"), (100, 0, 0))
+    equal(api("queues/%2F/session")["arguments"], {"x-expires": 1_800_000})
+
+
+@then("Priorities, and who is served first")
+def _(stage):
+    equal([stage.get("alerts")[2] for _ in range(2)], [b"urgent", b"usual"])
+    active = lambda: {one["consumer_tag"]: one["active"] for one in api("consumers/%2F")}
+    first, second = stage.names["active"], stage.names["standby"]
+    equal(active(), {first: True, second: False})
+    stage.channel.basic_cancel(first)
+    equal(active(), {second: True})
+
+
 @then("Dead letters")
 def _(stage):
     for number in range(1_000):

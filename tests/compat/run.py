@@ -9,7 +9,8 @@ Each server is on free ports but those of the clients that have their ports writ
 A client's script gets AMQP_HOST, AMQP_PORT, HTTP_PORT, METRICS_PORT, LEVERET_PID and CONTROL_PORT, and prints `ok NAME` or
 `FAIL NAME: why` a test. On CONTROL_PORT it may send `restart kill|term [KEY=VALUE]...`, answered `ok` when the
 server listens again with the same data and those settings in its configuration file, and `ctl ARGUMENT...`,
-answered `ok` when `leveret ctl` has done that.
+answered `ok` when `leveret ctl` has done that. A client of CLOCKED may send `clock SECONDS`, too: the server's wall clock
+is so far ahead of this machine's from then on.
 What server and client printed is kept in tests/.work, in NAME.server.log and NAME.client.log.
 The last line printed is `N passed, N failed, 0 skipped`; a client that cannot be run is a failure.
 """
@@ -53,6 +54,7 @@ CLIENTS = {
     "tools": ([], [PYTHON, HERE / "tools_requests_test.py"]),
     "openapi": ([], [PYTHON, HERE / "openapi_test.py"]),
     "definitions": ([], [PYTHON, HERE / "definitions_test.py"]),
+    "schedules": ([], [PYTHON, HERE / "schedules_test.py"]),
     "tutorial": ([], [PYTHON, HERE / "tutorial_test.py"]),
     "go": ([["go", "build", "-o", WORK / "compat-go", HERE / "go" / "main.go"]], [WORK / "compat-go"]),
     "java": (
@@ -60,6 +62,7 @@ CLIENTS = {
         ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}:{WORK}/java", "CompatTest"],
     ),
     "node": ([], ["node", HERE / "node" / "compat.test.mjs"]),
+    "php": ([], ["php", HERE / "php" / "compat_test.php"]),
     "lapin": (
         [["cargo", "build", "-q", "--locked", "--manifest-path", HERE / "lapin" / "Cargo.toml",
           "--target-dir", TARGET]],
@@ -87,6 +90,17 @@ CLIENTS = {
 }
 
 
+CLOCKED = {"schedules"}  # clients that set their server's wall clock
+
+
+def faketime():
+    """The library that gives a process a wall clock of its own."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise RuntimeError("libfaketime is missing: tests/install.sh installs it")
+    return found[0]
+
+
 def free_ports(count):
     """Loopback ports that nothing listens on at the moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -105,6 +119,13 @@ class Server:
         self.settings = {}
         self.amqp, self.http, self.metrics = free_ports(3)
         self.amqp, self.http = PORTS.get(name, (self.amqp, self.http))
+        self.environment = dict(os.environ)
+        if name in CLOCKED:
+            self.turn_clock(0)
+            self.environment.update(
+                LD_PRELOAD=str(faketime()), FAKETIME_TIMESTAMP_FILE=str(self.directory / "clock"), FAKETIME_NO_CACHE="1",
+                FAKETIME_DONT_FAKE_MONOTONIC="1",
+            )
         self.log_path = WORK / f"{name}.server.log"
         self.log = open(self.log_path, "wb")
         try:
@@ -122,7 +143,7 @@ class Server:
             [self.binary, "serve", "--config", config, "--data-dir", self.directory / "data",
              "--amqp", f"127.0.0.1:{self.amqp}", "--http", f"127.0.0.1:{self.http}",
              "--metrics", f"127.0.0.1:{self.metrics}"],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=self.environment,
         )
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -148,6 +169,12 @@ class Server:
         if done.returncode:
             raise RuntimeError(f"ctl ended with status {done.returncode}: {done.stderr}")
 
+    def turn_clock(self, ahead):
+        """The server reads the file each time that it reads the clock."""
+        written = self.directory / "clock.new"
+        written.write_text(f"{ahead:+.6f}\n")
+        written.rename(self.directory / "clock")
+
     def obey(self):
         """Serves the control port, a request a connection."""
         while True:
@@ -162,6 +189,8 @@ class Server:
                             self.start()
                         case ["ctl", *arguments]:
                             self.ctl(arguments)
+                        case ["clock", ahead]:
+                            self.turn_clock(float(ahead))
                         case _:
                             raise RuntimeError(f"not a request: {words}")
                     answer = "ok"

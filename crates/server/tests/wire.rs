@@ -5,6 +5,8 @@
 mod alarms;
 #[path = "wire/collector.rs"]
 mod collector;
+#[path = "wire/consumers.rs"]
+mod consumers;
 #[path = "wire/dead_letters.rs"]
 mod dead_letters;
 #[path = "wire/deduplication.rs"]
@@ -17,6 +19,8 @@ mod exchanges;
 mod groups;
 #[path = "wire/leases.rs"]
 mod leases;
+#[path = "wire/limits.rs"]
+mod limits;
 #[path = "wire/operations.rs"]
 mod operations;
 #[path = "wire/policies.rs"]

@@ -53,6 +53,7 @@ var tests = []struct {
 	{"unknown_delivery_tag", anyBroker, unknownDeliveryTag},
 	{"ack_on_another_channel", anyBroker, ackOnAnotherChannel},
 	{"acknowledgement_timeout", onlyLeveret, acknowledgementTimeout},
+	{"a_worker_keeps_its_message_for_as_long_as_it_says", onlyLeveret, extendedLease},
 	{"redeclaring_differently", anyBroker, redeclare},
 	{"consumer_tag_twice", anyBroker, consumerTagTwice},
 	{"immediate_is_not_implemented", anyBroker, immediate},
@@ -470,6 +471,31 @@ func acknowledgementTimeout(w *world) {
 	delivery := next(waiting)
 	equal(delivery.Redelivered, true)
 	check(delivery.Ack(false))
+}
+
+func extendedLease(w *world) {
+	channel, worker := w.channel(), w.channel()
+	queue := w.declare(channel, false, amqp.Table{"x-consumer-timeout": int32(1000), "x-consumer-timeout-action": "return"})
+	send(channel, queue, amqp.Publishing{}, "a", "b")
+	deliveries := consume(worker, queue, false)
+	first, second := next(deliveries), next(deliveries)
+	equal(string(first.Body)+string(second.Body), "ab")
+	// Tables of this client have no unsigned integers.
+	send(worker, "amq.leveret.lease", amqp.Publishing{Headers: amqp.Table{
+		"x-delivery-tag": int64(first.DeliveryTag), "x-lease-ms": 600_000,
+	}}, "")
+	again := next(deliveries)
+	equal(string(again.Body), "b")
+	equal(again.Redelivered, true)
+	check(first.Ack(false))
+	returns := worker.NotifyReturn(make(chan amqp.Return, 1))
+	send(worker, "amq.leveret.lease", amqp.Publishing{Headers: amqp.Table{"x-delivery-tag": 1}}, "")
+	back := <-returns
+	equal(back.ReplyCode, uint16(312))
+	equal(back.ReplyText+" "+back.RoutingKey, "NO_ROUTE amq.leveret.lease")
+	closing := onClose(worker)
+	send(worker, "amq.leveret.lease", amqp.Publishing{}, "")
+	closed(closing, 406, "PRECONDITION_FAILED - invalid lease request: header 'x-delivery-tag' is missing")
 }
 
 func redeclare(w *world) {

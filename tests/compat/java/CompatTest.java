@@ -63,6 +63,7 @@ public class CompatTest {
             new Test("recover_redelivers", Needs.NOTHING, CompatTest::recover),
             new Test("unknown_delivery_tag_and_another_channel", Needs.NOTHING, CompatTest::unknownDeliveryTag),
             new Test("acknowledgement_timeout", Needs.LEVERET, CompatTest::acknowledgementTimeout),
+            new Test("a_worker_keeps_its_message_for_as_long_as_it_says", Needs.LEVERET, CompatTest::extendedLease),
             new Test("redeclaring_differently", Needs.NOTHING, CompatTest::redeclare),
             new Test("missing_and_locked_queues", Needs.NOTHING, CompatTest::missingAndLocked),
             new Test("exchange_types_route", Needs.NOTHING, CompatTest::exchangeTypes),
@@ -389,6 +390,31 @@ public class CompatTest {
                 "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1000 ms. This "
                 + "timeout value can be configured, see consumers doc guide to learn more");
         equal(new Worker(channel, queue, true).take(1), List.of("a*"));
+    }
+
+    private static void extendedLease() throws Exception {
+        Channel channel = open(), worker = open();
+        Map<String, Object> arguments = Map.of("x-consumer-timeout", 1000, "x-consumer-timeout-action", "return");
+        String queue = declare(channel, false, arguments);
+        send(channel, queue, null, "a", "b");
+        var consumer = new Worker(worker, queue, false);
+        Delivery first = consumer.next();
+        equal(consumer.take(1), List.of("b"));
+        long tag = first.getEnvelope().getDeliveryTag();
+        extend(worker, Map.of("x-delivery-tag", tag, "x-lease-ms", 600_000));
+        equal(consumer.take(1), List.of("b*"));
+        worker.basicAck(tag, false);
+        var returned = new CompletableFuture<String>();
+        worker.addReturnListener((code, reason, exchange, key, properties, body) -> returned.complete(code + " " + reason + " " + key));
+        extend(worker, Map.of("x-delivery-tag", tag));
+        equal(returned.get(10, TimeUnit.SECONDS), "312 NO_ROUTE amq.leveret.lease");
+        refused(worker, () -> extend(worker, Map.of("x-delivery-tag", tag, "x-lease-ms", 0)), 406,
+                "PRECONDITION_FAILED - invalid lease request: header 'x-lease-ms' must be a positive integer");
+    }
+
+    private static void extend(Channel channel, Map<String, Object> headers) throws IOException {
+        var properties = new BasicProperties.Builder().headers(headers).build();
+        channel.basicPublish("", "amq.leveret.lease", true, properties, new byte[0]);
     }
 
     private static void redeclare() throws Exception {

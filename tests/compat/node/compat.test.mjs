@@ -315,6 +315,24 @@ function define() {
     equal(waiting.redelivered, [true]);
   }, { needs: "leveret" });
 
+  test("a_worker_keeps_its_message_for_as_long_as_it_says", async () => {
+    const channel = await open();
+    const queue = await declare(channel, { arguments: { "x-consumer-timeout": 1000, "x-consumer-timeout-action": "return" } });
+    send(channel, queue, ["a", "b"]);
+    const worker = await (await Worker.start(queue)).wait(2);
+    const extend = (headers) => worker.channel.publish("", "amq.leveret.lease", Buffer.alloc(0), { mandatory: true, headers });
+    extend({ "x-delivery-tag": worker.deliveries[0].fields.deliveryTag, "x-lease-ms": 600_000 });
+    await worker.wait(3);
+    equal(worker.bodies.slice(0, 3), ["a", "b", "b"]);
+    const returned = once(worker.channel, "return");
+    worker.channel.ack(worker.deliveries[0]);
+    extend({ "x-delivery-tag": 1 });
+    const [{ fields }] = await returned;
+    equal([fields.replyCode, fields.replyText, fields.routingKey], [312, "NO_ROUTE", "amq.leveret.lease"]);
+    await refused(worker.channel, () => extend({ "x-lease-ms": 5 }), 406,
+      "PRECONDITION_FAILED - invalid lease request: header 'x-delivery-tag' is missing");
+  }, { needs: "leveret" });
+
   test("redeclaring_differently", async () => {
     const channel = await open();
     const queue = await declare(channel, { durable: true });

@@ -523,16 +523,17 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let message = Message::assembled(assembly.bytes.freeze(), assembly.lengths);
-        if assembly.has_headers
-            && let Some(request) = assembly.envelope.request()
-        {
-            let routed = Routed::nowhere(message, assembly.envelope.mandatory, assembly.original);
-            return self.take_request(now, number, request, routed, fx);
-        }
         let (vhost, frame_max) = (self.vhost, self.frame_max as usize);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let envelope = &assembly.envelope;
         let cached = channel.route_cache.get(&message, topology).filter(|_| !assembly.has_headers);
+        // What has a route that is known is no request.
+        if cached.is_none()
+            && let Some(request) = envelope.request()
+        {
+            let routed = Routed::nowhere(message, envelope.mandatory, assembly.original);
+            return self.take_request(now, number, request, routed, fx);
+        }
         let mut holds = true;
         let targets = match cached {
             Some(targets) => targets,

@@ -7,6 +7,12 @@ async fn queue(desk: &Desk, name: &str, arguments: Value) {
     desk.send("PUT", &format!("/queues/%2F/{name}"), document, 201).await;
 }
 
+/// Refuses a request, and says why.
+async fn refuse(desk: &Desk, method: &str, path: &str, document: Value, status: u16, reason: impl Into<Value>) {
+    let refused = desk.send(method, &format!("/queues/%2F/{path}"), document, status).await.json();
+    assert_eq!(refused["reason"], reason.into(), "{method} {path}");
+}
+
 async fn state_of(desk: &Desk, name: &str) -> Value {
     desk.get(&format!("/queues/%2F/{name}")).await
 }
@@ -25,7 +31,7 @@ async fn a_queue_is_paused_and_listed_as_such() {
     assert_eq!(got.json(), json!([]));
     desk.send("PUT", "/queues/%2F/q/resume", json!({}), 204).await;
     assert_eq!(state_of(&desk, "q").await["state"], "running");
-    desk.send("PUT", "/queues/%2F/nope/pause", json!({}), 404).await;
+    refuse(&desk, "PUT", "nope/pause", json!({}), 404, "Not Found").await;
 }
 
 #[tokio::test]
@@ -59,15 +65,23 @@ async fn messages_are_looked_at_by_place_and_by_what_they_are_like() {
     assert_eq!(seqs(&desk.get("/queues/%2F/q/messages?property.message_id=m7&routing_key=q").await), [8]);
     let cut = desk.get("/queues/%2F/q/messages/3?truncate=3&encoding=base64").await;
     assert_eq!((&cut["payload"], &cut["payload_bytes"]), (&json!("b3Jk"), &json!(7)));
-    for (path, status) in [
-        ("messages/99", 404),
-        ("messages?nonsense=1", 400),
-        ("messages?property.nonsense=1", 400),
-        ("messages?count=x", 400),
-        ("messages?from=there", 400),
-        ("messages?state=gone", 400),
+    for (path, status, reason) in [
+        ("messages/99", 404, json!("Not Found")),
+        (
+            "messages?nonsense=1",
+            400,
+            json!("\"nonsense\" is no filter: use exchange, routing_key, body, header.NAME or property.NAME"),
+        ),
+        (
+            "messages?property.nonsense=1",
+            400,
+            json!("\"property.nonsense\" is no filter: use exchange, routing_key, body, header.NAME or property.NAME"),
+        ),
+        ("messages?count=x", 400, json!(["not_int", "count"])),
+        ("messages?from=there", 400, json!("from must be what an earlier answer gave as next")),
+        ("messages?state=gone", 400, json!("state must be ready, delayed or unacked")),
     ] {
-        assert_eq!(desk.browser.ask("GET", &format!("/queues/%2F/q/{path}"), None).await.status, status, "{path}");
+        refuse(&desk, "GET", &format!("q/{path}"), json!({}), status, reason).await;
     }
     // Nobody noticed.
     let queue = state_of(&desk, "q").await;
@@ -83,7 +97,7 @@ async fn messages_are_deleted_moved_and_requeued() {
         desk.publish("q", &number.to_string()).await;
     }
     desk.delete("/queues/%2F/q/messages/1", 204).await;
-    desk.delete("/queues/%2F/q/messages/1", 404).await;
+    refuse(&desk, "DELETE", "q/messages/1", json!({}), 404, "Not Found").await;
     let answer = |word: &str, count: u64, passed: u64| json!({word: count, "passed_over": passed, "unroutable": 0, "refused": 0, "next": null});
     let post = async |what: &str, document: Value| {
         desk.send("POST", &format!("/queues/%2F/q/messages/{what}"), document, 200).await.json()
@@ -100,17 +114,27 @@ async fn messages_are_deleted_moved_and_requeued() {
     assert_eq!(bodies("q").await, ["7", "8", "9", "3"]);
     assert_eq!(bodies("other").await, ["4", "5", "6"]);
     assert_eq!(post("requeue", json!({"all": true})).await["requeued"], 4, "each once");
-    for (what, document, status) in [
-        ("delete", json!({}), 400),
-        ("delete", json!({"all": true, "seqs": [1]}), 400),
-        ("delete", json!({"all": true, "state": "unacked"}), 400),
-        ("move", json!({"all": true}), 400),
-        ("move", json!({"all": true, "to_queue": "nope"}), 404),
-        ("move", json!({"all": true, "to_exchange": "nope"}), 404),
-        ("move", json!({"all": true, "to_queue": "q", "to_exchange": "nope"}), 400),
-        ("requeue", json!({"filter": {"nonsense": "x"}}), 400),
+    for (what, document, status, reason) in [
+        ("delete", json!({}), 400, "say which messages: one of seqs, filter, and all: true"),
+        ("delete", json!({"all": true, "seqs": [1]}), 400, "say which messages: one of seqs, filter, and all: true"),
+        ("delete", json!({"all": true, "state": "unacked"}), 400, "unacked messages can be requeued only"),
+        ("move", json!({"all": true}), 400, "say where to: to_queue, or to_exchange and routing_key"),
+        ("move", json!({"all": true, "to_queue": "nope"}), 404, "there is no queue \"nope\" to move to"),
+        ("move", json!({"all": true, "to_exchange": "nope"}), 404, "there is no exchange \"nope\" to move to"),
+        (
+            "move",
+            json!({"all": true, "to_queue": "q", "to_exchange": "nope"}),
+            400,
+            "to_queue and to_exchange exclude each other",
+        ),
+        (
+            "requeue",
+            json!({"filter": {"nonsense": "x"}}),
+            400,
+            "\"nonsense\" is no filter: use exchange, routing_key, body, header.NAME or property.NAME",
+        ),
     ] {
-        desk.send("POST", &format!("/queues/%2F/q/messages/{what}"), document, status).await;
+        refuse(&desk, "POST", &format!("q/messages/{what}"), document, status, reason).await;
     }
 }
 
@@ -157,8 +181,13 @@ async fn a_dead_letter_queue_is_redriven_with_progress() {
             break;
         }
     }
-    for document in [json!({"rate": 0}), json!({"origin": "middle"}), json!({"filter": []})] {
-        desk.send("POST", "/queues/%2F/work/redrive", document, 400).await;
+    for (document, status, reason) in [
+        (json!({"rate": 0}), 400, json!("rate must be a number of messages a second")),
+        (json!({"origin": "middle"}), 400, json!("origin must be last or first")),
+        (json!({"filter": []}), 400, json!(["not_object", "filter"])),
+        (json!({"to_queue": "nope"}), 404, json!("there is no queue \"nope\" to move to")),
+    ] {
+        refuse(&desk, "POST", "work/redrive", document, status, reason).await;
     }
 }
 
@@ -206,9 +235,9 @@ async fn leases_are_listed_extended_and_taken_back() {
     assert_eq!((&shown["items"][1]["payload"], &shown["items"][1]["lease"]["seq"]), (&json!("b"), &json!(2)));
     desk.delete("/queues/%2F/q/leases/1", 204).await;
     assert_eq!(client.expect_delivery().await, b"a");
-    desk.delete("/queues/%2F/q/leases/9", 404).await;
-    desk.send("PUT", "/queues/%2F/q/leases/9", json!({}), 404).await;
-    desk.send("PUT", "/queues/%2F/q/leases/1", json!({"ms": 0}), 400).await;
+    refuse(&desk, "DELETE", "q/leases/9", json!({}), 404, "Not Found").await;
+    refuse(&desk, "PUT", "q/leases/9", json!({}), 404, "Not Found").await;
+    refuse(&desk, "PUT", "q/leases/1", json!({"ms": 0}), 400, "ms must be greater than 0").await;
     let answer = desk
         .send("POST", "/queues/%2F/q/messages/requeue", json!({"all": true, "state": "unacked", "count": 2}), 200)
         .await;

@@ -29,19 +29,6 @@ async fn let_die(channel: &Channel, queue: &str, bodies: &[&str]) {
     channel.basic_cancel(consumer.tag(), Default::default()).await.unwrap();
 }
 
-async fn owed(server: &Server, queue: &str) -> u64 {
-    let views = server.board().inspect_queues().await.unwrap();
-    views.iter().find(|view| *view.spec.name == *queue).unwrap().owed
-}
-
-async fn eventually_owed(server: &Server, queue: &str, expected: u64) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while owed(server, queue).await != expected {
-        assert!(Instant::now() < deadline, "{queue} owes {}", owed(server, queue).await);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 /// Takes so many dead letters, each of which died once.
 async fn take(channel: &Channel, count: usize) -> Vec<String> {
     let mut consumer = consume(channel, "failed").await;
@@ -118,6 +105,83 @@ async fn letters_of_many_queues_on_two_shards_all_come_once_through_a_small_one(
         eventually_owed(&server, queue, 0).await;
     }
     assert_eq!(places(&server, "failed").await, (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_letter_tells_why_it_died_after_a_stop_and_a_kill_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare_failed(&channel, 100).await;
+    for (queue, more) in [
+        ("rejected", None),
+        ("expired", Some(("x-message-ttl", AMQPValue::LongInt(1)))),
+        ("maxlen", Some(("x-max-length", AMQPValue::LongInt(0)))),
+        ("delivery_limit", Some(("x-delivery-limit", AMQPValue::LongInt(0)))),
+    ] {
+        let arguments = TO_FAILED.map(|(key, value)| (key, text(value))).into_iter().chain(more);
+        declare(&channel, queue, &arguments.collect::<Vec<_>>()).await;
+        publish(&channel, ("", queue), queue, Default::default()).await;
+        if matches!(queue, "rejected" | "delivery_limit") {
+            let delivery = next(&mut consume(&channel, queue).await).await;
+            let options = BasicRejectOptions { requeue: queue == "delivery_limit" };
+            delivery.acker.reject(options).await.unwrap();
+        }
+    }
+    eventually_places(&server, "failed", (4, 0, 0)).await;
+    // So that what came before is on disk.
+    declare(&channel, "other", &[]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open(&server).await;
+        let mut found = Vec::new();
+        while let Some(letter) = get(&channel, "failed").await {
+            let reason = String::from_utf8(letter.data.clone()).unwrap();
+            let headers = letter.properties.headers().clone().unwrap();
+            for (part, expected) in [("reason", &*reason), ("queue", &*reason), ("exchange", "")] {
+                for when in ["first", "last"] {
+                    let name = format!("x-{when}-death-{part}");
+                    assert_eq!(headers.inner().get(&*name), Some(&text(expected)), "{name}");
+                }
+            }
+            let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get("x-death") else { panic!("{headers:?}") };
+            let [AMQPValue::FieldTable(death)] = deaths.as_slice() else { panic!("{deaths:?}") };
+            let told = ["reason", "queue", "count"].map(|name| death.inner().get(name).cloned());
+            let expected = [text(&reason), text(&reason), AMQPValue::LongLongInt(1)].map(Some);
+            assert_eq!(told, expected);
+            found.push(reason);
+        }
+        found.sort();
+        assert_eq!(found, ["delivery_limit", "expired", "maxlen", "rejected"]);
+    }
+}
+
+#[tokio::test]
+async fn a_cycle_without_a_rejection_ends_after_a_stop_and_a_kill_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    for (queue, other) in [("here", "there"), ("there", "here")] {
+        let arguments = [
+            ("x-message-ttl", AMQPValue::LongInt(700)),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(other)),
+        ];
+        declare(&channel, queue, &arguments).await;
+    }
+    publish(&channel, ("", "here"), "goes round", Default::default()).await;
+    eventually_places(&server, "there", (1, 0, 0)).await;
+    // So that what came before is on disk.
+    declare(&channel, "other", &[]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        eventually_places(&server, "there", (0, 0, 0)).await;
+        assert_eq!((places(&server, "here").await, owed(&server, "there").await), ((0, 0, 0), 0), "it was here before");
+    }
 }
 
 #[tokio::test]

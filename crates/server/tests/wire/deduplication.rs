@@ -2,8 +2,7 @@
 
 use super::real_client::*;
 use super::*;
-use broker::command::{CatalogAsk, Outcome};
-use broker::policy::{AppliesTo, Pattern, Policy, PolicyKind};
+use broker::policy::{AppliesTo, PolicyKind};
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
@@ -112,6 +111,45 @@ async fn a_window_is_kept_over_a_stop_and_a_kill() {
 }
 
 #[tokio::test]
+async fn a_time_ends_when_it_would_have_without_a_stop_or_a_kill() {
+    const WINDOW: Duration = Duration::from_millis(2_500);
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "tasks", &[DEDUPLICATION, ("x-cache-ttl", AMQPValue::LongInt(60_000))]).await;
+    let brief = || {
+        let headers = [("x-deduplication-header", text("brief")), ("x-cache-ttl", AMQPValue::LongInt(2_500))];
+        BasicProperties::default().with_headers(table(&headers))
+    };
+    let began = Instant::now();
+    send(&channel, ("", "tasks"), "1", brief()).await;
+    send(&channel, ("", "tasks"), "2", keyed(text("usual"))).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    let servers = [killed, stopped];
+    for server in &servers {
+        let channel = open_confirming(server).await;
+        let before = began.elapsed();
+        for (body, properties) in [("3", brief()), ("4", keyed(text("usual")))] {
+            send(&channel, ("", "tasks"), body, properties).await;
+        }
+        assert!(before < WINDOW, "the machine is too slow for this test");
+        assert_eq!(deduplicated(server, "tasks").await, 2);
+    }
+    for server in &servers {
+        let channel = open_confirming(server).await;
+        while places(server, "tasks").await.0 == 2 {
+            send(&channel, ("", "tasks"), "5", brief()).await;
+        }
+        let took = began.elapsed();
+        assert!(took >= WINDOW, "forgotten after {took:?}");
+        send(&channel, ("", "tasks"), "6", keyed(text("usual"))).await;
+        assert_eq!(bodies(&channel, "tasks").await, ["1", "2", "5"]);
+    }
+}
+
+#[tokio::test]
 async fn an_exchange_lets_one_message_of_a_key_through_to_each_queue() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;
@@ -213,19 +251,8 @@ async fn arguments_that_make_no_sense_are_refused() {
     }
 }
 
-async fn set_policy(server: &Server, applies_to: AppliesTo, definition: &[(&str, amqp::Value)]) {
-    let policy = Policy {
-        kind: PolicyKind::User,
-        vhost: VhostId(0),
-        name: "once".into(),
-        pattern: Pattern::new("^orders").unwrap(),
-        applies_to,
-        priority: 0,
-        definition: definition.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
-    };
-    let ask = CatalogAsk::SetPolicy(Box::new(policy));
-    let outcome = server.board().operator().ask(VhostId(0), ask).await.unwrap();
-    assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+async fn set(server: &Server, applies_to: AppliesTo, definition: &[(&str, amqp::Value)]) {
+    set_policy(server, PolicyKind::User, applies_to, ("once", "^orders"), definition).await;
 }
 
 #[tokio::test]
@@ -250,7 +277,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
     };
     again(&channel, "0", "a").await;
     let on = ("x-message-deduplication", amqp::Value::Bool(true));
-    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(1))]).await;
+    set(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(1))]).await;
     for body in ["1", "2"] {
         again(&channel, body, "a").await;
     }
@@ -258,7 +285,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
     again(&channel, "3", "b").await;
     again(&channel, "4", "a").await;
     assert_eq!(bodies(&channel, "through").await, ["3", "4"], "of one key only");
-    set_policy(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(9))]).await;
+    set(&server, AppliesTo::Exchanges, &[on.clone(), ("x-cache-size", amqp::Value::I64(9))]).await;
     again(&channel, "5", "c").await;
 
     let (_remains, server) = start_on_remains_of(directory.path()).await;
@@ -271,7 +298,7 @@ async fn a_policy_makes_an_exchange_deduplicate_at_once_and_what_is_bound_to_oth
         assert_eq!(bodies(&channel, queue).await.concat(), "01234567", "{queue}: it comes there another way, too");
     }
     // One for all means queues.
-    set_policy(&server, AppliesTo::All, &[on]).await;
+    set(&server, AppliesTo::All, &[on]).await;
     again(&channel, "8", "a").await;
     assert_eq!(bodies(&channel, "through").await, ["8"]);
 }

@@ -84,16 +84,20 @@ async fn an_exchange_of_the_plugins_type_routes_as_it_is_told() {
     publish(&channel, ("later", "a.c"), "at once", Default::default()).await;
     publish(&channel, ("later", "b.c"), "nowhere", delayed(AMQPValue::LongInt(100))).await;
     assert_eq!(places(&server, "tasks").await, (1, 0, 1), "routed when it is published");
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
     server.stop().await.unwrap();
-
-    let (server, _) = start(directory.path()).await;
-    let channel = open(&server).await;
-    let mut consumer = consume(&channel, "tasks").await;
-    let mut got = [next(&mut consumer).await, next(&mut consumer).await].map(|delivery| body(&delivery).to_owned());
-    got.sort();
-    assert_eq!(got, ["at once", "delayed"], "in which order they are due depends on how long a restart takes");
-    // It is what it was, and nothing else.
-    declare_exchange(&channel, "later", &[("x-delayed-type", text("topic"))]).await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open_confirming(&server).await;
+        let mut consumer = consume(&channel, "tasks").await;
+        let mut got = [next(&mut consumer).await, next(&mut consumer).await].map(|delivery| body(&delivery).to_owned());
+        got.sort();
+        assert_eq!(got, ["at once", "delayed"], "in which order they are due depends on how long a restart takes");
+        // It is what it was, and nothing else.
+        declare_exchange(&channel, "later", &[("x-delayed-type", text("topic"))]).await.unwrap();
+        publish(&channel, ("later", "a.d"), "delayed again", delayed(AMQPValue::LongInt(60_000))).await;
+        eventually_places(&server, "tasks", (0, 2, 1)).await;
+    }
 }
 
 #[tokio::test]

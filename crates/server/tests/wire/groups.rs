@@ -131,20 +131,29 @@ async fn check_order(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_small_tenant_does_not_wait_for_a_large_one() {
+async fn a_small_tenant_does_not_wait_for_a_large_one_after_a_stop_and_a_kill_either() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _address) = start(directory.path()).await;
     let producer = open_confirming(&server).await;
     declare(&producer, "jobs", &by_tenant(&[("x-group-fair", AMQPValue::Boolean(true))])).await;
     publish_all(&producer, "a1 a2 a3 a4 a5 a6 b1 b2").await;
-    let (_worker, mut consumer) = worker(&server, 1).await;
-    let mut order = Vec::new();
-    for _ in 0..8 {
-        let delivery = next(&mut consumer).await;
-        order.push(body(&delivery).to_owned());
-        ack(&delivery).await;
-    }
-    assert_eq!(order, ["a1", "b1", "a2", "b2", "a3", "a4", "a5", "a6"]);
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    let check_turns = async |server: &Server| {
+        let (_worker, mut consumer) = worker(server, 1).await;
+        let mut order = Vec::new();
+        for _ in 0..8 {
+            let delivery = next(&mut consumer).await;
+            order.push(body(&delivery).to_owned());
+            ack(&delivery).await;
+        }
+        assert_eq!(order, ["a1", "b1", "a2", "b2", "a3", "a4", "a5", "a6"]);
+    };
+    check_turns(&killed).await;
+    check_turns(&server).await;
+    publish_all(&producer, "a1 a2 a3 a4 a5 a6 b1 b2").await;
+    server.stop().await.unwrap();
+    let (stopped, _address) = start(directory.path()).await;
+    check_turns(&stopped).await;
 }
 
 #[tokio::test]
@@ -187,6 +196,10 @@ async fn what_makes_no_sense_is_refused_in_words() {
         (
             by_tenant(&[("x-group-max-in-flight", AMQPValue::LongInt(0))]),
             "invalid arg 'x-group-max-in-flight' for queue 'jobs' in vhost '/': {value_zero,0}",
+        ),
+        (
+            by_tenant(&[("x-group-rate-limit", text("5/d"))]),
+            "invalid arg 'x-group-rate-limit' for queue 'jobs' in vhost '/': \"expected N, N/s, N/m or N/h, got 5/d\"",
         ),
     ] {
         let channel = open(&server).await;

@@ -4,6 +4,7 @@ use super::*;
 use crate::raw_client::CHANNEL;
 use amqp::{PropertyList, Value};
 use bytes::BytesMut;
+use lapin::types::AMQPValue;
 
 /// A queue whose deliveries are overdue after so long.
 async fn declare(client: &mut RawClient, queue: &str, timeout_ms: i64, action: &str) {
@@ -19,12 +20,12 @@ async fn declare(client: &mut RawClient, queue: &str, timeout_ms: i64, action: &
 }
 
 /// Asks for more time, as any client can.
-async fn extend(client: &mut RawClient, headers: Table) {
+async fn extend(client: &mut RawClient, headers: impl Into<Option<Table>>) {
     let mut frames = BytesMut::new();
     let publish = basic::Publish { exchange: "", routing_key: "amq.leveret.lease", mandatory: true, immediate: false };
     Method::BasicPublish(publish).encode(CHANNEL, &mut frames);
     let mut properties = BytesMut::new();
-    PropertyList { headers: Some(headers), ..PropertyList::default() }.encode(&mut properties);
+    PropertyList { headers: headers.into(), ..PropertyList::default() }.encode(&mut properties);
     amqp::content::encode_content(CHANNEL, &properties, b"", 131_072, &mut frames);
     client.write(&frames).await;
 }
@@ -143,10 +144,11 @@ async fn a_request_that_makes_no_sense_is_refused() {
     let (_server, address) = start(directory.path()).await;
     let with = |key: &str, value: Value| -> Table { [(key, value)].into_iter().collect() };
     for (headers, why) in [
-        (with("x-lease-ms", Value::from(5)), "header 'x-delivery-tag' is missing"),
-        (with("x-delivery-tag", "1".into()), "header 'x-delivery-tag' must be a positive integer"),
-        (lease(-1, None), "header 'x-delivery-tag' must be a positive integer"),
-        (lease(1, Some(0)), "header 'x-lease-ms' must be a positive integer"),
+        (Some(with("x-lease-ms", Value::from(5))), "header 'x-delivery-tag' is missing"),
+        (None, "header 'x-delivery-tag' is missing"),
+        (Some(with("x-delivery-tag", "1".into())), "header 'x-delivery-tag' must be a positive integer"),
+        (Some(lease(-1, None)), "header 'x-delivery-tag' must be a positive integer"),
+        (Some(lease(1, Some(0))), "header 'x-lease-ms' must be a positive integer"),
     ] {
         let mut client = RawClient::connect(address).await;
         extend(&mut client, headers).await;
@@ -161,4 +163,32 @@ async fn a_request_that_makes_no_sense_is_refused() {
     let text = "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout-action' for queue 'q' in vhost '/': \
                 invalid_consumer_timeout_action";
     assert_eq!(expect_channel_close(&mut client).await, (406, text.to_owned()));
+}
+
+#[tokio::test]
+async fn a_lease_ends_with_its_server_and_what_is_taken_then_has_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = real_client::open_confirming(&server).await;
+    let arguments =
+        [("x-consumer-timeout", AMQPValue::LongInt(600)), ("x-consumer-timeout-action", real_client::text("return"))];
+    real_client::declare(&channel, "q", &arguments).await;
+    real_client::publish(&channel, ("", "q"), "work", Default::default()).await;
+    let held = real_client::next(&mut real_client::consume(&channel, "q").await).await;
+    let headers = [
+        ("x-delivery-tag", AMQPValue::LongLongInt(i64::try_from(held.delivery_tag).unwrap())),
+        ("x-lease-ms", AMQPValue::LongInt(600_000)),
+    ];
+    let properties = lapin::BasicProperties::default().with_headers(real_client::table(&headers));
+    real_client::publish(&channel, ("", "amq.leveret.lease"), "", properties).await;
+    let (_remains, killed) = real_client::start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let mut consumer = real_client::consume(&real_client::open(&server).await, "q").await;
+        for _ in 0..2 {
+            let delivery = real_client::next(&mut consumer).await;
+            assert_eq!((real_client::body(&delivery), delivery.redelivered), ("work", true));
+        }
+    }
 }

@@ -1,11 +1,18 @@
 //! Operators' doings as clients see them, and over a restart.
 
 use super::*;
-use broker::operation::{Act, Answer, Cursor, Filter, Operation, Page, Scan, Target, Which};
+use crate::real_client::{
+    body, consume, declare, eventually_places, get, next, open, open_confirming, places, publish, start_on_remains_of,
+    text,
+};
+use broker::operation::{Act, Answer, Cursor, Filter, Operation, Origin, Page, Scan, Target, Which};
 
 async fn scan(server: &Server, queue: &str, act: Act) -> Page {
+    scan_what(server, queue, Which::Ready { from: Cursor::HEAD, until: None }, act).await
+}
+
+async fn scan_what(server: &Server, queue: &str, which: Which, act: Act) -> Page {
     let queue = server.board().topology().queue(VhostId(0), queue).unwrap().queue;
-    let which = Which::Ready { from: Cursor::HEAD, until: None };
     let scan = Scan { which, filter: Filter::default(), count: 100, act };
     match server.board().operate(queue, Operation::Scan(scan)).await.unwrap() {
         Answer::Page(page) => page,
@@ -75,5 +82,81 @@ async fn messages_move_between_shards() {
     client.consume("b").await;
     for number in 1..=10_u64 {
         assert_eq!(client.expect_delivery().await, number.to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_paused_queue_stays_paused_and_a_resumed_one_goes_on_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    for queue in ["paused", "resumed"] {
+        declare(&channel, queue, &[]).await;
+        publish(&channel, ("", queue), "work", Default::default()).await;
+        operate(&server, queue, Operation::Pause).await;
+    }
+    assert!(get(&channel, "resumed").await.is_none());
+    operate(&server, "resumed", Operation::Resume).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    let channel = open(&killed).await;
+    assert!(get(&channel, "paused").await.is_none());
+    assert_eq!(places(&killed, "paused").await, (1, 0, 0));
+    assert_eq!(get(&channel, "resumed").await.unwrap().data, b"work");
+}
+
+#[tokio::test]
+async fn what_was_deleted_moved_or_requeued_is_so_after_a_stop_and_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    for queue in ["tasks", "other"] {
+        declare(&channel, queue, &[]).await;
+    }
+    for body in ["1", "2", "3", "4", "5"] {
+        publish(&channel, ("", "tasks"), body, Default::default()).await;
+    }
+    for (seq, act) in [(1, Act::Requeue), (2, Act::Delete), (3, Act::Move(Target::Queue("other".to_owned())))] {
+        let page = scan_what(&server, "tasks", Which::These(vec![store::Seq(seq)]), act).await;
+        assert_eq!(page.done, 1, "message {seq}");
+    }
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open(&server).await;
+        for (queue, expected) in [("tasks", &["4", "5", "1"][..]), ("other", &["3"])] {
+            let mut consumer = consume(&channel, queue).await;
+            for expected in expected {
+                assert_eq!(body(&next(&mut consumer).await), *expected);
+            }
+            eventually_places(&server, queue, (0, expected.len() as u64, 0)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_returns_letters_to_where_they_died_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    let to_graves = [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text("graves"))];
+    declare(&channel, "graves", &[]).await;
+    for queue in ["mails", "calls"] {
+        declare(&channel, queue, &to_graves).await;
+        publish(&channel, ("", queue), queue, Default::default()).await;
+        let reject = lapin::options::BasicRejectOptions { requeue: false };
+        next(&mut consume(&channel, queue).await).await.acker.reject(reject).await.unwrap();
+    }
+    eventually_places(&server, "graves", (2, 0, 0)).await;
+    let which = Which::Ready { from: Cursor::HEAD, until: None };
+    assert_eq!(scan_what(&server, "graves", which, Act::Redrive(Origin::Last)).await.done, 2);
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        assert_eq!(places(&server, "graves").await, (0, 0, 0));
+        for queue in ["mails", "calls"] {
+            assert_eq!(get(&open(&server).await, queue).await.unwrap().data, queue.as_bytes());
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Rates and limits of what is in flight, as clients see them.
 
 use super::*;
-use crate::real_client::{body, consume, declare, get, next, open, open_confirming, publish, table, text};
+use crate::real_client::{
+    body, consume, declare, eventually_places, get, next, open, open_confirming, publish, start_on_remains_of, table,
+    text,
+};
 use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -83,6 +86,65 @@ async fn limits_hold_again_after_a_stop() {
     let mut consumer = consume(&channel, "jobs").await;
     assert_eq!(body(&next(&mut consumer).await), "1");
     assert!(get(&channel, "jobs").await.is_none());
+}
+
+/// Publishes `a1` of the key `a`, and so on.
+async fn publish_keyed(server: &Server, bodies: &[&str]) {
+    let channel = open_confirming(server).await;
+    for body in bodies {
+        let properties = BasicProperties::default().with_headers(table(&[("tenant", text(&body[..1]))]));
+        publish(&channel, ("", "jobs"), body, properties).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_keep_to_what_may_be_in_flight_when_a_consumer_dies_and_after_a_stop_and_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _address) = start(directory.path()).await;
+    let limits = [
+        ("x-group-key", text("tenant")),
+        ("x-group-max-in-flight", AMQPValue::LongInt(2)),
+        ("x-max-in-flight", AMQPValue::LongInt(3)),
+    ];
+    declare(&open(&server).await, "jobs", &limits).await;
+    publish_keyed(&server, &["a1", "a2", "a3", "b1", "b2", "c1"]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _address) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        for _life in 0..2 {
+            let channel = open(&server).await;
+            let mut consumer = consume(&channel, "jobs").await;
+            for expected in ["a1", "a2", "b1"] {
+                assert_eq!(body(&next(&mut consumer).await), expected);
+            }
+            eventually_places(&server, "jobs", (3, 3, 0)).await;
+            assert!(get(&open(&server).await, "jobs").await.is_none());
+            channel.close(200, "".into()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_keep_to_their_rate_when_a_consumer_dies_and_begin_anew_after_a_stop_and_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _address) = start(directory.path()).await;
+    let limits = [("x-group-key", text("tenant")), ("x-group-rate-limit", text("1/h"))];
+    declare(&open(&server).await, "jobs", &limits).await;
+    publish_keyed(&server, &["a1", "a2", "b1", "b2"]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _address) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open(&server).await;
+        let mut consumer = consume(&channel, "jobs").await;
+        for expected in ["a1", "b1"] {
+            assert_eq!(body(&next(&mut consumer).await), expected);
+        }
+        channel.close(200, "".into()).await.unwrap();
+        eventually_places(&server, "jobs", (4, 0, 0)).await;
+        assert!(get(&open(&server).await, "jobs").await.is_none(), "another delivery is one of the hour's, too");
+    }
 }
 
 #[tokio::test]

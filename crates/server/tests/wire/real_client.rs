@@ -1,6 +1,7 @@
 //! A client that people use (lapin), and servers that stop, or are killed, and come back.
 
 use super::*;
+use broker::policy::{AppliesTo, Pattern, Policy, PolicyKind};
 use futures_lite::StreamExt;
 use lapin::message::{BasicGetMessage, Delivery};
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
@@ -97,6 +98,42 @@ pub(crate) async fn eventually_places(server: &Server, queue: &str, expected: (u
         assert!(Instant::now() < deadline, "{queue} has {found:?}, and should have {expected:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Dead letters of a queue that nobody has taken yet.
+pub(crate) async fn owed(server: &Server, queue: &str) -> u64 {
+    let views = server.board().inspect_queues().await.unwrap();
+    views.iter().find(|view| *view.spec.name == *queue).unwrap().owed
+}
+
+/// Waits until there are so many of them.
+pub(crate) async fn eventually_owed(server: &Server, queue: &str, expected: u64) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while owed(server, queue).await != expected {
+        assert!(Instant::now() < deadline, "{queue} owes {}", owed(server, queue).await);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Sets a policy for what its pattern finds.
+pub(crate) async fn set_policy(
+    server: &Server,
+    kind: PolicyKind,
+    applies_to: AppliesTo,
+    (name, pattern): (&str, &str),
+    definition: &[(&str, amqp::Value)],
+) {
+    let policy = Policy {
+        kind,
+        vhost: VhostId(0),
+        name: name.into(),
+        pattern: Pattern::new(pattern).unwrap(),
+        applies_to,
+        priority: 0,
+        definition: definition.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+    };
+    let outcome = server.board().operator().ask(VhostId(0), CatalogAsk::SetPolicy(Box::new(policy))).await.unwrap();
+    assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
 }
 
 /// A server on what a SIGKILL at this moment would have left of this one's data.

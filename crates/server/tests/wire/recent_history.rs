@@ -69,7 +69,7 @@ async fn a_new_binding_gets_the_last_messages_and_all_that_follow() {
 }
 
 #[tokio::test]
-async fn the_exchange_outlives_a_stop_and_its_messages_do_not() {
+async fn the_exchange_outlives_a_stop_and_a_kill_and_its_messages_do_not() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;
     let channel = open_confirming(&server).await;
@@ -77,15 +77,21 @@ async fn the_exchange_outlives_a_stop_and_its_messages_do_not() {
     declare(&channel, "early", &[]).await;
     bind(&channel, "early", "chat").await;
     send(&channel, "chat", "before", &[]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
     server.stop().await.unwrap();
-
-    let (server, _) = start(directory.path()).await;
-    let channel = open_confirming(&server).await;
-    send(&channel, "chat", "after", &[]).await;
-    declare(&channel, "late", &[]).await;
-    bind(&channel, "late", "chat").await;
-    assert_eq!(bodies(&server, &channel, "late", 1).await, ["after"]);
-    assert_eq!(bodies(&server, &channel, "early", 1).await, ["after"], "the transient message went with the server");
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open_confirming(&server).await;
+        send(&channel, "chat", "after", &[]).await;
+        declare(&channel, "late", &[]).await;
+        bind(&channel, "late", "chat").await;
+        assert_eq!(bodies(&server, &channel, "late", 1).await, ["after"]);
+        assert_eq!(
+            bodies(&server, &channel, "early", 1).await,
+            ["after"],
+            "the transient message went with the server"
+        );
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,48 @@ async fn a_message_that_waits_for_its_next_try_outlives_a_stop_and_a_kill() {
 }
 
 #[tokio::test]
+async fn the_pause_grows_on_and_the_limit_is_reached_after_a_stop_and_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    let more = [
+        ("x-delivery-limit", AMQPValue::LongInt(2)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text("graves")),
+    ];
+    declare(&channel, "tasks", &[retrying(200, 10_000), more.into()].concat()).await;
+    declare(&channel, "graves", &[]).await;
+    publish(&channel, ("", "tasks"), "task", Default::default()).await;
+    let mut consumer = consume(&channel, "tasks").await;
+    let give_back = async |delivery: lapin::message::Delivery| {
+        delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+        Instant::now()
+    };
+    give_back(next(&mut consumer).await).await;
+    let second = next(&mut consumer).await;
+    channel.basic_cancel(consumer.tag(), Default::default()).await.unwrap();
+    let given_back = give_back(second).await;
+    eventually_places(&server, "tasks", (0, 0, 1)).await;
+    // So that what came before is on disk.
+    declare(&channel, "other", &[]).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    for server in [killed, stopped] {
+        let channel = open(&server).await;
+        let third = next(&mut consume(&channel, "tasks").await).await;
+        assert!(given_back.elapsed() >= Duration::from_millis(400), "{:?}", given_back.elapsed());
+        for count in ["x-delivery-count", "x-acquired-count"] {
+            assert_eq!(header(&third.properties, count), Some(2), "{count}");
+        }
+        give_back(third).await;
+        let letter = next(&mut consume(&channel, "graves").await).await;
+        let headers = letter.properties.headers().clone().unwrap();
+        assert_eq!(headers.inner().get("x-first-death-reason"), Some(&text("delivery_limit")));
+    }
+}
+
+#[tokio::test]
 async fn arguments_that_make_no_sense_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;

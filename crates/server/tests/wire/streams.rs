@@ -2,6 +2,7 @@
 
 use super::real_client::*;
 use super::*;
+use broker::policy::{AppliesTo, PolicyKind};
 use futures_lite::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions};
 use lapin::types::AMQPValue;
@@ -143,6 +144,101 @@ async fn what_is_old_goes_by_itself() {
     expect(&mut read_from(&server, "log", text("first")).await, 5..6).await;
 }
 
+async fn publish_filtered(channel: &Channel, body: &str, value: Option<&str>) {
+    let headers = value.map(|value| table(&[("x-stream-filter-value", text(value))]));
+    let properties = headers.map(|headers| lapin::BasicProperties::default().with_headers(headers));
+    publish(channel, ("", "log"), body, properties.unwrap_or_default()).await;
+}
+
+#[tokio::test]
+async fn a_filter_lets_through_what_it_names_after_a_stop_and_a_kill_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "log", &stream(&[])).await;
+    for (body, value) in [("0", Some("eu")), ("1", Some("us")), ("2", None), ("3", Some("eu")), ("4", Some("asia"))] {
+        publish_filtered(&channel, body, value).await;
+    }
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory.path()).await;
+    let several = |values: &[&str]| {
+        let values: Vec<AMQPValue> = values.iter().map(|value| text(value)).collect();
+        AMQPValue::FieldArray(values.into())
+    };
+    for server in [killed, stopped] {
+        let mut readers = Vec::new();
+        for (filter, unfiltered, expected) in
+            [(text("eu"), false, "035"), (text("eu"), true, "0235"), (several(&["us", "asia"]), false, "146")]
+        {
+            let arguments = [
+                ("x-stream-offset", text("first")),
+                ("x-stream-filter", filter),
+                ("x-stream-match-unfiltered", AMQPValue::Boolean(unfiltered)),
+            ];
+            readers.push((read(&server, "log", 100, &arguments).await, expected));
+        }
+        let channel = open_confirming(&server).await;
+        for (body, value) in [("5", "eu"), ("6", "us")] {
+            publish_filtered(&channel, body, Some(value)).await;
+        }
+        for (mut consumer, expected) in readers {
+            for expected in expected.chars().map(String::from) {
+                let delivery = next(&mut consumer).await;
+                assert_eq!(body(&delivery), expected);
+                assert_eq!(header(&delivery.properties, "x-stream-offset"), Some(expected.parse().unwrap()));
+            }
+        }
+    }
+}
+
+/// Waits until it is another second, and tells which.
+async fn next_second() -> u64 {
+    let second = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let before = second();
+    eventually("the clock goes on", || second() > before).await;
+    second()
+}
+
+#[tokio::test]
+async fn a_timestamp_begins_in_its_second_or_at_the_first_that_retention_left_after_a_stop_and_a_kill_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare(&channel, "log", &stream(&[])).await;
+    let mut seconds = Vec::new();
+    for first in [10, 20, 30] {
+        seconds.push(next_second().await);
+        publish_numbers(&channel, "log", first..first + 10).await;
+    }
+    let begins = async |server: &Server, second: u64| {
+        let delivery = next(&mut read_from(server, "log", AMQPValue::Timestamp(second)).await).await;
+        (header(&delivery.properties, "x-stream-offset").unwrap(), body(&delivery).to_owned())
+    };
+    for (second, offset, body) in [(seconds[0] - 60, 0, "10"), (seconds[0], 0, "10"), (seconds[2], 20, "30")] {
+        assert_eq!(begins(&server, second).await, (offset, body.to_owned()));
+    }
+    // The policy lets the older half go, from the middle of what came in the second of the seconds.
+    set_policy(&server, PolicyKind::User, AppliesTo::All, ("short", "^log$"), &[("max-length-bytes", 30.into())]).await;
+    eventually_places(&server, "log", (15, 0, 0)).await;
+    let (_remains, killed) = start_on_remains_of(directory.path()).await;
+    for server in [&server, &killed] {
+        for (second, offset, body) in [(seconds[0], 15, "25"), (seconds[1], 15, "25"), (seconds[2], 20, "30")] {
+            assert_eq!(begins(server, second).await, (offset, body.to_owned()));
+        }
+    }
+    server.stop().await.unwrap();
+    let (server, _) = start(directory.path()).await;
+    assert_eq!(begins(&server, seconds[1]).await, (15, "25".to_owned()));
+    // A stream has no time after which it goes, nor have its messages but by age.
+    let more = [("expires", 1.into()), ("message-ttl", 1.into()), ("max-length", 0.into()), ("max-age", "1s".into())];
+    set_policy(&server, PolicyKind::User, AppliesTo::All, ("short", "^log$"), &more[..3]).await;
+    next_second().await;
+    assert_eq!(places(&server, "log").await, (15, 0, 0));
+    set_policy(&server, PolicyKind::User, AppliesTo::All, ("short", "^log$"), &more).await;
+    eventually_places(&server, "log", (0, 0, 0)).await;
+}
+
 #[tokio::test]
 async fn readers_far_apart_are_served_from_disk() {
     const COUNT: i64 = 20_000;
@@ -210,6 +306,11 @@ async fn what_a_stream_cannot_do_is_refused_in_rabbitmqs_words() {
             QueueDeclareOptions { durable: true, ..Default::default() },
             stream(&[("x-max-length", AMQPValue::LongInt(5))]),
             "invalid arg 'x-max-length' for queue 'new' in vhost '/' of queue type rabbit_stream_queue",
+        ),
+        (
+            QueueDeclareOptions { durable: true, ..Default::default() },
+            stream(&[("x-expires", AMQPValue::LongInt(5))]),
+            "invalid arg 'x-expires' for queue 'new' in vhost '/' of queue type rabbit_stream_queue",
         ),
     ] {
         let refused = open(&server).await.queue_declare("new".into(), options, table(&arguments)).await.unwrap_err();
