@@ -817,7 +817,7 @@ impl Connection {
                 self.channels.len(),
                 self.channel_max
             );
-            return Err(Reply::new(ReplyCode::NotAllowed, text, method.id()));
+            return Err(Reply::new(ReplyCode::NotAllowed, text, MethodId::NONE));
         }
         let user = topology.user(&self.user);
         if let Some(user_max) = user.and_then(|user| limit(user.limits.max_channels)) {

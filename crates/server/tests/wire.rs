@@ -5,6 +5,8 @@
 mod alarms;
 #[path = "wire/collector.rs"]
 mod collector;
+#[path = "wire/corners.rs"]
+mod corners;
 #[path = "wire/dead_letters.rs"]
 mod dead_letters;
 #[path = "wire/deduplication.rs"]
