@@ -425,7 +425,7 @@ impl Connection {
     /// An empty queue name stands for the last one that the channel declared.
     fn queue_name(&mut self, number: ChannelId, name: &str) -> Result<String, Fault> {
         if !name.is_empty() {
-            return Ok(without_line_ends(name));
+            return Ok(name.to_owned());
         }
         let last = self.open_channel(number).last_queue.clone();
         last.ok_or_else(|| Fault::new(ReplyCode::NotFound, "no previously declared queue"))
@@ -468,7 +468,7 @@ impl Connection {
     }
 
     fn queue_bind(&mut self, number: ChannelId, bind: queue::Bind<'_>, fx: &mut Effects) -> Result<(), Fault> {
-        let destination = self.queue_name(number, bind.queue)?;
+        let destination = without_line_ends(&self.queue_name(number, bind.queue)?);
         // amqp-0-9-1 queue.bind: both empty stand for the last declared queue's name.
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if both_empty { destination.clone() } else { bind.routing_key.to_owned() };
@@ -485,7 +485,7 @@ impl Connection {
     }
 
     fn queue_unbind(&mut self, number: ChannelId, unbind: queue::Unbind<'_>, fx: &mut Effects) -> Result<(), Fault> {
-        let destination = self.queue_name(number, unbind.queue)?;
+        let destination = without_line_ends(&self.queue_name(number, unbind.queue)?);
         let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let key = if both_empty { destination.clone() } else { unbind.routing_key.to_owned() };
         let binding = BindingSpec {
@@ -518,7 +518,7 @@ impl Connection {
 
     fn queue_delete(&mut self, number: ChannelId, delete: &queue::Delete<'_>, fx: &mut Effects) -> Result<(), Fault> {
         let ask = CatalogAsk::DeleteQueue {
-            name: self.queue_name(number, delete.queue)?,
+            name: without_line_ends(&self.queue_name(number, delete.queue)?),
             if_unused: delete.if_unused,
             if_empty: delete.if_empty,
         };

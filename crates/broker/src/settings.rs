@@ -421,7 +421,7 @@ impl Rule {
             Self::QueueType => match value {
                 Value::Void => Ok(()),
                 Value::Str(octets) if matches!(octets.as_slice(), b"" | b"classic" | b"quorum" | b"stream") => Ok(()),
-                Value::Str(_) => Err(Flaw::Value(format!("unsupported queue type '{}'", bare(value)))),
+                Value::Str(_) => Err(Flaw::Value(format!("\"unsupported queue type '{}'\"", bare(value)))),
                 _ => Err(unacceptable()),
             },
             Self::Within(least, most, beyond) => match value.as_i64().ok_or_else(no_integer)? {

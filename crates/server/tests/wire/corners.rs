@@ -2,7 +2,9 @@
 
 use super::real_client::*;
 use super::*;
-use lapin::options::{BasicRejectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicPublishOptions, BasicRejectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
 
@@ -25,7 +27,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapi
 }
 
 #[tokio::test]
-async fn line_ends_are_no_part_of_a_name_wherever_it_is_said() {
+async fn line_ends_are_no_part_of_a_name_that_is_declared_bound_or_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(config(directory.path())).await.unwrap();
     let channel = open_confirming(&server).await;
@@ -133,5 +135,21 @@ async fn copies_have_no_part_in_a_dead_letter_that_its_queues_own_key_addressed(
     let mut parked = consume(&channel, "parked").await;
     drop(next(&mut parked).await);
     assert!(get(&channel, "copy").await.is_none(), "it went by one key");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_returned_message_has_no_bcc_header() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(config(directory.path())).await.unwrap();
+    let channel = open_confirming(&server).await;
+    let nowhere = || AMQPValue::FieldArray(vec![text("nowhere")].into());
+    let headers = table(&[("BCC", nowhere()), ("CC", nowhere()), ("n", AMQPValue::LongInt(1))]);
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default().with_headers(headers);
+    let published = channel.basic_publish("".into(), "gone".into(), options, b"m", properties).await.unwrap();
+    let returned = published.await.unwrap().take_message().unwrap();
+    let expected = table(&[("CC", nowhere()), ("n", AMQPValue::LongInt(1))]);
+    assert_eq!(*returned.delivery.properties.headers(), Some(expected));
     server.stop().await.unwrap();
 }
