@@ -822,7 +822,7 @@ impl Connection {
         let user = topology.user(&self.user);
         if let Some(user_max) = user.and_then(|user| limit(user.limits.max_channels)) {
             self.next_call();
-            self.wait(1, number, method.id(), Then::OpenChannel { limit: user_max });
+            self.wait(1, number, MethodId::NONE, Then::OpenChannel { limit: user_max });
             fx.question = Some(HostQuestion::OpenChannel { user: Arc::clone(&self.user), user_max });
             return Ok(());
         }

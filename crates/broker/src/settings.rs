@@ -321,9 +321,7 @@ pub(crate) fn check_same_argument(name: &str, title: &str, wanted: &Table, curre
     match (wanted.get(name), current.get(name)) {
         (None, None) => Ok(()),
         (Some(wanted), Some(current)) if is_same(wanted, current) => Ok(()),
-        (Some(wanted), Some(current)) => {
-            Err(inequivalent(name, title, &quoted(wanted), &quoted(current)))
-        }
+        (Some(wanted), Some(current)) => Err(inequivalent(name, title, &quoted(wanted), &quoted(current))),
         (wanted, current) => Err(inequivalent(name, title, &described(wanted), &described(current))),
     }
 }

@@ -501,9 +501,9 @@ impl Connection {
             bytes,
             exchange: exchange.number(),
             missing: size,
-            original: edited.as_deref().map(|edited| {
-                Bytes::copy_from_slice(if delay_ms.is_some() { header.properties } else { edited })
-            }),
+            original: edited
+                .as_deref()
+                .map(|edited| Bytes::copy_from_slice(if delay_ms.is_some() { header.properties } else { edited })),
             more_keys,
             has_headers: properties.has_headers(),
             persistent: properties.delivery_mode() == Some(2),

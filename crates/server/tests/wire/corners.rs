@@ -87,7 +87,9 @@ async fn arguments_of_other_types_differ_as_they_do_to_rabbitmq() {
     declare_again(&server, "jobs", &[declared()[0].clone(), ("x-dead-letter-exchange", octets)]).await.unwrap();
     let told = async |arguments: &[(&str, AMQPValue)]| {
         let told = refusal(declare_again(&server, "jobs", arguments).await);
-        told.strip_prefix("PRECONDITION_FAILED - inequivalent arg ").unwrap().replace(" for queue 'jobs' in vhost '/'", "")
+        told.strip_prefix("PRECONDITION_FAILED - inequivalent arg ")
+            .unwrap()
+            .replace(" for queue 'jobs' in vhost '/'", "")
     };
     let void = [("x-message-ttl", AMQPValue::Void)];
     assert_eq!(told(&void).await, "'x-message-ttl': received none but current is '5'");
