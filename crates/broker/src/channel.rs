@@ -451,8 +451,6 @@ impl Connection {
         let server_named = name.is_empty() && !declare.passive;
         if server_named {
             name = self.names.next("amq.gen-");
-        } else if name.is_empty() {
-            name = self.queue_name(number, "")?;
         }
         if declare.exclusive && !declare.passive {
             self.has_catalog_ties = true;
@@ -476,12 +474,12 @@ impl Connection {
     }
 
     fn queue_bind(&mut self, number: ChannelId, bind: queue::Bind<'_>, fx: &mut Effects) -> Result<(), Fault> {
-        let destination = self.queue_name(number, bind.queue)?;
+        let destination = without_line_ends(&self.queue_name(number, bind.queue)?);
         // amqp-0-9-1 queue.bind: both empty stand for the last declared queue's name.
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if both_empty { destination.clone() } else { bind.routing_key.to_owned() };
         let binding = BindingSpec {
-            source: bind.exchange.to_owned(),
+            source: without_line_ends(bind.exchange),
             destination,
             kind: DestinationKind::Queue,
             key,
@@ -493,11 +491,11 @@ impl Connection {
     }
 
     fn queue_unbind(&mut self, number: ChannelId, unbind: queue::Unbind<'_>, fx: &mut Effects) -> Result<(), Fault> {
-        let destination = self.queue_name(number, unbind.queue)?;
+        let destination = without_line_ends(&self.queue_name(number, unbind.queue)?);
         let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let key = if both_empty { destination.clone() } else { unbind.routing_key.to_owned() };
         let binding = BindingSpec {
-            source: unbind.exchange.to_owned(),
+            source: without_line_ends(unbind.exchange),
             destination,
             kind: DestinationKind::Queue,
             key,
@@ -526,7 +524,7 @@ impl Connection {
 
     fn queue_delete(&mut self, number: ChannelId, delete: &queue::Delete<'_>, fx: &mut Effects) -> Result<(), Fault> {
         let ask = CatalogAsk::DeleteQueue {
-            name: self.queue_name(number, delete.queue)?,
+            name: without_line_ends(&self.queue_name(number, delete.queue)?),
             if_unused: delete.if_unused,
             if_empty: delete.if_empty,
         };
@@ -562,7 +560,7 @@ impl Connection {
         delete: &exchange::Delete<'_>,
         fx: &mut Effects,
     ) -> Result<(), Fault> {
-        let ask = CatalogAsk::DeleteExchange { name: delete.exchange.to_owned(), if_unused: delete.if_unused };
+        let ask = CatalogAsk::DeleteExchange { name: without_line_ends(delete.exchange), if_unused: delete.if_unused };
         let then = reply_unless(delete.nowait, |number, out| exchange::DeleteOk.encode(number, out));
         self.ask(ask, number, exchange::Delete::ID, then, fx);
         Ok(())
@@ -570,8 +568,8 @@ impl Connection {
 
     fn exchange_bind(&mut self, number: ChannelId, bind: exchange::Bind<'_>, fx: &mut Effects) -> Result<(), Fault> {
         let binding = BindingSpec {
-            source: bind.source.to_owned(),
-            destination: bind.destination.to_owned(),
+            source: without_line_ends(bind.source),
+            destination: without_line_ends(bind.destination),
             kind: DestinationKind::Exchange,
             key: bind.routing_key.to_owned(),
             arguments: bind.arguments,
@@ -588,8 +586,8 @@ impl Connection {
         fx: &mut Effects,
     ) -> Result<(), Fault> {
         let binding = BindingSpec {
-            source: unbind.source.to_owned(),
-            destination: unbind.destination.to_owned(),
+            source: without_line_ends(unbind.source),
+            destination: without_line_ends(unbind.destination),
             kind: DestinationKind::Exchange,
             key: unbind.routing_key.to_owned(),
             arguments: unbind.arguments,
@@ -639,7 +637,7 @@ fn reply_unless(nowait: bool, encode: fn(ChannelId, &mut bytes::BytesMut)) -> Th
     if nowait { Then::GoOn } else { Then::Reply(encode) }
 }
 
-/// RabbitMQ takes CR and LF out of the names of what is declared.
+/// RabbitMQ takes CR and LF out of the names of what is declared, bound or deleted.
 fn without_line_ends(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
 }

@@ -824,12 +824,12 @@ impl Connection {
                 self.channels.len(),
                 self.channel_max
             );
-            return Err(Reply::new(ReplyCode::NotAllowed, text, method.id()));
+            return Err(Reply::new(ReplyCode::NotAllowed, text, MethodId::NONE));
         }
         let user = topology.user(&self.user);
         if let Some(user_max) = user.and_then(|user| limit(user.limits.max_channels)) {
             self.next_call();
-            self.wait(1, number, method.id(), Then::OpenChannel { limit: user_max });
+            self.wait(1, number, MethodId::NONE, Then::OpenChannel { limit: user_max });
             fx.question = Some(HostQuestion::OpenChannel { user: Arc::clone(&self.user), user_max });
             return Ok(());
         }

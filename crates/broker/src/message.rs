@@ -7,7 +7,8 @@
 //! └───────┴────────┴──────────┴────────┴─────┴──────────────┴────────────┴──────┘
 //! ```
 //!
-//! `properties` are the bytes of the content header from the property flags on, exactly as the publisher sent them, so
+//! Of the flags, bit 0 says that this broker wrote its `x-death` header, bit 1 that it was routed by its key alone and not by
+//! its `CC` header. `properties` are the bytes of the content header from the property flags on, exactly as the publisher sent them, so
 //! that they come back bit for bit. The same bytes are the payload of the log's message record.
 
 use crate::command::Fault;
@@ -53,6 +54,16 @@ impl Message {
     pub fn new(parts: MessageParts<'_>, body: &[u8]) -> Self {
         let mut bytes = BytesMut::with_capacity(parts.header_bytes() + body.len());
         parts.write(&mut bytes);
+        bytes.put_slice(body);
+        Self::assembled(bytes.freeze(), parts.lengths())
+    }
+
+    /// The same for a message that was routed by its routing key alone, whatever keys its `CC` header has.
+    #[must_use]
+    pub(crate) fn to_one_key(parts: MessageParts<'_>, body: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(parts.header_bytes() + body.len());
+        parts.write(&mut bytes);
+        bytes[0] |= TO_ONE_KEY;
         bytes.put_slice(body);
         Self::assembled(bytes.freeze(), parts.lengths())
     }
@@ -207,6 +218,11 @@ impl Message {
         self.bytes[0] & DIED_HERE != 0
     }
 
+    /// Whether its `CC` header had no part in how it was routed.
+    pub(crate) fn is_to_one_key(&self) -> bool {
+        self.bytes[0] & TO_ONE_KEY != 0
+    }
+
     fn name_at(&self, at: usize) -> (&str, usize) {
         let end = at + 1 + usize::from(self.bytes[at]);
         let name = std::str::from_utf8(&self.bytes[at + 1..end]);
@@ -252,6 +268,7 @@ fn offset(position: usize) -> u32 {
 }
 
 const DIED_HERE: u8 = 1;
+const TO_ONE_KEY: u8 = 2;
 const PROPERTIES_LENGTH_BYTES: usize = 4;
 
 /// The `expiration` property: milliseconds in decimal, ten years at most.

@@ -34,18 +34,23 @@ enum Rule {
 }
 
 /// Every argument that RabbitMQ gives a meaning. All but those of streams ([`FOR_STREAMS`]) are accepted on classic and
-/// quorum queues alike; what is not here is kept and listed, and otherwise ignored.
+/// quorum queues alike; what is not here is kept and listed, and otherwise ignored. In RabbitMQ's order: of several that
+/// are wrong, or differ, the first is told.
 const KNOWN: [(&str, Rule); 43] = [
     (QUEUE_TYPE, Rule::QueueType),
-    (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (EXPIRES, Rule::Within(1, TEN_YEARS_MS, TOO_LARGE)),
-    (LENGTH_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
-    (BYTES_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
-    (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    (MESSAGE_TTL, Rule::Within(0, TEN_YEARS_MS, TOO_LARGE)),
     (DEAD_LETTER_EXCHANGE, Rule::Exchange),
     (DEAD_LETTER_KEY, Rule::Text),
     (DEAD_LETTER_STRATEGY, Rule::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
+    (LENGTH_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    (BYTES_MAX, Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-max-in-memory-length", Rule::Within(0, i64::MAX, TOO_LARGE)),
+    ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX, TOO_LARGE)),
     (PRIORITY_MAX, Rule::Within(0, 255, "{max_value_exceeded,~}")),
+    (OVERFLOW, Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    ("x-queue-mode", Rule::OneOf(&["default", "lazy"], "\"unsupported queue mode '~'\"")),
+    ("x-queue-version", Rule::Within(1, 2, "\"unsupported queue version '~'\"")),
     (SINGLE_ACTIVE, Rule::Flag),
     (DELIVERY_LIMIT, Rule::Integer),
     (CONSUMER_TIMEOUT, Rule::Within(0, i64::MAX, TOO_LARGE)),
@@ -61,11 +66,7 @@ const KNOWN: [(&str, Rule); 43] = [
         Rule::OneOf(&["client-local", "balanced", "random", "least-leaders"], "invalid_queue_locator_arg"),
     ),
     ("x-queue-master-locator", Rule::Text),
-    ("x-queue-mode", Rule::OneOf(&["default", "lazy"], "\"unsupported queue mode '~'\"")),
-    ("x-queue-version", Rule::Within(1, 2, "\"unsupported queue version '~'\"")),
     ("x-quorum-initial-group-size", Rule::Within(1, i64::MAX, TOO_LARGE)),
-    ("x-max-in-memory-length", Rule::Within(0, i64::MAX, TOO_LARGE)),
-    ("x-max-in-memory-bytes", Rule::Within(0, i64::MAX, TOO_LARGE)),
     (GROUP_KEY, Rule::Text),
     (GROUP_FAIR, Rule::Flag),
     (GROUP_IN_FLIGHT_MAX, Rule::Within(1, u32::MAX as i64, TOO_LARGE)),
@@ -279,7 +280,13 @@ fn check_properties(queue: &QueueSpec, wanted: &DeclareQueue) -> Result<(), Faul
     let durable = wanted.durable && !wanted.exclusive;
     check_same("durable", &title, &durable, &queue.durable)?;
     check_same("auto_delete", &title, &wanted.auto_delete, &queue.auto_delete)?;
-    check_same(QUEUE_TYPE, &title, &queue_type(&wanted.arguments), &queue_type(&queue.arguments))
+    let current = queue_type(&queue.arguments);
+    match wanted.arguments.get(QUEUE_TYPE) {
+        Some(value) if value.as_str().is_none() && *value != Value::Void => {
+            Err(inequivalent(QUEUE_TYPE, &title, &quoted(value), &format!("'{current}'")))
+        }
+        _ => check_same(QUEUE_TYPE, &title, &queue_type(&wanted.arguments), &current),
+    }
 }
 
 fn check_arguments(queue: &QueueSpec, wanted: &DeclareQueue, matters: impl Fn(&str) -> bool) -> Result<(), Fault> {
@@ -305,7 +312,7 @@ pub(crate) fn check_same<T: PartialEq + ToString>(
     Err(inequivalent(name, title, &format!("'{}'", wanted.to_string()), &format!("'{}'", current.to_string())))
 }
 
-/// Refuses an argument that differs. Integers compare by value, and so do floats, whatever their width.
+/// Refuses an argument that differs. Integers and timestamps compare by value, and so do floats, and strings and bytes.
 pub(crate) fn check_same_argument(name: &str, title: &str, wanted: &Table, current: &Table) -> Result<(), Fault> {
     let described = |value: Option<&Value>| match value {
         None => "none".to_owned(),
@@ -314,9 +321,7 @@ pub(crate) fn check_same_argument(name: &str, title: &str, wanted: &Table, curre
     match (wanted.get(name), current.get(name)) {
         (None, None) => Ok(()),
         (Some(wanted), Some(current)) if is_same(wanted, current) => Ok(()),
-        (Some(wanted), Some(current)) => {
-            Err(inequivalent(name, title, &format!("'{}'", bare(wanted)), &format!("'{}'", bare(current))))
-        }
+        (Some(wanted), Some(current)) => Err(inequivalent(name, title, &quoted(wanted), &quoted(current))),
         (wanted, current) => Err(inequivalent(name, title, &described(wanted), &described(current))),
     }
 }
@@ -362,18 +367,33 @@ fn bare(value: &Value) -> String {
     }
 }
 
+/// A value as the texts about differences have it.
+fn quoted(value: &Value) -> String {
+    match value {
+        Value::Void => "none".to_owned(),
+        _ => format!("'{}'", bare(value)),
+    }
+}
+
 fn is_same(wanted: &Value, current: &Value) -> bool {
+    let integer = |value: &Value| match *value {
+        Value::Timestamp(seconds) => Some(i128::from(seconds)),
+        _ => value.as_i64().map(i128::from),
+    };
     let float = |value: &Value| match *value {
         Value::F32(n) => Some(f64::from(n)),
         Value::F64(n) => Some(n),
         _ => None,
     };
-    match (wanted.as_i64(), current.as_i64()) {
-        (Some(wanted), Some(current)) => wanted == current,
-        _ => match (float(wanted), float(current)) {
-            (Some(wanted), Some(current)) => wanted == current,
-            _ => wanted == current,
-        },
+    if let (Some(wanted), Some(current)) = (integer(wanted), integer(current)) {
+        return wanted == current;
+    }
+    if let (Some(wanted), Some(current)) = (float(wanted), float(current)) {
+        return wanted == current;
+    }
+    match (wanted, current) {
+        (Value::Str(wanted) | Value::Bytes(wanted), Value::Str(current) | Value::Bytes(current)) => wanted == current,
+        _ => wanted == current,
     }
 }
 
@@ -399,7 +419,7 @@ impl Rule {
             Self::QueueType => match value {
                 Value::Void => Ok(()),
                 Value::Str(octets) if matches!(octets.as_slice(), b"" | b"classic" | b"quorum" | b"stream") => Ok(()),
-                Value::Str(_) => Err(Flaw::Value(format!("unsupported queue type '{}'", bare(value)))),
+                Value::Str(_) => Err(Flaw::Value(format!("\"unsupported queue type '{}'\"", bare(value)))),
                 _ => Err(unacceptable()),
             },
             Self::Within(least, most, beyond) => match value.as_i64().ok_or_else(no_integer)? {

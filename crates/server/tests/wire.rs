@@ -7,6 +7,8 @@ mod alarms;
 mod collector;
 #[path = "wire/consumers.rs"]
 mod consumers;
+#[path = "wire/corners.rs"]
+mod corners;
 #[path = "wire/dead_letters.rs"]
 mod dead_letters;
 #[path = "wire/deduplication.rs"]

@@ -55,8 +55,11 @@ impl Step<'_> {
         self.check_binding(asker, &spec)?;
         let found = match self.topology.ends(asker.vhost, &spec) {
             Ok(ends) => {
-                self.check_owner(asker, ends.destination)?;
-                self.topology.binding(ends, &spec)
+                let found = self.topology.binding(ends, &spec);
+                if found.is_some() {
+                    self.check_owner(asker, ends.destination)?;
+                }
+                found
             }
             // No binding without both ends: there is nothing left to do.
             Err(_) => None,

@@ -632,12 +632,14 @@ fn an_exclusive_queue_is_its_owners_alone() {
         find_queue("q"),
         delete_queue("q"),
         CatalogAsk::Bind(to_queue("amq.direct", "q", "k")),
-        CatalogAsk::Unbind(to_queue("amq.direct", "q", "k")),
     ] {
         assert_eq!(world.refusal(B, ask), refused(405, text));
     }
     assert_eq!(world.refusal(A, declare_queue("q")), refused(405, text));
+    let unbind = || CatalogAsk::Unbind(to_queue("amq.direct", "q", "k"));
+    world.ok(B, unbind());
     world.ok(A, CatalogAsk::Bind(to_queue("amq.direct", "q", "k")));
+    assert_eq!(world.refusal(B, unbind()), refused(405, text), "now there is something to be unbound");
     world.ok(A, delete_queue("q"));
     world.ok(A, declare_queue("q"));
     assert_eq!(world.refusal(A, exclusive_queue("q")), refused(405, text));

@@ -62,7 +62,7 @@ pub(super) struct Assembly {
     bytes: BytesMut,
     /// Body bytes still to come.
     missing: u64,
-    /// The properties as the client sent them, where ours differ.
+    /// The properties that it is returned with, where we changed them: without BCC, and with the delay that was asked for.
     original: Option<Bytes>,
     /// Further routing keys, from the CC and BCC headers.
     more_keys: Vec<String>,
@@ -501,7 +501,9 @@ impl Connection {
             bytes,
             exchange: exchange.number(),
             missing: size,
-            original: edited.is_some().then(|| Bytes::copy_from_slice(header.properties)),
+            original: edited
+                .as_deref()
+                .map(|edited| Bytes::copy_from_slice(if delay_ms.is_some() { header.properties } else { edited })),
             more_keys,
             has_headers: properties.has_headers(),
             persistent: properties.delivery_mode() == Some(2),

@@ -66,7 +66,9 @@ impl DeadLetter {
         let original_expiration = properties.expiration.take();
 
         let mut routing_keys = vec![message.routing_key().to_owned()];
-        if let Some(Value::Array(copies)) = headers.get("CC") {
+        if let Some(Value::Array(copies)) = headers.get("CC")
+            && !message.is_to_one_key()
+        {
             routing_keys.extend(copies.iter().filter_map(Value::as_str).map(str::to_owned));
         }
         let history = headers.remove("x-death").filter(|_| message.died_here());
@@ -113,7 +115,9 @@ impl DeadLetter {
         }
         properties.headers = Some(headers);
 
-        let keys = queue.settings.dead_letter_key.as_ref().map_or(routing_keys, |key| vec![key.clone()]);
+        let own_key = queue.settings.dead_letter_key.as_ref();
+        let is_to_one_key = own_key.is_some() || message.is_to_one_key();
+        let keys = own_key.map_or(routing_keys, |key| vec![key.clone()]);
         let mut encoded = BytesMut::new();
         properties.encode(&mut encoded);
         let parts = MessageParts {
@@ -122,8 +126,9 @@ impl DeadLetter {
             properties: &encoded,
             died_here: true,
         };
+        let make = if is_to_one_key { Message::to_one_key } else { Message::new };
         Some(Self {
-            message: Message::new(parts, message.body()),
+            message: make(parts, message.body()),
             keys,
             persistent: properties.delivery_mode == Some(2),
             priority: properties.priority,
@@ -308,6 +313,23 @@ mod tests {
             assert_eq!(headers.get(&format!("x-first-death-{key}")), Some(&Value::from(value)));
             assert_eq!(headers.get(&format!("x-last-death-{key}")), Some(&Value::from(value)));
         }
+    }
+
+    #[test]
+    fn what_a_queues_own_key_addressed_goes_to_no_copies_later() {
+        let sent: Table = [("CC", Value::Array(vec!["copy".into()]))].into_iter().collect();
+        let message = published(&PropertyList { headers: Some(sent), ..PropertyList::default() });
+        let letter = |message: &Message, queue, key| {
+            DeadLetter::new(message, &spec(queue, dead_lettering(key)), how(Reason::Rejected, 0)).unwrap()
+        };
+        let once = letter(&message, 1, Some("k"));
+        assert_eq!(once.keys, ["k"]);
+        let twice = letter(&once.message, 2, None);
+        assert_eq!(twice.keys, ["k"]);
+        assert_eq!(deaths(&twice.message)[0].get("routing-keys"), Some(&Value::Array(vec!["k".into()])));
+        assert_eq!(letter(&twice.message, 3, None).keys, ["k"]);
+        assert!(headers(&twice.message).contains_key("CC"), "it stays, as in RabbitMQ 3.13 and later");
+        assert_eq!(letter(&letter(&message, 1, None).message, 2, None).keys, ["new", "copy"]);
     }
 
     #[test]

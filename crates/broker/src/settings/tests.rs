@@ -127,7 +127,7 @@ fn every_known_argument_is_accepted_on_either_type() {
 #[test]
 fn wrong_types_and_values_are_refused_by_name() {
     for (name, value, why) in [
-        ("x-queue-type", text("fast"), "unsupported queue type 'fast'"),
+        ("x-queue-type", text("fast"), "\"unsupported queue type 'fast'\""),
         ("x-queue-type", Value::I32(1), "{unacceptable_type,signedint}"),
         ("x-message-ttl", text("10"), "\"expected integer, got longstr\""),
         ("x-message-ttl", Value::I32(-1), "{value_negative,-1}"),

@@ -330,8 +330,10 @@ impl<S: Store> Shard<S> {
                 (message, vec![(queue.queue.shard, queue.queue.id.into())])
             }
             Target::Exchange { exchange, routing_key } => {
-                let key = routing_key.as_deref().unwrap_or(message.routing_key());
-                let message = renamed(&message, exchange, key);
+                let routing_key = routing_key.as_deref().unwrap_or(message.routing_key());
+                let (properties, died_here) = (message.properties(), message.died_here());
+                let parts = MessageParts { exchange, routing_key, properties, died_here };
+                let message = Message::to_one_key(parts, message.body());
                 let Ok(properties) = Properties::parse(message.properties()) else { return Moved::Unroutable };
                 let routed = topology.route(vhost, exchange, &[message.routing_key()], &properties, &mut self.routes);
                 if routed.is_err() {
@@ -561,7 +563,8 @@ fn renamed(message: &Message, exchange: &str, routing_key: &str) -> Message {
 
 /// The same message, in memory of its own.
 fn alone(message: &Message) -> Message {
-    renamed(message, message.exchange(), message.routing_key())
+    let bytes = Bytes::copy_from_slice(message.bytes());
+    Message::assembled(bytes, message.lengths())
 }
 
 /// What its properties ask for: whether it is persistent, its time to live and its priority.

@@ -125,7 +125,7 @@ impl Model {
                 Ok(())
             }
             Op::Unbind(link) => {
-                if self.exchanges.contains_key(&link.source) {
+                if self.links.contains(&link) {
                     self.check_owner(connection, link.destination)?;
                 }
                 self.keep(&|other| *other != link);
