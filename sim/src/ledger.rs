@@ -37,6 +37,8 @@ pub struct Ledger {
     streams: BTreeMap<QueueId, Stream>,
     /// Of some stream somebody has seen what was not known to be stored.
     is_just_seen: bool,
+    /// What shards did, since this was asked last, that counts only as a whole.
+    bound: BTreeMap<ShardId, Bound>,
     /// In which one a message is, and at which offset.
     in_streams: BTreeMap<usize, (QueueId, usize)>,
     /// Where delivered messages are held.
@@ -85,6 +87,15 @@ struct Step {
     releases: BTreeMap<(ConnectionId, CallId), Option<ChannelId>>,
     /// The shard closes, and takes everything back at the end of the step.
     closes: bool,
+}
+
+/// Something that a shard does which is there as a whole after a crash, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bound {
+    /// A message is rejected: that happens all the time.
+    Often,
+    /// Anything else.
+    Seldom,
 }
 
 /// What the run was made of.
@@ -247,8 +258,25 @@ impl Ledger {
 
     // --- from the mailboxes ---------------------------------------------------------------------------------------
 
+    /// Whether a shard has done something, since this was asked last, which a crash must not leave by halves.
+    pub fn has_just_bound(&mut self, shard: ShardId) -> Option<Bound> {
+        self.bound.remove(&shard)
+    }
+
+    fn bind(&mut self, shard: ShardId, bound: Bound) {
+        let known = self.bound.entry(shard).or_insert(bound);
+        *known = bound.max(*known);
+    }
+
     /// A shard is about to take this in.
     pub fn input(&mut self, shard: ShardId, input: &ShardInput) {
+        match input {
+            ShardInput::Operate { operation: Operation::Scan(scan), .. } if scan.act != Act::Show => {
+                self.bind(shard, Bound::Seldom);
+            }
+            ShardInput::Fire(_) => self.bind(shard, Bound::Seldom),
+            _ => {}
+        }
         match input {
             ShardInput::Batch(batch) => {
                 for command in &batch.commands {
@@ -334,11 +362,15 @@ impl Ledger {
                 self.marks.insert((connection, shard, *mark), covered);
             }
             Command::Transaction(commands) => {
+                self.bind(shard, Bound::Seldom);
                 for command in commands {
                     self.command(shard, connection, command);
                 }
             }
             Command::Settle(settle) => {
+                if settle.how == Settlement::Discard {
+                    self.bind(shard, Bound::Often);
+                }
                 for key in settle.seqs().map(|seq| (settle.queue, seq)) {
                     if self.holder(key).is_some_and(|holder| holder.connection == connection) {
                         self.settle(key, settle.how);

@@ -47,6 +47,9 @@ pub struct Plan {
     pub redrives: u64,
     /// A queue is bound to an exchange that keeps its last messages once in so many steps; 0 = there is none.
     pub listens: u64,
+    /// The power is cut as a log is written that has something which counts only as a whole, once in so many times; 0 =
+    /// never.
+    pub tears: u64,
 }
 
 /// An exchange, and whom it leads to.
@@ -98,6 +101,22 @@ pub struct QueuePlan {
     pub in_fanout: bool,
     /// Its x-arguments.
     pub arguments: Table,
+}
+
+impl QueuePlan {
+    /// A durable queue that is there all the time, bound to nothing.
+    #[must_use]
+    pub fn lasting(name: &str, arguments: Table) -> Self {
+        Self {
+            name: name.to_owned(),
+            durable: true,
+            auto_delete: false,
+            exclusive: false,
+            is_volatile: false,
+            in_fanout: false,
+            arguments,
+        }
+    }
 }
 
 /// How often what goes wrong: once in so many steps, 0 = never.
@@ -254,8 +273,9 @@ impl Plan {
         let has_graves = queues.iter().any(|queue| queue.name == GRAVES);
         let redrives = if has_graves && aside.one_in(2) { aside.between(20, 300) } else { 0 };
         let listens = if aside.one_in(4) { aside.between(100, 1_500) } else { 0 };
+        let tears = if faults.crash > 0 && aside.one_in(2) { aside.between(2, 12) } else { 0 };
         if listens > 0 {
-            queues.extend(LISTENERS.map(listener));
+            queues.extend(LISTENERS.map(|name| QueuePlan::lasting(name, Table::new())));
             exchanges.push(chat());
         }
         Self {
@@ -266,6 +286,7 @@ impl Plan {
             fires,
             redrives,
             listens,
+            tears,
             queues,
             acts,
             faults,
@@ -287,19 +308,10 @@ impl Plan {
     #[must_use]
     pub fn fair(random: &mut Random) -> Self {
         let mut plan = Self::new(random);
-        let queue = QueuePlan {
-            name: "plain".to_owned(),
-            durable: random.one_in(2),
-            auto_delete: false,
-            exclusive: false,
-            is_volatile: false,
-            in_fanout: false,
-            arguments: Table::new(),
-        };
-        plan.queues = vec![queue];
+        plan.queues = vec![QueuePlan { durable: random.one_in(2), ..QueuePlan::lasting("plain", Table::new()) }];
         plan.exchanges.clear();
         plan.fires = 0;
-        (plan.redrives, plan.listens) = (0, 0);
+        (plan.redrives, plan.listens, plan.tears) = (0, 0, 0);
         plan.faults = FaultPlan::default();
         plan
     }
@@ -351,20 +363,7 @@ fn exchanges(queues: &[QueuePlan], aside: &mut Random) -> Vec<ExchangePlan> {
     exchanges
 }
 
-/// A queue that is bound to [`CHAT`] some time.
-fn listener(name: &str) -> QueuePlan {
-    QueuePlan {
-        name: name.to_owned(),
-        durable: true,
-        auto_delete: false,
-        exclusive: false,
-        is_volatile: false,
-        in_fanout: false,
-        arguments: Table::new(),
-    }
-}
-
-/// The exchange that it is bound to.
+/// The exchange that [`LISTENERS`] are bound to.
 fn chat() -> ExchangePlan {
     let arguments = [("x-recent-history-length".to_owned(), Value::I64(3))].into_iter().collect();
     ExchangePlan { name: CHAT, kind: "x-recent-history", arguments, bindings: Vec::new(), rule: Rule::Listeners }
@@ -373,15 +372,7 @@ fn chat() -> ExchangePlan {
 fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
     let mut queues = Vec::new();
     let mut add = |name: &str, durable, arguments: Table| {
-        queues.push(QueuePlan {
-            name: name.to_owned(),
-            durable,
-            auto_delete: false,
-            exclusive: false,
-            is_volatile: false,
-            in_fanout: false,
-            arguments,
-        });
+        queues.push(QueuePlan { durable, ..QueuePlan::lasting(name, arguments) });
     };
     let table =
         |entries: &[(&str, Value)]| entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -447,26 +438,19 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
             2 => table(&[key, ("x-max-in-flight", number(3))]),
             _ => table(&[("x-max-in-flight", number(2)), ("x-rate-limit", number(100))]),
         };
-        let name = "shaped".to_owned();
         let (durable, in_fanout) = (aside.one_in(2), aside.one_in(2));
-        let (auto_delete, exclusive, is_volatile) = (false, false, false);
-        queues.push(QueuePlan { name, durable, auto_delete, exclusive, is_volatile, in_fanout, arguments });
+        queues.push(QueuePlan { durable, in_fanout, ..QueuePlan::lasting("shaped", arguments) });
     }
     let missing: Vec<QueuePlan> = ["graves", "work", "retry"]
         .into_iter()
         .filter(|name| leads_to(&queues, name) && !queues.iter().any(|queue| queue.name == *name))
-        .map(|name| QueuePlan {
-            name: name.to_owned(),
-            durable: true,
-            auto_delete: false,
-            exclusive: false,
-            is_volatile: false,
-            in_fanout: name == "graves",
-            arguments: match name {
+        .map(|name| {
+            let arguments = match name {
                 "work" => with(&[], "retry"),
                 "retry" => with(&[("x-message-ttl", number(ttl))], "work"),
                 _ => Table::new(),
-            },
+            };
+            QueuePlan { in_fanout: name == "graves", ..QueuePlan::lasting(name, arguments) }
         })
         .collect();
     queues.extend(missing);
@@ -485,15 +469,7 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
         ("retrying-limit", table(&[&retrying[..], &ours, &limit].concat())),
     ] {
         if aside.one_in(4) {
-            queues.push(QueuePlan {
-                name: name.to_owned(),
-                durable: true,
-                auto_delete: false,
-                exclusive: false,
-                is_volatile: false,
-                in_fanout: aside.one_in(2),
-                arguments,
-            });
+            queues.push(QueuePlan { in_fanout: aside.one_in(2), ..QueuePlan::lasting(name, arguments) });
         }
     }
     // Those that take one message of an id: no two messages have the same one, so that they must take all.
@@ -501,42 +477,20 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
     let window = [("x-cache-size", number(i64::try_from(aside.between(1, 50)).expect("small")))];
     for (name, arguments) in [("unique", table(&ids)), ("unique-window", table(&[&ids[..], &window].concat()))] {
         if aside.one_in(3) {
-            queues.push(QueuePlan {
-                name: name.to_owned(),
-                durable: true,
-                auto_delete: false,
-                exclusive: false,
-                is_volatile: false,
-                in_fanout: aside.one_in(2),
-                arguments,
-            });
+            queues.push(QueuePlan { in_fanout: aside.one_in(2), ..QueuePlan::lasting(name, arguments) });
         }
     }
     // One that keeps everything; drawn aside as well.
     if aside.one_in(4) {
-        queues.push(QueuePlan {
-            name: STREAM.to_owned(),
-            durable: true,
-            auto_delete: false,
-            exclusive: false,
-            is_volatile: false,
-            in_fanout: aside.one_in(2),
-            arguments: table(&[("x-queue-type", "stream".into())]),
-        });
+        let arguments = table(&[("x-queue-type", "stream".into())]);
+        queues.push(QueuePlan { in_fanout: aside.one_in(2), ..QueuePlan::lasting(STREAM, arguments) });
     }
     // Those that an operator moves messages between, and those that a schedule fires into.
     let in_fanout = aside.one_in(2);
     for (names, is_there) in [([MOVABLE, SHELF], aside.one_in(3)), (SCHEDULED, aside.one_in(3))] {
         for name in names.into_iter().filter(|_| is_there) {
-            queues.push(QueuePlan {
-                name: name.to_owned(),
-                durable: true,
-                auto_delete: false,
-                exclusive: false,
-                is_volatile: false,
-                in_fanout: in_fanout && name == MOVABLE,
-                arguments: Table::new(),
-            });
+            let in_fanout = in_fanout && name == MOVABLE;
+            queues.push(QueuePlan { in_fanout, ..QueuePlan::lasting(name, Table::new()) });
         }
     }
     // Dead letters that have to wait for room; drawn aside as well.
@@ -551,15 +505,8 @@ fn queues(random: &mut Random, aside: &mut Random) -> Vec<QueuePlan> {
     if aside.one_in(3) {
         let in_fanout = aside.one_in(2);
         for (name, arguments) in owing {
-            queues.push(QueuePlan {
-                name: name.to_owned(),
-                durable: true,
-                auto_delete: false,
-                exclusive: false,
-                is_volatile: false,
-                in_fanout: in_fanout && name == "owing",
-                arguments,
-            });
+            let in_fanout = in_fanout && name == "owing";
+            queues.push(QueuePlan { in_fanout, ..QueuePlan::lasting(name, arguments) });
         }
     }
     queues

@@ -255,6 +255,7 @@ impl World {
                 }
             }
             Choice::ShardSend(at) => self.node.send_one(at),
+            Choice::Writer(at) if self.wants_tear(at) => self.tear(at),
             Choice::Writer(at) => self.node.step_writer(at, now),
             Choice::Caretaker(at) => self.node.step_caretaker(at, now),
             Choice::Catalog => {

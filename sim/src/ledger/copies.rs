@@ -64,6 +64,36 @@ pub(super) struct Copy {
 }
 
 impl Copy {
+    /// One that has just come there, of which nothing else is known.
+    pub(super) fn new(root: QueueId, order: (u8, u64), state: State) -> Self {
+        Self {
+            root,
+            state,
+            order,
+            is_logged: false,
+            is_logged_in_death: false,
+            is_stored: false,
+            is_answered: false,
+            was_refused: false,
+            can_vanish: false,
+            may_have_died: false,
+            transfers: 0,
+            twins: 0,
+            is_passed: false,
+            is_redelivered: false,
+            attempts: 0,
+            attempts_are_exact: true,
+            due_ms: 0,
+            least_due_ms: 0,
+            expires_at_ms: 0,
+            is_timed: false,
+            has_moved: false,
+            was_redriven: false,
+            is_loose: false,
+            was_seen: false,
+        }
+    }
+
     /// There may be more than one of it.
     pub(super) fn may_be_twice(&self) -> bool {
         self.twins > 0
@@ -134,30 +164,15 @@ impl Ledger {
             }
             let due_ms = if is_timed { since_ms } else { 0 };
             let copy = Copy {
-                root,
-                state: if is_doomed { State::Unsure } else { State::Ready },
-                order,
                 is_logged,
                 is_logged_in_death: is_logged && self.keeps_letters_of(root, persistent),
-                is_stored: false,
-                is_answered: false,
-                was_refused: false,
                 can_vanish: is_doomed || may_be_refused || drops && self.is_lost_by_death_in(root),
                 may_have_died: drops,
-                transfers: 0,
-                twins: 0,
-                is_passed: false,
-                is_redelivered: false,
-                attempts: 0,
-                attempts_are_exact: true,
                 due_ms,
                 least_due_ms: due_ms,
                 expires_at_ms: ttl_ms.map_or(0, |ttl_ms| since_ms + ttl_ms),
                 is_timed,
-                has_moved: false,
-                was_redriven: false,
-                is_loose: false,
-                was_seen: false,
+                ..Copy::new(root, order, if is_doomed { State::Unsure } else { State::Ready })
             };
             assert!(
                 self.messages[place.message].copies.iter().all(|copy| copy.root != root),

@@ -61,32 +61,13 @@ impl Ledger {
             self.replays.insert(place);
         }
         let copy = Copy {
-            root,
-            state: if is_here { State::Ready } else { State::Unsure },
-            order,
             is_logged,
-            is_logged_in_death: false,
-            is_stored: false,
             // Nobody waits for it.
             is_answered: true,
-            was_refused: false,
             can_vanish,
-            may_have_died: false,
-            transfers: 0,
-            twins: 0,
-            is_passed: false,
-            is_redelivered: false,
-            attempts: 0,
-            attempts_are_exact: true,
-            due_ms: 0,
-            least_due_ms: 0,
-            expires_at_ms: 0,
             // It came later than what was published later.
             is_timed: true,
-            has_moved: false,
-            was_redriven: false,
-            is_loose: false,
-            was_seen: false,
+            ..Copy::new(root, order, if is_here { State::Ready } else { State::Unsure })
         };
         self.message(number).copies.push(copy);
         self.alive.insert(place);

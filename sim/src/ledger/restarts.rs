@@ -111,6 +111,7 @@ impl Ledger {
         self.since_mark.clear();
         self.marks.clear();
         self.in_flight.clear();
+        self.bound.clear();
         self.held.clear();
         self.by_channel.clear();
     }

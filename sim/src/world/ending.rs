@@ -2,7 +2,7 @@
 
 use super::{Mood, World};
 use crate::ledger::{Draft, Target};
-use crate::plan::STREAM;
+use crate::plan::{QueuePlan, STREAM};
 use crate::trace;
 use amqp::ChannelId;
 use broker::command::{QueueSettings, Shortage};
@@ -237,15 +237,9 @@ impl World {
     }
 
     fn probe_window(&mut self, number: u64, queue: &str) {
-        let plan = crate::plan::QueuePlan {
-            name: queue.to_owned(),
-            durable: false,
-            auto_delete: true,
-            exclusive: false,
-            is_volatile: true,
-            in_fanout: false,
-            arguments: amqp::Table::new(),
-        };
+        let (durable, auto_delete, is_volatile) = (false, true, true);
+        let lasting = QueuePlan::lasting(queue, amqp::Table::new());
+        let plan = QueuePlan { durable, auto_delete, is_volatile, ..lasting };
         let on = self.open(number);
         let now_ms = self.now_ms;
         let client = self.clients.get_mut(&number).expect("it is there");

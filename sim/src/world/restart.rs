@@ -1,7 +1,7 @@
 //! How a server starts, ends, and starts again.
 
-use super::{Choice, World};
-use crate::ledger::Ledger;
+use super::{Choice, Mood, World};
+use crate::ledger::{Bound, Ledger};
 use crate::node::{Node, Start};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -36,7 +36,7 @@ impl World {
             frozen: None,
             steps: 0,
             choices: Vec::new(),
-            mood: super::Mood::Resting,
+            mood: Mood::Resting,
             policies: super::policies::Policies::default(),
             schedules: super::schedules::Schedules::default(),
             redrives: super::redrives::Redrives::new(apart.clone()),
@@ -47,6 +47,40 @@ impl World {
     /// The store failed: the process ends itself, and the disk keeps what it was given, or not even that.
     pub(super) fn fail(&mut self, sentence: &str) {
         trace::note(format_args!("the server stops: {sentence}"));
+        self.crash();
+    }
+
+    /// Whether the power is to be cut as this log is written.
+    pub(super) fn wants_tear(&mut self, at: usize) -> bool {
+        let shard = ShardId(u16::try_from(at).expect("few"));
+        let Some(bound) = self.ledger.has_just_bound(shard) else { return false };
+        let often = if bound == Bound::Often { 20 } else { 1 };
+        self.mood == Mood::Busy && self.plan.tears > 0 && self.random.one_in(self.plan.tears * often)
+    }
+
+    /// A log is written, and the power cut before that is synced: its last write ends somewhere, mostly soon before its
+    /// end, where there is what was appended last.
+    pub(super) fn tear(&mut self, at: usize) {
+        let disk = self.disks[at].clone();
+        disk.inject(disk.operations() + 2, Fault::Error);
+        self.node.step_writer(at, self.now());
+        trace::note(format_args!("the power is cut as s{at} writes"));
+        let random = &mut self.random;
+        // A kept write, or one of which there is what comes before some byte.
+        let mut left = 0;
+        disk.crash(&mut |bound| {
+            left = match left {
+                0 if random.one_in(4) => return 0,
+                0 => 2,
+                left => left - 1,
+            };
+            match left {
+                2 => 2,
+                1 => bound - 1,
+                _ if random.one_in(3) => random.below(bound - 1),
+                _ => bound - 2 - random.below(bound.min(TORN_BYTES) - 1),
+            }
+        });
         self.crash();
     }
 
@@ -74,7 +108,7 @@ impl World {
     /// A stop in good order, and a new start.
     pub(super) fn stop(&mut self) {
         trace::note(format_args!("the server is told to stop"));
-        self.mood = super::Mood::Resting;
+        self.mood = Mood::Resting;
         let crashes = self.ledger.counts().crashes;
         let text = "broker forced connection closure with reason 'shutdown'";
         let ids: Vec<ConnectionId> = self.node.connections.keys().copied().collect();
@@ -218,6 +252,8 @@ fn start_of(plan: &Plan, shards: u16, random: &mut Random, is_clean: bool) -> St
     Start { settings, segment_bytes: plan.segment_bytes, reserve_bytes: plan.reserve_bytes, salt, is_clean }
 }
 
+/// About as long as what empties a few places.
+const TORN_BYTES: u64 = 60;
 /// How long a server waits for a disk that is full.
 const STOP_MS_MAX: u64 = 30_000;
 /// More than any stop takes.

@@ -297,6 +297,21 @@ fn a_delayed_message_for_another_shard_keeps_its_time_whatever_the_clock_does_on
 }
 
 #[test]
+fn a_delayed_message_that_is_released_stays_so_over_a_restart() {
+    for mut world in [filled(World::new(), 0), filled(World::without_room(), 0)] {
+        let headers = Some([("x-delay".to_owned(), Value::I64(3_600_000))].into_iter().collect());
+        let list = PropertyList { headers, delivery_mode: Some(2), ..PropertyList::default() };
+        world.command(9, Command::Publish(publication(&[1], "a", &list)));
+        assert_eq!(world.view(1).delayed, 1);
+        assert_eq!(world.scan(1, these(&[1], Act::Release)).done, 1);
+        assert_eq!(world.depths(1), (1, 0));
+        let mut world = world.restart();
+        assert_eq!((world.depths(1), world.view(1).delayed), ((1, 0), 0));
+        assert_eq!(world.drain(1), ["a"]);
+    }
+}
+
+#[test]
 fn another_shards_message_is_refused_where_no_queue_takes_it() {
     let mut world = World::new();
     let full = QueueSettings { length_max: Some(0), overflow: Overflow::RejectPublish, ..QueueSettings::default() };
