@@ -559,12 +559,18 @@ impl Queue {
         }
     }
 
-    /// Whether one more message of this size would not fit. For what is new, letters that are owed take room: who does not
-    /// get rid of them takes no more. For what was in a queue before they take none, or queues that dead-letter into each
-    /// other could wait for each other for ever.
-    pub(crate) fn would_overflow(&self, body_bytes: u64, is_new: bool) -> bool {
-        let owed = if is_new { self.owed_sums() } else { Sums::default() };
-        self.exceeds(self.ready.len() as u64 + owed.count + 1, self.ready.body_bytes() + owed.body_bytes + body_bytes)
+    /// Whether one more message of this size would not fit, where this takes room beside what is ready. For what was in a
+    /// queue before nothing does, or queues that dead-letter into each other could wait for each other for ever.
+    pub(crate) fn would_overflow(&self, body_bytes: u64, beside: Sums) -> bool {
+        self.exceeds(
+            self.ready.len() as u64 + beside.count + 1,
+            self.ready.body_bytes() + beside.body_bytes + body_bytes,
+        )
+    }
+
+    /// Whether a message of this size fits into the queue when it is empty.
+    pub(crate) fn has_ever_room(&self, body_bytes: u64) -> bool {
+        !self.exceeds(1, body_bytes)
     }
 
     /// Refuses messages when it is full.

@@ -97,9 +97,16 @@ impl Owed {
     }
 }
 
-/// Queues whose letters another one had no room for, and how long those are, the first of all first.
+/// Queues whose letters another one had no room for. They and publishers take turns there.
 #[derive(Debug, Default)]
-pub(crate) struct Callers(pub(crate) VecDeque<(QueueId, u64)>);
+pub(crate) struct Callers {
+    /// Who waits for room, and how long its letter is, the first of all first.
+    pub(crate) waiting: VecDeque<(QueueId, u64)>,
+    /// How long the letter is that was called for last and is not there yet, and until when it is waited for.
+    pub(crate) called: Option<(u64, u64)>,
+    /// A letter came, and nothing was published since.
+    pub(crate) is_publishers_turn: bool,
+}
 
 /// Why and when a message died whose letter is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl<S: Store> Shard<S> {
         }
         self.taken_by.retain(|(queue, _), _| *queue != id);
         // Their letters may lead elsewhere by now.
-        for (source, _) in queue.callers.take().into_iter().flat_map(|callers| callers.0) {
+        for (source, _) in queue.callers.take().into_iter().flat_map(|callers| callers.waiting) {
             self.call_owed(source, 1);
         }
         for (holder_slot, holder) in queue.holders.iter() {

@@ -16,7 +16,7 @@ use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::dead_letter::Reason;
 use crate::queue::owed::Died;
-use crate::queue::ready::Entry;
+use crate::queue::ready::{Entry, Sums};
 use crate::queue::run::Run;
 use std::sync::Arc;
 use store::{QueueId, Seq, Store};
@@ -91,32 +91,38 @@ impl<S: Store> Shard<S> {
             return;
         }
         let callers = self.queues[target].callers.get_or_insert_default();
-        if !callers.0.iter().any(|(caller, _)| *caller == id) {
-            callers.0.push_back((id, bytes));
+        if !callers.waiting.iter().any(|(caller, _)| *caller == id) {
+            callers.waiting.push_back((id, bytes));
         }
     }
 
     /// A queue that refused letters may have room: as many queues as there is room for try theirs.
-    pub(super) fn call_sources(&mut self, slot: Slot<Queue>) {
-        let mut room = self.queues[slot].room();
+    pub(super) fn call_sources(&mut self, target: Slot<Queue>) {
+        let mut room = self.queues[target].room();
         while room > 0 {
-            let queue = &mut self.queues[slot];
+            let queue = &mut self.queues[target];
             let id = queue.spec.queue.id;
-            let Some((source, bytes)) = queue.callers.as_ref().and_then(|callers| callers.0.front().copied()) else {
-                queue.callers = None;
+            let Some(callers) = &mut queue.callers else { return };
+            let Some((source, bytes)) = callers.waiting.front().copied() else {
+                if callers.called.is_none_or(|(_, until_ms)| until_ms <= self.now.ms) {
+                    queue.callers = None;
+                }
                 return;
             };
-            if queue.would_overflow(bytes, false) {
+            if queue.would_overflow(bytes, Sums::default()) {
                 return;
             }
             if let Some(callers) = &mut queue.callers {
-                callers.0.pop_front();
+                callers.waiting.pop_front();
             }
             if let Some(slot) = self.queue_slots.get(&source)
                 && let Some(owed) = &mut self.queues[*slot].owed
                 && owed.called_by == Some(id)
             {
                 owed.called_by = None;
+                if let Some(callers) = &mut self.queues[target].callers {
+                    callers.called = Some((bytes, self.now.ms + CALLED_MS));
+                }
                 self.call_owed(source, room.min(BATCH_MAX));
                 room -= 1;
             }
@@ -214,10 +220,37 @@ impl<S: Store> Shard<S> {
         terms: Terms,
         moved_from: Option<(QueueId, Seq)>,
     ) -> Result<Stored, QueueId> {
-        match self.find_full(queues, &message) {
-            None => Ok(self.publish(queues, message, terms, moved_from)),
-            Some(full) => Err(full),
+        if let Some(full) = self.find_full(queues, &message) {
+            return Err(full);
         }
+        for id in queues {
+            let slot = self.queue_slots.get(id);
+            if let Some(callers) = slot.and_then(|slot| self.queues[*slot].callers.as_mut()) {
+                (callers.called, callers.is_publishers_turn) = (None, true);
+            }
+        }
+        Ok(self.publish(queues, message, terms, moved_from))
+    }
+
+    /// What takes room in a queue for what is published to it, beside what is ready: letters that the queue owes, since who
+    /// does not get rid of them takes no more, and one that waits for this room and whose turn it is.
+    pub(super) fn taken_beside(&self, slot: Slot<Queue>) -> Sums {
+        let queue = &self.queues[slot];
+        let mut taken = queue.owed_sums();
+        if let Some(callers) = queue.callers.as_ref().filter(|callers| !callers.is_publishers_turn) {
+            let id = queue.spec.queue.id;
+            let waits = |source: &QueueId| {
+                let source = self.queue_slots.get(source).map(|slot| &self.queues[*slot]);
+                source.and_then(|source| source.owed.as_ref()).is_some_and(|owed| owed.called_by == Some(id))
+            };
+            let waiting = callers.waiting.iter().find(|(source, _)| waits(source)).map(|(_, bytes)| *bytes);
+            let called = callers.called.filter(|(_, until_ms)| self.now.ms < *until_ms).map(|(bytes, _)| bytes);
+            if let Some(bytes) = waiting.or(called).filter(|bytes| queue.has_ever_room(*bytes)) {
+                taken.count += 1;
+                taken.body_bytes += bytes;
+            }
+        }
+        taken
     }
 
     /// The first of the queues that refuses this letter.
@@ -243,5 +276,7 @@ impl Queue {
     }
 }
 
+/// For so long room is kept for a letter that was called for. It comes as soon as it is read.
+const CALLED_MS: u64 = 1_000;
 /// So many letters of a queue are tried at once.
 const BATCH_MAX: u32 = 256;

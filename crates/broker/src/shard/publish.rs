@@ -7,7 +7,7 @@ use super::slots::Slot;
 use crate::command::{Command, Delay, Overflow, Publish};
 use crate::message::Message;
 use crate::queue::dead_letter::Reason;
-use crate::queue::ready::{Body, Entry};
+use crate::queue::ready::{Body, Entry, Sums};
 use crate::queue::{Queue, Stamp};
 use crate::topology::Topology;
 use store::{Lsn, QueueId, Seq, Store};
@@ -251,19 +251,23 @@ impl<S: Store> Shard<S> {
 
     /// Whether a queue has no room for this message, once those got theirs who wait.
     pub(super) fn is_full_for(&mut self, slot: Slot<Queue>, message: &Message, is_new: bool) -> bool {
-        if !self.queues[slot].would_overflow(message.body_bytes(), is_new) {
+        let beside = if is_new { self.taken_beside(slot) } else { Sums::default() };
+        if !self.queues[slot].would_overflow(message.body_bytes(), beside) {
             return false;
         }
         if !self.queues[slot].is_touched {
             return true;
         }
         self.dispatch(slot);
-        self.queues[slot].would_overflow(message.body_bytes(), is_new)
+        self.queues[slot].would_overflow(message.body_bytes(), beside)
     }
 
     /// Whether a queue that refuses messages when it is full does so now. Consumers that wait come first.
     fn refuses(&mut self, slot: Slot<Queue>, message: &Message, terms: Terms) -> bool {
         if !self.is_full_for(slot, message, terms.is_new) {
+            if let Some(callers) = self.queues[slot].callers.as_mut().filter(|_| terms.is_new) {
+                callers.is_publishers_turn = false;
+            }
             return false;
         }
         let queue = &mut self.queues[slot];

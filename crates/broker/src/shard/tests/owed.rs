@@ -229,6 +229,9 @@ fn a_letter_for_two_shards_comes_to_this_one_last_and_to_none_of_them_twice() {
     assert_eq!(transfer(&mut world), None, "nobody is asked while there is no room here");
     assert_eq!(world.drain(2), ["a"]);
     let second = transfer(&mut world).unwrap();
+    // Room is kept for it for a second.
+    world.command(9, persistent(&[2], "refused"));
+    world.pass(1_000);
     world.command(9, persistent(&[2], "filler"));
     world.step(vec![stored(second)]);
     assert_eq!((owed(&mut world, 1), world.depths(2)), (1, (1, 0)));
@@ -402,6 +405,57 @@ fn room_that_an_operator_makes_is_used() {
         world.settle_down();
         assert_eq!((owed(&mut world, 1), world.drain(3)), (1, vec!["a".into(), "b".into()]));
         assert_eq!(world.drain(2), ["c", "d", "e"]);
+    }
+}
+
+#[test]
+fn letters_and_what_is_published_take_turns() {
+    let [mut world, _] = worlds(1);
+    fill(&mut world, &["a", "b", "c"]);
+    reject(&mut world, 3);
+    let mut got = Vec::new();
+    for round in 0..7 {
+        // As soon as there is room something is published: nothing else comes between.
+        let get = Command::Get { call: CallId(1_000 + round), channel: ChannelId(1), queue: QueueId(2), no_ack: true };
+        world.commands(9, vec![get, persistent(&[2], &format!("p{round}"))]);
+        match world.outcome(CallId(1_000 + round)) {
+            Some(Outcome::Got { delivery, .. }) => {
+                got.push(String::from_utf8(delivery.message.body().to_vec()).unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, ["a", "b", "p1", "c", "p3", "p4", "p5"]);
+    assert_eq!(owed(&mut world, 1), 0);
+}
+
+#[test]
+fn no_room_is_kept_for_a_letter_that_does_not_come() {
+    let most_bytes = |bytes_max| QueueSettings {
+        bytes_max: Some(bytes_max),
+        overflow: Overflow::RejectPublish,
+        ..QueueSettings::default()
+    };
+    let publish = |world: &mut World, body: &str| {
+        world.command(9, persistent(&[2], body));
+        world.drain(2)
+    };
+    for mut world in [World::new(), World::without_room()] {
+        world.durable_queue(1, to("q2"));
+        world.durable_queue(2, most_bytes(3));
+        fill(&mut world, &["long", "abc"]);
+        reject(&mut world, 1);
+        assert_eq!(publish(&mut world, "abc"), ["abc"], "that one never fits");
+        world.command(9, persistent(&[2], "a"));
+        change(&mut world, 2, most_bytes(4));
+        world.settle_down();
+        world.command(9, persistent(&[2], "bc"));
+        assert_eq!((owed(&mut world, 1), world.depths(2)), (1, (1, 0)), "it is the letter's turn");
+        // Its queue goes, and with it who waits.
+        let (queue, ticket) = (QueueId(1), CatalogTicket(1));
+        world.step(vec![ShardInput::DeleteQueue { queue, if_unused: false, if_empty: false, ticket }]);
+        world.command(9, persistent(&[2], "bc"));
+        assert_eq!(world.drain(2), ["a", "bc"]);
     }
 }
 
