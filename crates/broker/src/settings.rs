@@ -125,12 +125,10 @@ impl QueueSettings {
                     Flaw::Name => refused(format!("invalid type '{}' for arg '{name}' in {title}", value.type_word())),
                     Flaw::Said(text) => refused(text.to_owned()),
                 })?;
+                if *name == DEAD_LETTER_KEY && !arguments.contains_key(DEAD_LETTER_EXCHANGE) {
+                    return Err(refused(format!("invalid arg '{name}' for {title}: routing_key_but_no_dlx_defined")));
+                }
             }
-        }
-        if arguments.contains_key(DEAD_LETTER_KEY) && !arguments.contains_key(DEAD_LETTER_EXCHANGE) {
-            return Err(refused(format!(
-                "invalid arg '{DEAD_LETTER_KEY}' for {title}: routing_key_but_no_dlx_defined"
-            )));
         }
         let of_groups = [GROUP_FAIR, GROUP_IN_FLIGHT_MAX, GROUP_RATE];
         if !arguments.contains_key(GROUP_KEY)

@@ -97,6 +97,9 @@ async fn arguments_of_other_types_differ_as_they_do_to_rabbitmq() {
     assert_eq!(told(&number).await, "'x-queue-type': received '1' but current is 'classic'");
     let two = [declared()[0].clone(), ("x-max-length", AMQPValue::LongInt(1)), ("x-dead-letter-exchange", text("y"))];
     assert_eq!(told(&two).await, "'x-dead-letter-exchange': received 'y' but current is 'x'", "the first in its order");
+    let wrong = [("x-max-priority", text("high")), ("x-dead-letter-routing-key", text("k"))];
+    let told = refusal(declare_again(&server, "new", &wrong).await);
+    assert!(told.contains("invalid arg 'x-dead-letter-routing-key'"), "{told}");
     server.stop().await.unwrap();
 }
 
