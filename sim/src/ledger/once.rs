@@ -26,11 +26,11 @@ impl Ledger {
         Some(is_doubtful)
     }
 
-    /// After the server's end: what was not stored may be forgotten.
+    /// After the server's end: what was not stored may be forgotten, and stays so whatever ends come later.
     pub(super) fn doubt_keys(&mut self, is_clean: bool) {
         for holder in self.once.values_mut() {
             let Place { message, copy } = holder.place;
-            holder.is_certain = is_clean || self.messages[message].copies[copy].is_stored;
+            holder.is_certain &= is_clean || self.messages[message].copies[copy].is_stored;
         }
     }
 
