@@ -21,6 +21,8 @@ use std::time::Duration;
 pub(crate) struct ClientAudit {
     audit: Audit,
     noted: Mutex<Noted>,
+    /// Held from where changes are taken to where they are written, so that they stay in order.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct Noted {
 
 impl ClientAudit {
     pub(crate) fn new(data_dir: &Path, bytes_max: u64) -> Self {
-        Self { audit: Audit::at(data_dir.join(NAME), bytes_max), noted: Mutex::default() }
+        Self { audit: Audit::at(data_dir.join(NAME), bytes_max), noted: Mutex::default(), writing: Mutex::default() }
     }
 
     /// Whether anything is kept.
@@ -66,7 +68,13 @@ impl ClientAudit {
             let audit = Arc::clone(&self);
             match tokio::task::spawn_blocking(move || audit.write()).await {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return,
+                Ok(false) => return,
+                Err(error) => {
+                    // The next change tries again.
+                    tracing::error!("changes of AMQP clients were not recorded: {error}");
+                    self.noted().is_writing = false;
+                    return;
+                }
             }
         }
     }
@@ -82,6 +90,7 @@ impl ClientAudit {
 
     /// Writes what is noted; whether more was noted meanwhile.
     pub(crate) fn write(&self) -> bool {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, mut left_out) = {
             let mut noted = self.noted();
             if noted.changes.is_empty() {

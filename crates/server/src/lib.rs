@@ -303,12 +303,12 @@ impl Server {
             let threads = std::mem::take(&mut self.log_threads);
             let _join =
                 tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-            let audit = Arc::clone(self.board.client_audit());
-            let _written = tokio::task::spawn_blocking(move || while audit.write() {}).await;
         });
+        let audit = Arc::clone(self.board.client_audit());
+        let recorded = timeout(SHARDS_CLOSE, tokio::task::spawn_blocking(move || while audit.write() {}));
         // Spans go out meanwhile, and are not waited for longer.
         let exported = timeout(SHARDS_CLOSE, self.exporter.join_next());
-        if tokio::join!(durable, exported).0.is_err() {
+        if tokio::join!(durable, exported, recorded).0.is_err() {
             let is_full = self.board.alarms().is_disk_full();
             return Err(if is_full { StopError::Full } else { StopError::Slow });
         }

@@ -209,7 +209,9 @@ impl Disk for FileDisk {
     fn truncate(&mut self, name: &str, bytes: u64) -> io::Result<()> {
         let file = self.file(name)?;
         file.set_len(bytes)?;
-        file.sync_all()
+        // What else the sync is for may be lost, whatever it says: it must not look like a file that is to be tried again
+        // when there is room.
+        file.sync_all().map_err(io::Error::other)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

@@ -549,7 +549,7 @@ impl<D: Disk> Reading<D> {
         match (self.files.last(), self.needs) {
             (Some(last), Some(needs)) if needs >= self.state.next => Err(OpenError::Corrupt {
                 file: self.disk.path(&last.name),
-                offset: last.bytes,
+                offset: self.segments.last().map_or(last.bytes, |segment| segment.bytes),
                 why: "the log ends before what its checkpoint needs",
             }),
             _ => Ok(None),

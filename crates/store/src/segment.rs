@@ -15,9 +15,11 @@ pub(crate) const RESERVE: &str = "reserve";
 
 /// Version 1 had no `begin`.
 const HEADER_BYTES_V1: usize = 36;
-/// What a segment's file has behind its records where room was made for more. No record begins with it: its length would
-/// be greater than any can be.
+/// What a segment's file has behind its records where room was made for more. No record begins with four of it: its length
+/// would be greater than any can be.
 pub(crate) const ROOM: u8 = 0xf6;
+/// What a record begins with: how long its body is.
+const LENGTH_BYTES: u64 = 4;
 /// How much is read at once: large enough for the disk's full speed, small enough for the cache.
 const WINDOW_BYTES: usize = 256 * 1024;
 
@@ -169,7 +171,7 @@ impl<'d, D: Disk> Scan<'d, D> {
     /// The record at `offset`.
     pub(crate) fn entry<'s>(&'s mut self, offset: u64, salt: u32, lists: &'s mut Lists) -> io::Result<Found<'s>> {
         let left = self.file_bytes - offset;
-        if left == 0 || (self.view(offset, 1)? == [ROOM] && self.room_from(offset)? == offset) {
+        if self.is_room(offset)? {
             return Ok(Found::End);
         }
         if left < HEAD_BYTES as u64 {
@@ -194,6 +196,20 @@ impl<'d, D: Disk> Scan<'d, D> {
             Ok(entry) => Found::Entry(entry, record_bytes as u64),
             Err(why) => Found::Bad(why),
         })
+    }
+
+    /// Whether nothing but [`ROOM`] stands from `offset` on. Of a record only its length is looked at.
+    fn is_room(&mut self, mut offset: u64) -> io::Result<bool> {
+        let mut count = LENGTH_BYTES;
+        while offset < self.file_bytes {
+            count = count.min(self.file_bytes - offset);
+            if self.view(offset, count as usize)?.iter().any(|&byte| byte != ROOM) {
+                return Ok(false);
+            }
+            offset += count;
+            count = WINDOW_BYTES as u64;
+        }
+        Ok(true)
     }
 
     /// From where on the file is nothing but [`ROOM`], if it is `offset` or later; else the file's end.

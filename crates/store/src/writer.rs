@@ -5,7 +5,7 @@
 //! out; after any other failure nothing is written ever again.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind::FileTooLarge, ErrorKind::WriteZero};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -297,7 +297,8 @@ impl<D: Disk> Writer<D> {
             self.file_end += bytes;
             match write_all(&mut self.disk, &self.name, at, &ROOM_PIECE[..bytes as usize]) {
                 Ok(()) => {}
-                Err(error) if is_full(&error) => {
+                // It only saves time. What a batch lacks, the batch will tell.
+                Err(error) if is_full(&error) || matches!(error.kind(), FileTooLarge | WriteZero) => {
                     self.has_no_room = true;
                     return Ok(());
                 }

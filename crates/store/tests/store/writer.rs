@@ -109,6 +109,25 @@ fn room_is_given_back_by_a_close_by_the_next_segment_and_by_an_open() {
 }
 
 #[test]
+fn records_that_begin_as_room_does_are_read_once() {
+    let disk = MemoryDisk::new();
+    let Opened { mut log, mut writer, .. } = kept::open(disk.clone(), 4 << 20).unwrap().0;
+    // With what stands before it, a payload that makes a body of 246 bytes: the length begins with that byte.
+    for seq in 1000..5000 {
+        log.append(kept::message(1, seq, &[1; 240]).record(), Link::Alone);
+    }
+    log.flush(Urgency::Sync);
+    assert_eq!(writer.step(Duration::ZERO), Step::Synced);
+    let bytes = last_file(&disk);
+    assert!(bytes.windows(4).filter(|window| *window == [kept::ROOM, 0, 0, 0]).count() >= 4000);
+    let before = disk.operations();
+    let (_, replayed) = kept::reopen(disk.clone()).unwrap();
+    assert_eq!(replayed.len(), 4000);
+    let operations = disk.operations() - before;
+    assert!(operations < 40, "{operations} for {} bytes", bytes.len());
+}
+
+#[test]
 fn a_disk_that_has_no_room_beforehand_takes_what_fits() {
     let (disk, mut log, mut writer) = open();
     let used: usize = disk.names().iter().map(|name| disk.file(name).unwrap().len()).sum();

@@ -91,12 +91,12 @@ pub(super) fn measure_latency(seconds: u32, interrupt: &Interrupt, outcome: &mut
     Ok(())
 }
 
-/// How long messages take at 500 a second while another relay works at full speed: what of a broker's latency beside other
-/// clients is the system's, which lends each thread a processor for a while.
+/// How long messages take at 500 a second while another producer, relay and consumer work at full speed: what of a broker's
+/// latency beside other clients is the system's, which lends each thread a processor for a while.
 pub(super) fn measure_neighbour(seconds: u32, interrupt: &Interrupt, outcome: &mut Outcome) -> Result<()> {
     let batch = || PublishBatch::new(QUEUE, 16, false, FRAME_MAX);
     let relayed = thread::scope(|scope| {
-        let beside = scope.spawn(|| relay(Path::Publish, batch(), None, seconds + 1, interrupt));
+        let beside = scope.spawn(|| relay(Path::Relay, batch(), None, seconds + 1, interrupt));
         let relayed = relay(Path::Relay, batch(), Some(NEIGHBOUR_RATE), seconds, interrupt)?;
         beside.join().map_err(|_| anyhow!("a thread of the load died"))??;
         anyhow::Ok(relayed)
