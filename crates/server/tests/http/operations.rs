@@ -79,7 +79,7 @@ async fn messages_are_looked_at_by_place_and_by_what_they_are_like() {
         ),
         ("messages?count=x", 400, json!(["not_int", "count"])),
         ("messages?from=there", 400, json!("from must be what an earlier answer gave as next")),
-        ("messages?state=gone", 400, json!("state must be ready, delayed or unacked")),
+        ("messages?state=gone", 400, json!("state must be ready, delayed, unacked or dlx")),
     ] {
         refuse(&desk, "GET", &format!("q/{path}"), json!({}), status, reason).await;
     }
@@ -382,5 +382,5 @@ async fn delayed_messages_are_listed_by_due_time_cancelled_and_released() {
         desk.send("POST", "/queues/%2F/q/messages/release", json!({"all": true, "state": "ready"}), 400).await;
     assert_eq!(refused.json()["reason"], "only delayed messages can be released");
     let refused = desk.send("POST", "/queues/%2F/q/messages/delete", json!({"all": true, "state": "late"}), 400).await;
-    assert_eq!(refused.json()["reason"], "state must be ready, delayed or unacked");
+    assert_eq!(refused.json()["reason"], "state must be ready, delayed, unacked or dlx");
 }

@@ -141,7 +141,7 @@ async fn limits_that_make_no_sense_are_refused_in_rabbitmqs_words() {
         ("x-dead-letter-strategy", text("never"), "invalid_dlx_strategy"),
         ("x-dead-letter-routing-key", text("graves"), "routing_key_but_no_dlx_defined"),
         ("x-max-in-flight", int(0), "{value_zero,0}"),
-        ("x-queue-type", text("fast"), "unsupported queue type 'fast'"),
+        ("x-queue-type", text("fast"), "\"unsupported queue type 'fast'\""),
     ] {
         let channel = open(&server).await;
         let declared = channel.queue_declare("tasks".into(), Default::default(), table(&[(name, value)])).await;
