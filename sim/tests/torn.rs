@@ -213,18 +213,19 @@ fn after_each_cut(
     server.rest();
     let names = disk.names();
     let name = names.iter().rfind(|name| name.ends_with(".log")).expect("a log").clone();
-    let before = disk.file(&name).expect("it is there").len();
+    let before = disk.written(&name).expect("it is there").len();
     act(&mut server);
     server.rest();
-    let log = disk.file(&name).expect("it is there");
+    let log = disk.written(&name).expect("it is there");
     assert!(log.len() > before, "something was written");
+    let room = &disk.file(&name).expect("it is there")[log.len()..];
     let mut found: Vec<Contents> = Vec::new();
-    for length in before..=log.len() {
+    for (length, room) in (before..=log.len()).flat_map(|length| [(length, &[][..]), (length, room)]) {
         let cut = MemoryDisk::new();
         for other in &names {
             cut.put(other, disk.file(other).expect("nothing is removed"));
         }
-        cut.put(&name, log[..length].to_vec());
+        cut.put(&name, [&log[..length], room].concat());
         let mut server = Server::start(&cut);
         then(&mut server);
         server.rest();

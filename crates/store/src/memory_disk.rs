@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::segment::ROOM;
 use crate::{Disk, FileEntry};
 
 /// What goes wrong with one operation.
@@ -105,6 +106,14 @@ impl MemoryDisk {
     #[must_use]
     pub fn file(&self, name: &str) -> Option<Vec<u8>> {
         self.lock().files.get(name).map(|file| file.current.clone())
+    }
+
+    /// The same, without the room that a log made behind what it wrote.
+    #[must_use]
+    pub fn written(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = self.file(name)?;
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != ROOM).map_or(0, |last| last + 1));
+        Some(bytes)
     }
 
     /// The names of all files, in order.

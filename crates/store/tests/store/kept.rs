@@ -23,9 +23,7 @@ pub(crate) enum Kept {
 
 /// What was written to the file, without the room that was made behind it.
 pub(crate) fn written(disk: &MemoryDisk, name: &str) -> Vec<u8> {
-    let mut bytes = disk.file(name).unwrap();
-    bytes.truncate(bytes.iter().rposition(|&byte| byte != ROOM).map_or(0, |last| last + 1));
-    bytes
+    disk.written(name).unwrap()
 }
 
 /// What the format has there.
