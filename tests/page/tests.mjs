@@ -108,15 +108,16 @@ test("a rate changes while one looks", async (world) => {
   const published = page.locator(".chart", { hasText: "Messages a second" }).locator("li", { hasText: "Published" });
   await published.getByText("0/s", { exact: true }).waitFor();
   let isOver = false;
+  // A queue without a limit: how many there are by then is up to the machine.
   const publishing = (async () => {
-    while (!isOver) await publish(channel, "thumbnails", 50);
+    while (!isOver) await publish(channel, "reports", 50);
   })();
   await eventually("the rate", async () => {
     const text = await published.locator("b").textContent();
     return parseFloat(text) > 0 || text;
   });
   const waited = page.locator(".chart", { hasText: "Times of jobs" }).locator("li", { hasText: "In the queue" }).locator("b");
-  const { consumerTag } = await channel.consume("thumbnails", (message) => channel.ack(message));
+  const { consumerTag } = await channel.consume("reports", (message) => channel.ack(message));
   await eventually("the time in the queue", async () => parseFloat(await waited.textContent()) > 0);
   await channel.cancel(consumerTag);
   isOver = true;
