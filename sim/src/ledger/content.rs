@@ -281,11 +281,14 @@ impl Content {
                 let told = list.headers.as_mut().and_then(|headers| headers.remove("x-stream-offset"));
                 assert!(told.is_some(), "m{number} comes from a stream, and nothing says from where");
             }
-            if !matches!(self.receipt, Receipt::Return) {
+            let is_delayed = original.headers.as_mut().is_some_and(|headers| hold_back(&mut headers.clone()).is_some());
+            // What was to be delayed comes back as it was sent.
+            let is_as_sent = is_delayed && matches!(self.receipt, Receipt::Return);
+            if is_delayed && !is_as_sent {
                 // What was delayed says so.
                 original.headers.as_mut().and_then(hold_back);
             }
-            if let Some(asked) = original.reply_to.as_mut().filter(|_| !matches!(self.receipt, Receipt::Return)) {
+            if let Some(asked) = original.reply_to.as_mut().filter(|_| !is_as_sent) {
                 let address = list.reply_to.clone().unwrap_or_default();
                 assert!(address.starts_with(b"amq.rabbitmq.reply-to."), "m{number} has no address for replies");
                 *asked = address;
@@ -297,10 +300,10 @@ impl Content {
 }
 
 impl Content {
-    /// Where to reply to.
+    /// Where to reply to. Nobody replies to what came back to himself.
     #[must_use]
     pub fn reply_address(&self) -> Option<String> {
-        let (_, raw) = self.header.as_ref()?;
+        let (_, raw) = self.header.as_ref().filter(|_| !matches!(self.receipt, Receipt::Return))?;
         let address = Properties::parse(raw).ok()?.reply_to()?.to_owned();
         (address != REPLY_TO).then_some(address)
     }
