@@ -54,10 +54,8 @@ async fn messages_of_high_priority_go_first_after_a_stop_and_a_kill_too() {
         let properties = priority.map(|priority| BasicProperties::default().with_priority(priority));
         publish(&channel, ("", "jobs"), body, properties.unwrap_or_default()).await;
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let (_channel, mut consumer) = worker(&server, 0, 1).await;
         expect(&mut consumer, &["1", "2", "3"]).await;
         let urgent = BasicProperties::default().with_priority(4);
@@ -95,10 +93,8 @@ async fn one_consumer_at_a_time_is_followed_by_the_waiting_one_of_the_highest_pr
     let (server, _) = start(directory.path()).await;
     declare(&open(&server).await, "jobs", &[ONE_AT_A_TIME]).await;
     publish_all(&server, &["a", "b"]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         // The first is active, and no newcomer takes that from it, whatever its priority is.
         let (active_channel, mut active) = worker(&server, 0, 1).await;
         let (_second_channel, _second) = worker(&server, 1, 1).await;
@@ -132,10 +128,8 @@ async fn an_exclusive_consumer_keeps_others_away_until_it_goes() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(in_use), "{refused}");
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let mut other = consume(&channel, "jobs").await;
         assert_eq!(body(&next(&mut other).await), "a");

@@ -72,10 +72,8 @@ async fn letters_outlive_a_stop_and_a_kill_and_are_taken_once() {
     eventually_owed(&server, "jobs", 2).await;
     // So that what came before is on disk.
     declare(&channel, "other", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         assert_eq!((owed(&server, "jobs").await, places(&server, "jobs").await), (2, (0, 0, 0)));
         let channel = open(&server).await;
         assert_eq!(take(&channel, 3).await, ["a", "b", "c"]);
@@ -131,10 +129,8 @@ async fn a_letter_tells_why_it_died_after_a_stop_and_a_kill_too() {
     eventually_places(&server, "failed", (4, 0, 0)).await;
     // So that what came before is on disk.
     declare(&channel, "other", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let mut found = Vec::new();
         while let Some(letter) = get(&channel, "failed").await {
@@ -175,10 +171,8 @@ async fn a_cycle_without_a_rejection_ends_after_a_stop_and_a_kill_too() {
     eventually_places(&server, "there", (1, 0, 0)).await;
     // So that what came before is on disk.
     declare(&channel, "other", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         eventually_places(&server, "there", (0, 0, 0)).await;
         assert_eq!((places(&server, "here").await, owed(&server, "there").await), ((0, 0, 0), 0), "it was here before");
     }

@@ -69,10 +69,8 @@ async fn a_key_counts_while_its_message_is_in_the_queue_over_a_stop_and_a_kill()
     assert_eq!(get(&channel, "tasks").await.unwrap().delivery.data, b"1");
     // The acknowledgement is on disk with the next confirm.
     send(&channel, ("", "tasks"), "6", Default::default()).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         for (key, body) in [("b", "7"), ("a", "8"), ("a", "9")] {
             send(&channel, ("", "tasks"), body, keyed(text(key))).await;
@@ -94,10 +92,8 @@ async fn a_window_is_kept_over_a_stop_and_a_kill() {
         send(&channel, ("", "tasks"), id, named(id)).await;
     }
     // Read only after the kill: an acknowledgement that no confirm follows need not be on disk by then.
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         for id in ["c", "b", "a"] {
             send(&channel, ("", "tasks"), id, named(id)).await;
@@ -124,9 +120,7 @@ async fn a_time_ends_when_it_would_have_without_a_stop_or_a_kill() {
     let began = Instant::now();
     send(&channel, ("", "tasks"), "1", brief()).await;
     send(&channel, ("", "tasks"), "2", keyed(text("usual"))).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
+    let (_remains, [killed, stopped]) = killed_and_stopped(server, directory.path()).await;
     let servers = [killed, stopped];
     for server in &servers {
         let channel = open_confirming(server).await;
@@ -172,10 +166,8 @@ async fn an_exchange_lets_one_message_of_a_key_through_to_each_queue() {
     }
     bind(&channel, "second", "orders", "new.*").await;
     send(&channel, ("orders", "new.eu"), "6", order(2)).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         send(&channel, ("orders", "new.eu"), "7", order(2)).await;
         send(&channel, ("everything", ""), "8", keyed(text("a"))).await;

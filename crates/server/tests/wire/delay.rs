@@ -50,10 +50,8 @@ async fn delayed_messages_outlive_a_stop_and_a_kill() {
     publish(&channel, TO_TASKS, "next year", delayed(AMQPValue::LongLongInt(year_ms))).await;
     publish(&channel, TO_TASKS, "second", delayed(AMQPValue::LongInt(1_500))).await;
     publish(&channel, TO_TASKS, "first", delayed(AMQPValue::LongInt(1_400))).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let mut consumer = consume(&channel, "tasks").await;
         for expected in ["first", "second"] {
@@ -84,10 +82,8 @@ async fn an_exchange_of_the_plugins_type_routes_as_it_is_told() {
     publish(&channel, ("later", "a.c"), "at once", Default::default()).await;
     publish(&channel, ("later", "b.c"), "nowhere", delayed(AMQPValue::LongInt(100))).await;
     assert_eq!(places(&server, "tasks").await, (1, 0, 1), "routed when it is published");
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         let mut consumer = consume(&channel, "tasks").await;
         let mut got = [next(&mut consumer).await, next(&mut consumer).await].map(|delivery| body(&delivery).to_owned());

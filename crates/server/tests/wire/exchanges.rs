@@ -88,10 +88,8 @@ async fn a_key_goes_to_the_same_queue_after_a_stop_and_a_kill() {
         assert!(are_used(&taken), "{taken:?}");
         before.push((kind, taken));
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         for (kind, before) in &before {
             declare_exchange(&channel, kind, kind, &[]).await.unwrap();

@@ -55,10 +55,8 @@ async fn each_overflow_does_what_it_says_after_a_stop_and_a_kill_too() {
         }
         assert_eq!(places(&server, queue).await, (kept.len() as u64, 0, 0));
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         for (queue, (overflow, _, kept, _), _) in &queues {
             eventually_places(&server, queue, (2, 0, 0)).await;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::real_client::{
-    body, consume, declare, eventually_places, get, next, open, open_confirming, places, publish, start_on_remains_of,
-    text,
+    body, consume, declare, eventually_places, get, killed_and_stopped, next, open, open_confirming, places, publish,
+    start_on_remains_of, text,
 };
 use broker::operation::{Act, Answer, Cursor, Filter, Operation, Origin, Page, Scan, Target, Which};
 
@@ -119,10 +119,8 @@ async fn what_was_deleted_moved_or_requeued_is_so_after_a_stop_and_a_kill() {
         let page = scan_what(&server, "tasks", Which::These(vec![store::Seq(seq)]), act).await;
         assert_eq!(page.done, 1, "message {seq}");
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         for (queue, expected) in [("tasks", &["4", "5", "1"][..]), ("other", &["3"])] {
             let mut consumer = consume(&channel, queue).await;
@@ -150,10 +148,8 @@ async fn a_redrive_returns_letters_to_where_they_died_for_good() {
     eventually_places(&server, "graves", (2, 0, 0)).await;
     let which = Which::Ready { from: Cursor::HEAD, until: None };
     assert_eq!(scan_what(&server, "graves", which, Act::Redrive(Origin::Last)).await.done, 2);
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         assert_eq!(places(&server, "graves").await, (0, 0, 0));
         for queue in ["mails", "calls"] {
             assert_eq!(get(&open(&server).await, queue).await.unwrap().data, queue.as_bytes());

@@ -195,10 +195,8 @@ async fn what_a_policy_says_holds_at_once_for_messages_that_are_there() {
     let queues = "length bytes overflow dead limit kept retry timeout rate flight tenants ttl once";
     let queues: Vec<String> = queues.split(' ').map(|queue| format!("tasks.{queue}")).collect();
     let before: Vec<QueueSettings> = queues.iter().map(|queue| settings(&server, queue)).collect();
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         for (queue, before) in queues.iter().zip(&before) {
             assert_eq!(settings(&server, queue), *before, "{queue}");
         }
@@ -324,10 +322,8 @@ async fn each_argument_that_can_change_does_so_by_another_declare_and_stays_so_a
         assert_eq!(settings(&server, &queue), before, "{name} was taken back");
         declare(&channel, &queue, &changed(name, value)).await;
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         for (name, _) in &changes {
             assert_eq!(
                 settings(&server, &format!("tasks {name}")),

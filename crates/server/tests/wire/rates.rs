@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::real_client::{
-    body, consume, declare, eventually_places, get, next, open, open_confirming, publish, start_on_remains_of, table,
+    body, consume, declare, eventually_places, get, killed_and_stopped, next, open, open_confirming, publish, table,
     text,
 };
 use lapin::BasicProperties;
@@ -108,10 +108,8 @@ async fn keys_keep_to_what_may_be_in_flight_when_a_consumer_dies_and_after_a_sto
     ];
     declare(&open(&server).await, "jobs", &limits).await;
     publish_keyed(&server, &["a1", "a2", "a3", "b1", "b2", "c1"]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _address) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         for _life in 0..2 {
             let channel = open(&server).await;
             let mut consumer = consume(&channel, "jobs").await;
@@ -132,10 +130,8 @@ async fn keys_keep_to_their_rate_when_a_consumer_dies_and_begin_anew_after_a_sto
     let limits = [("x-group-key", text("tenant")), ("x-group-rate-limit", text("1/h"))];
     declare(&open(&server).await, "jobs", &limits).await;
     publish_keyed(&server, &["a1", "a2", "b1", "b2"]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _address) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let mut consumer = consume(&channel, "jobs").await;
         for expected in ["a1", "b1"] {

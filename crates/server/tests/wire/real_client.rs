@@ -144,6 +144,14 @@ pub(crate) async fn start_on_remains_of(directory: &Path) -> (tempfile::TempDir,
     (remains, server)
 }
 
+/// The server that is there after a kill now, and the one after a clean stop.
+pub(crate) async fn killed_and_stopped(server: Server, directory: &Path) -> (tempfile::TempDir, [Server; 2]) {
+    let (remains, killed) = start_on_remains_of(directory).await;
+    server.stop().await.unwrap();
+    let (stopped, _) = start(directory).await;
+    (remains, [killed, stopped])
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

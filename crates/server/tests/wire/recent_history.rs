@@ -77,10 +77,8 @@ async fn the_exchange_outlives_a_stop_and_a_kill_and_its_messages_do_not() {
     declare(&channel, "early", &[]).await;
     bind(&channel, "early", "chat").await;
     send(&channel, "chat", "before", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         send(&channel, "chat", "after", &[]).await;
         declare(&channel, "late", &[]).await;

@@ -62,10 +62,8 @@ async fn a_message_that_waits_for_its_next_try_outlives_a_stop_and_a_kill() {
     eventually_places(&server, "tasks", (0, 0, 1)).await;
     // So that what came before is on disk.
     declare(&channel, "other", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let delivery = next(&mut consume(&channel, "tasks").await).await;
         assert_eq!(header(&delivery.properties, "x-delivery-count"), Some(1));
@@ -98,10 +96,8 @@ async fn the_pause_grows_on_and_the_limit_is_reached_after_a_stop_and_a_kill() {
     eventually_places(&server, "tasks", (0, 0, 1)).await;
     // So that what came before is on disk.
     declare(&channel, "other", &[]).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open(&server).await;
         let third = next(&mut consume(&channel, "tasks").await).await;
         assert!(given_back.elapsed() >= Duration::from_millis(400), "{:?}", given_back.elapsed());

@@ -101,10 +101,8 @@ async fn a_stream_is_as_it_was_after_a_kill_and_after_a_stop() {
     declare(&channel, "log", &stream(&[])).await;
     publish_numbers(&channel, "log", 0..20).await;
     expect(&mut read_from(&server, "log", text("first")).await, 0..20).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         let channel = open_confirming(&server).await;
         declare(&channel, "log", &stream(&[])).await;
         publish_numbers(&channel, "log", 20..22).await;
@@ -122,10 +120,8 @@ async fn a_stream_keeps_to_its_length_over_a_restart() {
     publish_numbers(&channel, "log", 1000..1100).await;
     let kept = places(&server, "log").await.0;
     assert!((24..=25).contains(&kept), "{kept} of 4 bytes");
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         assert_eq!(places(&server, "log").await.0, kept);
         let first = next(&mut read_from(&server, "log", AMQPValue::LongInt(3)).await).await;
         assert_eq!(header(&first.properties, "x-stream-offset"), Some(100 - kept as i64), "the first there is");
@@ -159,9 +155,7 @@ async fn a_filter_lets_through_what_it_names_after_a_stop_and_a_kill_too() {
     for (body, value) in [("0", Some("eu")), ("1", Some("us")), ("2", None), ("3", Some("eu")), ("4", Some("asia"))] {
         publish_filtered(&channel, body, value).await;
     }
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
+    let (_remains, [killed, stopped]) = killed_and_stopped(server, directory.path()).await;
     let several = |values: &[&str]| {
         let values: Vec<AMQPValue> = values.iter().map(|value| text(value)).collect();
         AMQPValue::FieldArray(values.into())

@@ -38,10 +38,8 @@ async fn a_message_expires_behind_others_after_a_stop_and_after_a_kill() {
     publish(&channel, ("", "tasks"), "first", Default::default()).await;
     publish(&channel, ("", "tasks"), "goes", expiring(1_000)).await;
     publish(&channel, ("", "tasks"), "last", Default::default()).await;
-    let (_remains, killed) = start_on_remains_of(directory.path()).await;
-    server.stop().await.unwrap();
-    let (stopped, _) = start(directory.path()).await;
-    for server in [killed, stopped] {
+    let (_remains, servers) = killed_and_stopped(server, directory.path()).await;
+    for server in servers {
         eventually_places(&server, "tasks", (2, 0, 0)).await;
         let channel = open(&server).await;
         for expected in ["first", "last"] {
