@@ -199,17 +199,10 @@ impl<'d, D: Disk> Scan<'d, D> {
     }
 
     /// Whether nothing but [`ROOM`] stands from `offset` on. Of a record only its length is looked at.
-    fn is_room(&mut self, mut offset: u64) -> io::Result<bool> {
-        let mut count = LENGTH_BYTES;
-        while offset < self.file_bytes {
-            count = count.min(self.file_bytes - offset);
-            if self.view(offset, count as usize)?.iter().any(|&byte| byte != ROOM) {
-                return Ok(false);
-            }
-            offset += count;
-            count = WINDOW_BYTES as u64;
-        }
-        Ok(true)
+    fn is_room(&mut self, offset: u64) -> io::Result<bool> {
+        let count = LENGTH_BYTES.min(self.file_bytes - offset) as usize;
+        let may_be = count == 0 || self.view(offset, count)?.iter().all(|&byte| byte == ROOM);
+        Ok(may_be && self.room_from(offset)? == offset)
     }
 
     /// From where on the file is nothing but [`ROOM`], if it is `offset` or later; else the file's end.
