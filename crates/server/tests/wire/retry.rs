@@ -13,18 +13,23 @@ fn retrying(least_ms: i32, most_ms: i32) -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
-#[tokio::test]
-async fn what_a_consumer_gives_back_waits_longer_each_time_and_dies_at_its_limit() {
-    let directory = tempfile::tempdir().unwrap();
-    let (server, _) = start(directory.path()).await;
-    let channel = open_confirming(&server).await;
+/// Declares `tasks`, in which the third failure sends a message to `graves`.
+async fn declare_with_graves(channel: &Channel, retrying: Vec<(&'static str, AMQPValue)>) {
     let more = [
         ("x-delivery-limit", AMQPValue::LongInt(2)),
         ("x-dead-letter-exchange", text("")),
         ("x-dead-letter-routing-key", text("graves")),
     ];
-    declare(&channel, "tasks", &[retrying(150, 1_000), more.into()].concat()).await;
-    declare(&channel, "graves", &[]).await;
+    declare(channel, "tasks", &[retrying, more.into()].concat()).await;
+    declare(channel, "graves", &[]).await;
+}
+
+#[tokio::test]
+async fn what_a_consumer_gives_back_waits_longer_each_time_and_dies_at_its_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, _) = start(directory.path()).await;
+    let channel = open_confirming(&server).await;
+    declare_with_graves(&channel, retrying(150, 1_000)).await;
     publish(&channel, ("", "tasks"), "task", Default::default()).await;
     let mut consumer = consume(&channel, "tasks").await;
     let mut given_back = Instant::now();
@@ -76,13 +81,7 @@ async fn the_pause_grows_on_and_the_limit_is_reached_after_a_stop_and_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let (server, _) = start(directory.path()).await;
     let channel = open_confirming(&server).await;
-    let more = [
-        ("x-delivery-limit", AMQPValue::LongInt(2)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text("graves")),
-    ];
-    declare(&channel, "tasks", &[retrying(200, 10_000), more.into()].concat()).await;
-    declare(&channel, "graves", &[]).await;
+    declare_with_graves(&channel, retrying(200, 10_000)).await;
     publish(&channel, ("", "tasks"), "task", Default::default()).await;
     let mut consumer = consume(&channel, "tasks").await;
     let give_back = async |delivery: lapin::message::Delivery| {
