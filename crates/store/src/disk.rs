@@ -236,36 +236,36 @@ impl Disk for FileDisk {
     }
 }
 
-/// Which device, and which file on it. Only that is asked for: who asks for a file's times makes Linux (6.13 and later) note
-/// the time of its next write more exactly, which costs the next sync a write to the file system's journal.
-#[cfg(target_os = "linux")]
-fn identity_of(file: &File) -> io::Result<(u64, u64)> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::INO) {
-        Ok(found) => Ok((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
-        // A kernel or a sandbox that does not know the call.
-        Err(_) => file.metadata().map(|found| (found.dev(), found.ino())),
-    }
-}
+/// Which device, and which file on it.
+type Identity = (u64, u64);
 
-/// As [`identity_of`].
-#[cfg(target_os = "linux")]
-fn identity_at(path: &Path) -> io::Result<(u64, u64)> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
-        Ok(found) => Ok((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
-        Err(_) => fs::metadata(path).map(|found| (found.dev(), found.ino())),
+fn identity_of(file: &File) -> io::Result<Identity> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = asked_for_little(file, "", rustix::fs::AtFlags::EMPTY_PATH) {
+        return Ok(found);
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn identity_of(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|found| (found.dev(), found.ino()))
 }
 
-#[cfg(not(target_os = "linux"))]
-fn identity_at(path: &Path) -> io::Result<(u64, u64)> {
+fn identity_at(path: &Path) -> io::Result<Identity> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = asked_for_little(rustix::fs::CWD, path, rustix::fs::AtFlags::empty()) {
+        return Ok(found);
+    }
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Asks for nothing else: who asks for a file's times makes Linux (6.13 and later) note the time of its next write more
+/// exactly, which costs the next sync a write to the file system's journal. `None` where there is no such file, or the kernel
+/// or a sandbox does not know the call.
+#[cfg(target_os = "linux")]
+fn asked_for_little(
+    at: impl rustix::fd::AsFd,
+    path: impl rustix::path::Arg,
+    flags: rustix::fs::AtFlags,
+) -> Option<Identity> {
+    let found = rustix::fs::statx(at, path, flags, rustix::fs::StatxFlags::INO).ok()?;
+    Some((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
 /// Keeps a directory to this process for as long as the value lives. The operating system lets go of it when the
